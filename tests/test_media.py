@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vidface.errors import VidfaceError
+from vidface.media import FolderRoot, TarRoot, open_root
+
+
+def tar_with(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+FILES = {
+    "./set/p/10.jpg": b"ten",
+    "./set/p/2.jpg": b"two",
+    "./set/p/._2.jpg": b"apple",
+    "./set/p/notes.txt": b"text",
+    "./set/clip.mp4": bytes(range(256)) * 40,
+}
+
+
+@pytest.fixture(params=["folder", "tar"])
+def root(request: pytest.FixtureRequest, tmp_path: Path):
+    if request.param == "tar":
+        return open_root(tar_with(tmp_path / "a.tar", FILES))
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return open_root(tmp_path)
+
+
+def test_folder_and_tar_answer_alike(root) -> None:
+    assert root.kind("set/p") == "folder"
+    assert root.kind("set/p/") == "folder"
+    assert root.kind("set") == "folder"
+    assert root.kind("set/clip.mp4") == "file"
+    assert root.kind("set/no.mp4") is None
+    assert root.kind("x" * 5000) is None
+    assert root.image_names("set/p") == ["2.jpg", "10.jpg"]
+    assert root.image_names("set") == []
+    assert root.read("set/p/2.jpg") == b"two"
+    video = root.open_video("set/clip.mp4")
+    content = Path(video).read_bytes() if isinstance(video, str) else video.read()
+    assert content == FILES["./set/clip.mp4"]
+
+
+def test_video_in_tar_is_a_seekable_file(tmp_path: Path) -> None:
+    video = TarRoot(tar_with(tmp_path / "a.tar", FILES)).open_video("set/clip.mp4")
+    assert not isinstance(video, str)
+    with video:
+        assert video.seek(-3, io.SEEK_END) == 40 * 256 - 3
+        assert video.read(10) == bytes([253, 254, 255])
+        assert video.read(10) == b""
+        assert video.seek(256 + 7) == 256 + 7
+        assert video.read(2) == bytes([7, 8])
+        video.seek(2, io.SEEK_CUR)
+        assert video.read(1) == bytes([11])
+
+
+def test_nothing_outside_of_the_tar(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind, target in (
+            ("p/link.jpg", tarfile.SYMTYPE, "/etc/passwd"),
+            ("p/hard.jpg", tarfile.LNKTYPE, "../secret.jpg"),
+            ("p/pipe.jpg", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+        for name in ("../up.jpg", "/abs.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+    root = TarRoot(tmp_path / "a.tar")
+    for path in (
+        "p/link.jpg",
+        "p/hard.jpg",
+        "p/pipe.jpg",
+        "../up.jpg",
+        "../secret.jpg",
+        "/abs.jpg",
+    ):
+        assert root.kind(path) is None, path
+
+
+def test_compressed_or_broken_tar(tmp_path: Path) -> None:
+    tar_with(tmp_path / "a.tar.gz", FILES, "w:gz")
+    with pytest.raises(VidfaceError, match=r"uncompressed tar.*decompress"):
+        open_root(tmp_path / "a.tar.gz")
+    (tmp_path / "b.tar").write_bytes(b"no tar" * 1000)
+    with pytest.raises(VidfaceError, match="not a readable uncompressed tar"):
+        open_root(tmp_path / "b.tar")
+
+
+def test_cut_tar_is_refused(tmp_path: Path) -> None:
+    path = tar_with(tmp_path / "a.tar", {"one.jpg": b"1" * 100, "two.jpg": b"2" * 5000})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(VidfaceError, match=r"not a readable uncompressed tar \(unexpected end"):
+        TarRoot(path)
+
+
+def test_tar_cut_later_tells_on_reading(tmp_path: Path) -> None:
+    path = tar_with(tmp_path / "a.tar", {"one.jpg": b"1" * 100, "two.jpg": b"2" * 5000})
+    root = TarRoot(path)
+    path.write_bytes(path.read_bytes()[:3000])
+    assert root.read("one.jpg") == b"1" * 100
+    with pytest.raises(OSError, match=r"ends inside two\.jpg"):
+        root.read("two.jpg")
+
+
+def test_absolute_paths_stand_for_themselves(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    assert FolderRoot(tmp_path / "elsewhere").kind(str(tmp_path / "a.mp4")) == "file"

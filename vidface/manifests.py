@@ -1,0 +1,326 @@
+"""Manifests: which clips there are, who is in them, and which split each belongs to.
+
+A manifest is a CSV file (UTF-8) with the columns `clip_id, path, identity, split` and, if wanted,
+`start_seconds, end_seconds`. data_manifests/README.md is the column table.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vidface.errors import VidfaceError
+from vidface.media import (
+    VIDEO_SUFFIXES,
+    FolderRoot,
+    MediaRoot,
+    is_image_name,
+    natural_key,
+    open_root,
+)
+
+REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
+OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")
+SPLITS = ("train", "val", "test", "gallery", "probe")
+LISTED_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One line of a manifest. An empty identity is a distractor: nobody knows who it is."""
+
+    clip_id: str
+    path: str
+    identity: str
+    split: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest; `missing` holds the clip ids whose path leads nowhere."""
+
+    clips: tuple[Clip, ...]
+    root: MediaRoot
+    path: Path
+    sha256: str
+    missing: frozenset[str] = frozenset()
+    unused_columns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
+        return f"Manifest({self.path.name}: {len(self.clips)} clips; {splits})"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that occur, in the order of `SPLITS`."""
+        present = {clip.split for clip in self.clips}
+        return tuple(s for s in SPLITS if s in present)
+
+    def of_split(self, split: str) -> tuple[Clip, ...]:
+        """The clips of one split, in the manifest's order."""
+        return tuple(clip for clip in self.clips if clip.split == split)
+
+    @cached_property
+    def clips_sha256(self) -> str:
+        """Hash of what extraction depends on: ids, paths and times, but neither names nor splits.
+
+        So a corrected identity needs no new extraction, and a changed path does.
+        """
+        digest = hashlib.sha256()
+        for clip in self.clips:
+            fields = (clip.clip_id, clip.path, clip.start_seconds, clip.end_seconds)
+            digest.update(repr(fields).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read_manifest(
+    path: str | Path, root: str | Path | None = None, *, allow_missing: bool = False
+) -> Manifest:
+    """Read and check a manifest; every problem is found before any work starts.
+
+    Args:
+        path: the CSV file.
+        root: where relative paths start: a folder or an uncompressed tar (default: the manifest's
+            own folder).
+        allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
+
+    Raises:
+        VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
+            ids, unknown splits, wrong times or missing files.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except IsADirectoryError:
+        raise VidfaceError(
+            f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
+        ) from None
+    except OSError as error:
+        raise VidfaceError(f"manifest {path}: {error.strerror or error}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise VidfaceError(f"manifest {path}, line {line}: not UTF-8; save it as UTF-8") from None
+
+    rows = _rows(text, path)
+    header = next(rows, (0, []))[1]
+    _check_header(header, path)
+    problems: list[str] = []
+    clips = list(_clips(header, rows, problems))
+    if not clips and not problems:
+        raise VidfaceError(f"manifest {path}: no clips below the header")
+    _check_duplicates(clips, problems)
+    if problems:
+        raise VidfaceError(_listed(f"manifest {path}", problems))
+
+    media = open_root(Path(root)) if root is not None else FolderRoot(path.parent)
+    missing = _check_paths(clips, media, path, allow_missing)
+    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
+    return Manifest(
+        clips=tuple(clips),
+        root=media,
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        missing=frozenset(missing),
+        unused_columns=tuple(c for c in header if c not in known),
+    )
+
+
+def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every line that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    previous_line = 0
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise VidfaceError(f"manifest {path}, line {reader.line_num}: {error}") from None
+        if any(field.strip() for field in fields):
+            yield previous_line + 1, [field.strip() for field in fields]
+        previous_line = reader.line_num
+
+
+def _check_header(header: Sequence[str], path: Path) -> None:
+    wanted = ",".join(REQUIRED_COLUMNS)
+    absent = [column for column in REQUIRED_COLUMNS if column not in header]
+    if absent:
+        found = ",".join(header) or "nothing"
+        hint = "; use commas between columns" if len(header) == 1 and header[0] else ""
+        raise VidfaceError(
+            f"manifest {path}, line 1: missing columns {', '.join(absent)}; "
+            f"the header must name {wanted}, it names {found}{hint}"
+        )
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise VidfaceError(f"manifest {path}, line 1: column {', '.join(twice)} stands twice")
+
+
+def _clips(
+    header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[str]
+) -> Iterator[Clip]:
+    for line, fields in rows:
+        if len(fields) != len(header):
+            problems.append(f"line {line}: {len(fields)} fields where the header has {len(header)}")
+            continue
+        row = dict(zip(header, fields, strict=True))
+        found = len(problems)
+        for column in ("clip_id", "path"):
+            if not row[column]:
+                problems.append(f"line {line}: empty {column}")
+        if row["split"] not in SPLITS:
+            known = ", ".join(SPLITS)
+            problems.append(f"line {line}: unknown split '{row['split']}' (known: {known})")
+        start = _seconds(row, "start_seconds", line, problems)
+        end = _seconds(row, "end_seconds", line, problems)
+        if end is not None and end <= (start or 0.0):
+            problems.append(f"line {line}: end_seconds must lie after start_seconds")
+        if len(problems) == found:
+            yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
+
+
+def _seconds(row: dict[str, str], column: str, line: int, problems: list[str]) -> float | None:
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        problems.append(f"line {line}: {column} '{text}' is not a number of seconds ≥ 0")
+        return None
+    return value
+
+
+def _check_duplicates(clips: Sequence[Clip], problems: list[str]) -> None:
+    first: dict[str, int] = {}
+    for clip in clips:
+        if clip.clip_id in first:
+            problems.append(
+                f"line {clip.line}: clip_id '{clip.clip_id}' stands on line "
+                f"{first[clip.clip_id]} already"
+            )
+        first.setdefault(clip.clip_id, clip.line)
+
+
+def _check_paths(
+    clips: Sequence[Clip], root: MediaRoot, path: Path, allow_missing: bool
+) -> list[str]:
+    missing = []
+    problems = []
+    for clip in clips:
+        kind = root.kind(clip.path)
+        if kind is None:
+            missing.append(clip.clip_id)
+            if not allow_missing:
+                problems.append(f"line {clip.line}: no file or folder '{clip.path}'")
+            continue
+        timed = clip.start_seconds is not None or clip.end_seconds is not None
+        if timed and (kind == "folder" or is_image_name(clip.path)):
+            problems.append(
+                f"line {clip.line}: start_seconds and end_seconds are for videos; "
+                f"'{clip.path}' holds images"
+            )
+    if problems:
+        where = f"manifest {path} (paths start at {root.location})"
+        hint = "; --allow-missing runs on without them" if missing and not allow_missing else ""
+        raise VidfaceError(_listed(where, problems) + hint)
+    return missing
+
+
+def _listed(where: str, problems: list[str]) -> str:
+    problems = sorted(problems, key=lambda problem: natural_key(problem))
+    more = len(problems) - LISTED_PROBLEMS
+    tail = f"; and {more} more" if more > 0 else ""
+    return f"{where}: {len(problems)} problem(s): " + "; ".join(problems[:LISTED_PROBLEMS]) + tail
+
+
+def clips_in_folder(folder: str | Path) -> list[Clip]:
+    """The clips that a folder seems to hold, as a first draft of its manifest.
+
+    Layouts: `person/clip` (a clip is a video file or a folder of images; the person's first clip,
+    in natural order, becomes `train`, the others `val`), `split/person/clip` where every top folder
+    is a known split, and flat files or image folders (identity unknown, all `val`). Paths are
+    relative to `folder`; clip ids are made from them.
+
+    Raises:
+        VidfaceError: not a folder, or nothing in it that looks like a clip.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VidfaceError(f"{folder}: no such folder; give the folder that holds the clips")
+    top = _visible(folder)
+    folders = [entry for entry in top if entry.is_dir()]
+    if folders and all(entry.name in SPLITS for entry in folders):
+        clips = []
+        for split in folders:
+            for person in _visible(split):
+                for clip in _person_clips(person, folder):
+                    clips.append(_as_clip(clip, folder, person.name, split.name))
+                if _is_clip(person):
+                    clips.append(_as_clip(person, folder, "", split.name))
+    else:
+        clips = []
+        for entry in top:
+            if _is_clip(entry):
+                clips.append(_as_clip(entry, folder, "", "val"))
+                continue
+            for number, clip in enumerate(_person_clips(entry, folder)):
+                clips.append(_as_clip(clip, folder, entry.name, "val" if number else "train"))
+    if not clips:
+        raise VidfaceError(
+            f"{folder}: no clips found; expected video files, or folders person/clip.mp4, "
+            "or folders of images person/clip/0001.jpg"
+        )
+    return clips
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _is_clip(entry: Path) -> bool:
+    if entry.is_file():
+        return entry.suffix.lower() in VIDEO_SUFFIXES
+    return any(is_image_name(child.name) and child.is_file() for child in entry.iterdir())
+
+
+def _person_clips(person: Path, folder: Path) -> list[Path]:
+    if not person.is_dir() or _is_clip(person):
+        return []
+    return [entry for entry in _visible(person) if _is_clip(entry)]
+
+
+def _as_clip(entry: Path, folder: Path, identity: str, split: str) -> Clip:
+    relative = entry.relative_to(folder)
+    clip_id = (relative.with_suffix("") if entry.is_file() else relative).as_posix()
+    return Clip(clip_id.replace("/", "."), relative.as_posix(), identity, split)
+
+
+def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
+    """Write clips as a manifest that `read_manifest` reads back.
+
+    Clip ids that two files share (`a.mp4`, `a.mov`) are told apart by their full name.
+    """
+    counts: dict[str, int] = {}
+    for clip in clips:
+        counts[clip.clip_id] = counts.get(clip.clip_id, 0) + 1
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(REQUIRED_COLUMNS)
+        for clip in clips:
+            clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
+            writer.writerow((clip_id, clip.path, clip.identity, clip.split))

@@ -1,0 +1,196 @@
+"""Where clips lie: a folder on disk, or an uncompressed tar that is read in place.
+
+A root answers four questions about a path of the manifest: what it is (a file, a folder, nothing),
+which images it holds, the bytes of one image, and what to hand to a video decoder.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import re
+import tarfile
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+from vidface.errors import VidfaceError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+)
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg")
+) | {".flv", ".wmv", ".3gp", ".ogv"}
+
+Kind = Literal["file", "folder"]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name is that of a picture; hidden files (`._a.jpg`) are not."""
+    base = posixpath.basename(name)
+    return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
+
+
+def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+    """Sort key by which `2.jpg` comes before `10.jpg`; equal numbers fall back to the text.
+
+    >>> sorted(["10.jpg", "2.jpg", "a1", "02.jpg", "a"], key=natural_key)
+    ['02.jpg', '2.jpg', '10.jpg', 'a', 'a1']
+    """
+    parts = re.findall(r"[0-9]+|[^0-9]+", name)
+    key = tuple((0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts)
+    return key, name
+
+
+class MediaRoot(Protocol):
+    """What extraction asks of the place where the clips lie."""
+
+    location: Path
+
+    def kind(self, path: str) -> Kind | None: ...
+    def image_names(self, path: str) -> list[str]: ...
+    def read(self, path: str) -> bytes: ...
+    def open_video(self, path: str) -> str | BinaryIO: ...
+
+
+class FolderRoot:
+    """Clips in a folder; an absolute path of the manifest stands for itself."""
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+
+    def kind(self, path: str) -> Kind | None:
+        full = self.location / path
+        try:
+            if full.is_file():
+                return "file"
+            return "folder" if full.is_dir() else None
+        except (OSError, ValueError):  # a name too long, or with a NUL byte
+            return None
+
+    def image_names(self, path: str) -> list[str]:
+        """Names of a folder's images, in natural order."""
+        entries = (self.location / path).iterdir()
+        names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
+        return sorted(names, key=natural_key)
+
+    def read(self, path: str) -> bytes:
+        return (self.location / path).read_bytes()
+
+    def open_video(self, path: str) -> str:
+        return str(self.location / path)
+
+
+class TarRoot:
+    """Clips inside an uncompressed tar, read in place by offset; nothing is unpacked.
+
+    Only regular files exist here: links and devices of the archive are passed over.
+    """
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+        self._files: dict[str, tuple[int, int]] = {}  # name → (offset, size), bytes
+        self._folders: dict[str, list[str]] = {}  # folder → names of the images in it
+        try:
+            with tarfile.open(location, "r:") as archive:
+                for member in archive:
+                    self._add(member)
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise VidfaceError(
+                f"root {location}: not a readable uncompressed tar ({error}); "
+                "unpack it, or decompress it first (gunzip, unxz)"
+            ) from None
+        except OSError as error:
+            raise VidfaceError(f"root {location}: {error.strerror or error}") from None
+
+    def _add(self, member: tarfile.TarInfo) -> None:
+        name = _inside(member.name)
+        if name is None:
+            return
+        if member.isdir():
+            self._folders.setdefault(name, [])
+        elif member.isreg():
+            self._files[name] = (member.offset_data, member.size)
+            folder, base = posixpath.split(name)
+            if is_image_name(base):
+                self._folders.setdefault(folder, []).append(base)
+            while folder and folder not in self._folders:
+                self._folders[folder] = []
+                folder = posixpath.dirname(folder)
+
+    def kind(self, path: str) -> Kind | None:
+        name = _inside(path)
+        if name in self._files:
+            return "file"
+        return "folder" if name in self._folders else None
+
+    def image_names(self, path: str) -> list[str]:
+        """Names of a folder's images, in natural order; a name stored twice counts once."""
+        return sorted(set(self._folders[_inside(path) or ""]), key=natural_key)
+
+    def read(self, path: str) -> bytes:
+        offset, size = self._files[_inside(path) or ""]
+        with self.location.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) != size:
+            raise OSError(f"{self.location.name} ends inside {path}")
+        return data
+
+    def open_video(self, path: str) -> BinaryIO:
+        offset, size = self._files[_inside(path) or ""]
+        return io.BufferedReader(_Window(self.location, offset, size))
+
+
+class _Window(io.RawIOBase):
+    """The bytes [offset, offset + size) of a file, as a file of its own."""
+
+    def __init__(self, location: Path, offset: int, size: int) -> None:
+        self._file = location.open("rb")
+        self._offset, self._size, self._position = offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
+        length = max(0, min(len(buffer), self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        count = self._file.readinto(memoryview(buffer)[:length])
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _inside(path: str) -> str | None:
+    """The archive's own spelling of a path, or None where it points out of the archive."""
+    name = posixpath.normpath(path.replace("\\", "/"))
+    if name.startswith(("/", "../")) or name == "..":
+        return None
+    return "" if name == "." else name
+
+
+def open_root(location: Path) -> MediaRoot:
+    """The root at `location`: a folder, or an uncompressed `.tar`.
+
+    Raises:
+        VidfaceError: it does not exist, or is neither.
+    """
+    if location.is_dir():
+        return FolderRoot(location)
+    if location.is_file():
+        return TarRoot(location)
+    raise VidfaceError(f"root {location}: no such folder or tar; set [manifest] root or --root")
