@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidface.errors import VidfaceError
+from vidface.pipeline import load_pipeline, shipped_pipelines
+
+MINIMAL = '[manifest]\npath = "clips.csv"\n'
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    pipeline = load_pipeline(written(tmp_path / "sub", MINIMAL))
+    assert pipeline.manifest.path == tmp_path / "sub" / "clips.csv"
+    assert pipeline.run.dir == tmp_path / "runs" / "my"
+    assert (pipeline.frames.fps, pipeline.frames.decoder) == (8.0, "pyav")
+    assert (pipeline.faces.source, pipeline.faces.which) == ("detect", "largest")
+    assert pipeline.backbone.weights == "sface"
+    assert pipeline.cluster.threshold == 0.4
+    assert (pipeline.score.gallery, pipeline.score.split) == ("train", "val")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[frame]\nfps = 8\n", r"unknown table \[frame\] \(known: manifest, frames, faces"),
+        ("[frames]\nfsp = 8\n", r"unknown key 'fsp' in \[frames\] \(known: fps, decoder\)"),
+        ('[frames]\nfps = "8"\n', r"\[frames\] fps: must be a number, not '8'"),
+        ("[frames]\nfps = true\n", r"\[frames\] fps: must be a number, not True"),
+        ("[frames]\nfps = 0\n", r"\[frames\] fps: must be above 0"),
+        ("[frames]\nfps = nan\n", r"\[frames\] fps: must be above 0"),
+        ('[frames]\ndecoder = "ffmpeg"\n', r"unknown value 'ffmpeg' \(known: pyav, decord\)"),
+        ('[faces]\nsource = "crops"\n', r"unknown value 'crops' \(known: detect, aligned\)"),
+        ("[faces]\nkeep_crops = 1\n", r"keep_crops: must be true or false, not 1"),
+        ("[faces]\ndetector_long_side = 1.5\n", "must be a whole number, not 1.5"),
+        ("[faces]\nmin_det_score = 2\n", r"must lie in \[0, 1\]"),
+        ('[backbone]\ncolor = "gray"\n', r"unknown value 'gray' \(known: rgb, bgr\)"),
+        ("[backbone]\nstd = 0\n", r"\[backbone\] std: must be above 0"),
+        ("[backbone]\nmean = [1, 2]\n", "one finite number or three"),
+        ('[cluster]\nthreshold = "high"\n', "must be a number or \"none\", not 'high'"),
+        ("[cluster]\nthreshold = 1.5\n", r"a cosine in \[-1, 1\]"),
+        ('[score]\nsplit = "dev"\n', r"unknown value 'dev' \(known: train, val, test"),
+        ("frames = 8\n", r"\[frames\] must be a table"),
+        ("[frames\n", "not TOML"),
+        ('[run]\ndir = ""\n', "empty path"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    first, rest = (text, MINIMAL) if text.startswith("frames =") else (MINIMAL, text)
+    with pytest.raises(VidfaceError, match=message) as caught:
+        load_pipeline(written(tmp_path, first + rest))
+    assert "my.toml" in str(caught.value) or "[run]" in str(caught.value)
+
+
+def test_manifest_path_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"\[manifest\] path is missing"):
+        load_pipeline(written(tmp_path, "[frames]\nfps = 8\n"))
+
+
+def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    text = """
+[manifest]
+path = "${CLIPS:-../data}/clips.csv"
+[frames]
+fps = "${FPS:-8}"
+[run]
+dir = "${PWD}/runs/x"
+"""
+    path = written(tmp_path, text)
+    pipeline = load_pipeline(path)
+    assert pipeline.manifest.path == tmp_path.parent / "data" / "clips.csv"  # from the file
+    assert pipeline.run.dir == work / "runs" / "x"
+    assert pipeline.frames.fps == 8.0
+    monkeypatch.setenv("CLIPS", "../data")  # whoever sets it means their own working directory
+    monkeypatch.setenv("FPS", "4")
+    pipeline = load_pipeline(path)
+    assert pipeline.manifest.path == tmp_path / "data" / "clips.csv"
+    assert pipeline.frames.fps == 4.0
+    monkeypatch.delenv("CLIPS")
+    needed = written(tmp_path, '[manifest]\npath = "${NOBODY_SET_THIS}/clips.csv"\n')
+    with pytest.raises(VidfaceError, match="environment variable NOBODY_SET_THIS is not set"):
+        load_pipeline(needed)
+
+
+def test_threshold_spellings(tmp_path: Path) -> None:
+    for text, value in (('"none"', None), ("-1", None), ("-1.0", None), ("0", 0.0), ("0.35", 0.35)):
+        path = written(tmp_path, MINIMAL + f"[cluster]\nthreshold = {text}\n")
+        assert load_pipeline(path).cluster.threshold == value
+
+
+def test_weights_are_a_name_or_a_path(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL + '[backbone]\nweights = "nets/mine.onnx"\nmean = [1, 2, 3]\n')
+    backbone = load_pipeline(path).backbone
+    assert backbone.weights == str(tmp_path / "nets" / "mine.onnx")
+    assert backbone.mean == (1.0, 2.0, 3.0)
+
+
+def test_flags_override_and_start_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    overrides = {("frames", "fps"): 2.0, ("run", "dir"): "out", ("backbone", "weights"): "a.onnx"}
+    (tmp_path / "deep").mkdir()
+    pipeline = load_pipeline(written(tmp_path / "deep", MINIMAL), overrides)
+    assert pipeline.frames.fps == 2.0
+    assert pipeline.run.dir == tmp_path / "out"
+    assert pipeline.backbone.weights == str(tmp_path / "a.onnx")
+    with pytest.raises(VidfaceError, match=r"\[frames\] fps: must be above 0"):
+        load_pipeline(tmp_path / "deep" / "my.toml", {("frames", "fps"): -1.0})
+
+
+def test_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_pipeline().manifest.prepare == "demo"
+    (tmp_path / "vidface.toml").write_text(MINIMAL, encoding="utf-8")
+    assert load_pipeline().manifest.path == tmp_path / "clips.csv"
+    assert load_pipeline("demo").manifest.prepare == "demo"
+    with pytest.raises(VidfaceError, match=r"no such file; .*shipped recipes: demo, hard"):
+        load_pipeline("demmo")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_pipelines()))
+def test_shipped_recipes_load_and_their_manifests_exist(name: str) -> None:
+    pipeline = load_pipeline(name)
+    assert pipeline.manifest.prepare == "demo" or pipeline.manifest.path.is_file()

@@ -1,0 +1,348 @@
+"""Pipeline files: `pipelines/*.toml` → frozen dataclasses.
+
+One table a stage. An unknown key or a wrong type is an error that names it and lists what is
+known. In strings, `${NAME}` and `${NAME:-default}` are replaced by environment variables; `${PWD}`
+(the working directory) and `${VIDFACE_CACHE}` (the cache) are always defined. Relative paths are
+relative to the file; only where a path begins with a variable that is set in the environment is it
+relative to the working directory, as the person who set it means it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidface.errors import VidfaceError
+from vidface.manifests import SPLITS
+
+LOCAL_PIPELINE = "vidface.toml"
+DEMO_PIPELINE = "demo"
+
+
+def _check(condition: bool, key: str, problem: str) -> None:
+    if not condition:
+        raise VidfaceError(f"{key}: {problem}")
+
+
+def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
+    _check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
+
+
+@dataclass(frozen=True)
+class ManifestSettings:
+    """Which clips: the CSV file, and where its relative paths start (a folder or a tar)."""
+
+    path: Path
+    root: Path | None = None
+    prepare: str | None = None  # makes the manifest where it is missing: a name in PREPARERS
+    allow_missing: bool = False
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """Which frames of a video: sampled by time, `fps` a second."""
+
+    fps: float = 8.0
+    decoder: str = "pyav"
+
+    def __post_init__(self) -> None:
+        fits = math.isfinite(self.fps) and self.fps > 0
+        _check(fits, "[frames] fps", f"must be above 0, not {self.fps}")
+        _choice("[frames] decoder", self.decoder, ("pyav", "decord"))
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """Which faces of a frame. `source = "aligned"`: images are 112x112 crops, used as they are."""
+
+    source: str = "detect"
+    which: str = "largest"
+    detector: str = "yunet"
+    detector_long_side: int = 640  # pixels; larger frames are shrunk for the detector alone
+    min_det_score: float = 0.7
+    min_face_pixels: float = 20.0  # shorter side of the box, in pixels of the frame
+    keep_crops: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("[faces] source", self.source, ("detect", "aligned"))
+        _choice("[faces] which", self.which, ("largest", "all"))
+        score = self.min_det_score
+        _check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
+        pixels = self.min_face_pixels
+        _check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
+        side = self.detector_long_side
+        _check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """The recogniser: a name, or a path with its preprocessing (0–255 scale)."""
+
+    weights: str = "sface"
+    color: str | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: float | tuple[float, ...] | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.color is not None:
+            _choice("[backbone] color", self.color, ("rgb", "bgr"))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            values = value if isinstance(value, tuple) else (0.0 if value is None else value,)
+            fits = len(values) in (1, 3) and all(math.isfinite(v) for v in values)
+            _check(fits, f"[backbone] {name}", f"must be one finite number or three, not {value}")
+        std = self.std if isinstance(self.std, tuple) else (1.0 if self.std is None else self.std,)
+        _check(all(v > 0 for v in std), "[backbone] std", f"must be above 0, not {self.std}")
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """Cosine threshold of the noise removal; "none" (or -1) keeps every usable face."""
+
+    threshold: float | None = 0.4
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            fits = -1 <= self.threshold <= 1
+            problem = f'a cosine in [-1, 1] or "none", not {self.threshold}'
+            _check(fits, "[cluster] threshold", problem)
+            if self.threshold == -1:  # by definition no clustering: one spelling inside
+                object.__setattr__(self, "threshold", None)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """Which split is reported, and from which split its identities are enrolled."""
+
+    gallery: str = "train"
+    split: str = "val"
+
+    def __post_init__(self) -> None:
+        _choice("[score] gallery", self.gallery, SPLITS)
+        _choice("[score] split", self.split, SPLITS)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The run directory: every artefact of a run lies below it."""
+
+    dir: Path
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """All settings of a run, checked."""
+
+    manifest: ManifestSettings
+    run: RunSettings
+    frames: FrameSettings = field(default_factory=FrameSettings)
+    faces: FaceSettings = field(default_factory=FaceSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    file: Path | None = None
+
+
+TABLES: dict[str, type] = {
+    "manifest": ManifestSettings,
+    "frames": FrameSettings,
+    "faces": FaceSettings,
+    "backbone": BackboneSettings,
+    "cluster": ClusterSettings,
+    "score": ScoreSettings,
+    "run": RunSettings,
+}
+
+Overrides = Mapping[tuple[str, str], Any]
+
+
+def shipped_pipelines() -> dict[str, Path]:
+    """Name → file of the recipes that come with vidface, also from an installed wheel."""
+    package = Path(__file__).parent
+    for folder in (package / "pipelines", package.parent / "pipelines"):
+        files = sorted(folder.glob("*.toml"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def find_pipeline(name_or_path: str | Path | None) -> Path:
+    """The pipeline file meant: a path, a shipped recipe's name, ./vidface.toml, or the demo's."""
+    shipped = shipped_pipelines()
+    if name_or_path is None:
+        local = Path(LOCAL_PIPELINE)
+        return local if local.is_file() else shipped[DEMO_PIPELINE]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    raise VidfaceError(
+        f"pipeline {name_or_path}: no such file; give a path, or one of the shipped recipes: "
+        + ", ".join(shipped)
+    )
+
+
+def load_pipeline(
+    name_or_path: str | Path | None = None, overrides: Overrides | None = None
+) -> Pipeline:
+    """Read a pipeline file; `overrides` (from flags) replace its keys.
+
+    Args:
+        name_or_path: see `find_pipeline`.
+        overrides: {(table, key): value}; paths in it are relative to the working directory.
+
+    Raises:
+        VidfaceError: unreadable, unknown table or key, wrong type or value.
+    """
+    file = find_pipeline(name_or_path)
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise VidfaceError(f"pipeline {file}: not TOML: {error}") from None
+    except OSError as error:
+        raise VidfaceError(f"pipeline {file}: {error.strerror or error}") from None
+    return parse_pipeline(document, file, overrides)
+
+
+def parse_pipeline(
+    document: Mapping[str, Any], file: Path, overrides: Overrides | None = None
+) -> Pipeline:
+    """Settings from a parsed TOML document; `file` is where relative paths start."""
+    tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+    where = f"pipeline {file}"
+    for name, table in document.items():
+        if name not in TABLES:
+            raise VidfaceError(f"{where}: unknown table [{name}] (known: {', '.join(TABLES)})")
+        if not isinstance(table, dict):
+            raise VidfaceError(f"{where}: [{name}] must be a table")
+        for key, value in table.items():
+            tables[name][key] = _typed(name, key, value, file, where)
+    for (name, key), value in (overrides or {}).items():
+        tables[name][key] = _typed(name, key, value, Path.cwd() / "flags", "flag")
+    if "path" not in tables["manifest"]:
+        raise VidfaceError(f"{where}: [manifest] path is missing; it names the CSV of clips")
+    if "dir" not in tables["run"]:
+        tables["run"]["dir"] = Path.cwd() / "runs" / file.stem
+    try:
+        built = {name: TABLES[name](**values) for name, values in tables.items()}
+    except VidfaceError as error:
+        raise VidfaceError(f"{where}: {error}") from None
+    return Pipeline(file=file, **built)
+
+
+def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:
+    """A TOML value as the field's type says, variables expanded, paths resolved."""
+    hints = typing.get_type_hints(TABLES[table])
+    if key not in hints:
+        raise VidfaceError(f"{where}: unknown key '{key}' in [{table}] (known: {', '.join(hints)})")
+    kinds = _members(hints[key])
+    spot = f"{where}: [{table}] {key}"
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        text, from_environment = _expand(value, spot)
+        if table == "cluster" and key == "threshold" and text == "none":
+            return None
+        if Path in kinds or (table, key) == ("backbone", "weights"):
+            return _resolved(table, text, Path.cwd() if from_environment else file.parent)
+        if str in kinds:
+            return text
+        if text != value or text == "":  # an expanded variable may hold a number or a truth value
+            value = _literal(text)
+    if isinstance(value, bool):
+        if bool in kinds:
+            return value
+    elif isinstance(value, int | float):
+        if float in kinds:
+            return float(value)
+        if int in kinds and isinstance(value, int):
+            return value
+    elif isinstance(value, list | tuple) and tuple in kinds:
+        numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
+        if len(numbers) == len(value):
+            return tuple(float(v) for v in value)
+    elif value is None and type(None) in kinds:
+        return None
+    names = " or ".join(_TYPE_NAMES[kind] for kind in kinds if kind in _TYPE_NAMES)
+    if (table, key) == ("cluster", "threshold"):
+        names += ' or "none"'
+    raise VidfaceError(f"{spot}: must be {names}, not {value!r}")
+
+
+_TYPE_NAMES: dict[Any, str] = {
+    str: "a string",
+    Path: "a path (a string)",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple: "three numbers",
+}
+
+
+def _members(hint: Any) -> list[Any]:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return [typing.get_origin(option) or option for option in options]
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
+
+
+def _expand(text: str, spot: str) -> tuple[str, bool]:
+    """Expanded text, and whether it begins with a variable that the environment set."""
+    from vidface.weights import cache_folder
+
+    leading = False
+
+    def value_of(match: re.Match[str]) -> str:
+        nonlocal leading
+        name, default = match.group(1), match.group(2)
+        if name == "PWD":
+            return str(Path.cwd())
+        if name == "VIDFACE_CACHE":
+            return str(cache_folder())
+        if os.environ.get(name):
+            leading = leading or match.start() == 0
+            return os.environ[name]
+        if default is None:
+            raise VidfaceError(f"{spot}: the environment variable {name} is not set")
+        return default
+
+    return _VARIABLE.sub(value_of, text), leading
+
+
+def _resolved(table: str, text: str, start: Path) -> Path | str:
+    if not text:
+        raise VidfaceError(f"[{table}]: an empty path")
+    if table == "backbone":
+        from vidface.weights import WEIGHTS
+
+        if text in WEIGHTS or not re.search(r"[./\\]", text):
+            return text  # a registered name, or one that load_backbone will refuse by name
+    path = Path(os.path.abspath(start / Path(text).expanduser()))
+    return str(path) if table == "backbone" else path
+
+
+def settings_dict(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain JSON values."""
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in dataclasses.asdict(settings).items()
+    }
