@@ -1,0 +1,375 @@
+"""Artefacts: what each stage hands to the next, with its provenance, written atomically.
+
+A run directory holds
+
+    embeddings/shard-00000.arrow …   a row a face (Arrow IPC, uncompressed: mapped, never copied)
+    crops/shard-00000.parquet …      with keep_crops: the aligned faces as JPEGs, row for row
+    clips.parquet                    a row for every line of the manifest; written last
+    clusters/threshold_0.4/          faces.parquet (labels), descriptors.parquet (a row a clip)
+    scores/, sweeps/                 JSON
+
+Every dataset carries its provenance as JSON under the schema metadata key `vidface`. A stage
+compares it with what it was asked for, and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import vidface
+from vidface.errors import VidfaceError
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"vidface"
+
+STATES = ("ok", "no_face", "no_video_stream", "corrupt", "truncated", "missing")
+FAILED_STATES = frozenset(STATES) - {"ok", "no_face"}
+
+CLIPS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("path", pa.string()),
+        ("state", pa.string()),
+        ("message", pa.string()),
+        ("frames", pa.int32()),
+        ("frames_without_face", pa.int32()),
+        ("faces", pa.int32()),
+    ]
+)
+LABELS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("frame_index", pa.int32()),
+        ("face_index", pa.int32()),
+        ("cluster", pa.int32()),
+    ]
+)
+CROPS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("frame_index", pa.int32()),
+        ("face_index", pa.int32()),
+        ("jpeg", pa.binary()),
+    ]
+)
+
+
+def embeddings_schema(dimension: int) -> pa.Schema:
+    """Columns of the embeddings, a row a face; clips stand together, in the manifest's order.
+
+    `frame_index` is k, `time_seconds` start + k/fps and `source_time_seconds` when the frame shown
+    then began; both count from the clip's first frame and are null for image folders, which name
+    their `file`. `box` is left, top, right, bottom and `landmarks` five (x, y), both in pixels of
+    the upright frame, null for aligned crops, as is `det_score`, in [0, 1]. `embedding` is as the
+    network gave it, `norm` its length.
+    """
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("frame_index", pa.int32()),
+            ("time_seconds", pa.float64()),
+            ("source_time_seconds", pa.float64()),
+            ("file", pa.string()),
+            ("face_index", pa.int32()),
+            ("box", pa.list_(pa.float32(), 4)),
+            ("landmarks", pa.list_(pa.float32(), 10)),
+            ("det_score", pa.float32()),
+            ("norm", pa.float32()),
+            ("embedding", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def descriptors_schema(dimension: int) -> pa.Schema:
+    """Columns of the descriptors, a row for every line of the manifest; null = no direction."""
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("state", pa.string()),
+            ("frames", pa.int32()),
+            ("faces", pa.int32()),
+            ("clusters", pa.int32()),
+            ("kept", pa.int32()),
+            ("dropped", pa.int32()),
+            ("unusable", pa.int32()),
+            ("descriptor", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a dataset says of its making: versions, settings, and when."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "stage": stage,
+        "settings": dict(settings),
+        "vidface_version": vidface.__version__,
+        "versions": _versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        **more,
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("numpy", "pyarrow", "av", "decord", "opencv-python-headless", "onnxruntime", "torch")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """`fps: 8.0 (there) ≠ 4.0 (asked for)` for every setting that differs."""
+    lines = []
+    for key in sorted(set(found) | set(wanted)):
+        # JSON turns tuples into lists: compare what would be read back.
+        there, asked = found.get(key), json.loads(json.dumps(wanted.get(key)))
+        if there != asked:
+            lines.append(f"{key}: {_short(there)} (there) ≠ {_short(asked)} (asked for)")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text[:12] + "…" if len(text) == 64 else text
+
+
+def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, remedy: str) -> None:
+    """Refuse an input whose provenance does not fit, and say which setting differs.
+
+    Raises:
+        VidfaceError: another format version, or settings that differ.
+    """
+    version = found.get("format_version")
+    if version != FORMAT_VERSION:
+        raise VidfaceError(f"{what}: format version {version}, this vidface reads {FORMAT_VERSION}")
+    lines = differences(found["settings"], wanted)
+    if lines:
+        raise VidfaceError(f"{what} was made with other settings: {'; '.join(lines)}; {remedy}")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` complete or not at all (temporary, fsync, rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_arrow(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
+    """Write one shard as an uncompressed Arrow IPC file of a single batch."""
+    table = _stamped(table, made).combine_chunks()
+    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+
+
+def write_parquet(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
+    """Write a table as Parquet, with its provenance."""
+    with atomic_file(path) as file:
+        pq.write_table(_stamped(table, made), file, compression="zstd")
+
+
+def _stamped(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(dict(made))})
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document; NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8") + b"\n")
+
+
+def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """A Parquet artefact and its provenance.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(table.schema, path)
+
+
+def _unreadable(path: Path, error: Exception) -> VidfaceError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VidfaceError(f"{path}: unreadable artefact ({reason}); run its stage again with --force")
+
+
+def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    try:
+        made = json.loads((schema.metadata or {})[METADATA_KEY])
+        made["settings"]
+    except (KeyError, ValueError, TypeError):
+        raise VidfaceError(f"{path}: no vidface provenance in it; it is not an artefact") from None
+    return made
+
+
+@dataclass(frozen=True)
+class EmbeddingShard:
+    """One shard of embeddings, mapped. Clip c owns the rows [offsets[c], offsets[c+1])."""
+
+    path: Path
+    clip_ids: tuple[str, ...]  # (n_clips,)
+    offsets: np.ndarray  # (n_clips + 1,) int64
+    embeddings: np.ndarray  # (n_faces, d) float32, read-only view of the file
+    table: pa.Table
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != len(self.clip_ids) + 1 or self.offsets[-1] != len(self.embeddings):
+            raise VidfaceError(f"{self.path}: offsets do not fit the rows; extract again")
+
+    def __str__(self) -> str:
+        faces, dimension = self.embeddings.shape
+        return f"EmbeddingShard({len(self.clip_ids)} clips, {faces} faces x {dimension} float32)"
+
+
+def read_shard(path: Path) -> tuple[EmbeddingShard, dict[str, Any]]:
+    """Map one embeddings shard; nothing is copied.
+
+    Raises:
+        VidfaceError: damaged, or clips that do not stand together.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        made = _provenance_of(table.schema, path)
+        column = table.column("embedding")
+        dimension = column.type.list_size
+        flat = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
+        clip_ids, offsets = _runs(table.column("clip_id"))
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+    values = flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, np.float32), *flat])
+    if len(set(clip_ids)) != len(clip_ids):
+        raise VidfaceError(f"{path}: a clip's rows do not stand together; extract again")
+    return EmbeddingShard(path, clip_ids, offsets, values.reshape(-1, dimension), table), made
+
+
+def _runs(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Distinct neighbours of a column, and where their runs begin and end."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], pa.string())
+    runs = pc.run_end_encode(array, run_end_type=pa.int64())
+    ends = runs.run_ends.to_numpy(zero_copy_only=False)
+    return tuple(runs.values.to_pylist()), np.concatenate([[0], ends]).astype(np.int64)
+
+
+class RunFolder:
+    """The files of one run directory, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def clips_path(self) -> Path:
+        return self.folder / "clips.parquet"
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        return sorted((self.folder / "embeddings").glob("shard-*.arrow"))
+
+    def shard_path(self, number: int) -> Path:
+        return self.folder / "embeddings" / f"shard-{number:05d}.arrow"
+
+    def crops_path(self, number: int) -> Path:
+        return self.folder / "crops" / f"shard-{number:05d}.parquet"
+
+    def clustering(self, threshold: float | None) -> Path:
+        return self.folder / "clusters" / f"threshold_{threshold_name(threshold)}"
+
+    def clusterings(self) -> list[tuple[str, Path]]:
+        """(time of making, folder) of every finished clustering, oldest first."""
+        found = []
+        for path in (self.folder / "clusters").glob("threshold_*/descriptors.parquet"):
+            made = _provenance_of(pq.read_schema(path), path)
+            found.append((str(made["created"]), path.parent))
+        return sorted(found)
+
+    def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The extraction's states; their presence means that extraction finished."""
+        if not self.clips_path.is_file():
+            raise VidfaceError(
+                f"run directory {self.folder}: no finished extraction; run `vidface extract` first"
+            )
+        return read_parquet(self.clips_path)
+
+    def shards(self, check: Callable[[dict[str, Any], Path], None]) -> Iterator[EmbeddingShard]:
+        """The embeddings, shard by shard; `check` sees each one's provenance."""
+        for path in self.shard_paths:
+            shard, made = read_shard(path)
+            check(made, path)
+            yield shard
+
+    def clear_extraction(self) -> None:
+        """Remove an extraction and everything that was made from it, clips.parquet first."""
+        self.clips_path.unlink(missing_ok=True)
+        patterns = (
+            "embeddings/shard-*.arrow",
+            "crops/shard-*.parquet",
+            "clusters/threshold_*/*.parquet",
+            "scores/*.json",
+            "sweeps/*.json",
+        )
+        for pattern in patterns:
+            for path in self.folder.glob(pattern):
+                path.unlink()
+
+
+def threshold_name(threshold: float | None) -> str:
+    """How a threshold is written in names and tables: `0.4`, or `none`."""
+    return "none" if threshold is None else str(float(threshold))
+
+
+def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None = None) -> pa.Array:
+    """(n, d) float32 → an Arrow array of fixed-size lists; rows that are not present are null."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+    mask = None if present is None else pa.array(~np.asarray(present, dtype=bool))
+    return pa.FixedSizeListArray.from_arrays(flat, list_size=values.shape[1], mask=mask)
