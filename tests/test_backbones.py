@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import crop_of, write_colour_network
+from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.base import BATCH_SIZE
+from vidface.errors import VidfaceError
+
+PLAIN = Preprocessing("rgb", 0.0, 1.0)
+
+
+def save(path: Path, nodes, inputs, outputs, initializers=()) -> Path:
+    import onnx
+    from onnx import TensorProto, helper
+
+    infos = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in group]
+             for group in (inputs, outputs)]  # fmt: skip
+    graph = helper.make_graph(nodes, "g", *infos, initializer=list(initializers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+def test_embedding_by_eye(colour_network: Path) -> None:
+    """A flat colour's embedding is the colour, as the network is fed it."""
+    crop = np.zeros((1, 112, 112, 3), np.uint8)
+    crop[...] = (255, 128, 0)
+    assert load_backbone(colour_network, PLAIN).embed(crop).tolist() == [[255, 128, 0]]
+    bgr = Preprocessing("bgr", 0.0, 1.0)
+    assert load_backbone(colour_network, bgr).embed(crop).tolist() == [[0, 128, 255]]
+    scaled = Preprocessing("rgb", 127.5, 127.5)
+    [row] = load_backbone(colour_network, scaled).embed(crop)
+    assert np.allclose(row, [1, 0.5 / 127.5, -1], atol=1e-6)
+    by_channel = Preprocessing("bgr", (1.0, 2.0, 3.0), (1.0, 2.0, 4.0))  # in the order as fed
+    [row] = load_backbone(colour_network, by_channel).embed(crop)
+    assert np.allclose(row, [-1, 63, 63])
+
+
+def test_nobody_says_what_it_is_fed(colour_network: Path) -> None:
+    backbone = load_backbone(colour_network)
+    assert backbone.assumed
+    assert backbone.preprocessing == Preprocessing("rgb", 127.5, 127.5)
+    assert "assumed" in str(backbone)
+    assert not load_backbone(colour_network, PLAIN).assumed
+
+
+@pytest.mark.parametrize("batch", ["batch", 1, 5, BATCH_SIZE, 40])
+def test_any_batch_size_of_the_graph(tmp_path: Path, batch: int | str) -> None:
+    crops = np.stack([crop_of("red", seed=s) for s in range(BATCH_SIZE + 3)])
+    path = write_colour_network(tmp_path / "n.onnx", batch=batch)
+    backbone = load_backbone(path, PLAIN)
+    assert backbone.dimension == 3
+    assert np.allclose(backbone.embed(crops), crops.mean(axis=(1, 2)), atol=1e-3)
+    assert backbone.embed(crops[:0]).shape == (0, 3)
+
+
+def test_a_batch_size_that_is_built_in_is_kept(tmp_path: Path) -> None:
+    """The graph reshapes to (1, -1): freeing its batch would mix faces, and must not happen."""
+    from onnx import numpy_helper
+
+    helper = pytest.importorskip("onnx.helper")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Reshape", ["p", "shape"], ["y"]),
+    ]
+    shape = numpy_helper.from_array(np.array([1, -1]), "shape")
+    path = save(tmp_path / "n.onnx", nodes, [("x", [1, 3, 112, 112])], [("y", [1, 3])], [shape])
+    crops = np.stack([crop_of("red"), crop_of("blue"), crop_of("green")])
+    embeddings = load_backbone(path, PLAIN).embed(crops)
+    assert np.allclose(embeddings, crops.mean(axis=(1, 2)), atol=1e-3)
+
+
+def test_an_embedding_does_not_depend_on_its_neighbours(data: Path) -> None:
+    path = data / "weights" / "insightface_y1.onnx"
+    backbone = load_backbone(path, PLAIN)
+    crops = np.random.default_rng(0).integers(0, 256, (20, 112, 112, 3), dtype=np.uint8)
+    together = backbone.embed(crops)
+    alone = np.concatenate([backbone.embed(crops[i : i + 1]) for i in range(20)])
+    assert np.abs(together - alone).max() <= 1e-5
+    before = crops.copy()
+    backbone.embed(crops)
+    assert (crops == before).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "message"),
+    [
+        ([("x", [1, 1, 112, 112])], [("y", [1, 1])], r"input \[1, 1, 112, 112\].*takes \(n, 3, 1"),
+        ([("x", [1, 3, 224, 224])], [("y", [1, 3])], r"input \[1, 3, 224, 224\]"),
+        ([("x", [1, 112, 112, 3])], [("y", [1, 112])], r"input \[1, 112, 112, 3\]"),
+    ],
+)
+def test_other_inputs_are_refused(tmp_path: Path, inputs, outputs, message: str) -> None:
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    path = save(tmp_path / "n.onnx", nodes, inputs, outputs)
+    with pytest.raises(VidfaceError, match=message):
+        load_backbone(path)
+
+
+def test_not_a_recogniser(tmp_path: Path) -> None:
+    from onnx import helper
+
+    identity = [helper.make_node("Relu", ["x"], ["y"])]
+    shape = ["n", 3, 112, 112]
+    path = save(tmp_path / "a.onnx", identity, [("x", shape)], [("y", shape)])
+    with pytest.raises(VidfaceError, match=r"output of shape \(16, 3, 112, 112\)"):
+        load_backbone(path)
+    two = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Abs", ["x"], ["z"])]
+    path = save(tmp_path / "b.onnx", two, [("x", shape)], [("y", shape), ("z", shape)])
+    with pytest.raises(VidfaceError, match="1 inputs and 2 outputs"):
+        load_backbone(path)
+
+
+def test_broken_files(tmp_path: Path, colour_network: Path) -> None:
+    for content in (b"", b"not onnx at all, just text\n" * 10, colour_network.read_bytes()[:60]):
+        path = tmp_path / "n.onnx"
+        path.write_bytes(content)
+        with pytest.raises(
+            VidfaceError, match=r"n\.onnx: not an ONNX file, or cut off|cannot load"
+        ):
+            load_backbone(path)
+
+
+def test_unknown_names_and_kinds(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"weights 'sfcae'.*known: sface"):
+        load_backbone("sfcae")
+    with pytest.raises(VidfaceError, match="are a detector, not a recogniser"):
+        load_backbone("yunet")
+    path = tmp_path / "net.pth"
+    path.write_bytes(b"x")
+    with pytest.raises(VidfaceError, match=r"only \.onnx files"):
+        load_backbone(path)
+    with pytest.raises(VidfaceError, match="bring their own preprocessing"):
+        load_backbone("sface", PLAIN)
+    with pytest.raises(VidfaceError, match=r"or a torch\.nn\.Module, not int"):
+        load_backbone(3)  # type: ignore[arg-type]
+
+
+def test_preprocessing_checks_itself() -> None:
+    with pytest.raises(VidfaceError, match="never resized"):
+        Preprocessing("rgb", 0.0, 1.0, 160)
+    with pytest.raises(VidfaceError, match="known: rgb, bgr"):
+        Preprocessing("grey")
+    with pytest.raises(VidfaceError, match="std must be above 0"):
+        Preprocessing("rgb", 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "crops",
+    [
+        np.zeros((2, 112, 112), np.uint8),
+        np.zeros((2, 96, 112, 3), np.uint8),
+        np.zeros((2, 112, 112, 3), np.float32),
+    ],
+)
+def test_other_crops_are_refused(colour_network: Path, crops: np.ndarray) -> None:
+    with pytest.raises(VidfaceError, match=r"want \(n, 112, 112, 3\) uint8 RGB"):
+        load_backbone(colour_network, PLAIN).embed(crops)
+
+
+def test_a_torch_module_is_a_backbone(colour_network: Path) -> None:
+    import torch
+
+    class Mean(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(3))
+            self.drop = torch.nn.Dropout(0.9)
+
+        def forward(self, x):
+            return self.drop(x.mean(dim=(2, 3)) * self.scale)
+
+    module = Mean()
+    module.train()
+    crops = np.stack([crop_of("red", seed=s) for s in range(5)])
+    backbone = load_backbone(module, PLAIN)
+    assert backbone.runtime == "torch"
+    onnx_embeddings = load_backbone(colour_network, PLAIN).embed(crops)
+    assert np.allclose(backbone.embed(crops), onnx_embeddings, rtol=1e-5)  # dropout is off
+    assert module.training  # and the caller's mode is as it was
+    first = backbone.sha256
+    assert load_backbone(Mean(), PLAIN).sha256 == first
+    with torch.no_grad():
+        module.scale += 1
+    assert load_backbone(module, PLAIN).sha256 != first
+
+
+def test_a_module_that_is_no_recogniser() -> None:
+    import torch
+
+    with pytest.raises(VidfaceError, match=r"output of shape \(16, 3, 112, 112\)"):
+        load_backbone(torch.nn.ReLU(), PLAIN)
+    with pytest.raises(VidfaceError, match="Linear: mat1 and mat2"):
+        load_backbone(torch.nn.Linear(3, 4), PLAIN)
+
+
+@pytest.mark.usefixtures("weights_at_hand")
+def test_sface_agrees_with_opencv() -> None:
+    """OpenCV's own FaceRecognizerSF is the third-party oracle of SFace's preprocessing."""
+    import cv2
+
+    from vidface.weights import weights_path
+
+    crops = np.stack([crop_of(c) for c in ("red", "green", "blue")])
+    crops[:, 30:80, 30:80] = np.random.default_rng(1).integers(0, 256, (3, 50, 50, 3))
+    backbone = load_backbone("sface")
+    assert (backbone.dimension, backbone.assumed) == (128, False)
+    ours = backbone.embed(crops)
+    oracle = cv2.FaceRecognizerSF.create(str(weights_path("sface")), "")
+    theirs = np.concatenate([oracle.feature(cv2.cvtColor(c, cv2.COLOR_RGB2BGR)) for c in crops])
+    cosines = np.sum(ours * theirs, axis=1)
+    cosines /= np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > 0.99999
