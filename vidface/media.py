@@ -163,7 +163,7 @@ class _Window(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         length = max(0, min(len(buffer), self._size - self._position))
         self._file.seek(self._offset + self._position)
         count = self._file.readinto(memoryview(buffer)[:length])

@@ -44,12 +44,7 @@ def load_backbone(
         record = WEIGHTS[name]
         if record.kind != "recogniser":
             raise VidfaceError(f"weights '{name}' are a {record.kind}, not a recogniser")
-        if preprocessing is not None:
-            raise VidfaceError(
-                f"weights '{name}' bring their own preprocessing; "
-                "leave color, mean, std and size out"
-            )
-        own = Preprocessing(record.color, record.mean, record.std, record.input_size)
+        own = declared_preprocessing(name, preprocessing)
         return _onnx(weights_path(name), name, own, threads)
     path = Path(weights)
     if not path.is_file():
@@ -69,6 +64,25 @@ def _onnx(
     from vidface.backbones.onnx_file import OnnxBackbone
 
     return OnnxBackbone(path, name, preprocessing, threads=threads)
+
+
+def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preprocessing:
+    """What a recogniser will be fed: its record's, or what was given, or the usual.
+
+    Raises:
+        VidfaceError: a registered name and another preprocessing beside it.
+    """
+    from vidface.weights import WEIGHTS
+
+    if weights not in WEIGHTS:
+        return given or Preprocessing()
+    if given is not None:
+        raise VidfaceError(
+            f"weights '{weights}' bring their own preprocessing; "
+            "leave color, mean, std and size out"
+        )
+    record = WEIGHTS[weights]
+    return Preprocessing(record.color, record.mean, record.std, record.input_size)
 
 
 def weights_sha256(weights: str) -> str:

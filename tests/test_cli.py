@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_crop
+from vidface.cli import main
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def vidface(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Result:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Result(int(stop.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    done = vidface("extract", *flags)
+    assert (done.code, done.err) == (0, "")  # quiet: standard error is no terminal
+    assert "7 clips (ok 7)" in done.out
+    done = vidface("cluster", *flags, "--threshold", 0.5)
+    assert "20 of 26 faces kept, 6 dropped (23.1%)" in done.out
+    done = vidface("score", *flags, "--split", "val")
+    assert "mAP@100  1.0000  over 3 identities" in done.out
+    assert "n/a: needs ≥ 10 pairs" in done.out
+    assert "\x1b" not in done.out  # plain text when piped
+    done = vidface("sweep", *flags, "--thresholds", "0:0.7:0.05", "--split", "val")
+    rows = [line.split() for line in done.out.splitlines() if line[:2] in (" 0", " n")]
+    assert rows[0][:2] == ["none", "0.0%"]
+    assert len(rows) == 16
+    assert all(len(line) == len(line.rstrip()) for line in done.out.splitlines())
+
+
+def test_json_everywhere(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline, "--json")
+    assert vidface("extract", *flags).json["states"] == {"ok": 7}
+    assert vidface("cluster", *flags).json["dropped"] == 6
+    scored = vidface("score", *flags).json
+    assert scored["retrieval"]["map_at_100"] == 1.0
+    assert scored["retrieval"]["identities"] == 3
+    assert set(scored["verification"]["tar_at_far"]) == {f"1e-{i}" for i in range(1, 7)}
+    assert scored["counts"]["states"] == {"ok": 4}
+    assert scored["provenance"]["settings"]["cluster.threshold"] == 0.5
+    unclustered = vidface("score", *flags, "--threshold", -1).json
+    assert unclustered["counts"]["kept"] == 17
+    assert vidface("score", *flags, "--threshold", "none").json["threshold"] is None
+    swept = vidface("sweep", *flags, "--thresholds", "0.2,0.5").json
+    assert [row["threshold"] for row in swept["rows"]] == [None, 0.2, 0.5]
+    ran = vidface("run", colour_pipeline, "--json")
+    assert "already done" in ran.err
+    assert ran.json["extraction"]["clips"] == 7
+    assert ran.json["retrieval"] == scored["retrieval"]
+
+
+def test_failed_clips_are_listed_and_exit_3(vidface, colour_pipeline, colour_clips: Path) -> None:
+    (colour_clips.parent / "film.mp4").write_text("this is text")
+    (colour_clips.parent / "none.mp4").write_bytes(b"")
+    text = colour_clips.read_text() + "film,film.mp4,red,val\nnone,none.mp4,,val\n"
+    colour_clips.write_text(text + "gone,gone.mp4,,val\n")
+    done = vidface("run", colour_pipeline)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert "line 11: no file or folder 'gone.mp4'" in done.err
+    done = vidface("run", colour_pipeline, "--allow-missing")
+    assert done.code == 3
+    for clip in ("corrupt  film: ", "corrupt  none: ", "missing  gone: "):
+        assert clip in done.out
+    assert "3 without a descriptor" in done.out
+    assert "mAP@100  0.8333  over 3 identities" in done.out  # red: one of its two is never found
+
+
+def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -> None:
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("vidface: error: run directory ")
+    assert done.err.endswith("run `vidface extract` first\n")
+    assert done.err.count("\n") == 1
+    done = vidface("score", "--pipeline", colour_pipeline, "--debug")
+    assert "Traceback" in done.err
+    assert done.code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("scroe",), 2, "No such command 'scroe'"),
+        (("score", "--treshold", "0.4"), 2, "No such option"),
+        (("score", "--fps", "fast"), 2, "not a valid float"),
+        (("run",), 2, "Missing argument"),
+        (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
+        (("score", "--pipeline", "nope.toml"), 1, "shipped recipes: demo"),
+        (("sweep", "--thresholds", "0:1"), 1, "START:STOP:STEP"),
+        (("init", "nowhere"), 1, "no such folder"),
+    ],
+)
+def test_wrong_usage(vidface, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = vidface(*arguments)
+    assert done.code == code
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_an_internal_error_is_one_line_too(vidface, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidface import initialise
+
+    def explode(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr(initialise, "initialise", explode)
+    done = vidface("init", ".")
+    assert done.code == 1
+    assert done.err == (
+        "vidface: error: internal error: ZeroDivisionError: oh no (--debug shows where)\n"
+    )
+
+
+def test_init_then_the_ordinary_commands(vidface, tmp_path: Path, colour_network: Path) -> None:
+    for person in ("red", "green"):
+        for clip in ("1", "2", "10"):
+            for k in range(3):
+                write_crop(tmp_path / "my clips" / person / clip / f"{k}.png", person, seed=k)
+    done = vidface("init", "my clips")
+    assert done.code == 0
+    assert "manifest.csv: 6 clips, 2 identities (train 2, val 4)" in done.out
+    assert "vidface extract && vidface cluster && vidface score" in done.out
+    flags = ("--source", "aligned", "--weights", colour_network, "--color", "rgb", "--mean", 127.5)
+    for command in ("extract", "cluster", "score"):
+        done = vidface(command, *flags)
+        assert done.code == 0, done.err
+    assert "mAP@100  1.0000  over 2 identities" in done.out
+    assert (tmp_path / "runs" / "my clips" / "clips.parquet").is_file()
+    done = vidface("init", "my clips")
+    assert (done.code, "manifest.csv exists; --force replaces it" in done.err) == (1, True)
+    done = vidface("init", "my clips", "--force")
+    assert "vidface.toml was there already" in done.out
+
+
+def test_init_writes_toml_for_any_folder_name(vidface, tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\ ${HOME}'
+    (folder / "ann").mkdir(parents=True)
+    (folder / "ann" / "x.mp4").write_bytes(b"x")
+    assert vidface("init", folder).code == 0
+    from vidface.pipeline import load_pipeline
+
+    assert load_pipeline().manifest.path == tmp_path / "manifest.csv"
+
+
+def test_weights_without_preprocessing_say_what_is_assumed(
+    vidface, colour_clips: Path, colour_network: Path
+) -> None:
+    done = vidface(
+        *("extract", "--manifest", colour_clips, "--source", "aligned", "--run", "r"),
+        *("--weights", colour_network),
+    )
+    assert done.code == 0
+    assert "nobody says what it is fed; assuming rgb, mean 127.5, std 127.5" in done.err
+
+
+def test_columns_that_are_not_used_are_named(vidface, colour_pipeline, colour_clips: Path) -> None:
+    lines = colour_clips.read_text().splitlines()
+    lines = [f"{line},{'age' if number == 0 else 40}" for number, line in enumerate(lines)]
+    colour_clips.write_text("\n".join(lines))
+    assert "columns not used: age" in vidface("extract", "--pipeline", colour_pipeline).err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from vidface.cli import main\n"
+        "try: main(['extract', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'pyarrow', 'onnxruntime', 'rich', 'av'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    assert "--threshold" not in done.stdout
+    assert "Frames" in done.stdout or "frames" in done.stdout
+    best = min(_seconds_of_help() for _ in range(5))
+    assert best < 0.3
+
+
+def _seconds_of_help() -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "vidface", "--help"], capture_output=True, check=True)
+    return time.perf_counter() - begun
+
+
+def test_version_and_module_entry_point() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vidface", "--version"], capture_output=True, text=True, check=True
+    )
+    from vidface import __version__
+
+    assert done.stdout.strip() == f"vidface, version {__version__}"
+
+
+def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its data is prepared on first use; here the preparer only says that it was asked."""
+    from vidface import demo
+
+    monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def prepare(folder: Path) -> Path:
+        asked.append(folder)
+        folder.mkdir(parents=True)
+        (folder / "a.mp4").write_bytes(b"x")
+        path = folder / "manifest.csv"
+        path.write_text("clip_id,path,identity,split\na,a.mp4,ann,val\n")
+        return path
+
+    monkeypatch.setattr(demo, "prepare_demo", prepare)
+    done = vidface("score")
+    assert [folder.parent for folder in asked] == [tmp_path / "cache"]
+    assert "preparing the demo clips" in done.err
+    assert "run `vidface extract` first" in done.err

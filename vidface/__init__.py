@@ -1,0 +1,65 @@
+"""vidface measures how well a face recogniser tells who is in a video.
+
+    import vidface
+    score = vidface.evaluate("manifest.csv", "sface", threshold=0.4)
+    score.retrieval.map_at_k
+
+The stages one by one: `sample_frames`, `FaceDetector`, `align_face`, `load_backbone`,
+`cluster_frames`, `pool_descriptors`, `score_retrieval`, `score_verification`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from vidface.backbones import Preprocessing, load_backbone
+    from vidface.clusters import cluster_frames
+    from vidface.descriptors import pool_descriptors
+    from vidface.evaluation import evaluate
+    from vidface.faces import FaceDetector, align_face
+    from vidface.frames import sample_frames
+    from vidface.manifests import read_manifest
+    from vidface.scores import score_retrieval, score_verification
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FaceDetector",
+    "Preprocessing",
+    "VidfaceError",
+    "align_face",
+    "cluster_frames",
+    "evaluate",
+    "load_backbone",
+    "pool_descriptors",
+    "read_manifest",
+    "sample_frames",
+    "score_retrieval",
+    "score_verification",
+]
+
+_HOMES = {
+    "FaceDetector": "vidface.faces",
+    "Preprocessing": "vidface.backbones",
+    "align_face": "vidface.faces",
+    "cluster_frames": "vidface.clusters",
+    "evaluate": "vidface.evaluation",
+    "load_backbone": "vidface.backbones",
+    "pool_descriptors": "vidface.descriptors",
+    "read_manifest": "vidface.manifests",
+    "sample_frames": "vidface.frames",
+    "score_retrieval": "vidface.scores",
+    "score_verification": "vidface.scores",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use, so that `vidface --help` need not wait for NumPy or torch."""
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'vidface' has no attribute '{name}'")

@@ -1,0 +1,42 @@
+"""The progress bar of an extraction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vidface.embeddings import Progress
+
+
+@contextmanager
+def extraction_progress(clips: int, *, enabled: bool) -> Iterator[Progress | None]:
+    """A bar on standard error with clips, frames/s, faces/s and the time left; None if disabled."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("extract"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("clips  {task.fields[rates]}  ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    begun = time.monotonic()
+    totals = [0, 0]
+    with bar:
+        task = bar.add_task("extract", total=clips, rates="")
+
+        def advance(n_clips: int, n_frames: int, n_faces: int) -> None:
+            totals[0] += n_frames
+            totals[1] += n_faces
+            seconds = max(time.monotonic() - begun, 1e-9)
+            rates = f"{totals[0] / seconds:.0f} frames/s  {totals[1] / seconds:.0f} faces/s"
+            bar.update(task, advance=n_clips, rates=rates)
+
+        yield advance

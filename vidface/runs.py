@@ -1,0 +1,195 @@
+"""A run: a pipeline with its manifest and its run directory, and its first stage, extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidface import artefacts
+from vidface.artefacts import RunFolder
+from vidface.errors import VidfaceError
+from vidface.manifests import Manifest, read_manifest
+from vidface.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidface.artefacts import EmbeddingShard
+    from vidface.backbones import Backbone, Preprocessing
+    from vidface.embeddings import Extraction, Progress
+
+Notify = Callable[[str], None]
+
+# Manifests that vidface makes itself where they are missing: name → the function that does it.
+PREPARERS = {"demo": "vidface.demo:prepare_demo"}
+
+
+def quiet(_: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline with its manifest read and its run directory."""
+
+    pipeline: Pipeline
+    manifest: Manifest
+    folder: RunFolder
+    backbone: Backbone | None = None  # loaded already, instead of the pipeline's
+
+    @cached_property
+    def extraction_settings(self) -> dict[str, Any]:
+        """All that the embeddings depend on, as artefacts record and compare it."""
+        from vidface.backbones import declared_preprocessing, weights_sha256
+        from vidface.weights import weights_record
+
+        frames, faces = self.pipeline.frames, self.pipeline.faces
+        if self.backbone is None:
+            weights = weights_sha256(self.pipeline.backbone.weights)
+            given = declared_preprocessing(
+                self.pipeline.backbone.weights, preprocessing_of(self.pipeline)
+            )
+        else:
+            weights, given = self.backbone.sha256, self.backbone.preprocessing
+        detect = faces.source == "detect"
+        return {
+            "manifest.clips_sha256": self.manifest.clips_sha256,
+            "manifest.root": self.manifest.root.location.resolve().name,
+            "frames.fps": frames.fps if detect else None,
+            "frames.decoder": frames.decoder if detect else None,
+            "faces.source": faces.source,
+            "faces.which": faces.which if detect else None,
+            "faces.detector_sha256": weights_record(faces.detector).sha256 if detect else None,
+            "faces.detector_long_side": faces.detector_long_side if detect else None,
+            "faces.min_det_score": faces.min_det_score if detect else None,
+            "faces.min_face_pixels": faces.min_face_pixels if detect else None,
+            "backbone.weights_sha256": weights,
+            "backbone.preprocessing": given.to_dict(),
+        }
+
+    @property
+    def weights_name(self) -> str:
+        """The recogniser's name in tables."""
+        return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
+
+    def check(self, made: Mapping[str, Any], path: Path) -> None:
+        """Refuse an extraction that was made with other settings than this pipeline's."""
+        remedy = "give the flags or the pipeline it was made with, or extract into another --run"
+        artefacts.check_fit(made, self.extraction_settings, path, remedy)
+
+    def clips(self) -> pa.Table:
+        """The extraction's clips, checked."""
+        table, made = self.folder.read_clips()
+        self.check(made, self.folder.clips_path)
+        return table
+
+    def shards(self) -> Iterator[EmbeddingShard]:
+        return self.folder.shards(self.check)
+
+
+def open_run(
+    pipeline: Pipeline, notify: Notify = quiet, *, backbone: Backbone | None = None
+) -> Run:
+    """Read the manifest of a pipeline; one that vidface makes itself is made on first use.
+
+    Args:
+        backbone: a recogniser that is loaded already, instead of the pipeline's.
+
+    Raises:
+        VidfaceError: see `read_manifest`.
+    """
+    settings = pipeline.manifest
+    if settings.prepare is not None and not settings.path.is_file():
+        prepare_manifest(settings.prepare, settings.path, notify)
+    manifest = read_manifest(settings.path, settings.root, allow_missing=settings.allow_missing)
+    if manifest.unused_columns:
+        notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
+    return Run(pipeline, manifest, RunFolder(pipeline.run.dir), backbone)
+
+
+def prepare_manifest(name: str, path: Path, notify: Notify = quiet) -> None:
+    """Make a manifest, and the clips it names, with the preparer called `name`."""
+    import importlib
+
+    if name not in PREPARERS:
+        raise VidfaceError(
+            f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
+        )
+    module, _, function = PREPARERS[name].partition(":")
+    notify(f"preparing the {name} clips in {path.parent}")
+    made = getattr(importlib.import_module(module), function)(path.parent)
+    if made != path:
+        raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
+
+
+def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
+    """What the pipeline says of a recogniser's input; None where it says nothing."""
+    from vidface.backbones import Preprocessing
+
+    b = pipeline.backbone
+    if b.color is None and b.mean is None and b.std is None and b.size is None:
+        return None
+    return Preprocessing(b.color, b.mean, b.std, b.size)
+
+
+def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Backbone:
+    """The pipeline's recogniser, with a word where its preprocessing had to be assumed."""
+    from vidface.backbones import load_backbone
+
+    backbone = load_backbone(pipeline.backbone.weights, preprocessing_of(pipeline))
+    if backbone.assumed:
+        p = backbone.preprocessing
+        notify(
+            f"{backbone.name}: nobody says what it is fed; assuming {p.color}, mean {p.mean}, "
+            f"std {p.std} (say it with --color, --mean, --std or in [backbone])"
+        )
+    return backbone
+
+
+def extraction_done(run: Run) -> bool:
+    """Whether the run directory holds a finished extraction with these settings."""
+    if not run.folder.clips_path.is_file():
+        return False
+    try:
+        run.clips()
+    except VidfaceError:
+        return False
+    return not (run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file())
+
+
+def extract(
+    run: Run,
+    *,
+    force: bool = False,
+    notify: Notify = quiet,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Clips → embeddings. An extraction that is there already is kept, with the same settings.
+
+    Args:
+        force: make it again, whatever is there (everything made from it goes too).
+
+    Raises:
+        VidfaceError: the run directory holds an extraction with other settings.
+    """
+    from vidface import embeddings
+
+    if run.folder.clips_path.is_file() and not force:
+        if extraction_done(run):
+            notify(f"extraction: already done in {run.folder.folder} (--force makes it again)")
+            return embeddings.summarise(run.clips())
+        _, made = run.folder.read_clips()
+        remedy = "choose another --run, or --force to replace it"
+        artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
+    return embeddings.extract(
+        run.manifest,
+        run.folder,
+        run.backbone or open_backbone(run.pipeline, notify),
+        run.pipeline.frames,
+        run.pipeline.faces,
+        run.extraction_settings,
+        progress=progress,
+    )

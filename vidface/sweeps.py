@@ -1,0 +1,116 @@
+"""Threshold sweeps: the paper's Table 5 for any model. Nothing is extracted again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from vidface import artefacts
+from vidface.denoising import denoise_all
+from vidface.errors import VidfaceError
+from vidface.runs import Run
+from vidface.scoring import Score, score_denoised
+
+MOST_THRESHOLDS = 1000
+
+
+def parse_threshold(text: str) -> float | None:
+    """A cosine in [-1, 1], or None for `none` and -1: no clustering, by definition.
+
+    >>> parse_threshold("0.4"), parse_threshold("none"), parse_threshold("-1")
+    (0.4, None, None)
+    """
+    if text.strip().lower() == "none":
+        return None
+    value = _decimal(text)
+    if not -1 <= value <= 1:
+        raise VidfaceError(f"threshold '{text.strip()}': a cosine lies in [-1, 1]")
+    return None if value == -1 else float(value)
+
+
+def parse_thresholds(text: str) -> list[float | None]:
+    """`START:STOP:STEP`, which includes STOP, or a comma list; in decimal arithmetic.
+
+    >>> parse_thresholds("0:0.3:0.1")
+    [0.0, 0.1, 0.2, 0.3]
+    >>> parse_thresholds("none, 0.35,0.4")
+    [None, 0.35, 0.4]
+    """
+    if ":" not in text:
+        return [parse_threshold(part) for part in text.split(",") if part.strip()] or [
+            parse_threshold(text)
+        ]
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise VidfaceError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
+    start, stop, step = (_decimal(part) for part in parts)
+    if step <= 0 or stop < start:
+        raise VidfaceError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
+    count = int((stop - start) / step) + 1
+    if count > MOST_THRESHOLDS:
+        raise VidfaceError(f"thresholds '{text}': {count} of them; {MOST_THRESHOLDS} at most")
+    return [parse_threshold(str(start + i * step)) for i in range(count)]
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise VidfaceError(f"threshold '{text.strip()}' is not a number")
+    return value
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The scores of one split over thresholds; the first row is "none"."""
+
+    split: str
+    gallery: str
+    rows: tuple[tuple[Score, Mapping[str, Any]], ...]  # score, summary of the noise removal
+
+    def to_dict(self) -> dict[str, Any]:
+        first = self.rows[0][0]
+        settings = dict(first.provenance["settings"])
+        settings["cluster.threshold"] = [score.threshold for score, _ in self.rows]
+        return {
+            "split": self.split,
+            "gallery": self.gallery,
+            "rows": [
+                {
+                    "threshold": score.threshold,
+                    "retrieval": score.retrieval.to_dict(),
+                    "verification": score.verification.to_dict(),
+                    "counts": dict(score.counts),
+                    "denoised": dict(summary),
+                }
+                for score, summary in self.rows
+            ],
+            "provenance": {**first.provenance, "stage": "sweep", "settings": settings},
+        }
+
+
+def sweep(
+    run: Run,
+    thresholds: Sequence[float | None],
+    *,
+    split: str | None = None,
+    gallery: str | None = None,
+) -> Sweep:
+    """Score a split at many thresholds; nothing is extracted again.
+
+    Returns:
+        A row for each threshold, "none" first; also written to `sweeps/` of the run directory.
+    """
+    split = split or run.pipeline.score.split
+    gallery = gallery or run.pipeline.score.gallery
+    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    rows = []
+    for denoised, _ in denoise_all(run, wanted):
+        rows.append((score_denoised(run, denoised, split, gallery), denoised.summary()))
+    result = Sweep(split, gallery, tuple(rows))
+    artefacts.write_json(run.folder.folder / "sweeps" / f"{split}.json", result.to_dict())
+    return result

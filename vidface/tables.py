@@ -1,0 +1,203 @@
+"""Summaries as text for the terminal: aligned, coloured there, plain where piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidface.artefacts import threshold_name
+
+if TYPE_CHECKING:
+    from vidface.denoising import Denoised
+    from vidface.embeddings import Extraction
+    from vidface.runs import Run
+    from vidface.scores import OperatingPoint
+    from vidface.scoring import Score
+    from vidface.sweeps import Sweep
+    from vidface.weights import CacheEntry
+
+LISTED_FAILURES = 20
+
+
+def render(*parts: Any) -> str:
+    """Rich renderables as text; escape codes only where standard output is a terminal."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(
+        width=None if terminal else 120,
+        force_terminal=terminal,
+        no_color=not terminal,
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    with console.capture() as capture:
+        for part in parts:
+            console.print(part)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]], best: int | None = None) -> Any:
+    """A plain table; the first column to the left, numbers to the right, one row emphasised."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    for number, row in enumerate(rows):
+        table.add_row(*row, style="bold green" if number == best else None)
+    return table
+
+
+def extraction(done: Extraction, run: Run) -> str:
+    """States and counts of an extraction, and the clips that failed."""
+    states = ", ".join(f"{state} {count}" for state, count in done.states.items())
+    lines = [
+        f"{done.clips} clips ({states})",
+        f"{done.frames} frames, {done.frames_without_face} without a face, {done.faces} faces",
+    ]
+    for clip_id, state, message in done.failed[:LISTED_FAILURES]:
+        lines.append(f"  {state}  {clip_id}: {message}")
+    more = len(done.failed) - LISTED_FAILURES
+    if more > 0:
+        lines.append(f"  and {more} more, in {run.folder.clips_path}")
+    lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
+    return "\n".join(lines)
+
+
+def clustering(done: Denoised, run: Run) -> str:
+    """What noise removal did."""
+    s = done.summary()
+    where = run.folder.clustering(done.threshold)
+    lines = [
+        f"threshold {threshold_name(done.threshold)}: {s['kept']} of {s['faces']} faces kept, "
+        f"{s['dropped']} dropped ({s['dropped_share']:.1%})",
+        f"{s['clips']} clips, {s['clips_with_several_clusters']} with several clusters, "
+        f"{s['no_descriptor']} without a descriptor",
+    ]
+    if s["unusable"]:
+        lines.append(f"{s['unusable']} unusable embeddings (NaN or zero) count as noise")
+    lines.append(f"descriptors: {where / 'descriptors.parquet'}")
+    return "\n".join(lines)
+
+
+def score(done: Score, run: Run) -> str:
+    """Both protocols as one table."""
+    counts = done.counts
+    states = ", ".join(f"{state} {count}" for state, count in counts["states"].items())
+    head = (
+        f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}, "
+        f"threshold {threshold_name(done.threshold)}\n"
+        f"{counts['clips']} clips ({states}), {counts['no_descriptor']} without a descriptor; "
+        f"{counts['frames']} frames, {counts['faces']} faces, {counts['kept']} kept"
+    )
+    retrieval = f"mAP@{done.retrieval.k}  {_rate(done.retrieval.map_at_k)}"
+    of = f"  over {done.retrieval.identities} identities"
+    absent = done.retrieval.identities_without_gallery
+    if absent:
+        of += f" ({len(absent)} of them not in the gallery: AP 0)"
+    rows = [_point_row(point) for point in done.verification.points]
+    pairs = (
+        f"{done.verification.genuine_pairs} genuine and {done.verification.impostor_pairs} "
+        f"impostor pairs; {done.verification.distractor_pairs_left_out} pairs of two distractors "
+        "left out"
+    )
+    return render(head, "", retrieval + of, grid(_POINT_COLUMNS, rows), pairs)
+
+
+_POINT_COLUMNS = ("FAR", "TAR", "threshold", "achieved FAR")
+
+
+def _point_row(point: OperatingPoint) -> tuple[str, ...]:
+    if point.tar is None:
+        return point.target_far, unresolved(point), "", ""
+    threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
+    return point.target_far, _rate(point.tar), threshold, f"{point.far:.2e}"
+
+
+def unresolved(point: OperatingPoint) -> str:
+    """Why a target has no figure."""
+    if point.needs_impostor_pairs is not None:
+        return f"n/a: needs ≥ {point.needs_impostor_pairs} pairs"
+    return "n/a: no genuine pair"
+
+
+def _rate(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def sweep(done: Sweep, run: Run) -> str:
+    """A row a threshold; the best mAP emphasised, as optimistic as choosing on the split is."""
+    first = done.rows[0][0]
+    targets = [p.target_far for p in first.verification.points if p.tar is not None]
+    columns = ("threshold", "dropped", f"mAP@{first.retrieval.k}", *(f"TAR@{t}" for t in targets))
+    rows = []
+    for scored, summary in done.rows:
+        points = {p.target_far: p for p in scored.verification.points}
+        rows.append(
+            (
+                threshold_name(scored.threshold),
+                f"{summary['dropped_share']:.1%}",
+                _rate(scored.retrieval.map_at_k),
+                *(_rate(points[t].tar) for t in targets),
+            )
+        )
+    maps = [scored.retrieval.map_at_k or 0.0 for scored, _ in done.rows]
+    head = f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}"
+    hidden = [p for p in first.verification.points if p.tar is None]
+    notes = [f"TAR@{p.target_far} {unresolved(p)}" for p in hidden]
+    table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
+    return render(head, table, *notes)
+
+
+def demo(
+    run: Run,
+    extracted: Extraction,
+    denoised: Denoised,
+    before: Score,
+    after: Score,
+    swept: Sweep,
+) -> str:
+    """The demo's closing tables."""
+    summary = denoised.summary()
+    no_face = sum(n for state, n in extracted.states.items() if state != "ok")
+    counts = (
+        ("clips", str(extracted.clips)),
+        ("clips without a face", str(no_face)),
+        ("frames sampled", str(extracted.frames)),
+        ("frames without a face", str(extracted.frames_without_face)),
+        ("faces", str(extracted.faces)),
+        ("noise faces dropped", f"{summary['dropped']} ({summary['dropped_share']:.1%})"),
+    )
+    rows = [
+        (
+            f"mAP@{before.retrieval.k}",
+            _rate(before.retrieval.map_at_k),
+            _rate(after.retrieval.map_at_k),
+        )
+    ]
+    for old, new in zip(before.verification.points, after.verification.points, strict=True):
+        if old.tar is None or new.tar is None:
+            rows.append((f"TAR@FAR {old.target_far}", unresolved(old), unresolved(new)))
+        else:
+            rows.append((f"TAR@FAR {old.target_far}", _rate(old.tar), _rate(new.tar)))
+    name = threshold_name(after.threshold)
+    return render(
+        grid(("", "demo"), counts),
+        grid((f"{after.split} split", "no clustering", f"threshold {name}"), rows),
+        sweep(swept, run),
+        "",
+        f"artefacts: {run.folder.folder}",
+    )
+
+
+def cache(folder: Path, entries: Sequence[CacheEntry]) -> str:
+    """What lies in the cache."""
+    if not entries:
+        return f"{folder}: empty"
+    rows = [(e.name, e.what, f"{e.bytes / 1e6:.1f} MB", str(e.path)) for e in entries]
+    return render(str(folder), grid(("name", "what", "size", "path"), rows))
