@@ -1,0 +1,121 @@
+"""Naive twins of the metrics, in pure Python and without cleverness: what the code must equal."""
+
+import math
+
+
+def unit(row):
+    """The row scaled to length one, or None where it has no direction."""
+    row = [float(x) for x in row]
+    if not all(math.isfinite(x) for x in row) or not any(row):
+        return None
+    norm = math.sqrt(math.fsum(x * x for x in row))
+    return [x / norm for x in row]
+
+
+def dot(a, b):
+    return math.fsum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+
+
+def cosine(a, b):
+    """The cosine of two raw rows, which must have a direction."""
+    norms = math.sqrt(dot(a, a) * dot(b, b))
+    return dot(a, b) / norms
+
+
+def union_find_labels(clip, threshold):
+    """The labels of one clip: Union-Find over all pairs, largest first, then earliest first."""
+    n = len(clip)
+    usable = [unit(row) is not None for row in clip]
+    parent = list(range(n))
+
+    def find(i):
+        while parent[i] != i:
+            i = parent[i]
+        return i
+
+    for i in range(n):
+        for j in range(i + 1, n):
+            if not (usable[i] and usable[j]):
+                continue
+            if threshold is None or threshold <= -1:
+                joined = True
+            else:
+                joined = threshold < 1 and cosine(clip[i], clip[j]) > threshold
+            if joined:
+                parent[find(j)] = find(i)
+    clusters = {}
+    for i in range(n):
+        if usable[i]:
+            clusters.setdefault(find(i), []).append(i)
+    labels = [-1] * n
+    ranked = sorted(clusters.values(), key=lambda rows: (-len(rows), rows[0]))
+    for label, rows in enumerate(ranked):
+        for i in rows:
+            labels[i] = label
+    return labels
+
+
+def pool(clip, labels):
+    """The descriptor of one clip: the kept rows normalised, summed, normalised."""
+    d = len(clip[0])
+    kept = [unit(row) for row, label in zip(clip, labels, strict=True) if label == 0]
+    total = [math.fsum(row[i] for row in kept) for i in range(d)]
+    norm = math.sqrt(math.fsum(x * x for x in total))
+    if not kept or norm / len(kept) < 1e-6:
+        return [0.0] * d
+    return [x / norm for x in total]
+
+
+def pair_scores(descriptors, identities):
+    """Scores of the genuine and of the impostor pairs, and how many pairs are left out."""
+    genuine, impostor, left_out = [], [], 0
+    for i in range(len(identities)):
+        for j in range(i):
+            if identities[i] == "" and identities[j] == "":
+                left_out += 1
+                continue
+            if not any(descriptors[i]) or not any(descriptors[j]):
+                score = -1.0
+            else:
+                score = max(-1.0, min(1.0, dot(descriptors[i], descriptors[j])))
+            same = identities[i] == identities[j]
+            (genuine if same else impostor).append(score)
+    return genuine, impostor, left_out
+
+
+def tar_at_far(genuine, impostor, far):
+    """(TAR, threshold, accepted genuine, accepted impostor) by trying every observed score.
+
+    `far` is a Fraction. Of thresholds with the best TAR, the lowest.
+    """
+    best = (0, None, 0, 0)
+    for threshold in sorted({*genuine, *impostor}, reverse=True):
+        false_accepts = sum(score >= threshold for score in impostor)
+        true_accepts = sum(score >= threshold for score in genuine)
+        if false_accepts <= far * len(impostor):
+            best = (true_accepts / len(genuine), threshold, true_accepts, false_accepts)
+    return best
+
+
+def mean_average_precision(gallery, gallery_identities, clips, identities, clip_ids, k=100):
+    """mAP@k by sorting all clips for each identity; (mAP or None, {identity: AP})."""
+    result = {}
+    for name in sorted(set(identities) - {""}):
+        rows = [r for r, who in zip(gallery, gallery_identities, strict=True) if who == name]
+        rows = [r for r in rows if any(r)]
+        template = pool(rows, [0] * len(rows)) if rows else None
+        positives = [c for c, who in zip(clip_ids, identities, strict=True) if who == name]
+        precisions = 0.0
+        if template is not None and any(template):
+            ranked = sorted(
+                (-dot(template, row), clip_id)
+                for row, clip_id in zip(clips, clip_ids, strict=True)
+                if any(row)
+            )
+            hits = 0
+            for rank, (_, clip_id) in enumerate(ranked[:k], start=1):
+                if clip_id in positives:
+                    hits += 1
+                    precisions += hits / rank
+        result[name] = precisions / len(positives)
+    return (sum(result.values()) / len(result) if result else None), result
