@@ -114,16 +114,9 @@ _POINT_COLUMNS = ("FAR", "TAR", "threshold", "achieved FAR")
 
 def _point_row(point: OperatingPoint) -> tuple[str, ...]:
     if point.tar is None:
-        return point.target_far, unresolved(point), "", ""
+        return point.target_far, point.note, "", ""
     threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
     return point.target_far, _rate(point.tar), threshold, f"{point.far:.2e}"
-
-
-def unresolved(point: OperatingPoint) -> str:
-    """Why a target has no figure."""
-    if point.needs_impostor_pairs is not None:
-        return f"n/a: needs ≥ {point.needs_impostor_pairs} pairs"
-    return "n/a: no genuine pair"
 
 
 def _rate(value: float | None) -> str:
@@ -149,7 +142,7 @@ def sweep(done: Sweep, run: Run) -> str:
     maps = [scored.retrieval.map_at_k or 0.0 for scored, _ in done.rows]
     head = f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}"
     hidden = [p for p in first.verification.points if p.tar is None]
-    notes = [f"TAR@{p.target_far} {unresolved(p)}" for p in hidden]
+    notes = [f"TAR@{p.target_far} {p.note}" for p in hidden]
     table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
     return render(head, table, *notes)
 
@@ -182,7 +175,7 @@ def demo(
     ]
     for old, new in zip(before.verification.points, after.verification.points, strict=True):
         if old.tar is None or new.tar is None:
-            rows.append((f"TAR@FAR {old.target_far}", unresolved(old), unresolved(new)))
+            rows.append((f"TAR@FAR {old.target_far}", old.note, new.note))
         else:
             rows.append((f"TAR@FAR {old.target_far}", _rate(old.tar), _rate(new.tar)))
     name = threshold_name(after.threshold)

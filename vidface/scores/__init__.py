@@ -1,0 +1,23 @@
+"""Scores: what a set of descriptors is worth, as figures that are defined to the last tie.
+
+`verification` compares all pairs of a split (TAR at FAR); `retrieval` ranks a split's clips for
+each identity of the gallery (mAP@k). Both take arrays and return frozen dataclasses.
+"""
+
+from vidface.scores.retrieval import Retrieval, average_precision, score_retrieval
+from vidface.scores.verification import (
+    DEFAULT_FARS,
+    OperatingPoint,
+    Verification,
+    score_verification,
+)
+
+__all__ = [
+    "DEFAULT_FARS",
+    "OperatingPoint",
+    "Retrieval",
+    "Verification",
+    "average_precision",
+    "score_retrieval",
+    "score_verification",
+]
