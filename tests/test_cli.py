@@ -224,7 +224,7 @@ def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path / "cache"))
     asked = []
 
-    def prepare(folder: Path) -> Path:
+    def prepare(folder: Path, *, say) -> Path:
         asked.append(folder)
         folder.mkdir(parents=True)
         (folder / "a.mp4").write_bytes(b"x")
@@ -234,6 +234,6 @@ def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_p
 
     monkeypatch.setattr(demo, "prepare_demo", prepare)
     done = vidface("score")
-    assert [folder.parent for folder in asked] == [tmp_path / "cache"]
+    assert asked == [tmp_path / "cache" / f"demo-v{demo.DEMO_VERSION}"]
     assert "preparing the demo clips" in done.err
     assert "run `vidface extract` first" in done.err

@@ -311,7 +311,8 @@ def cache_list(as_json: bool) -> None:
 @_output
 def cache_clear(as_json: bool) -> None:
     """Remove what was fetched; other files in the folder stay."""
-    from vidface.weights import cache_folder, clear_cache
+    from vidface.cache import cache_folder
+    from vidface.weights import clear_cache
 
     freed = clear_cache()
     _show(
@@ -323,7 +324,8 @@ def cache_clear(as_json: bool) -> None:
 
 def _list_cache(as_json: bool) -> None:
     from vidface import tables
-    from vidface.weights import cache_entries, cache_folder
+    from vidface.cache import cache_folder
+    from vidface.weights import cache_entries
 
     entries = cache_entries()
     document = {

@@ -307,7 +307,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 def _expand(text: str, spot: str) -> tuple[str, bool]:
     """Expanded text, and whether it begins with a variable that the environment set."""
-    from vidface.weights import cache_folder
+    from vidface.cache import cache_folder
 
     leading = False
 

@@ -120,7 +120,7 @@ def prepare_manifest(name: str, path: Path, notify: Notify = quiet) -> None:
         )
     module, _, function = PREPARERS[name].partition(":")
     notify(f"preparing the {name} clips in {path.parent}")
-    made = getattr(importlib.import_module(module), function)(path.parent)
+    made = getattr(importlib.import_module(module), function)(path.parent, say=notify)
     if made != path:
         raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
 
@@ -147,6 +147,17 @@ def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Backbone:
             f"std {p.std} (say it with --color, --mean, --std or in [backbone])"
         )
     return backbone
+
+
+def fetch_weights(run: Run, notify: Notify = quiet) -> None:
+    """Fetch the named weights that extraction needs, saying so, before any work starts."""
+    from vidface.weights import WEIGHTS, weights_path
+
+    names = [run.pipeline.faces.detector] if run.pipeline.faces.source == "detect" else []
+    if run.backbone is None and run.pipeline.backbone.weights in WEIGHTS:
+        names.append(run.pipeline.backbone.weights)
+    for name in names:
+        weights_path(name, progress=notify)
 
 
 def extraction_done(run: Run) -> bool:
@@ -184,6 +195,7 @@ def extract(
         _, made = run.folder.read_clips()
         remedy = "choose another --run, or --force to replace it"
         artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
+    fetch_weights(run, notify)
     return embeddings.extract(
         run.manifest,
         run.folder,
