@@ -336,7 +336,7 @@ def _resolved(table: str, text: str, start: Path) -> Path | str:
 
         if text in WEIGHTS or not re.search(r"[./\\]", text):
             return text  # a registered name, or one that load_backbone will refuse by name
-    path = Path(os.path.abspath(start / Path(text).expanduser()))
+    path = Path(os.path.normpath((start / Path(text).expanduser()).absolute()))
     return str(path) if table == "backbone" else path
 
 

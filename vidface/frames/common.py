@@ -1,0 +1,150 @@
+"""What the decoders share: the frame, the rule of selection, the errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+
+Source = str | os.PathLike | BinaryIO
+Item = TypeVar("Item")
+
+MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
+
+
+class ClipError(VidfaceError):
+    """A clip (or picture) that cannot be read, or not to its end.
+
+    state: "no_video_stream", "corrupt" or "truncated". After "truncated" the frames that were
+    yielded are good and the caller may keep them.
+    """
+
+    def __init__(self, message: str, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+    def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
+        return type(self), (str(self), self.state)  # survives the way back from a worker
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is on the screen at one moment. 0 seconds = the first frame shown.
+
+    index: k = 0, 1, 2, …
+    time_seconds: the moment asked for, start_seconds + k / fps.
+    source_time_seconds: when this picture began to be shown, ≤ time_seconds.
+    image: (height, width, 3) uint8 RGB, upright, C-contiguous and READ-ONLY: a picture that is
+        shown at several k is the same array. Copy it to draw on it.
+    """
+
+    index: int
+    time_seconds: float
+    source_time_seconds: float
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Window:
+    """The moments asked for, seconds: start + k × step in [start, stop); stop None = the end."""
+
+    step: Fraction
+    start: Fraction
+    stop: Fraction | None
+
+
+class Decoder(Protocol):
+    """Yields (k, begin_seconds, (height, width, 3) uint8 RGB) for each moment of the window.
+
+    May raise ClipError after any of them. `name` is for messages.
+    """
+
+    def __call__(
+        self, source: Source, name: str, window: Window
+    ) -> Iterator[tuple[int, Fraction, np.ndarray]]: ...
+
+
+def shown_at(
+    changes: Iterable[tuple[Fraction, Item | None]], window: Window
+) -> Iterator[tuple[int, Fraction, Item]]:
+    """The rule, without any video: (k, begin, item) for each moment of the window.
+
+    changes: (begin_seconds, item), begins not decreasing, the first one 0: from then on the item
+    is shown. Item None = nothing is shown from then on (the end). Of several items with the same
+    begin the last one is shown.
+
+    >>> film = [(Fraction(0), "a"), (Fraction(1, 8), "b"), (Fraction(3, 8), None)]
+    >>> [(k, item) for k, _, item in shown_at(film, Window(Fraction(1, 8), Fraction(0), None))]
+    [(0, 'a'), (1, 'b'), (2, 'b')]
+    """
+    k, due = 0, window.start
+    shown: tuple[Fraction, Item] | None = None
+    for begin, item in changes:
+        while shown is not None and due < begin:
+            if window.stop is not None and due >= window.stop:
+                return
+            yield k, *shown
+            k += 1
+            due = window.start + k * window.step
+        if window.stop is not None and due >= window.stop:
+            return  # before the decoder is asked for more: damage behind the window is no matter
+        shown = None if item is None else (begin, item)
+
+
+def file_or_path(source: Source) -> tuple[Any, Path | None]:
+    """(file object at its beginning, None) or (None, path)."""
+    if isinstance(source, str | os.PathLike):
+        return None, Path(source)
+    source.seek(0)
+    return source, None
+
+
+@contextlib.contextmanager
+def closing(iterator: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """contextlib.closing for whatever iterator, a generator or not."""
+    try:
+        yield iterator
+    finally:
+        getattr(iterator, "close", lambda: None)()
+
+
+def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:
+    """Not a video, or damaged, perhaps at a known point."""
+    where = "" if at_seconds is None else f" at {float(at_seconds):.3f} s"
+    text = " ".join(str(why).split())[:200] or type(why).__name__
+    return ClipError(
+        f"{name}: damaged or not a video{where} ({text}). Re-encode it or leave it out", "corrupt"
+    )
+
+
+def no_video(name: str) -> ClipError:
+    """No video stream, or none with a frame."""
+    return ClipError(
+        f"{name}: no video stream with a frame in it. Leave it out of the manifest",
+        "no_video_stream",
+    )
+
+
+def truncated(name: str, decoded: Fraction, declared: Fraction | None) -> ClipError:
+    """It ends too early: seconds decoded and, where known, declared."""
+    of = "its declared length" if declared is None else f"{float(declared):.2f} s"
+    return ClipError(
+        f"{name}: ends too early: {float(decoded):.2f} s of {of} could be decoded. "
+        "Fetch the file again or keep what came",
+        "truncated",
+    )
+
+
+def frozen(image: np.ndarray) -> np.ndarray:
+    """C-contiguous and read-only."""
+    image = np.ascontiguousarray(image)
+    image.flags.writeable = False
+    return image

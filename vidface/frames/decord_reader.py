@@ -1,0 +1,74 @@
+"""Frames through decord. Its faults are listed in vidface/frames/__init__.py, not mended."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.frames.common import (
+    ClipError,
+    Source,
+    Window,
+    corrupt,
+    file_or_path,
+    frozen,
+    no_video,
+    shown_at,
+)
+
+_BATCH = 8  # frames; 8 × 1920 × 1080 × 3 bytes = 50 MB
+
+
+def decode_with_decord(
+    source: Source, name: str, window: Window
+) -> Iterator[tuple[int, Fraction, np.ndarray]]:
+    """A `Decoder`: decord as it is."""
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        raise VidfaceError(
+            f"Decoder 'decord' is not installed ({error}): pip install decord, or use 'pyav'"
+        ) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    errors = (decord.DECORDError, RuntimeError, OSError, IndexError)
+
+    try:
+        file, path = file_or_path(source)
+        if path is not None:
+            path.open("rb").close()  # a better message than decord's
+        reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0))
+        # A list: with a slice it misbehaves. (frames, 2) float32: shown in [begin, end).
+        times = reader.get_frame_timestamp(list(range(len(reader)))).astype(float)
+    except errors as error:
+        if "cannot find video stream" in str(error):
+            raise ClipError(
+                f"{name}: decord finds no video stream that it can decode. Try decoder 'pyav'",
+                "no_video_stream",
+            ) from error
+        raise corrupt(name, error) from error
+    if not len(times):
+        raise no_video(name)
+    begins, ends = times[:, 0], times[:, 1]
+    if not (np.isfinite(times).all() and np.abs(times).max() < 1e9):
+        raise corrupt(name, "decord reads no usable times from it; decoder 'pyav' may")
+
+    origin = Fraction(float(begins[0]))
+    order = np.argsort(begins, kind="stable").tolist()
+    changes: list[tuple[Fraction, int | None]] = [
+        (Fraction(float(begins[i])) - origin, i) for i in order
+    ]
+    changes.append((Fraction(float(ends[order[-1]])) - origin, None))
+    chosen = shown_at(changes, window)
+    while batch := list(itertools.islice(chosen, _BATCH)):
+        indexes = sorted({i for _, _, i in batch})
+        try:
+            images = reader.get_batch(indexes).asnumpy()
+        except errors as error:
+            raise corrupt(name, error, batch[0][1]) from error
+        by_index = {i: frozen(image) for i, image in zip(indexes, images, strict=True)}
+        for k, begin, i in batch:
+            yield k, begin, by_index[i]

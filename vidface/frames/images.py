@@ -1,0 +1,51 @@
+"""Still pictures, for folders of frames and galleries of photographs."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from vidface.frames.common import MAX_PIXELS, ClipError
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")  # PPM: Pillow's name for PGM too
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """(height, width, 3) uint8 RGB of a JPEG, PNG, WebP, BMP, TIFF or PGM/PPM file's bytes.
+
+    The EXIF orientation is applied; grey and palette become RGB; 16 bits are scaled to 8; what is
+    transparent is laid on black; of several pictures the first is taken; colour profiles are not
+    applied. Raises ClipError("corrupt") for anything else, a truncated file, or more than 2^26
+    pixels. `name` is for messages.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"declares {opened.width} x {opened.height} pixels")
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("I") or picture.mode == "F":
+                return _eight_bit(np.asarray(picture))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+                picture = Image.alpha_composite(black, picture)
+            return np.array(picture.convert("RGB"))
+    except Exception as error:  # Pillow's readers raise whatever the damage made them stumble on
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ClipError(
+            f"{name}: not a whole picture in one of {', '.join(IMAGE_FORMATS)} ({text}). "
+            "Save it again or leave it out",
+            "corrupt",
+        ) from error
+
+
+def _eight_bit(grey: np.ndarray) -> np.ndarray:
+    """(height, width) 16-bit grey, in whatever type Pillow holds it -> (height, width, 3) uint8."""
+    if not (np.issubdtype(grey.dtype, np.integer) and grey.min() >= 0 and grey.max() <= 65535):
+        raise ValueError("pixels are neither 8 nor 16 bits")
+    scaled = (grey.astype(np.uint32) * 255 + 32767) // 65535
+    return np.repeat(scaled.astype(np.uint8)[:, :, None], 3, axis=2)
