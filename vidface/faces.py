@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 from vidface.errors import VidfaceError
 
 CROP_SIZE = 112  # pixels
+
+_LOG_LEVEL = threading.Lock()  # OpenCV's log level is the process's; detectors are made in threads
 
 # Where the five landmarks come to lie in the crop, (x, y) in pixels: the eye on the image's left,
 # the eye on its right, nose tip, mouth corner left, right (InsightFace, arcface `face_align.py`).
@@ -76,16 +79,17 @@ class FaceDetector:
         self._which = which
         self._long_side = long_side
         logging = cv2.utils.logging
-        # OpenCV 5 warns of a harmless fallback each time that it loads the network.
-        level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-        try:
-            self._network = cv2.FaceDetectorYN.create(
-                str(model), "", (320, 320), score_threshold=float(min_score)
-            )
-        except cv2.error as error:
-            raise VidfaceError(f"detector {model}: not a YuNet network ({error.err})") from None
-        finally:
-            logging.setLogLevel(level)
+        with _LOG_LEVEL:
+            # OpenCV 5 warns of a harmless fallback each time that it loads the network.
+            level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+            try:
+                self._network = cv2.FaceDetectorYN.create(
+                    str(model), "", (320, 320), score_threshold=float(min_score)
+                )
+            except cv2.error as error:
+                raise VidfaceError(f"detector {model}: not a YuNet network ({error.err})") from None
+            finally:
+                logging.setLogLevel(level)
 
     def detect(self, image: np.ndarray) -> Faces:
         """Faces of an RGB image.

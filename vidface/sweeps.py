@@ -31,26 +31,31 @@ def parse_threshold(text: str) -> float | None:
 
 
 def parse_thresholds(text: str) -> list[float | None]:
-    """`START:STOP:STEP`, which includes STOP, or a comma list; in decimal arithmetic.
+    """A comma list of thresholds and ranges `START:STOP:STEP`, which include STOP.
+
+    In decimal arithmetic: 0:0.7:0.05 holds 0.3, and 0.7.
 
     >>> parse_thresholds("0:0.3:0.1")
     [0.0, 0.1, 0.2, 0.3]
-    >>> parse_thresholds("none, 0.35,0.4")
-    [None, 0.35, 0.4]
+    >>> parse_thresholds("none, 0.35,0.4:0.6:0.1")
+    [None, 0.35, 0.4, 0.5, 0.6]
     """
-    if ":" not in text:
-        return [parse_threshold(part) for part in text.split(",") if part.strip()] or [
-            parse_threshold(text)
-        ]
+    values: list[float | None] = []
+    for part in text.split(","):
+        values += _range(part) if ":" in part else [parse_threshold(part)]
+        if len(values) > MOST_THRESHOLDS:
+            raise VidfaceError(f"thresholds '{text}': more than {MOST_THRESHOLDS} of them")
+    return values
+
+
+def _range(text: str) -> list[float | None]:
     parts = text.split(":")
     if len(parts) != 3:
         raise VidfaceError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
     start, stop, step = (_decimal(part) for part in parts)
     if step <= 0 or stop < start:
         raise VidfaceError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
-    count = int((stop - start) / step) + 1
-    if count > MOST_THRESHOLDS:
-        raise VidfaceError(f"thresholds '{text}': {count} of them; {MOST_THRESHOLDS} at most")
+    count = min(int((stop - start) / step), MOST_THRESHOLDS) + 1
     return [parse_threshold(str(start + i * step)) for i in range(count)]
 
 

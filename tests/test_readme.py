@@ -1,0 +1,180 @@
+"""What the README says works: its commands and its Python are run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.conftest import REPOSITORY
+from vidface.cli import cli
+from vidface.pipeline import TABLES, shipped_pipelines
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    (vidface [^\n]+)$", README, re.MULTILINE)
+INLINE = re.findall(r"`(vidface [^`]+)`", README)
+PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    arguments = [sys.executable, "-m", *shlex.split(command)]
+    return subprocess.run(
+        arguments, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("command", sorted({*COMMANDS, *INLINE}))
+def test_every_command_parses(command: str) -> None:
+    """The options and commands that the README names exist, with arguments where they need one."""
+    words = shlex.split(command)[1:]
+    context = cli.make_context("vidface", words[:1])
+    subcommand = cli.get_command(context, words[0])
+    assert subcommand is not None, command
+    subcommand.make_context(words[0], words[1:], parent=context)
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    with pytest.raises(click.UsageError, match="No such option"):
+        test_every_command_parses("vidface score --treshold 0.4")
+
+
+def test_there_is_something_to_test() -> None:
+    assert len(COMMANDS) >= 7
+    assert len(PYTHON) == 2
+    assert "{{" not in README
+
+
+@pytest.fixture
+def own_clips(data: Path, tmp_path: Path) -> Path:
+    """A new user's folder: clips/PERSON/CLIP.mp4, three people of the real clips."""
+    lines = (data / "wlasl.csv").read_text().splitlines()[1:]
+    for line in lines:
+        _, path, identity, _ = line.split(",")
+        if identity in ("signer_P00", "signer_P03"):
+            (tmp_path / "clips" / identity).mkdir(parents=True, exist_ok=True)
+            shutil.copy(data / path, tmp_path / "clips" / identity)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("weights_at_hand")
+def test_your_own_clips(own_clips: Path) -> None:
+    start = COMMANDS.index("vidface init clips")
+    commands = COMMANDS[start : start + 5]
+    assert [shlex.split(c)[1] for c in commands] == ["init", "extract", "cluster", "score", "sweep"]
+    for command in commands:
+        done = run(command, own_clips)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert "mAP@100" in done.stdout
+    scored = json.loads(next((own_clips / "runs" / "clips" / "scores").iterdir()).read_text())
+    assert scored["retrieval"] == {
+        "map_at_100": 1.0,
+        "identities": 2,
+        "identities_without_gallery": [],
+        "identities_without_descriptor": [],
+    }
+    assert scored["counts"]["clips"] == 4
+
+
+@pytest.mark.usefixtures("weights_at_hand")
+def test_the_python(own_clips: Path) -> None:
+    clips = sorted((own_clips / "clips").glob("*/*.mp4"))
+    shutil.copy(clips[0], own_clips / "a.mp4")
+    shutil.copy(clips[1], own_clips / "b.mp4")
+    assert run("vidface init clips", own_clips).returncode == 0
+    for code in PYTHON:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=own_clips, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+    same_person = float(done.stdout.split()[1].rstrip("]"))
+    assert 0.5 < same_person < 1  # two clips of the first person
+
+
+def test_pipeline_keys_are_documented() -> None:
+    text = (REPOSITORY / "pipelines" / "README.md").read_text(encoding="utf-8")
+    from dataclasses import fields
+
+    for table, settings in TABLES.items():
+        assert f"`[{table}]`" in text
+        for key in fields(settings):
+            assert f"`{key.name}`" in text, f"[{table}] {key.name}"
+
+
+def test_recipes_and_manifests_are_documented() -> None:
+    text = (REPOSITORY / "data_manifests" / "README.md").read_text(encoding="utf-8")
+    for name in shipped_pipelines():
+        assert name == "demo" or f"`{name}`" in text
+    for path in (REPOSITORY / "data_manifests").glob("*.csv"):
+        assert f"`{path.name}`" in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights_at_hand")
+def test_the_demo_shows_what_noise_removal_gains(tmp_path: Path) -> None:
+    """In an empty folder, with no pipeline given, as a new user has it; and then the commands."""
+    done = run("vidface demo --json", tmp_path)
+    assert done.returncode == 0, done.stderr
+    demo = json.loads(done.stdout)
+    before, after = (demo[name]["retrieval"]["map_at_100"] for name in ("before", "after"))
+    assert before < 0.97
+    assert after >= before + 0.02
+    assert demo["after"]["counts"]["clips"] == 120
+    for command in COMMANDS[1:]:
+        if command.startswith(("vidface extract", "vidface cluster", "vidface score")):
+            if "--weights" in command:
+                continue  # names a file of the user's own
+            done = run(f"{command} --json", tmp_path)
+            assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["retrieval"]["map_at_100"] == after
+    unclustered = json.loads(run("vidface score --threshold -1 --json", tmp_path).stdout)
+    assert unclustered["retrieval"]["map_at_100"] == before
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_runs_its_demo_in_an_empty_folder(tmp_path: Path) -> None:
+    """Recipes and manifests travel inside the wheel, and `pip install .` needs setup.cfg alone."""
+    source = tmp_path / "source"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    for name in filter(None, tracked):
+        if (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, source / name)
+    target = tmp_path / "installed"
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+            *("--no-build-isolation", "--target", str(target), str(source)),
+        ],
+        check=True,
+    )
+    installed = {path.name for path in (target / "vidface" / "pipelines").iterdir()}
+    assert {f"{name}.toml" for name in shipped_pipelines()} <= installed
+    assert (target / "vidface" / "data_manifests" / "ytf.csv").is_file()
+    code = (
+        "import vidface, vidface.pipeline as p; print(vidface.__file__);"
+        "print(p.load_pipeline().manifest.prepare);"
+        "print(p.load_pipeline('ytf_y1').manifest.path.is_file())"
+    )
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(target / "vidface" / "__init__.py"), "demo", "True"]
