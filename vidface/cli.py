@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vidface.pipeline import Pipeline
     from vidface.runs import Run
 
-DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
+DONE, ERROR, CLIPS_FAILED = 0, 1, 3  # click itself exits with 2 on wrong usage
 
 Command = Callable[..., Any]
 

@@ -9,7 +9,6 @@ relative to the working directory, as the person who set it means it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -338,11 +337,3 @@ def _resolved(table: str, text: str, start: Path) -> Path | str:
             return text  # a registered name, or one that load_backbone will refuse by name
     path = Path(os.path.normpath((start / Path(text).expanduser()).absolute()))
     return str(path) if table == "backbone" else path
-
-
-def settings_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain JSON values."""
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in dataclasses.asdict(settings).items()
-    }

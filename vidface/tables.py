@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vidface.weights import CacheEntry
 
 LISTED_FAILURES = 20
+WIDTH = 200  # columns; in a narrow terminal a line may wrap, but no figure is ever cut short
 
 
 def render(*parts: Any) -> str:
@@ -27,7 +28,7 @@ def render(*parts: Any) -> str:
 
     terminal = sys.stdout.isatty()
     console = Console(
-        width=None if terminal else 120,
+        width=WIDTH,
         force_terminal=terminal,
         no_color=not terminal,
         highlight=False,
@@ -40,14 +41,25 @@ def render(*parts: Any) -> str:
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
 
 
-def grid(columns: Sequence[str], rows: Iterable[Sequence[str]], best: int | None = None) -> Any:
-    """A plain table; the first column to the left, numbers to the right, one row emphasised."""
+def grid(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    best: int | None = None,
+    text: Sequence[str] = (),
+) -> Any:
+    """A plain table: the first column and `text` to the left, numbers to the right.
+
+    The row `best` is emphasised.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+        table.add_column(
+            column, justify="left" if number == 0 or column in text else "right", no_wrap=True
+        )
     for number, row in enumerate(rows):
         table.add_row(*row, style="bold green" if number == best else None)
     return table
@@ -192,5 +204,6 @@ def cache(folder: Path, entries: Sequence[CacheEntry]) -> str:
     """What lies in the cache."""
     if not entries:
         return f"{folder}: empty"
-    rows = [(e.name, e.what, f"{e.bytes / 1e6:.1f} MB", str(e.path)) for e in entries]
-    return render(str(folder), grid(("name", "what", "size", "path"), rows))
+    rows = [(e.name, f"{e.bytes / 1e6:.1f} MB", e.what, str(e.path)) for e in entries]
+    columns = ("name", "size", "what", "path")
+    return render(str(folder), grid(columns, rows, text=("what", "path")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidface.backbones.base import Backbone, Preprocessing
 from vidface.errors import VidfaceError
@@ -94,15 +94,3 @@ def weights_sha256(weights: str) -> str:
     if not Path(weights).is_file():
         load_backbone(weights)  # raises, and says what is known
     return sha256_of(Path(weights))
-
-
-def describe(backbone: Backbone) -> dict[str, Any]:
-    """Name, hash and preprocessing of a backbone, as JSON values."""
-    return {
-        "name": backbone.name,
-        "sha256": backbone.sha256,
-        "dimension": backbone.dimension,
-        "runtime": backbone.runtime,
-        **backbone.preprocessing.to_dict(),
-        "preprocessing_assumed": backbone.assumed,
-    }
