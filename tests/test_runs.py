@@ -140,6 +140,33 @@ def test_damaged_embeddings_are_refused(run: Run) -> None:
         cluster(run, 0.5)
 
 
+def test_lost_or_foreign_shards_are_noticed(run: Run, tmp_path: Path) -> None:
+    [path] = run.folder.shard_paths
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(VidfaceError, match=r"the faces are not those of clips\.parquet"):
+        cluster(run, 0.5)
+    extract(run, force=True)
+    path.write_bytes(content)  # the same settings, but of the extraction before
+    with pytest.raises(VidfaceError, match="of another extraction"):
+        cluster(run, 0.5)
+
+
+def test_crops_may_be_asked_for_later(run: Run) -> None:
+    run.folder.crops_path(0).unlink()
+    notes: list[str] = []
+    extract(run, notify=notes.append)
+    assert "to keep them" in notes[0]
+    assert run.folder.crops_path(0).is_file()
+
+
+def test_what_a_killed_run_was_writing_goes(run: Run) -> None:
+    left = run.folder.folder / "embeddings" / ".shard-00001.arrow.x1.part"
+    left.write_bytes(b"half")
+    extract(run, force=True)
+    assert not left.exists()
+
+
 def test_an_extraction_is_kept_or_made_again(run: Run) -> None:
     notes: list[str] = []
     before = run.folder.shard_paths[0].stat().st_mtime_ns

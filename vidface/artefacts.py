@@ -171,7 +171,7 @@ def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, r
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete or not at all (temporary, fsync, rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -329,7 +329,10 @@ class RunFolder:
         """(time of making, folder) of every finished clustering, oldest first."""
         found = []
         for path in (self.folder / "clusters").glob("threshold_*/descriptors.parquet"):
-            made = _provenance_of(pq.read_schema(path), path)
+            try:
+                made = _provenance_of(pq.read_schema(path), path)
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(path, error) from None
             found.append((str(made["created"]), path.parent))
         return sorted(found)
 
@@ -357,6 +360,7 @@ class RunFolder:
             "clusters/threshold_*/*.parquet",
             "scores/*.json",
             "sweeps/*.json",
+            "**/.*.part",  # what a killed run was writing
         )
         for pattern in patterns:
             for path in self.folder.glob(pattern):

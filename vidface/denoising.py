@@ -79,7 +79,7 @@ def denoise_all(run: Run, thresholds: Sequence[float | None]) -> list[tuple[Deno
     clips = run.clips()
     clip_ids = tuple(clips.column("clip_id").to_pylist())
     place = {clip_id: row for row, clip_id in enumerate(clip_ids)}
-    shards = list(run.shards())
+    shards = run.shards()
     dimension = shards[0].embeddings.shape[1] if shards else 0
     results = []
     for threshold in thresholds:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vidface import artefacts
 from vidface.artefacts import RunFolder
@@ -86,8 +88,32 @@ class Run:
         self.check(made, self.folder.clips_path)
         return table
 
-    def shards(self) -> Iterator[EmbeddingShard]:
-        return self.folder.shards(self.check)
+    def shards(self) -> list[EmbeddingShard]:
+        """The embeddings, mapped, checked against this pipeline and against the clips' table.
+
+        Raises:
+            VidfaceError: other settings, or shards that are not those of this extraction.
+        """
+        clips, extraction = self.folder.read_clips()
+
+        def check(made: Mapping[str, Any], path: Path) -> None:
+            self.check(made, path)
+            if made["created"] != extraction["created"]:
+                raise VidfaceError(f"{path}: of another extraction; `vidface extract --force`")
+
+        shards = list(self.folder.shards(check))
+        faces = dict(zip(clips["clip_id"].to_pylist(), clips["faces"].to_pylist(), strict=True))
+        found = {
+            clip_id: int(n)
+            for shard in shards
+            for clip_id, n in zip(shard.clip_ids, np.diff(shard.offsets), strict=True)
+        }
+        if found != {clip_id: n for clip_id, n in faces.items() if n}:
+            raise VidfaceError(
+                f"{self.folder.folder / 'embeddings'}: the faces are not those of clips.parquet; "
+                "`vidface extract --force` makes them again"
+            )
+        return shards
 
 
 def open_run(
@@ -160,17 +186,6 @@ def fetch_weights(run: Run, notify: Notify = quiet) -> None:
         weights_path(name, progress=notify)
 
 
-def extraction_done(run: Run) -> bool:
-    """Whether the run directory holds a finished extraction with these settings."""
-    if not run.folder.clips_path.is_file():
-        return False
-    try:
-        run.clips()
-    except VidfaceError:
-        return False
-    return not (run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file())
-
-
 def extract(
     run: Run,
     *,
@@ -189,12 +204,13 @@ def extract(
     from vidface import embeddings
 
     if run.folder.clips_path.is_file() and not force:
-        if extraction_done(run):
-            notify(f"extraction: already done in {run.folder.folder} (--force makes it again)")
-            return embeddings.summarise(run.clips())
-        _, made = run.folder.read_clips()
+        table, made = run.folder.read_clips()
         remedy = "choose another --run, or --force to replace it"
         artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
+        if not run.pipeline.faces.keep_crops or run.folder.crops_path(0).is_file():
+            notify(f"extraction: already done in {run.folder.folder} (--force makes it again)")
+            return embeddings.summarise(table)
+        notify("extraction: done already, but without crops; making it again to keep them")
     fetch_weights(run, notify)
     return embeddings.extract(
         run.manifest,
