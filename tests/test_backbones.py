@@ -106,6 +106,47 @@ def test_other_inputs_are_refused(tmp_path: Path, inputs, outputs, message: str)
         load_backbone(path)
 
 
+def test_weights_outside_of_the_file_are_part_of_its_hash(tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    from vidface.backbones import weights_sha256
+
+    hashes = []
+    for number, scale in enumerate((1.0, 2.0)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        nodes = [
+            helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("MatMul", ["f", "w"], ["y"]),
+        ]
+        weights = numpy_helper.from_array(np.eye(3, 512, dtype=np.float32) * scale, "w")
+        save(folder / "a.onnx", nodes, [("x", ["n", 3, 112, 112])], [("y", ["n", 512])], [weights])
+        model = onnx.load(folder / "a.onnx")
+        onnx.save(model, folder / "n.onnx", save_as_external_data=True, location="w.data",
+                  size_threshold=0)  # fmt: skip
+        backbone = load_backbone(folder / "n.onnx", PLAIN)
+        crop = np.full((1, 112, 112, 3), 10, np.uint8)
+        assert backbone.embed(crop)[0, :3].tolist() == [10 * scale] * 3
+        assert backbone.sha256 == weights_sha256(str(folder / "n.onnx"))
+        hashes.append(backbone.sha256)
+    one, two = (tmp_path / n / "n.onnx" for n in "01")
+    assert one.read_bytes() == two.read_bytes()  # the graphs alone are alike
+    assert hashes[0] != hashes[1]
+
+
+def test_an_output_need_not_declare_its_shape(tmp_path: Path) -> None:
+    import onnx
+
+    path = write_colour_network(tmp_path / "n.onnx", batch=1)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    crops = np.stack([crop_of("red"), crop_of("blue")])
+    assert np.allclose(load_backbone(path, PLAIN).embed(crops), crops.mean(axis=(1, 2)), atol=1e-3)
+
+
 def test_not_a_recogniser(tmp_path: Path) -> None:
     from onnx import helper
 
@@ -150,6 +191,10 @@ def test_preprocessing_checks_itself() -> None:
         Preprocessing("rgb", 0.0, 1.0, 160)
     with pytest.raises(VidfaceError, match="known: rgb, bgr"):
         Preprocessing("grey")
+    with pytest.raises(VidfaceError, match="mean must be one finite number or three"):
+        Preprocessing("rgb", (1.0, 2.0), 1.0)
+    with pytest.raises(VidfaceError, match="mean must be one finite number or three"):
+        Preprocessing("rgb", float("nan"), 1.0)
     with pytest.raises(VidfaceError, match="std must be above 0"):
         Preprocessing("rgb", 0.0, 0.0)
 
@@ -175,18 +220,22 @@ def test_a_torch_module_is_a_backbone(colour_network: Path) -> None:
             super().__init__()
             self.scale = torch.nn.Parameter(torch.ones(3))
             self.drop = torch.nn.Dropout(0.9)
+            self.norm = torch.nn.BatchNorm2d(3)
 
         def forward(self, x):
             return self.drop(x.mean(dim=(2, 3)) * self.scale)
 
     module = Mean()
     module.train()
+    frozen = module.norm.eval()  # as in fine-tuning: one part keeps still
     crops = np.stack([crop_of("red", seed=s) for s in range(5)])
     backbone = load_backbone(module, PLAIN)
     assert backbone.runtime == "torch"
     onnx_embeddings = load_backbone(colour_network, PLAIN).embed(crops)
     assert np.allclose(backbone.embed(crops), onnx_embeddings, rtol=1e-5)  # dropout is off
-    assert module.training  # and the caller's mode is as it was
+    assert module.training  # and the caller's modes are as they were
+    assert module.drop.training
+    assert not frozen.training
     first = backbone.sha256
     assert load_backbone(Mean(), PLAIN).sha256 == first
     with torch.no_grad():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_crop
+from tests.conftest import write_colour_network, write_crop
 from vidface.cli import main
 
 
@@ -111,7 +112,10 @@ def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -
         (("run",), 2, "Missing argument"),
         (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
         (("score", "--pipeline", "nope.toml"), 1, "shipped recipes: demo"),
-        (("sweep", "--thresholds", "0:1"), 1, "START:STOP:STEP"),
+        (("sweep", "--thresholds", "0:1"), 2, "START:STOP:STEP"),
+        (("score", "--threshold", "2"), 2, "a cosine lies in [-1, 1]"),
+        (("score", "--fps", "0"), 2, "--fps: must be above 0, not 0.0"),
+        (("score", "--decoder", "foo"), 2, "--decoder: unknown value 'foo' (known: pyav, decord)"),
         (("init", "nowhere"), 1, "no such folder"),
     ],
 )
@@ -178,6 +182,72 @@ def test_weights_without_preprocessing_say_what_is_assumed(
     assert "nobody says what it is fed; assuming rgb, mean 127.5, std 127.5" in done.err
 
 
+def test_text_of_strangers_does_not_steer_the_terminal(
+    vidface, colour_pipeline: Path, colour_clips: Path
+) -> None:
+    text = colour_clips.read_text()
+    colour_clips.write_text(text + "a\x1b[31mred,no\x07thing,,val\n", encoding="utf-8")
+    refused = vidface("extract", "--pipeline", colour_pipeline)
+    listed = vidface("extract", "--pipeline", colour_pipeline, "--allow-missing")
+    assert (refused.code, listed.code) == (1, 3)
+    for output in (refused.err, listed.out, listed.err):
+        assert "\x1b" not in output
+        assert "\x07" not in output
+    assert "a�[31mred" in listed.out
+
+
+def test_a_console_that_knows_few_signs(vidface, colour_pipeline: Path) -> None:
+    assert vidface("run", colour_pipeline).code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "vidface", "score", "--pipeline", str(colour_pipeline)],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"mAP@100" in done.stdout
+
+
+def test_what_cannot_be_scored_is_said_before_extraction(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    done = vidface("run", colour_pipeline, "--gallery", "test")
+    assert (done.code, "--gallery test: no clip" in done.err) == (1, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_later_stages_need_no_clips(vidface, colour_pipeline: Path, colour_clips: Path) -> None:
+    assert vidface("extract", "--pipeline", colour_pipeline).code == 0
+    for person in ("red", "green", "blue"):
+        (colour_clips.parent / person).rename(colour_clips.parent / f"{person}.moved")
+    for command in ("cluster", "score", "sweep"):
+        done = vidface(command, "--pipeline", colour_pipeline)
+        assert done.code == 0, done.err
+    assert vidface("extract", "--pipeline", colour_pipeline).code == 1
+
+
+def test_results_that_cannot_be_written(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    assert vidface("run", colour_pipeline).code == 0
+    for path in (tmp_path / "run" / "scores").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "scores").rmdir()
+    (tmp_path / "run" / "scores").write_text("in the way")
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert done.code == 1
+    assert "cannot be written" in done.err
+    assert "internal" not in done.err
+
+
+def test_other_weights_do_not_inherit_the_files_preprocessing(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    text = colour_pipeline.read_text().replace("mean = 127.5", "mean = 0")
+    colour_pipeline.write_text(text)
+    other = write_colour_network(tmp_path / "other.onnx", batch=1)
+    done = vidface("extract", "--pipeline", colour_pipeline, "--weights", other, "--run", "r2")
+    assert done.code == 0
+    assert "nobody says what it is fed; assuming rgb, mean 127.5" in done.err
+
+
 def test_columns_that_are_not_used_are_named(vidface, colour_pipeline, colour_clips: Path) -> None:
     lines = colour_clips.read_text().splitlines()
     lines = [f"{line},{'age' if number == 0 else 40}" for number, line in enumerate(lines)]
@@ -217,6 +287,39 @@ def test_version_and_module_entry_point() -> None:
     assert done.stdout.strip() == f"vidface, version {__version__}"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_extraction_is_no_extraction(
+    vidface, colour_pipeline: Path, colour_clips: Path, tmp_path: Path
+) -> None:
+    lines = ["clip_id,path,identity,split"]
+    for i in range(3000):
+        lines.append(f"c{i},red/train,red,{'val' if i else 'train'}")
+    colour_clips.write_text("\n".join(lines))
+    flags = ["--pipeline", str(colour_pipeline), "--run"]
+    extract = [sys.executable, "-m", "vidface", "extract", *flags]
+    for attempt in range(3):
+        folder = tmp_path / "killed"
+        process = subprocess.Popen([*extract, str(folder)], stdout=subprocess.DEVNULL)
+        while not (folder / "embeddings" / "shard-00000.arrow").is_file():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.05 * attempt)
+        process.kill()
+        process.wait()
+        done = vidface("cluster", *flags, folder)
+        assert (done.code, "no finished extraction" in done.err) == (1, True)
+    assert vidface("extract", *flags, folder).code == 0
+    assert vidface("extract", *flags, tmp_path / "whole").code == 0
+    one, two = (
+        vidface("run", colour_pipeline, "--run", tmp_path / name, "--json").json
+        for name in ("killed", "whole")
+    )
+    assert one["retrieval"] == two["retrieval"]
+    assert one["counts"] == two["counts"]
+    assert not list(folder.rglob("*.part"))
+
+
 def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its data is prepared on first use; here the preparer only says that it was asked."""
     from vidface import demo
@@ -229,7 +332,7 @@ def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_p
         folder.mkdir(parents=True)
         (folder / "a.mp4").write_bytes(b"x")
         path = folder / "manifest.csv"
-        path.write_text("clip_id,path,identity,split\na,a.mp4,ann,val\n")
+        path.write_text("clip_id,path,identity,split\na,a.mp4,ann,val\nb,a.mp4,ann,train\n")
         return path
 
     monkeypatch.setattr(demo, "prepare_demo", prepare)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from vidface import artefacts, embeddings
 from vidface.artefacts import RunFolder
 from vidface.backbones import Preprocessing, load_backbone
 from vidface.embeddings import clip_faces, extract, make_detector
+from vidface.faces import ARCFACE_TEMPLATE, Faces
 from vidface.manifests import Clip, read_manifest
 from vidface.media import FolderRoot
 from vidface.pipeline import FaceSettings, FrameSettings
@@ -111,6 +113,42 @@ def test_every_kind_of_damage_is_a_state(tmp_path: Path, backbone) -> None:
     assert shard.clip_ids == ("good",)
 
 
+def test_decoding_waits_for_a_slow_reader(colour_clips: Path, tmp_path: Path) -> None:
+    """At most two clips a worker lie ahead, however many there are."""
+    lines = ["clip_id,path,identity,split", *(f"c{i},red/train,,val" for i in range(60))]
+    path = colour_clips.with_name("many.csv")
+    path.write_text("\n".join(lines))
+    begun = []
+
+    class Counting(FolderRoot):
+        def kind(self, path: str):
+            begun.append(path)
+            return super().kind(path)
+
+    manifest = read_manifest(path)
+    manifest.__dict__["root"] = Counting(path.parent)
+    results = embeddings._results(manifest, FRAMES, ALIGNED, workers=2)
+    next(results)
+    time.sleep(0.3)
+    calls_a_clip = 2  # what it is, and its size
+    assert len(begun) <= 5 * calls_a_clip
+    rest = [result.clip.clip_id for result in results]
+    assert rest == [f"c{i}" for i in range(1, 60)]
+
+
+def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
+    class Detector:
+        def detect(self, image):
+            landmarks = np.stack([np.zeros((5, 2)), np.array(ARCFACE_TEMPLATE)])
+            boxes = np.tile(np.array([0, 0, 9, 9.0]), (2, 1))
+            return Faces(boxes, landmarks, np.array([0.9, 0.8]))
+
+    write_crop(tmp_path / "a" / "0.png", "red")
+    clip = Clip("a", "a", "", "val")
+    result = clip_faces(clip, FolderRoot(tmp_path), FRAMES, FaceSettings(), Detector())
+    assert [(f.face_index, f.det_score) for f in result.faces] == [(0, 0.8)]
+
+
 def test_without_a_single_face(tmp_path: Path, backbone) -> None:
     folder = tmp_path / "set"
     (folder / "empty").mkdir(parents=True)
@@ -191,6 +229,19 @@ class TestOnRealClips:
         assert [f.file for f in again.faces] == ["0.png", "1.png", "2.png", "3.png"]
         for one, two in zip(result.faces, again.faces, strict=True):
             assert (one.crop == two.crop).all()
+
+    def test_all_faces_and_the_other_decoder(self, data: Path) -> None:
+        clip = Clip("x", "clips/hard/two_debate_biden_trump.mp4", "", "val", 4.0, 5.0)
+        everyone = FaceSettings(which="all")
+        root, detector = FolderRoot(data), make_detector(everyone)
+        result = clip_faces(clip, root, FRAMES, everyone, detector)
+        assert result.frames == 8
+        indexes = [(f.frame_index, f.face_index) for f in result.faces]
+        assert indexes == [(k, i) for k in range(8) for i in range(2)]
+        by_decord = clip_faces(clip, root, FrameSettings(decoder="decord"), everyone, detector)
+        assert len(by_decord.faces) == 16
+        for one, two in zip(result.faces, by_decord.faces, strict=True):
+            assert np.abs(one.crop.astype(int) - two.crop).mean() < 2
 
     def test_no_face_is_counted(self, data: Path) -> None:
         clip = Clip("x", "clips/hard/noface_nasa.mp4", "", "val")

@@ -36,19 +36,45 @@ def test_evaluate_takes_a_module_or_a_backbone(colour_clips: Path, colour_networ
         def forward(self, x):
             return x.mean(dim=(2, 3))
 
-    by_module = vidface.evaluate(colour_clips, Mean(), 0.5, source="aligned")
-    backbone = vidface.load_backbone(colour_network)
+    with pytest.warns(UserWarning, match="nobody says what the recogniser is fed: Mean"):
+        by_module = vidface.evaluate(colour_clips, Mean(), 0.5, source="aligned")
+    backbone = vidface.load_backbone(colour_network, vidface.Preprocessing())
     by_backbone = vidface.evaluate(colour_clips, backbone, 0.5, source="aligned")
     assert by_module.retrieval == by_backbone.retrieval
     assert by_module.provenance["weights"] == "Mean"
     assert len(by_module.provenance["weights_sha256"]) == 64
 
 
+def test_a_module_whose_code_changed_is_not_taken_for_the_old_one(
+    colour_clips: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(2, 3))
+
+    fed = vidface.Preprocessing("rgb", 127.5, 127.5)
+    arguments = {"source": "aligned", "preprocessing": fed, "run": tmp_path / "r"}
+    first = vidface.evaluate(colour_clips, Net(), 0.5, **arguments)
+    Net.forward = lambda self, x: x.mean(dim=(2, 3)) * 0 + 1  # everybody looks the same now
+    second = vidface.evaluate(colour_clips, Net(), 0.5, **arguments)
+    assert first.counts["kept"] == 11
+    assert second.counts["kept"] == 17
+
+
+def test_a_loaded_backbone_has_its_preprocessing(colour_clips: Path, colour_network: Path) -> None:
+    backbone = vidface.load_backbone(colour_network)
+    with pytest.raises(VidfaceError, match="leave it out"):
+        vidface.evaluate(colour_clips, backbone, preprocessing=vidface.Preprocessing())
+
+
 def test_unknown_settings_are_refused(colour_clips: Path, colour_network: Path) -> None:
+    fed = vidface.load_backbone(colour_network, vidface.Preprocessing())
     with pytest.raises(VidfaceError, match=r"unknown setting 'fsp' \(known: fps, decoder"):
-        vidface.evaluate(colour_clips, colour_network, fsp=4)
+        vidface.evaluate(colour_clips, fed, fsp=4)
     with pytest.raises(VidfaceError, match=r"known: detect, aligned"):
-        vidface.evaluate(colour_clips, colour_network, source="crops")
+        vidface.evaluate(colour_clips, fed, source="crops")
 
 
 def test_the_stages_one_by_one_arrays_in_arrays_out(colour_network: Path) -> None:
@@ -72,6 +98,7 @@ def test_the_stages_one_by_one_arrays_in_arrays_out(colour_network: Path) -> Non
 
 
 def test_lazy_names() -> None:
+    assert set(vidface.__all__) <= set(dir(vidface))
     for name in vidface.__all__:
         assert getattr(vidface, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'evaluat'"):

@@ -329,6 +329,17 @@ def test_absurd_size_is_refused():
     assert error.state == "corrupt"
 
 
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_absurd_duration_of_the_last_frame_is_no_endless_film(decoder):
+    """A table of one frame that is said to last for years must not be sampled for years."""
+    data = bytearray((GOLDEN / "single.mp4").read_bytes())
+    at = data.index(b"stts") + 12  # one entry: sample count, sample delta
+    data[at + 4 : at + 8] = (0x7FFF0000).to_bytes(4)
+    frames, error = until_error(io.BytesIO(bytes(data)), decoder=decoder)
+    assert len(frames) < 100
+    assert error is None or error.state == "corrupt"
+
+
 def test_hard_clips(clips):
     states = {
         "audio_only.mov": "no_video_stream",

@@ -80,6 +80,19 @@ def test_missing_files_are_listed_or_kept(clips: Path) -> None:
     assert len(manifest.clips) == 3
 
 
+def test_missing_files_and_other_problems_in_one_error(clips: Path) -> None:
+    text = HEADER + "one,no.mp4,ann,train\none,a.mp4,ann,dev\none,b.mp4,ann,val\n"
+    with pytest.raises(VidfaceError) as caught:
+        read_manifest(manifest_of(clips, text))
+    for part in ("line 2: no file", "line 3: unknown split 'dev'", "line 4: clip_id 'one'"):
+        assert part in str(caught.value)
+
+
+def test_files_are_looked_for_only_where_they_are_needed(clips: Path) -> None:
+    path = manifest_of(clips, HEADER + "one,no.mp4,ann,train\n")
+    assert read_manifest(path, clips / "no.tar", check_files=False).splits == ("train",)
+
+
 def test_long_lists_are_cut(clips: Path) -> None:
     text = HEADER + "".join(f"c{i},no{i}.mp4,,val\n" for i in range(30))
     with pytest.raises(VidfaceError, match=r"30 problem.*; and 10 more"):
@@ -191,6 +204,13 @@ def test_init_finds_nothing(tmp_path: Path) -> None:
         clips_in_folder(tmp_path)
     with pytest.raises(VidfaceError, match="no such folder"):
         clips_in_folder(tmp_path / "no")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    bad = Clip("a", "caf\udce9.mp4", "", "val")
+    with pytest.raises(VidfaceError, match=r"caf\\udce9\.mp4'?: a file name that is not UTF-8"):
+        write_manifest([bad], tmp_path / "m.csv")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_written_manifest_is_read_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidface.errors import VidfaceError
-from vidface.media import FolderRoot, TarRoot, open_root
+from vidface.media import FolderRoot, TarRoot, natural_key, open_root
 
 
 def tar_with(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
@@ -116,6 +116,18 @@ def test_tar_cut_later_tells_on_reading(tmp_path: Path) -> None:
     assert root.read("one.jpg") == b"1" * 100
     with pytest.raises(OSError, match=r"ends inside two\.jpg"):
         root.read("two.jpg")
+
+
+def test_numbers_of_any_size_sort() -> None:
+    big, bigger = "9" * 5000 + ".jpg", "1" + "0" * 5000 + ".jpg"
+    assert sorted([bigger, big, "2.jpg"], key=natural_key) == ["2.jpg", big, bigger]
+
+
+def test_size_is_that_of_the_clip(root) -> None:
+    assert root.size("set/clip.mp4") == 256 * 40
+    assert root.size("set/p") == len(b"ten") + len(b"two")
+    assert root.size("set") == 0
+    assert root.size("nothing") == 0
 
 
 def test_absolute_paths_stand_for_themselves(tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ dir = "${PWD}/runs/x"
         load_pipeline(needed)
 
 
+def test_nested_variables_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, '[manifest]\npath = "${A:-${B:-x}}"\n')
+    with pytest.raises(VidfaceError, match="not nested"):
+        load_pipeline(path)
+
+
+def test_another_manifest_is_not_prepared(tmp_path: Path) -> None:
+    overrides = {("manifest", "path"): str(tmp_path / "mine.csv")}
+    assert load_pipeline("demo", overrides).manifest.prepare is None
+
+
 def test_threshold_spellings(tmp_path: Path) -> None:
     for text, value in (('"none"', None), ("-1", None), ("-1.0", None), ("0", 0.0), ("0.35", 0.35)):
         path = written(tmp_path, MINIMAL + f"[cluster]\nthreshold = {text}\n")
@@ -117,7 +128,7 @@ def test_flags_override_and_start_at_the_working_directory(
     assert pipeline.frames.fps == 2.0
     assert pipeline.run.dir == tmp_path / "out"
     assert pipeline.backbone.weights == str(tmp_path / "a.onnx")
-    with pytest.raises(VidfaceError, match=r"\[frames\] fps: must be above 0"):
+    with pytest.raises(VidfaceError, match=r"--fps: must be above 0, not -1.0"):
         load_pipeline(tmp_path / "deep" / "my.toml", {("frames", "fps"): -1.0})
 
 

@@ -99,5 +99,5 @@ def test_noise_removal_comes_back_to_the_clean_figure(
         found[name] = [scored.retrieval.map_at_k for scored, _ in done.rows]
     assert found["ytf"][0] == pytest.approx(clean, abs=0.003)
     assert found["ytf_noisy"] == pytest.approx([noisy, denoised], abs=0.003)
-    written = json.loads((tmp_path / "ytf_noisy" / "sweeps" / "val.json").read_text())
+    written = json.loads((tmp_path / "ytf_noisy" / "sweeps" / "val_against_train.json").read_text())
     assert written["rows"][1]["denoised"]["dropped"] > 1000

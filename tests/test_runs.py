@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidface.backbones import Preprocessing, load_backbone
 from vidface.denoising import cluster, cluster_once, read_clustering
 from vidface.errors import VidfaceError
 from vidface.pipeline import load_pipeline
@@ -79,7 +80,7 @@ def test_scores_by_eye(run: Run) -> None:
     # 4 val clips: 6 pairs, none genuine (one val clip a person), all with a labelled clip
     assert result.verification.genuine_pairs == 0
     assert result.verification.impostor_pairs == 6
-    written = run.folder.folder / "scores" / "val_threshold_0.5.json"
+    written = run.folder.folder / "scores" / "val_against_train_threshold_0.5.json"
     assert json.loads(written.read_text()) == json.loads(json.dumps(result.to_dict()))
 
 
@@ -154,9 +155,11 @@ def test_lost_or_foreign_shards_are_noticed(run: Run, tmp_path: Path) -> None:
 
 def test_crops_may_be_asked_for_later(run: Run) -> None:
     run.folder.crops_path(0).unlink()
-    notes: list[str] = []
-    extract(run, notify=notes.append)
-    assert "to keep them" in notes[0]
+    cluster(run, 0.5)
+    with pytest.raises(VidfaceError, match=r"made without crops; .* or --no-keep-crops"):
+        extract(run)
+    assert run.folder.clips_path.is_file()  # nothing was removed
+    extract(run, force=True)
     assert run.folder.crops_path(0).is_file()
 
 
@@ -211,7 +214,7 @@ def test_sweep_has_the_row_none_and_agrees_with_score(run: Run) -> None:
     assert row["retrieval"] == again["retrieval"]
     assert row["verification"] == again["verification"]
     assert row["counts"] == again["counts"]
-    written = json.loads((run.folder.folder / "sweeps" / "val.json").read_text())
+    written = json.loads((run.folder.folder / "sweeps" / "val_against_train.json").read_text())
     assert [r["threshold"] for r in written["rows"]] == thresholds
 
 
@@ -231,6 +234,70 @@ def test_a_clip_without_a_face_stays_in_every_denominator(run: Run, colour_pipel
     assert result.verification.genuine_pairs == 1
     assert result.counts["no_descriptor"] == 1
     assert result.counts["states"] == {"ok": 4, "no_video_stream": 1}
+
+
+def test_changed_clips_are_noticed(run: Run, colour_pipeline: Path) -> None:
+    folder = run.manifest.path.parent
+    (folder / "red" / "val" / "5.png").write_bytes((folder / "red/val/4.png").read_bytes())
+    with pytest.raises(VidfaceError, match=r"1 clip\(s\) changed since .* \(red\.v\)"):
+        extract(run)
+    summary = extract(run, force=True)
+    assert summary.faces == 27
+
+
+def test_a_clip_that_came_back_is_noticed(run: Run, colour_pipeline: Path) -> None:
+    folder = run.manifest.path.parent
+    (folder / "red").rename(folder / "away")
+    settings = {("manifest", "allow_missing"): True, ("run", "dir"): str(folder / "r2")}
+    pipeline = load_pipeline(colour_pipeline, settings)
+    assert extract(open_run(pipeline)).states == {"ok": 5, "missing": 2}
+    notes: list[str] = []
+    extract(open_run(pipeline), notify=notes.append)
+    assert "2 clips failed then (--force makes it again)" in notes[0]
+    (folder / "away").rename(folder / "red")
+    with pytest.raises(VidfaceError, match=r"2 clip\(s\) changed since"):
+        extract(open_run(pipeline))
+
+
+def test_many_shards_are_one_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidface import embeddings
+
+    expected = cluster(run, 0.5)
+    monkeypatch.setattr(embeddings, "SHARD_FACES", 7)
+    extract(run, force=True)
+    assert len(run.folder.shard_paths) == 4  # 3 + 5, 3 + 5, 3 + 5, 2 faces
+    again = cluster(run, 0.5)
+    assert again.clip_ids == expected.clip_ids
+    assert (again.kept == expected.kept).all()
+    assert np.abs(again.descriptors - expected.descriptors).max() < 1e-6
+    run.folder.shard_paths[1].unlink()
+    with pytest.raises(VidfaceError, match=r"not those of clips\.parquet"):
+        cluster(run, 0.5)
+
+
+def test_unusable_embeddings_are_noise(colour_pipeline: Path, tmp_path: Path) -> None:
+    """A network that gives NaN for green and zero for blue: those clips have no descriptor."""
+    import torch
+
+    class Moody(torch.nn.Module):
+        def forward(self, x):
+            mean = x.mean(dim=(2, 3))
+            mean = torch.where(mean[:, 1:2] > 0.4, torch.nan, mean)
+            return torch.where(mean[:, 2:3] > 0.4, 0.0, mean)
+
+    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5))
+    opened = open_run(load_pipeline(colour_pipeline), backbone=backbone)
+    extract(opened)
+    done = cluster(opened, 0.5)
+    kept = dict(zip(done.clip_ids, done.kept.tolist(), strict=True))
+    unusable = dict(zip(done.clip_ids, done.unusable.tolist(), strict=True))
+    assert (kept["red.v"], unusable["red.v"]) == (3, 2)  # the two frames of green
+    assert (kept["green.v"], unusable["green.v"]) == (0, 5)
+    result = score(opened)
+    assert result.counts["no_descriptor"] == 2  # green.v and stranger; blue.v has red frames
+    assert result.retrieval.average_precision["green"] == 0.0
+    # of blue.v only its two frames of red are left, and they tie with red.v: first by clip id
+    assert result.retrieval.average_precision["red"] == 0.5
 
 
 def test_unknown_preparer(colour_pipeline: Path, tmp_path: Path) -> None:

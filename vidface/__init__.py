@@ -56,6 +56,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `vidface --help` need not wait for NumPy or torch."""
     if name in _HOMES:

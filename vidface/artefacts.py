@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import platform
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +30,7 @@ import pyarrow.parquet as pq
 
 import vidface
 from vidface.errors import VidfaceError
+from vidface.files import PART_SUFFIX, atomic_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
@@ -45,6 +42,7 @@ CLIPS_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
         ("path", pa.string()),
+        ("bytes", pa.int64()),  # of the file, or of the folder's images, as it was read
         ("state", pa.string()),
         ("message", pa.string()),
         ("frames", pa.int32()),
@@ -127,7 +125,16 @@ def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str
 
 
 def _versions() -> dict[str, str]:
-    names = ("numpy", "pyarrow", "av", "decord", "opencv-python-headless", "onnxruntime", "torch")
+    names = (
+        "numpy",
+        "pyarrow",
+        "av",
+        "decord",
+        "decord2",
+        "opencv-python-headless",
+        "onnxruntime",
+        "torch",
+    )
     versions = {"python": platform.python_version()}
     for name in names:
         try:
@@ -165,40 +172,6 @@ def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, r
     lines = differences(found["settings"], wanted)
     if lines:
         raise VidfaceError(f"{what} was made with other settings: {'; '.join(lines)}; {remedy}")
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` complete or not at all (temporary, fsync, rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_arrow(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
@@ -325,16 +298,16 @@ class RunFolder:
     def clustering(self, threshold: float | None) -> Path:
         return self.folder / "clusters" / f"threshold_{threshold_name(threshold)}"
 
-    def clusterings(self) -> list[tuple[str, Path]]:
-        """(time of making, folder) of every finished clustering, oldest first."""
+    def clusterings(self) -> list[tuple[str, float | None]]:
+        """(time of making, threshold) of every finished clustering, oldest first."""
         found = []
         for path in (self.folder / "clusters").glob("threshold_*/descriptors.parquet"):
             try:
                 made = _provenance_of(pq.read_schema(path), path)
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(path, error) from None
-            found.append((str(made["created"]), path.parent))
-        return sorted(found)
+            found.append((str(made["created"]), made["settings"].get("cluster.threshold")))
+        return sorted(found, key=lambda entry: entry[0])
 
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
@@ -353,23 +326,27 @@ class RunFolder:
 
     def clear_extraction(self) -> None:
         """Remove an extraction and everything that was made from it, clips.parquet first."""
-        self.clips_path.unlink(missing_ok=True)
         patterns = (
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
             "clusters/threshold_*/*.parquet",
             "scores/*.json",
             "sweeps/*.json",
-            "**/.*.part",  # what a killed run was writing
+            f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )
-        for pattern in patterns:
-            for path in self.folder.glob(pattern):
-                path.unlink()
+        try:
+            self.clips_path.unlink(missing_ok=True)
+            for pattern in patterns:
+                for path in self.folder.glob(pattern):
+                    path.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise VidfaceError(f"run directory {self.folder}: {reason}") from None
 
 
 def threshold_name(threshold: float | None) -> str:
     """How a threshold is written in names and tables: `0.4`, or `none`."""
-    return "none" if threshold is None else str(float(threshold))
+    return "none" if threshold is None else str(float(threshold) + 0.0)  # + 0.0: −0 is 0
 
 
 def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None = None) -> pa.Array:

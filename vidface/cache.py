@@ -257,7 +257,7 @@ def _pip_command() -> list[str]:
     import shutil
 
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
+        return [sys.executable, "-P", "-m", "pip"]  # -P: not a ./pip of whoever made the folder
     on_path = shutil.which("pip") or shutil.which("pip3")  # environments made by uv have none
     if on_path is None:
         raise FetchError("no pip in this Python nor on the PATH (python -m ensurepip installs it)")

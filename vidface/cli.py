@@ -5,9 +5,11 @@ Nothing heavy is imported before a command runs, so that `--help` answers at onc
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,13 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from vidface import __version__
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError, VidfaceError
 
 if TYPE_CHECKING:
     from vidface.pipeline import Pipeline
     from vidface.runs import Run
 
-DONE, ERROR, CLIPS_FAILED = 0, 1, 3  # click itself exits with 2 on wrong usage
+DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
 
 Command = Callable[..., Any]
 
@@ -149,10 +151,10 @@ def extract(force: bool, as_json: bool, **flags: Any) -> None:
     """Clips → frames at 8 FPS → aligned faces → embeddings."""
     from vidface import runs, tables
 
-    run = _open(flags)
+    run = _open(flags, check_files=True)
     with _progress(run) as progress:
         done = runs.extract(run, force=force, notify=_note, progress=progress)
-    _show(as_json, done.to_dict(), lambda: tables.extraction(done, run))
+    _show(as_json, done.to_dict(), lambda: printable(tables.extraction(done, run)))
     _exit_for(done.failed)
 
 
@@ -239,24 +241,24 @@ def run_all(
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
-    run = _open({**flags, "pipeline": name})
+    run = _open({**flags, "pipeline": name}, check_files=True)
+    chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
+    split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
+    scoring.check_splits(run, split, gallery)
     with _progress(run) as progress:
         extraction = runs.extract(run, force=force, notify=_note, progress=progress)
-    chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
+    if not as_json:
+        click.echo(printable(tables.extraction(extraction, run)))
     denoised = denoising.cluster_once(run, chosen)
+    if not as_json:
+        click.echo(tables.clustering(denoised, run))
     done = scoring.score(run, denoised.threshold, split=split, gallery=gallery)
     document = {
         "extraction": extraction.to_dict(),
         "cluster": denoised.summary(),
         **done.to_dict(),
     }
-    _show(
-        as_json,
-        document,
-        lambda: tables.extraction(extraction, run),
-        lambda: tables.clustering(denoised, run),
-        lambda: tables.score(done, run),
-    )
+    _show(as_json, document, lambda: tables.score(done, run))
     _exit_for(extraction.failed)
 
 
@@ -272,7 +274,8 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     from vidface import denoising, runs, scoring, sweeps, tables
     from vidface.pipeline import DEMO_PIPELINE, shipped_pipelines
 
-    opened = _open({"pipeline": str(shipped_pipelines()[DEMO_PIPELINE]), "run": run})
+    demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
+    opened = _open({"pipeline": demo_file, "run": run}, check_files=True)
     with _progress(opened) as progress:
         extraction = runs.extract(opened, force=force, notify=_note, progress=progress)
     denoised = denoising.cluster(opened, opened.pipeline.cluster.threshold)
@@ -337,7 +340,7 @@ def _list_cache(as_json: bool) -> None:
     _show(as_json, document, lambda: tables.cache(cache_folder(), entries))
 
 
-def _open(flags: dict[str, Any]) -> Run:
+def _open(flags: dict[str, Any], *, check_files: bool = False) -> Run:
     from vidface.pipeline import load_pipeline
     from vidface.runs import open_run
 
@@ -345,7 +348,7 @@ def _open(flags: dict[str, Any]) -> Run:
         flags["pipeline"],
         {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None},
     )
-    return open_run(pipeline, _note)
+    return open_run(pipeline, _note, check_files=check_files)
 
 
 def _progress(run: Run) -> Any:
@@ -355,15 +358,20 @@ def _progress(run: Run) -> Any:
     return extraction_progress(len(run.manifest.clips), enabled=sys.stderr.isatty())
 
 
-def _show(as_json: bool, document: dict[str, Any], *texts: Callable[[], str]) -> None:
+def _show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:
     if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(text() for text in texts), color=sys.stdout.isatty())
+        click.echo(text(), color=sys.stdout.isatty())
+
+
+def printable(text: str) -> str:
+    """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def _note(text: str) -> None:
-    click.echo(f"vidface: {text}", err=True)
+    click.echo(f"vidface: {printable(text)}", err=True)
 
 
 def _exit_for(failed: Sequence[Any]) -> None:
@@ -374,6 +382,11 @@ def _exit_for(failed: Sequence[Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit: errors are one line on standard error, `--debug` adds a traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may not know the sign ≥
+            stream.reconfigure(errors="replace")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' own, about strangers' files
     try:
         code = cli.main(args=arguments, prog_name="vidface", standalone_mode=False)
         code = code if isinstance(code, int) else DONE
@@ -389,6 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = ERROR
     except VidfaceError as error:
         code = _fail(str(error), arguments)
+        code = USAGE if isinstance(error, UsageError) else code
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         code = _fail(text, arguments)
@@ -398,5 +412,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _fail(text: str, arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
         traceback.print_exc()
-    click.echo(f"vidface: error: {' '.join(text.split())}", err=True)
+    click.echo(f"vidface: error: {printable(' '.join(text.split()))}", err=True)
     return ERROR

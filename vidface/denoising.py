@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,8 @@ def denoise(run: Run, threshold: float | None) -> tuple[Denoised, Labels]:
     return result
 
 
-def denoise_all(run: Run, thresholds: Sequence[float | None]) -> list[tuple[Denoised, Labels]]:
-    """`denoise` at several thresholds; the embeddings are mapped once."""
+def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[tuple[Denoised, Labels]]:
+    """`denoise` at several thresholds, one after the other; the embeddings are mapped once."""
     from vidface.clusters import UNUSABLE, cluster_frames
     from vidface.descriptors import pool_descriptors
 
@@ -81,7 +81,6 @@ def denoise_all(run: Run, thresholds: Sequence[float | None]) -> list[tuple[Deno
     place = {clip_id: row for row, clip_id in enumerate(clip_ids)}
     shards = run.shards()
     dimension = shards[0].embeddings.shape[1] if shards else 0
-    results = []
     for threshold in thresholds:
         counts = np.zeros((3, len(clip_ids)), np.int64)  # clusters, kept, unusable
         descriptors = np.zeros((len(clip_ids), dimension), np.float32)
@@ -107,8 +106,7 @@ def denoise_all(run: Run, thresholds: Sequence[float | None]) -> list[tuple[Deno
             unusable=counts[2],
             descriptors=descriptors,
         )
-        results.append((denoised, labelled))
-    return results
+        yield denoised, labelled
 
 
 def cluster(run: Run, threshold: float | None) -> Denoised:
@@ -147,12 +145,9 @@ def cluster(run: Run, threshold: float | None) -> Denoised:
     }
     schema = artefacts.descriptors_schema(denoised.descriptors.shape[1])
     arrays = [pa.array(columns[f.name]).cast(f.type) for f in schema]
-    try:
-        artefacts.write_parquet(folder / "faces.parquet", joined, made)
-        table = pa.Table.from_arrays(arrays, schema=schema)
-        artefacts.write_parquet(folder / "descriptors.parquet", table, made)
-    except OSError as error:
-        raise VidfaceError(f"run directory {folder}: {error.strerror or error}") from None
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    artefacts.write_parquet(folder / "faces.parquet", joined, made)
+    artefacts.write_parquet(folder / "descriptors.parquet", table, made)
     return denoised
 
 
@@ -208,5 +203,4 @@ def latest_threshold(run: Run) -> float | None:
             f"run directory {run.folder.folder}: no clustering; run `vidface cluster` first, "
             "or name one with --threshold"
         )
-    name = made[-1][1].name.removeprefix("threshold_")
-    return None if name == "none" else float(name)
+    return made[-1][1]

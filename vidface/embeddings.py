@@ -7,13 +7,14 @@ embeds what they hand over. Artefact: see `vidface.artefacts.embeddings_schema`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
-import os
 import posixpath
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from vidface import artefacts
 from vidface.artefacts import RunFolder
-from vidface.backbones.base import BATCH_SIZE, Backbone
+from vidface.backbones.base import BATCH_SIZE, Backbone, available_cores
 from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE, FaceDetector, align_face
 from vidface.frames import ClipError, decode_image, sample_frames
@@ -30,6 +31,7 @@ from vidface.media import MediaRoot
 from vidface.pipeline import FaceSettings, FrameSettings
 
 SHARD_CLIPS = 1024
+SHARD_FACES = 65_536  # a shard ends with the clip that reaches either
 EMBED_AT_ONCE = 16 * BATCH_SIZE  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
 
@@ -59,6 +61,7 @@ class ClipFaces:
     frames: int
     frames_without_face: int
     faces: tuple[Face, ...]
+    bytes: int = 0  # of the file, or of the folder's images
 
     def __str__(self) -> str:
         return f"ClipFaces({self.clip.clip_id}: {self.state}, {len(self.faces)} faces)"
@@ -108,28 +111,53 @@ def clip_faces(
         VidfaceError: only what concerns every clip, such as a decoder that is not installed.
     """
     found: list[Face] = []
-    indexes: set[int] = set()
+    count = 0
     state, message = "", ""
+    previous: tuple[np.ndarray, list[Face]] | None = None
     try:
         for index, times, file, image in _images(clip, root, frames, faces):
-            indexes.add(index)
-            found.extend(_faces_of(index, times, file, image, detector))
+            if previous is None or previous[0] is not image:  # a picture may be shown for long
+                previous = image, list(_faces_of(image, detector))
+            time, source_time = times or (None, None)
+            found.extend(
+                replace(
+                    face,
+                    frame_index=index,
+                    time_seconds=time,
+                    source_time_seconds=source_time,
+                    file=file,
+                )
+                for face in previous[1]
+            )
+            count += 1
     except ClipError as error:
         state, message = error.state, str(error)
     except VidfaceError:
         raise
     except FileNotFoundError as error:
         state, message = "missing", f"{clip.path}: {error.strerror}"
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise VidfaceError("too many open files; raise the limit (ulimit -n)") from None
+        state, message = "corrupt", f"{clip.path}: cannot be read: {error.strerror or error}"
     except Exception as error:  # a stranger's file never stops a run
         state, message = "corrupt", f"{clip.path}: {type(error).__name__}: {error}"
     if state in artefacts.FAILED_STATES and state != "truncated":
-        found, indexes = [], set()  # of a damaged clip nothing is trusted
+        found, count = [], 0  # of a damaged clip nothing is trusted
     if not state:
         state = "ok" if found else "no_face"
-        message = "" if found else f"{clip.path}: no face in {len(indexes)} frames"
-    without = len(indexes) - len({face.frame_index for face in found})
+        message = "" if found else f"{clip.path}: no face in {count} frames"
+    without = count - len({face.frame_index for face in found})
     message = " ".join(message.split())
-    return ClipFaces(clip, state, message, len(indexes), without, tuple(found))
+    return ClipFaces(clip, state, message, count, without, tuple(found), clip_bytes(clip, root))
+
+
+def clip_bytes(clip: Clip, root: MediaRoot) -> int:
+    """The size by which a changed clip is noticed; 0 where it cannot be read."""
+    try:
+        return root.size(clip.path)
+    except OSError:
+        return 0
 
 
 Times = tuple[float, float] | None
@@ -178,26 +206,27 @@ def _images(
             start_seconds=clip.start_seconds,
             end_seconds=clip.end_seconds,
             decoder=frames.decoder,
+            threads=1,  # clips run side by side
             name=clip.path,
         ):
             times = (frame.time_seconds, frame.source_time_seconds)
             yield frame.index, times, None, frame.image
 
 
-def _faces_of(
-    index: int, times: Times, file: str | None, image: np.ndarray, detector: FaceDetector | None
-) -> Iterator[Face]:
-    time, source_time = times or (None, None)
+def _faces_of(image: np.ndarray, detector: FaceDetector | None) -> Iterator[Face]:
+    """The faces of one picture, not yet placed in time."""
     if detector is None:
-        yield Face(index, time, source_time, file, 0, None, None, None, image)
+        yield Face(0, None, None, None, 0, None, None, None, image)
         return
     found = detector.detect(image)
-    for number in range(len(found)):
-        landmarks = found.landmarks[number]
-        crop = align_face(image, landmarks)
-        score = float(found.scores[number])
-        box = found.boxes[number]
-        yield Face(index, time, source_time, file, number, box, landmarks, score, crop)
+    number = 0
+    for box, landmarks, score in zip(found.boxes, found.landmarks, found.scores, strict=True):
+        try:
+            crop = align_face(image, landmarks)
+        except VidfaceError:  # landmarks that coincide: nothing to align by
+            continue
+        yield Face(0, None, None, None, number, box, landmarks, float(score), crop)
+        number += 1
 
 
 def extract(
@@ -225,13 +254,10 @@ def extract(
         VidfaceError: the run directory cannot be written, or a setting is wrong.
     """
     made = artefacts.provenance("extract", settings, manifest_sha256=manifest.sha256)
-    try:
-        run.clear_extraction()
-        states = _extract_shards(manifest, run, backbone, frames, faces, made, workers, progress)
-        table = pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA)
-        artefacts.write_parquet(run.clips_path, table, made)
-    except OSError as error:
-        raise VidfaceError(f"run directory {run.folder}: {error.strerror or error}") from None
+    run.clear_extraction()
+    states = _extract_shards(manifest, run, backbone, frames, faces, made, workers, progress)
+    table = pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA)
+    artefacts.write_parquet(run.clips_path, table, made)
     return summarise(table)
 
 
@@ -249,46 +275,51 @@ def _extract_shards(
     results = _results(manifest, frames, faces, workers or available_cores())
     shard = _Shard(backbone, keep_crops=faces.keep_crops)
     number = 0
-    for count, result in enumerate(results, start=1):
-        states.append(_state_row(result))
-        shard.add(result)
-        if progress is not None:
-            progress(1, result.frames, len(result.faces))
-        if count % SHARD_CLIPS == 0 or count == len(manifest.clips):
-            shard.write(run, number, made)
-            shard = _Shard(backbone, keep_crops=faces.keep_crops)
-            number += 1
+    with contextlib.closing(results):
+        for result in results:
+            states.append(_state_row(result))
+            shard.add(result)
+            if progress is not None:
+                progress(1, result.frames, len(result.faces))
+            full = shard.clips >= SHARD_CLIPS or shard.faces >= SHARD_FACES
+            if full or len(states) == len(manifest.clips):
+                shard.write(run, number, made)
+                shard = _Shard(backbone, keep_crops=faces.keep_crops)
+                number += 1
     return states
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _results(
     manifest: Manifest, frames: FrameSettings, faces: FaceSettings, workers: int
-) -> Iterator[ClipFaces]:
-    """The clips' faces, in the manifest's order, a few clips ahead of the reader."""
+) -> Generator[ClipFaces]:
+    """The clips' faces, in the manifest's order, at most two clips a worker ahead of the reader.
+
+    Not joblib: its generator works on however slowly it is read, and would fill the memory.
+    """
     import cv2
-    from joblib import Parallel, delayed
 
     own = threading.local()  # a detector is not for two threads at once
 
     def work(clip: Clip) -> ClipFaces:
         if faces.source == "detect" and not hasattr(own, "detector"):
             own.detector = make_detector(faces)
-        return clip_faces(clip, manifest.root, frames, faces, getattr(own, "detector", None))
+        detector = getattr(own, "detector", None)
+        return clip_faces(clip, manifest.root, frames, faces, detector)
 
-    if faces.source == "detect":
-        own.detector = make_detector(faces)  # fetches the weights before threads start
+    waiting: deque[Future[ClipFaces]] = deque()
+    pool = ThreadPoolExecutor(max_workers=workers)
+    opencv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the workers are the parallelism
-    pool = Parallel(
-        n_jobs=workers, backend="threading", return_as="generator", pre_dispatch="2*n_jobs"
-    )
-    yield from pool(delayed(work)(clip) for clip in manifest.clips)
+    try:
+        for clip in manifest.clips:
+            waiting.append(pool.submit(work, clip))
+            if len(waiting) == 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(opencv_threads)
 
 
 def make_detector(faces: FaceSettings) -> FaceDetector:
@@ -310,12 +341,15 @@ class _Shard:
     def __init__(self, backbone: Backbone, *, keep_crops: bool) -> None:
         self._backbone = backbone
         self._keep_crops = keep_crops
+        self.clips = self.faces = 0
         self._columns: dict[str, list[Any]] = {}
         self._waiting: list[np.ndarray] = []
         self._embeddings: list[np.ndarray] = [np.empty((0, backbone.dimension), np.float32)]
         self._jpegs: list[bytes] = []
 
     def add(self, result: ClipFaces) -> None:
+        self.clips += 1
+        self.faces += len(result.faces)
         for face in result.faces:
             for name, value in (
                 ("clip_id", result.clip.clip_id),
@@ -376,6 +410,7 @@ def _state_row(result: ClipFaces) -> dict[str, Any]:
     return {
         "clip_id": result.clip.clip_id,
         "path": result.clip.path,
+        "bytes": result.bytes,
         "state": result.state,
         "message": result.message,
         "frames": result.frames,

@@ -9,3 +9,7 @@ class VidfaceError(Exception):
     The command line prints it as one line on standard error (exit code 1); `--debug` shows the
     traceback.
     """
+
+
+class UsageError(VidfaceError):
+    """A wrong value of a command-line option (exit code 2)."""

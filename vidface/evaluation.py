@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones import Backbone, Preprocessing, load_backbone
 from vidface.denoising import cluster
+from vidface.errors import VidfaceError
 from vidface.pipeline import parse_pipeline
 from vidface.runs import extract, open_run
 from vidface.scoring import Score, score_denoised
@@ -41,7 +43,7 @@ def evaluate(
         source: "detect", or "aligned" for folders of 112x112 crops.
         preprocessing: what weights given by path or as a module are fed.
         run: a run directory to keep the artefacts in, reused by later calls with the same
-            settings (default: a temporary one).
+            settings, but for a torch module's (default: a temporary one).
         allow_missing: run on without clips whose file is missing.
         settings: other keys of [frames] and [faces], such as fps, decoder, which.
 
@@ -51,8 +53,17 @@ def evaluate(
     Raises:
         VidfaceError: as the commands do.
     """
-    backbone = weights if isinstance(weights, Backbone) else load_backbone(weights, preprocessing)
-    with tempfile.TemporaryDirectory(prefix="vidface-") as temporary:
+    if not isinstance(weights, Backbone):
+        backbone = load_backbone(weights, preprocessing)
+    elif preprocessing is None:
+        backbone = weights
+    else:
+        raise VidfaceError("evaluate: a loaded backbone has its preprocessing; leave it out here")
+    if backbone.assumed:
+        warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=2)
+    # A module's code may have changed since, which no hash of its weights tells.
+    force = backbone.runtime == "torch"
+    with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
         where = Path.cwd() / "evaluate"
         tables = _tables(settings)
         tables["faces"]["source"] = source
@@ -66,7 +77,7 @@ def evaluate(
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
         opened = open_run(parse_pipeline(document, where), backbone=backbone)
-        extract(opened)
+        extract(opened, force=force)
         denoised = cluster(opened, opened.pipeline.cluster.threshold)
         return score_denoised(opened, denoised, split, gallery)
 
@@ -75,7 +86,6 @@ def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Keyword settings sorted into the tables [frames] and [faces]; unknown ones are refused."""
     import dataclasses
 
-    from vidface.errors import VidfaceError
     from vidface.pipeline import FaceSettings, FrameSettings
 
     known = {"frames": FrameSettings, "faces": FaceSettings}

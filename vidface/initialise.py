@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +72,11 @@ class Initialised:
         flags = ""
         if self.pipeline is None:
             lines.insert(1, f"{LOCAL_PIPELINE} was there already and stays as it is")
-            flags = f" --manifest {self.manifest}"
+            flags = f" --manifest {shlex.quote(str(self.manifest))}"
         else:
-            lines.insert(1, f"{self.pipeline}: the settings, with every default written out")
+            lines.insert(1, f"{self.pipeline}: the settings, to be changed there")
+            if self.pipeline.parent != Path():
+                flags = f" --pipeline {shlex.quote(str(self.pipeline))}"
         if not self.identities:
             lines.append("  (no person folders: fill in who is in each clip first)")
         lines.append(f"  vidface extract{flags} && vidface cluster{flags} && vidface score{flags}")
@@ -85,6 +89,10 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> Initialised:
     Raises:
         VidfaceError: no clips there, or a manifest that would be overwritten.
     """
+    if "${" in out.name:
+        raise VidfaceError(
+            f"{out.name}: '${{' stands for a variable in {LOCAL_PIPELINE}; rename it"
+        )
     if out.exists() and not force:
         raise VidfaceError(f"{out} exists; --force replaces it, --out writes another")
     start = out.parent.resolve()
@@ -118,6 +126,4 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> Initialised:
 
 
 def _toml_text(name: str) -> str:
-    import json
-
     return json.dumps(name, ensure_ascii=False)[1:-1].replace("${", "$ {")

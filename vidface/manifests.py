@@ -7,18 +7,20 @@ A manifest is a CSV file (UTF-8) with the columns `clip_id, path, identity, spli
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from vidface.errors import VidfaceError
+from vidface.files import atomic_file
 from vidface.media import (
     VIDEO_SUFFIXES,
-    FolderRoot,
     MediaRoot,
     is_image_name,
     natural_key,
@@ -49,8 +51,8 @@ class Manifest:
     """A checked manifest; `missing` holds the clip ids whose path leads nowhere."""
 
     clips: tuple[Clip, ...]
-    root: MediaRoot
     path: Path
+    root_location: Path  # where relative paths start: a folder or a tar
     sha256: str
     missing: frozenset[str] = frozenset()
     unused_columns: tuple[str, ...] = ()
@@ -58,6 +60,11 @@ class Manifest:
     def __str__(self) -> str:
         splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
         return f"Manifest({self.path.name}: {len(self.clips)} clips; {splits})"
+
+    @cached_property
+    def root(self) -> MediaRoot:
+        """The clips' place, opened on first use: a tar is indexed then."""
+        return open_root(self.root_location)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -83,7 +90,11 @@ class Manifest:
 
 
 def read_manifest(
-    path: str | Path, root: str | Path | None = None, *, allow_missing: bool = False
+    path: str | Path,
+    root: str | Path | None = None,
+    *,
+    allow_missing: bool = False,
+    check_files: bool = True,
 ) -> Manifest:
     """Read and check a manifest; every problem is found before any work starts.
 
@@ -92,6 +103,7 @@ def read_manifest(
         root: where relative paths start: a folder or an uncompressed tar (default: the manifest's
             own folder).
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
+        check_files: whether to look for the clips; stages after extraction need none of them.
 
     Raises:
         VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
@@ -115,25 +127,33 @@ def read_manifest(
     rows = _rows(text, path)
     header = next(rows, (0, []))[1]
     _check_header(header, path)
-    problems: list[str] = []
+    problems: list[Problem] = []
     clips = list(_clips(header, rows, problems))
     if not clips and not problems:
         raise VidfaceError(f"manifest {path}: no clips below the header")
     _check_duplicates(clips, problems)
-    if problems:
-        raise VidfaceError(_listed(f"manifest {path}", problems))
-
-    media = open_root(Path(root)) if root is not None else FolderRoot(path.parent)
-    missing = _check_paths(clips, media, path, allow_missing)
+    location = Path(root) if root is not None else path.parent
     known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
-    return Manifest(
+    manifest = Manifest(
         clips=tuple(clips),
-        root=media,
         path=path,
+        root_location=location,
         sha256=hashlib.sha256(data).hexdigest(),
-        missing=frozenset(missing),
         unused_columns=tuple(c for c in header if c not in known),
     )
+    absent = _check_paths(clips, manifest.root, problems) if check_files else []
+    if absent and not allow_missing:
+        problems += absent
+    if problems:
+        start = f" (paths start at {location})" if absent else ""
+        hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
+        raise VidfaceError(f"manifest {path}{start}: {_listed(problems)}{hint}")
+    lines = {line for line, _ in absent}
+    missing = frozenset(clip.clip_id for clip in clips if clip.line in lines)
+    return dataclasses.replace(manifest, missing=missing)
+
+
+Problem = tuple[int, str]  # line number, what is wrong there
 
 
 def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -168,29 +188,29 @@ def _check_header(header: Sequence[str], path: Path) -> None:
 
 
 def _clips(
-    header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[str]
+    header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[Problem]
 ) -> Iterator[Clip]:
     for line, fields in rows:
         if len(fields) != len(header):
-            problems.append(f"line {line}: {len(fields)} fields where the header has {len(header)}")
+            problems.append((line, f"{len(fields)} fields where the header has {len(header)}"))
             continue
         row = dict(zip(header, fields, strict=True))
         found = len(problems)
         for column in ("clip_id", "path"):
             if not row[column]:
-                problems.append(f"line {line}: empty {column}")
+                problems.append((line, f"empty {column}"))
         if row["split"] not in SPLITS:
             known = ", ".join(SPLITS)
-            problems.append(f"line {line}: unknown split '{row['split']}' (known: {known})")
+            problems.append((line, f"unknown split '{row['split'][:80]}' (known: {known})"))
         start = _seconds(row, "start_seconds", line, problems)
         end = _seconds(row, "end_seconds", line, problems)
         if end is not None and end <= (start or 0.0):
-            problems.append(f"line {line}: end_seconds must lie after start_seconds")
+            problems.append((line, "end_seconds must lie after start_seconds"))
         if len(problems) == found:
             yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
 
 
-def _seconds(row: dict[str, str], column: str, line: int, problems: list[str]) -> float | None:
+def _seconds(row: dict[str, str], column: str, line: int, problems: list[Problem]) -> float | None:
     text = row.get(column, "")
     if not text:
         return None
@@ -199,52 +219,39 @@ def _seconds(row: dict[str, str], column: str, line: int, problems: list[str]) -
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or value < 0:
-        problems.append(f"line {line}: {column} '{text}' is not a number of seconds ≥ 0")
+        problems.append((line, f"{column} '{text[:80]}' is not a number of seconds ≥ 0"))
         return None
     return value
 
 
-def _check_duplicates(clips: Sequence[Clip], problems: list[str]) -> None:
+def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
     first: dict[str, int] = {}
     for clip in clips:
         if clip.clip_id in first:
-            problems.append(
-                f"line {clip.line}: clip_id '{clip.clip_id}' stands on line "
-                f"{first[clip.clip_id]} already"
-            )
+            where = first[clip.clip_id]
+            problems.append((clip.line, f"clip_id '{clip.clip_id}' stands on line {where} already"))
         first.setdefault(clip.clip_id, clip.line)
 
 
-def _check_paths(
-    clips: Sequence[Clip], root: MediaRoot, path: Path, allow_missing: bool
-) -> list[str]:
-    missing = []
-    problems = []
+def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]) -> list[Problem]:
+    """The lines whose path leads nowhere; times given for images are problems."""
+    absent = []
     for clip in clips:
         kind = root.kind(clip.path)
-        if kind is None:
-            missing.append(clip.clip_id)
-            if not allow_missing:
-                problems.append(f"line {clip.line}: no file or folder '{clip.path}'")
-            continue
         timed = clip.start_seconds is not None or clip.end_seconds is not None
-        if timed and (kind == "folder" or is_image_name(clip.path)):
-            problems.append(
-                f"line {clip.line}: start_seconds and end_seconds are for videos; "
-                f"'{clip.path}' holds images"
-            )
-    if problems:
-        where = f"manifest {path} (paths start at {root.location})"
-        hint = "; --allow-missing runs on without them" if missing and not allow_missing else ""
-        raise VidfaceError(_listed(where, problems) + hint)
-    return missing
+        if kind is None:
+            absent.append((clip.line, f"no file or folder '{clip.path}'"))
+        elif timed and (kind == "folder" or is_image_name(clip.path)):
+            text = f"start_seconds and end_seconds are for videos; '{clip.path}' holds images"
+            problems.append((clip.line, text))
+    return absent
 
 
-def _listed(where: str, problems: list[str]) -> str:
-    problems = sorted(problems, key=lambda problem: natural_key(problem))
-    more = len(problems) - LISTED_PROBLEMS
+def _listed(problems: list[Problem]) -> str:
+    lines = [f"line {line}: {text}" for line, text in sorted(problems)]
+    more = len(lines) - LISTED_PROBLEMS
     tail = f"; and {more} more" if more > 0 else ""
-    return f"{where}: {len(problems)} problem(s): " + "; ".join(problems[:LISTED_PROBLEMS]) + tail
+    return f"{len(lines)} problem(s): " + "; ".join(lines[:LISTED_PROBLEMS]) + tail
 
 
 def clips_in_folder(folder: str | Path) -> list[Clip]:
@@ -315,12 +322,17 @@ def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
 
     Clip ids that two files share (`a.mp4`, `a.mov`) are told apart by their full name.
     """
-    counts: dict[str, int] = {}
+    counts = Counter(clip.clip_id for clip in clips)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(REQUIRED_COLUMNS)
     for clip in clips:
-        counts[clip.clip_id] = counts.get(clip.clip_id, 0) + 1
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(REQUIRED_COLUMNS)
-        for clip in clips:
-            clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
-            writer.writerow((clip_id, clip.path, clip.identity, clip.split))
+        clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
+        writer.writerow((clip_id, clip.path, clip.identity, clip.split))
+    try:
+        data = text.getvalue().encode("utf-8")
+    except UnicodeEncodeError:
+        bad = next(c.path for c in clips if not c.path.isprintable())
+        raise VidfaceError(f"{bad!r}: a file name that is not UTF-8; rename it") from None
+    with atomic_file(Path(path)) as file:
+        file.write(data)

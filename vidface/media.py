@@ -1,14 +1,16 @@
 """Where clips lie: a folder on disk, or an uncompressed tar that is read in place.
 
-A root answers four questions about a path of the manifest: what it is (a file, a folder, nothing),
-which images it holds, the bytes of one image, and what to hand to a video decoder.
+A root answers a few questions about a path of the manifest: what it is (a file, a folder, nothing),
+which images it holds, how large it is, the bytes of one image, what to hand to a video decoder.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import posixpath
 import re
+import sys
 import tarfile
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -31,15 +33,18 @@ def is_image_name(name: str) -> bool:
     return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
 
-def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
     """Sort key by which `2.jpg` comes before `10.jpg`; equal numbers fall back to the text.
 
     >>> sorted(["10.jpg", "2.jpg", "a1", "02.jpg", "a"], key=natural_key)
     ['02.jpg', '2.jpg', '10.jpg', 'a', 'a1']
     """
     parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = tuple((0, int(p), "") if p[0] in "0123456789" else (1, 0, p) for p in parts)
-    return key, name
+    key = []
+    for part in parts:
+        digits = part.lstrip("0")  # compared by length, then as text: numbers of any size
+        key.append((len(digits), digits) if part[0] in "0123456789" else (sys.maxsize, part))
+    return tuple(key), name
 
 
 class MediaRoot(Protocol):
@@ -49,6 +54,7 @@ class MediaRoot(Protocol):
 
     def kind(self, path: str) -> Kind | None: ...
     def image_names(self, path: str) -> list[str]: ...
+    def size(self, path: str) -> int: ...
     def read(self, path: str) -> bytes: ...
     def open_video(self, path: str) -> str | BinaryIO: ...
 
@@ -73,6 +79,14 @@ class FolderRoot:
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        full = self.location / path
+        if self.kind(path) != "folder":
+            return full.stat().st_size if self.kind(path) else 0
+        with os.scandir(full) as entries:
+            return sum(e.stat().st_size for e in entries if is_image_name(e.name))
 
     def read(self, path: str) -> bytes:
         return (self.location / path).read_bytes()
@@ -109,14 +123,15 @@ class TarRoot:
             return
         if member.isdir():
             self._folders.setdefault(name, [])
-        elif member.isreg():
+        elif member.isreg() and not member.issparse():
             self._files[name] = (member.offset_data, member.size)
             folder, base = posixpath.split(name)
+            images = self._folders.setdefault(folder, [])
             if is_image_name(base):
-                self._folders.setdefault(folder, []).append(base)
-            while folder and folder not in self._folders:
-                self._folders[folder] = []
+                images.append(base)
+            while folder:  # an archive need not list its folders
                 folder = posixpath.dirname(folder)
+                self._folders.setdefault(folder, [])
 
     def kind(self, path: str) -> Kind | None:
         name = _inside(path)
@@ -127,6 +142,14 @@ class TarRoot:
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order; a name stored twice counts once."""
         return sorted(set(self._folders[_inside(path) or ""]), key=natural_key)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        name = _inside(path) or ""
+        if name in self._files:
+            return self._files[name][1]
+        images = set(self._folders.get(name, []))
+        return sum(self._files[posixpath.join(name, image)][1] for image in images)
 
     def read(self, path: str) -> bytes:
         offset, size = self._files[_inside(path) or ""]

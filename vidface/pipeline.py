@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError, VidfaceError
 from vidface.manifests import SPLITS
 
 LOCAL_PIPELINE = "vidface.toml"
@@ -227,7 +227,13 @@ def parse_pipeline(
             raise VidfaceError(f"{where}: [{name}] must be a table")
         for key, value in table.items():
             tables[name][key] = _typed(name, key, value, file, where)
-    for (name, key), value in (overrides or {}).items():
+    overrides = overrides or {}
+    if ("backbone", "weights") in overrides:
+        # What the file says its own recogniser is fed does not hold for another one.
+        tables["backbone"].clear()
+    if ("manifest", "path") in overrides:
+        tables["manifest"].pop("prepare", None)  # makes the file's own manifest, no other
+    for (name, key), value in overrides.items():
         tables[name][key] = _typed(name, key, value, Path.cwd() / "flags", "flag")
     if "path" not in tables["manifest"]:
         raise VidfaceError(f"{where}: [manifest] path is missing; it names the CSV of clips")
@@ -236,6 +242,11 @@ def parse_pipeline(
     try:
         built = {name: TABLES[name](**values) for name, values in tables.items()}
     except VidfaceError as error:
+        for table, key in overrides:
+            if str(error).startswith(f"[{table}] {key}:"):
+                raise UsageError(
+                    f"--{key.replace('_', '-')}{str(error).removeprefix(f'[{table}] {key}')}"
+                ) from None
         raise VidfaceError(f"{where}: {error}") from None
     return Pipeline(file=file, **built)
 
@@ -324,7 +335,10 @@ def _expand(text: str, spot: str) -> tuple[str, bool]:
             raise VidfaceError(f"{spot}: the environment variable {name} is not set")
         return default
 
-    return _VARIABLE.sub(value_of, text), leading
+    expanded = _VARIABLE.sub(value_of, text)
+    if re.search(r"\$\{[A-Za-z_]", expanded):
+        raise VidfaceError(f"{spot}: '{text}': write ${{NAME}} or ${{NAME:-default}}, not nested")
+    return expanded, leading
 
 
 def _resolved(table: str, text: str, start: Path) -> Path | str:

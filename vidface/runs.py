@@ -59,7 +59,7 @@ class Run:
         detect = faces.source == "detect"
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
-            "manifest.root": self.manifest.root.location.resolve().name,
+            "manifest.root": self.manifest.root_location.resolve().name,
             "frames.fps": frames.fps if detect else None,
             "frames.decoder": frames.decoder if detect else None,
             "faces.source": faces.source,
@@ -117,20 +117,30 @@ class Run:
 
 
 def open_run(
-    pipeline: Pipeline, notify: Notify = quiet, *, backbone: Backbone | None = None
+    pipeline: Pipeline,
+    notify: Notify = quiet,
+    *,
+    backbone: Backbone | None = None,
+    check_files: bool = True,
 ) -> Run:
     """Read the manifest of a pipeline; one that vidface makes itself is made on first use.
 
     Args:
         backbone: a recogniser that is loaded already, instead of the pipeline's.
+        check_files: whether the clips must be there: extraction alone reads them.
 
     Raises:
         VidfaceError: see `read_manifest`.
     """
     settings = pipeline.manifest
-    if settings.prepare is not None and not settings.path.is_file():
-        prepare_manifest(settings.prepare, settings.path, notify)
-    manifest = read_manifest(settings.path, settings.root, allow_missing=settings.allow_missing)
+    if settings.prepare is not None and (check_files or not settings.path.is_file()):
+        prepare_manifest(settings.prepare, settings.path, notify)  # which mends lost clips, too
+    manifest = read_manifest(
+        settings.path,
+        settings.root,
+        allow_missing=settings.allow_missing,
+        check_files=check_files,
+    )
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
     return Run(pipeline, manifest, RunFolder(pipeline.run.dir), backbone)
@@ -145,7 +155,8 @@ def prepare_manifest(name: str, path: Path, notify: Notify = quiet) -> None:
             f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
         )
     module, _, function = PREPARERS[name].partition(":")
-    notify(f"preparing the {name} clips in {path.parent}")
+    if not path.is_file():
+        notify(f"preparing the {name} clips in {path.parent}")
     made = getattr(importlib.import_module(module), function)(path.parent, say=notify)
     if made != path:
         raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
@@ -207,10 +218,16 @@ def extract(
         table, made = run.folder.read_clips()
         remedy = "choose another --run, or --force to replace it"
         artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
-        if not run.pipeline.faces.keep_crops or run.folder.crops_path(0).is_file():
-            notify(f"extraction: already done in {run.folder.folder} (--force makes it again)")
-            return embeddings.summarise(table)
-        notify("extraction: done already, but without crops; making it again to keep them")
+        _check_unchanged(run, table, remedy)
+        if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
+            raise VidfaceError(
+                f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
+            )
+        done = embeddings.summarise(table)
+        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
+        where = run.folder.folder
+        notify(f"extraction: already done in {where}{failed} (--force makes it again)")
+        return done
     fetch_weights(run, notify)
     return embeddings.extract(
         run.manifest,
@@ -221,3 +238,21 @@ def extract(
         run.extraction_settings,
         progress=progress,
     )
+
+
+def _check_unchanged(run: Run, clips: pa.Table, remedy: str) -> None:
+    """Refuse an extraction whose clips have since changed, come or gone, by their sizes."""
+    from vidface.embeddings import clip_bytes
+
+    sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
+    clip_ids = [
+        clip.clip_id
+        for clip in run.manifest.clips
+        if clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
+    ]
+    if clip_ids:
+        named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")
+        raise VidfaceError(
+            f"{run.folder.clips_path}: {len(clip_ids)} clip(s) changed since they were extracted "
+            f"({named}); {remedy}"
+        )

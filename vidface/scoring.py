@@ -54,19 +54,8 @@ def score_denoised(run: Run, denoised: Denoised, split: str, gallery: str) -> Sc
     """
     from vidface.scores import score_retrieval, score_verification
 
-    manifest = run.manifest
-    for flag, name in (("--split", split), ("--gallery", gallery)):
-        if name not in manifest.splits:
-            present = ", ".join(manifest.splits)
-            raise VidfaceError(
-                f"{flag} {name}: no clip of the manifest is in it (there: {present})"
-            )
-    if split == gallery:
-        raise VidfaceError(
-            f"--split {split} is its own gallery: every clip would find itself; "
-            "name another --gallery"
-        )
-    clips = {clip.clip_id: clip for clip in manifest.clips}
+    check_splits(run, split, gallery)
+    clips = {clip.clip_id: clip for clip in run.manifest.clips}
     of_split = np.array([clips[c].split for c in denoised.clip_ids])
     identities = np.array([clips[c].identity for c in denoised.clip_ids], dtype=object)
     probes = np.flatnonzero(of_split == split)
@@ -104,6 +93,23 @@ def score_denoised(run: Run, denoised: Denoised, split: str, gallery: str) -> Sc
     )
 
 
+def check_splits(run: Run, split: str, gallery: str) -> None:
+    """Refuse what cannot be scored, which is known before anything is extracted.
+
+    Raises:
+        VidfaceError: a split without a clip, or one that is its own gallery.
+    """
+    for flag, name in (("--split", split), ("--gallery", gallery)):
+        if name not in run.manifest.splits:
+            there = ", ".join(run.manifest.splits)
+            raise VidfaceError(f"{flag} {name}: no clip of the manifest is in it (there: {there})")
+    if split == gallery:
+        raise VidfaceError(
+            f"--split {split} is its own gallery: every clip would find itself; "
+            "name another --gallery"
+        )
+
+
 def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
     states = Counter(denoised.states[row] for row in rows)
     return {
@@ -136,6 +142,7 @@ def score(
     """
     split = split or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
+    check_splits(run, split, gallery)
     run.clips()
     chosen: Any = latest_threshold(run) if threshold is LATEST else threshold
     denoised = read_clustering(run, chosen)
@@ -143,6 +150,6 @@ def score(
         notify(f"no clustering at threshold {threshold_name(chosen)} is stored: working it out")
         denoised, _ = denoise(run, chosen)
     result = score_denoised(run, denoised, split, gallery)
-    name = f"{split}_threshold_{threshold_name(chosen)}.json"
+    name = f"{split}_against_{gallery}_threshold_{threshold_name(chosen)}.json"
     artefacts.write_json(run.folder.folder / "scores" / name, result.to_dict())
     return result

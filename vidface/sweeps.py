@@ -9,9 +9,9 @@ from typing import Any
 
 from vidface import artefacts
 from vidface.denoising import denoise_all
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError
 from vidface.runs import Run
-from vidface.scoring import Score, score_denoised
+from vidface.scoring import Score, check_splits, score_denoised
 
 MOST_THRESHOLDS = 1000
 
@@ -26,7 +26,7 @@ def parse_threshold(text: str) -> float | None:
         return None
     value = _decimal(text)
     if not -1 <= value <= 1:
-        raise VidfaceError(f"threshold '{text.strip()}': a cosine lies in [-1, 1]")
+        raise UsageError(f"threshold '{text.strip()}': a cosine lies in [-1, 1]")
     return None if value == -1 else float(value)
 
 
@@ -44,17 +44,17 @@ def parse_thresholds(text: str) -> list[float | None]:
     for part in text.split(","):
         values += _range(part) if ":" in part else [parse_threshold(part)]
         if len(values) > MOST_THRESHOLDS:
-            raise VidfaceError(f"thresholds '{text}': more than {MOST_THRESHOLDS} of them")
+            raise UsageError(f"thresholds '{text}': more than {MOST_THRESHOLDS} of them")
     return values
 
 
 def _range(text: str) -> list[float | None]:
     parts = text.split(":")
     if len(parts) != 3:
-        raise VidfaceError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
+        raise UsageError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
     start, stop, step = (_decimal(part) for part in parts)
     if step <= 0 or stop < start:
-        raise VidfaceError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
+        raise UsageError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
     count = min(int((stop - start) / step), MOST_THRESHOLDS) + 1
     return [parse_threshold(str(start + i * step)) for i in range(count)]
 
@@ -65,7 +65,7 @@ def _decimal(text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal("nan")
     if not value.is_finite():
-        raise VidfaceError(f"threshold '{text.strip()}' is not a number")
+        raise UsageError(f"threshold '{text.strip()}' is not a number")
     return value
 
 
@@ -112,10 +112,13 @@ def sweep(
     """
     split = split or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
+    check_splits(run, split, gallery)
     wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
     rows = []
     for denoised, _ in denoise_all(run, wanted):
         rows.append((score_denoised(run, denoised, split, gallery), denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
-    artefacts.write_json(run.folder.folder / "sweeps" / f"{split}.json", result.to_dict())
+    artefacts.write_json(
+        run.folder.folder / "sweeps" / f"{split}_against_{gallery}.json", result.to_dict()
+    )
     return result

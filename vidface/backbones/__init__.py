@@ -87,10 +87,11 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
 
 def weights_sha256(weights: str) -> str:
     """The hash by which artefacts know a recogniser; for a name no file is needed."""
-    from vidface.weights import WEIGHTS, sha256_of
+    from vidface.backbones.onnx_file import onnx_sha256
+    from vidface.weights import WEIGHTS
 
     if weights in WEIGHTS:
         return WEIGHTS[weights].sha256
     if not Path(weights).is_file():
         load_backbone(weights)  # raises, and says what is known
-    return sha256_of(Path(weights))
+    return onnx_sha256(Path(weights))

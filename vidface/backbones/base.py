@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,13 @@ from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE
 
 BATCH_SIZE = 16  # faces; larger ones were slower here on 2 cores (docs/log.md)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,13 @@ class Preprocessing:
                 f"size {self.size}: aligned crops are {CROP_SIZE}x{CROP_SIZE} and never resized; "
                 "use a recogniser of that input size"
             )
-        if np.any(np.asarray(self.std) <= 0) or not np.all(np.isfinite(self.std)):  # type: ignore[arg-type]
+        for name in ("mean", "std"):
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            if value.shape not in ((), (1,), (3,)) or not np.isfinite(value).all():
+                raise VidfaceError(
+                    f"{name} must be one finite number or three, not {getattr(self, name)}"
+                )
+        if np.any(np.asarray(self.std) <= 0):
             raise VidfaceError(f"std must be above 0, not {self.std}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class ModuleBackbone(Backbone):
     """A `torch.nn.Module` from (n, 3, 112, 112) float32 to (n, d), on the device it lies on.
 
-    It is put into evaluation mode while it embeds, and back into its own mode afterwards.
+    It is put into evaluation mode while it embeds, and each part back into its own afterwards.
     """
 
     runtime = "torch"
@@ -50,7 +50,7 @@ class ModuleBackbone(Backbone):
         import torch
 
         parameter = next(self._module.parameters(), torch.zeros(()))
-        training = self._module.training
+        modes = {module: module.training for module in self._module.modules()}
         self._module.eval()
         try:
             with torch.inference_mode():
@@ -59,7 +59,8 @@ class ModuleBackbone(Backbone):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise VidfaceError(f"weights {self.name}: {reason}") from None
         finally:
-            self._module.train(training)
+            for module, training in modes.items():  # one by one: parts may be frozen
+                module.training = training
         if not isinstance(output, torch.Tensor):
             raise VidfaceError(f"weights {self.name}: gives a {type(output).__name__}, no tensor")
         return output.float().cpu().numpy()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.backbones.base import BATCH_SIZE, Backbone, Preprocessing
+from vidface.backbones.base import BATCH_SIZE, Backbone, Preprocessing, available_cores
 from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE
 
@@ -35,13 +35,11 @@ class OnnxBackbone(Backbone):
         *,
         threads: int | None = None,
     ) -> None:
-        from vidface.weights import sha256_of
-
         self.name = name
-        self.sha256 = sha256_of(path)
+        self.sha256 = onnx_sha256(path)
         self.assumed = preprocessing is None
         self.preprocessing = preprocessing or Preprocessing()
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or available_cores()
         model = _read(path)
         self._session = self._open(model.SerializeToString(), path)
         self._input = _image_input(self._session, path)
@@ -70,7 +68,8 @@ class OnnxBackbone(Backbone):
         freed = type(model)()
         freed.CopyFrom(model)
         for value in (*freed.graph.input, *freed.graph.output):
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+            for dim in value.type.tensor_type.shape.dim[:1]:  # an output need not declare a shape
+                dim.dim_param = "batch"
         del freed.graph.value_info[:]
         images = np.random.default_rng(0).uniform(-1, 1, (self._batch + 1, 3, CROP_SIZE, CROP_SIZE))
         images = images.astype(np.float32)
@@ -98,6 +97,27 @@ class OnnxBackbone(Backbone):
                 output = output.reshape(output.shape[:2])
             outputs.append(output)
         return np.concatenate(outputs)[: len(images)].astype(np.float32, copy=False)
+
+
+def onnx_sha256(path: Path) -> str:
+    """The hash of an ONNX file and of the files beside it that hold its weights, if any do."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    from vidface.weights import sha256_of
+
+    own = sha256_of(path)
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+        outside = sorted(
+            {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
+        )
+        parts = [sha256_of(path.parent / name) for name in outside]
+    except Exception:  # not a whole ONNX file: loading it says so
+        return own
+    if not parts:
+        return own
+    return hashlib.sha256(" ".join([own, *parts]).encode()).hexdigest()
 
 
 def _read(path: Path) -> onnx.ModelProto:

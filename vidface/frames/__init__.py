@@ -70,6 +70,7 @@ def sample_frames(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     decoder: str = DEFAULT_DECODER,
+    threads: int = 0,
     name: str | None = None,
 ) -> Iterator[Frame]:
     """Yield the frame being shown at start_seconds + k / fps, for k = 0, 1, 2, … up to the end.
@@ -82,6 +83,7 @@ def sample_frames(
     source: path, or a seekable binary file object (read from its beginning, not closed).
     fps: frames per second, > 0; the exact decimal that it prints as.
     decoder: a key of DECODERS.
+    threads: of the decoder; 0 = as many as it likes. One is best where clips run side by side.
     name: the source in messages; default: the path.
 
     Raises VidfaceError at the call for impossible arguments; while iterating ClipError:
@@ -110,11 +112,13 @@ def sample_frames(
             f"{name}: end_seconds={end_seconds} is not after start_seconds={start_seconds or 0}"
         )
     window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop)
-    return _frames(decode, source, name, window)
+    return _frames(decode, source, name, window, threads)
 
 
-def _frames(decode: Decoder, source: Source, name: str, window: Window) -> Iterator[Frame]:
-    with closing(decode(source, name, window)) as pictures:
+def _frames(
+    decode: Decoder, source: Source, name: str, window: Window, threads: int
+) -> Iterator[Frame]:
+    with closing(decode(source, name, window, threads)) as pictures:
         for k, begin, image in pictures:
             yield Frame(k, float(window.start + k * window.step), float(begin), image)
 

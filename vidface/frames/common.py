@@ -18,6 +18,7 @@ Source = str | os.PathLike | BinaryIO
 Item = TypeVar("Item")
 
 MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
+MAX_GAP_SECONDS = 3600  # that one frame is shown; beyond it the timestamps are damaged
 
 
 class ClipError(VidfaceError):
@@ -64,11 +65,11 @@ class Window:
 class Decoder(Protocol):
     """Yields (k, begin_seconds, (height, width, 3) uint8 RGB) for each moment of the window.
 
-    May raise ClipError after any of them. `name` is for messages.
+    May raise ClipError after any of them. `name` is for messages; threads 0 = as many as it likes.
     """
 
     def __call__(
-        self, source: Source, name: str, window: Window
+        self, source: Source, name: str, window: Window, threads: int
     ) -> Iterator[tuple[int, Fraction, np.ndarray]]: ...
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidface.errors import VidfaceError
 from vidface.frames.common import (
+    MAX_GAP_SECONDS,
     ClipError,
     Source,
     Window,
@@ -24,7 +25,7 @@ _BATCH = 8  # frames; 8 × 1920 × 1080 × 3 bytes = 50 MB
 
 
 def decode_with_decord(
-    source: Source, name: str, window: Window
+    source: Source, name: str, window: Window, threads: int
 ) -> Iterator[tuple[int, Fraction, np.ndarray]]:
     """A `Decoder`: decord as it is."""
     try:
@@ -40,7 +41,7 @@ def decode_with_decord(
         file, path = file_or_path(source)
         if path is not None:
             path.open("rb").close()  # a better message than decord's
-        reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0))
+        reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0), num_threads=threads)
         # A list: with a slice it misbehaves. (frames, 2) float32: shown in [begin, end).
         times = reader.get_frame_timestamp(list(range(len(reader)))).astype(float)
     except errors as error:
@@ -53,7 +54,8 @@ def decode_with_decord(
     if not len(times):
         raise no_video(name)
     begins, ends = times[:, 0], times[:, 1]
-    if not (np.isfinite(times).all() and np.abs(times).max() < 1e9):
+    bounded = np.isfinite(times).all() and np.abs(times).max() < 1e9
+    if not (bounded and (ends - begins).max() <= MAX_GAP_SECONDS):
         raise corrupt(name, "decord reads no usable times from it; decoder 'pyav' may")
 
     origin = Fraction(float(begins[0]))

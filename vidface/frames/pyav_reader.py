@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from vidface.frames.common import (
+    MAX_GAP_SECONDS,
     MAX_PIXELS,
     Source,
     Window,
@@ -41,7 +42,6 @@ _DEMUXERS = (
     "mjpeg,yuv4mpegpipe,rm,dv,wtv,gif,apng,jpeg_pipe,png_pipe,webp_pipe,wav,mp3,aac,flac"
 )
 _READ_BYTES = 1 << 16
-_MAX_GAP_SECONDS = 3600  # between two frames; beyond it the timestamps are damaged
 _MAX_STEP_BACK_SECONDS = 1  # a late frame is never shown; a longer jump is damage
 # The declared length may exceed what is decoded by this many frames before the clip counts as
 # truncated. Edit lists that drop a frame too many make 1.0 in ordinary files, half a frame is room.
@@ -49,7 +49,7 @@ _SLACK_FRAMES = Fraction(3, 2)
 
 
 def decode_with_pyav(
-    source: Source, name: str, window: Window
+    source: Source, name: str, window: Window, threads: int
 ) -> Iterator[tuple[int, Fraction, np.ndarray]]:
     """A `Decoder`: right in every case that is measured."""
     import av
@@ -75,6 +75,7 @@ def decode_with_pyav(
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise corrupt(name, error) from error
         stream = _film_stream(container, name)
+        stream.thread_count = threads
         cut = unfinished is not None
         changes = stack.enter_context(closing(_changes(container, stream, name, cut)))
         last: tuple[Any, np.ndarray] | None = None
@@ -149,7 +150,7 @@ class _Film:
                 return _Damage("a frame with decoding errors", number, pts)
             if self.last is not None:
                 step_seconds = (pts - self.last) * self.base
-                if not -_MAX_STEP_BACK_SECONDS <= step_seconds <= _MAX_GAP_SECONDS:
+                if not -_MAX_STEP_BACK_SECONDS <= step_seconds <= MAX_GAP_SECONDS:
                     why = f"the next frame's time is {float(step_seconds):.0f} s away"
                     return _Damage(why, 0, self.last + self.duration)
                 if step_seconds < 0:
@@ -253,6 +254,9 @@ def _changes(
         certain = [not is_avi and (limit is None or time < limit) for time in times]
         rest = list(itertools.compress(rest, certain))
     damage_in_rest = yield from film.play(rest)
+    if film.duration * base > MAX_GAP_SECONDS:
+        why = f"its last frame is said to last {float(film.duration * base):.0f} s"
+        damage_in_rest, film.duration = damage_in_rest or _Damage(why, 0, film.last), 0
     damage = damage or damage_in_rest
     known = Fraction(0)
     if film.last is not None:
