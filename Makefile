@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format benchmark clean
+.PHONY: demo test test-slow lint format clean
 .DELETE_ON_ERROR:
 
 $(READY): setup.cfg pyproject.toml constraints.txt
