@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -288,6 +289,28 @@ def test_version_and_module_entry_point() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_an_interrupted_extraction_says_so_in_one_line(
+    data: Path, weights_at_hand: None, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "vidface", "extract", "--pipeline", "wlasl", "--run"]
+    for attempt, seconds in enumerate((1.5, 3.0, 5.0)):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / str(attempt))],
+            env={**os.environ, "VIDFACE_DATA": str(data)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, "")
+        said = err.strip()  # click ends the line of the terminal's ^C first
+        assert said == "vidface: error: interrupted; what was finished before stays as it was"
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_a_killed_extraction_is_no_extraction(
     vidface, colour_pipeline: Path, colour_clips: Path, tmp_path: Path
@@ -301,7 +324,7 @@ def test_a_killed_extraction_is_no_extraction(
     for attempt in range(3):
         folder = tmp_path / "killed"
         process = subprocess.Popen([*extract, str(folder)], stdout=subprocess.DEVNULL)
-        while not (folder / "embeddings" / "shard-00000.arrow").is_file():
+        while not list(folder.glob(".extracting/embeddings/shard-00000.arrow")):
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(0.05 * attempt)
@@ -318,6 +341,7 @@ def test_a_killed_extraction_is_no_extraction(
     assert one["retrieval"] == two["retrieval"]
     assert one["counts"] == two["counts"]
     assert not list(folder.rglob("*.part"))
+    assert not (folder / ".extracting").exists()
 
 
 def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -296,6 +296,23 @@ def test_index_of_an_mp4_lost():
         assert frames == []
         assert error is not None
         assert error.state == "corrupt"
+        assert "cut off: its index" in str(error)
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_messages_say_what_happened_and_are_the_same_every_time(decoder, tmp_path):
+    assert "the file is empty" in str(until_error(io.BytesIO(b""))[1])
+    folder = tmp_path / "folder.mp4"
+    folder.mkdir()
+    assert "cannot be read: Is a directory" in str(until_error(folder, decoder=decoder)[1])
+    text = tmp_path / "text.mp4"
+    text.write_text("no film")
+    messages = {str(until_error(text, decoder=decoder)[1]) for _ in range(2)}
+    assert len(messages) == 1
+    assert " at 0x" not in messages.pop()
+    with pytest.raises(ClipError) as caught:
+        decode_image(b"no picture", "x.jpg")
+    assert " at 0x" not in str(caught.value)
 
 
 def test_a_broadcast_joined_in_mid_gop_begins_at_the_keyframe():

@@ -84,7 +84,12 @@ def test_missing_files_and_other_problems_in_one_error(clips: Path) -> None:
     text = HEADER + "one,no.mp4,ann,train\none,a.mp4,ann,dev\none,b.mp4,ann,val\n"
     with pytest.raises(VidfaceError) as caught:
         read_manifest(manifest_of(clips, text))
-    for part in ("line 2: no file", "line 3: unknown split 'dev'", "line 4: clip_id 'one'"):
+    for part in (
+        "line 2: no file",
+        "line 3: unknown split 'dev'",
+        "line 3: clip_id 'one'",
+        "line 4:",
+    ):
         assert part in str(caught.value)
 
 
@@ -95,7 +100,7 @@ def test_files_are_looked_for_only_where_they_are_needed(clips: Path) -> None:
 
 def test_long_lists_are_cut(clips: Path) -> None:
     text = HEADER + "".join(f"c{i},no{i}.mp4,,val\n" for i in range(30))
-    with pytest.raises(VidfaceError, match=r"30 problem.*; and 10 more"):
+    with pytest.raises(VidfaceError, match=r"30 problem.*; and more on lines 22–31"):
         read_manifest(manifest_of(clips, text))
 
 
@@ -211,6 +216,13 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(VidfaceError, match=r"caf\\udce9\.mp4'?: a file name that is not UTF-8"):
         write_manifest([bad], tmp_path / "m.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_init_passes_over_links_that_lead_nowhere(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/a.mp4")
+    (tmp_path / "ann" / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "bob").symlink_to(tmp_path / "nowhere")
+    assert [c.clip_id for c in clips_in_folder(tmp_path)] == ["ann.a"]
 
 
 def test_written_manifest_is_read_back(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_hard_clips_get_their_states(data: Path, tmp_path: Path) -> None:
         assert (row["message"] == "") == (row["state"] == "ok")
         assert "\n" not in row["message"]
     assert len(summary.failed) == 6
+    assert "the file is empty" in states["empty"]["message"]
     assert states["cut_off"]["faces"] > 3  # what decoded is used
     assert states["corrupted"]["faces"] == states["corrupted"]["frames"] == 0
     assert 0 < states["face_then_none"]["frames_without_face"] < states["face_then_none"]["frames"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidface import tables
 from vidface.backbones import Preprocessing, load_backbone
 from vidface.denoising import cluster, cluster_once, read_clustering
 from vidface.errors import VidfaceError
@@ -76,6 +77,7 @@ def test_scores_by_eye(run: Run) -> None:
         "frames": 17,
         "faces": 17,
         "kept": 11,
+        "unusable": 0,
     }
     # 4 val clips: 6 pairs, none genuine (one val clip a person), all with a labelled clip
     assert result.verification.genuine_pairs == 0
@@ -139,6 +141,26 @@ def test_damaged_embeddings_are_refused(run: Run) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(VidfaceError, match=r"shard-00000\.arrow: unreadable artefact"):
         cluster(run, 0.5)
+
+
+def test_a_failed_new_extraction_leaves_the_old_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cluster(run, 0.5)
+    from vidface import embeddings
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embeddings._Shard, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract(run, force=True)
+    read = read_clustering(run, 0.5)
+    assert read is not None
+    assert (read.descriptors == before.descriptors).all()
+    extract(run, force=True)
+    assert not (run.folder.folder / ".extracting").exists()
 
 
 def test_lost_or_foreign_shards_are_noticed(run: Run, tmp_path: Path) -> None:
@@ -294,6 +316,8 @@ def test_unusable_embeddings_are_noise(colour_pipeline: Path, tmp_path: Path) ->
     assert (kept["red.v"], unusable["red.v"]) == (3, 2)  # the two frames of green
     assert (kept["green.v"], unusable["green.v"]) == (0, 5)
     result = score(opened)
+    assert result.counts["unusable"] == 5 + 2 + 3 + 2
+    assert "12 embeddings are unusable" in tables.score(result, opened)
     assert result.counts["no_descriptor"] == 2  # green.v and stranger; blue.v has red frames
     assert result.retrieval.average_precision["green"] == 0.0
     # of blue.v only its two frames of red are left, and they tie with red.v: first by clip id

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -34,6 +35,7 @@ from vidface.files import PART_SUFFIX, atomic_file
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
+STAGING = ".extracting"  # in a run directory, while an extraction is being made
 
 STATES = ("ok", "no_face", "no_video_stream", "corrupt", "truncated", "missing")
 FAILED_STATES = frozenset(STATES) - {"ok", "no_face"}
@@ -324,8 +326,27 @@ class RunFolder:
             check(made, path)
             yield shard
 
-    def clear_extraction(self) -> None:
-        """Remove an extraction and everything that was made from it, clips.parquet first."""
+    def new_staging(self) -> RunFolder:
+        """An empty run directory inside of this one, for an extraction that is being made.
+
+        Raises:
+            VidfaceError: it cannot be made.
+        """
+        staging = self.folder / STAGING
+        try:
+            if staging.exists():
+                shutil.rmtree(staging)  # of a run that was killed
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise self._error(error) from None
+        return RunFolder(staging)
+
+    def replace_extraction(self, staging: RunFolder) -> None:
+        """Put a finished extraction in the place of this one's, and of all made from it.
+
+        `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
+        last: whoever is killed in between has none, and not a mixture.
+        """
         patterns = (
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
@@ -338,10 +359,19 @@ class RunFolder:
             self.clips_path.unlink(missing_ok=True)
             for pattern in patterns:
                 for path in self.folder.glob(pattern):
-                    path.unlink()
+                    if staging.folder not in path.parents:
+                        path.unlink()
+            made = sorted(path for path in staging.folder.glob("*/*") if path.is_file())
+            for path in (*made, staging.clips_path):
+                target = self.folder / path.relative_to(staging.folder)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+            shutil.rmtree(staging.folder)
         except OSError as error:
-            reason = error.strerror or error
-            raise VidfaceError(f"run directory {self.folder}: {reason}") from None
+            raise self._error(error) from None
+
+    def _error(self, error: OSError) -> VidfaceError:
+        return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
 
 
 def threshold_name(threshold: float | None) -> str:

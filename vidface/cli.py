@@ -396,13 +396,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; finished artefacts stay valid", arguments)
+        code = _fail("interrupted; what was finished before stays as it was", arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, and with it everybody who wanted to know
         code = ERROR
     except VidfaceError as error:
         code = _fail(str(error), arguments)
         code = USAGE if isinstance(error, UsageError) else code
+    except OSError as error:  # a disk that is full, behind the standard output too
+        code = _fail(f"{error.filename or 'output'}: {error.strerror or error}", arguments)
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
         code = _fail(text, arguments)

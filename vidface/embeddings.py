@@ -147,6 +147,8 @@ def clip_faces(
     if not state:
         state = "ok" if found else "no_face"
         message = "" if found else f"{clip.path}: no face in {count} frames"
+        if not count:
+            message = f"{clip.path}: start_seconds lies behind the end of the clip"
     without = count - len({face.frame_index for face in found})
     message = " ".join(message.split())
     return ClipFaces(clip, state, message, count, without, tuple(found), clip_bytes(clip, root))
@@ -254,10 +256,11 @@ def extract(
         VidfaceError: the run directory cannot be written, or a setting is wrong.
     """
     made = artefacts.provenance("extract", settings, manifest_sha256=manifest.sha256)
-    run.clear_extraction()
-    states = _extract_shards(manifest, run, backbone, frames, faces, made, workers, progress)
+    staging = run.new_staging()  # what is there stays until all of the new is
+    states = _extract_shards(manifest, staging, backbone, frames, faces, made, workers, progress)
     table = pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA)
-    artefacts.write_parquet(run.clips_path, table, made)
+    artefacts.write_parquet(staging.clips_path, table, made)
+    run.replace_extraction(staging)
     return summarise(table)
 
 

@@ -195,7 +195,6 @@ def _clips(
             problems.append((line, f"{len(fields)} fields where the header has {len(header)}"))
             continue
         row = dict(zip(header, fields, strict=True))
-        found = len(problems)
         for column in ("clip_id", "path"):
             if not row[column]:
                 problems.append((line, f"empty {column}"))
@@ -206,8 +205,8 @@ def _clips(
         end = _seconds(row, "end_seconds", line, problems)
         if end is not None and end <= (start or 0.0):
             problems.append((line, "end_seconds must lie after start_seconds"))
-        if len(problems) == found:
-            yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
+        # A row with a problem goes on, too: all of its problems are wanted at once.
+        yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
 
 
 def _seconds(row: dict[str, str], column: str, line: int, problems: list[Problem]) -> float | None:
@@ -227,7 +226,7 @@ def _seconds(row: dict[str, str], column: str, line: int, problems: list[Problem
 def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
     first: dict[str, int] = {}
     for clip in clips:
-        if clip.clip_id in first:
+        if clip.clip_id in first and clip.clip_id:
             where = first[clip.clip_id]
             problems.append((clip.line, f"clip_id '{clip.clip_id}' stands on line {where} already"))
         first.setdefault(clip.clip_id, clip.line)
@@ -237,6 +236,8 @@ def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]
     """The lines whose path leads nowhere; times given for images are problems."""
     absent = []
     for clip in clips:
+        if not clip.path:
+            continue
         kind = root.kind(clip.path)
         timed = clip.start_seconds is not None or clip.end_seconds is not None
         if kind is None:
@@ -249,9 +250,24 @@ def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]
 
 def _listed(problems: list[Problem]) -> str:
     lines = [f"line {line}: {text}" for line, text in sorted(problems)]
-    more = len(lines) - LISTED_PROBLEMS
-    tail = f"; and {more} more" if more > 0 else ""
+    more = sorted({line for line, _ in sorted(problems)[LISTED_PROBLEMS:]})
+    tail = f"; and more on lines {_ranges(more)}" if more else ""
     return f"{len(lines)} problem(s): " + "; ".join(lines[:LISTED_PROBLEMS]) + tail
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in few words.
+
+    >>> _ranges([2, 3, 4, 7, 9, 10])
+    '2–4, 7, 9–10'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
 
 
 def clips_in_folder(folder: str | Path) -> list[Clip]:
@@ -268,6 +284,19 @@ def clips_in_folder(folder: str | Path) -> list[Clip]:
     folder = Path(folder)
     if not folder.is_dir():
         raise VidfaceError(f"{folder}: no such folder; give the folder that holds the clips")
+    try:
+        clips = _found_clips(folder)
+    except OSError as error:
+        raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
+    if not clips:
+        raise VidfaceError(
+            f"{folder}: no clips found; expected video files, or folders person/clip.mp4, "
+            "or folders of images person/clip/0001.jpg"
+        )
+    return clips
+
+
+def _found_clips(folder: Path) -> list[Clip]:
     top = _visible(folder)
     folders = [entry for entry in top if entry.is_dir()]
     if folders and all(entry.name in SPLITS for entry in folders):
@@ -286,11 +315,6 @@ def clips_in_folder(folder: str | Path) -> list[Clip]:
                 continue
             for number, clip in enumerate(_person_clips(entry, folder)):
                 clips.append(_as_clip(clip, folder, entry.name, "val" if number else "train"))
-    if not clips:
-        raise VidfaceError(
-            f"{folder}: no clips found; expected video files, or folders person/clip.mp4, "
-            "or folders of images person/clip/0001.jpg"
-        )
     return clips
 
 
@@ -302,6 +326,8 @@ def _visible(folder: Path) -> list[Path]:
 def _is_clip(entry: Path) -> bool:
     if entry.is_file():
         return entry.suffix.lower() in VIDEO_SUFFIXES
+    if not entry.is_dir():  # a link that leads nowhere, a device
+        return False
     return any(is_image_name(child.name) and child.is_file() for child in entry.iterdir())
 
 

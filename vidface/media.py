@@ -216,4 +216,7 @@ def open_root(location: Path) -> MediaRoot:
         return FolderRoot(location)
     if location.is_file():
         return TarRoot(location)
-    raise VidfaceError(f"root {location}: no such folder or tar; set [manifest] root or --root")
+    raise VidfaceError(
+        f"root {location}: no such folder or tar; set [manifest] root, --root, "
+        "or the variable it begins with (VIDFACE_DATA in the shipped recipes)"
+    )

@@ -119,6 +119,7 @@ def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
         "frames": int(denoised.frames[rows].sum()),
         "faces": int(denoised.faces[rows].sum()),
         "kept": int(denoised.kept[rows].sum()),
+        "unusable": int(denoised.unusable[rows].sum()),
     }
 
 

@@ -118,6 +118,8 @@ def score(done: Score, run: Run) -> str:
         f"impostor pairs; {done.verification.distractor_pairs_left_out} pairs of two distractors "
         "left out"
     )
+    if done.counts["unusable"]:
+        head += f"\n{done.counts['unusable']} embeddings are unusable (NaN or zero)"
     return render(head, "", retrieval + of, grid(_POINT_COLUMNS, rows), pairs)
 
 

@@ -16,10 +16,10 @@ Two decoders, both measured against frames that ffmpeg produced (tests/make_gold
 | flip                      | mended here                      | not applied, silently             |
 | edit list                 | right                            | counts the pre-roll: a longer clip|
 | MPEG-TS                   | right                            | one GOP off, silently             |
-| AVI                       | mended here (no times of its own)| no usable times: raises           |
+| AVI                       | mended here (no times of its own)| often no usable times: raises     |
 | AV1                       | right                            | raises                            |
 | odd width                 | right                            | chroma up to 47 of 255 off        |
-| the file ends too early   | mended here: frames, then raises | raises, or silent (Matroska)      |
+| the file ends too early   | mended here: frames, then raises | raises, or silent (MKV, AVI, FLV) |
 | corrupt in mid-stream     | frames before it, then raises    | raises                            |
 
 What neither can know: that a file without a declared length (MPEG-TS, a live recording) was cut.

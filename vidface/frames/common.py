@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -117,13 +118,28 @@ def closing(iterator: Iterator[Item]) -> Iterator[Iterator[Item]]:
         getattr(iterator, "close", lambda: None)()
 
 
+def reason(why: object) -> str:
+    """An error's text in one line, without what differs from run to run."""
+    text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "it", str(why))
+    text = re.sub(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", text)  # decord's time and source line
+    return " ".join(text.split())[:200] or type(why).__name__
+
+
 def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:
     """Not a video, or damaged, perhaps at a known point."""
     where = "" if at_seconds is None else f" at {float(at_seconds):.3f} s"
-    text = " ".join(str(why).split())[:200] or type(why).__name__
+    text = reason(why)
     return ClipError(
-        f"{name}: damaged or not a video{where} ({text}). Re-encode it or leave it out", "corrupt"
+        f"{name}: damaged or not a video{where} ({text}). "
+        "Fetch it again, re-encode it or leave it out",
+        "corrupt",
     )
+
+
+def unreadable(name: str, error: OSError) -> ClipError:
+    """The operating system does not hand it out: nothing is said about its content."""
+    reason = error.strerror or str(error)
+    return ClipError(f"{name}: cannot be read: {reason}", "corrupt")
 
 
 def no_video(name: str) -> ClipError:

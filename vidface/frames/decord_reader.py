@@ -19,6 +19,7 @@ from vidface.frames.common import (
     frozen,
     no_video,
     shown_at,
+    unreadable,
 )
 
 _BATCH = 8  # frames; 8 × 1920 × 1080 × 3 bytes = 50 MB
@@ -41,6 +42,9 @@ def decode_with_decord(
         file, path = file_or_path(source)
         if path is not None:
             path.open("rb").close()  # a better message than decord's
+    except OSError as error:
+        raise unreadable(name, error) from error
+    try:
         reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0), num_threads=threads)
         # A list: with a slice it misbehaves. (frames, 2) float32: shown in [begin, end).
         times = reader.get_frame_timestamp(list(range(len(reader)))).astype(float)

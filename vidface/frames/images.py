@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from vidface.frames.common import MAX_PIXELS, ClipError
+from vidface.frames.common import MAX_PIXELS, ClipError, reason
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")  # PPM: Pillow's name for PGM too
 
@@ -35,7 +35,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
                 picture = Image.alpha_composite(black, picture)
             return np.array(picture.convert("RGB"))
     except Exception as error:  # Pillow's readers raise whatever the damage made them stumble on
-        text = " ".join(str(error).split())[:200] or type(error).__name__
+        text = reason(error)
         raise ClipError(
             f"{name}: not a whole picture in one of {', '.join(IMAGE_FORMATS)} ({text}). "
             "Save it again or leave it out",

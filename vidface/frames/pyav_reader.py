@@ -28,6 +28,7 @@ from vidface.frames.common import (
     no_video,
     shown_at,
     truncated,
+    unreadable,
 )
 
 if TYPE_CHECKING:
@@ -60,9 +61,17 @@ def decode_with_pyav(
             file, path = file_or_path(source)
             if path is not None:
                 file = stack.enter_context(path.open("rb"))
+        except OSError as error:
+            raise unreadable(name, error) from error
+        try:
             unfinished = _unfinished_part(file)
+            if file.seek(0, os.SEEK_END) == 0:
+                raise ValueError("the file is empty")
+            file.seek(0)
             if unfinished == b"moov":
-                raise ValueError("its index, the moov atom, is incomplete")
+                raise ValueError("cut off: its index, the moov atom, is incomplete")
+            if _lost_its_index(file):
+                raise ValueError("cut off: its index, the moov atom, is missing")
             container = stack.enter_context(
                 av.open(
                     file,
@@ -335,6 +344,24 @@ def _unfinished_part(file: BinaryIO) -> bytes | None:
             part, end = b"Segment", file.tell() - len(head) + behind + (length_or_none or 0)
     file.seek(0)
     return part if end > size else None
+
+
+def _lost_its_index(file: BinaryIO) -> bool:
+    """Whether it begins as an MP4 and no moov box is in it. Leaves the file at its beginning."""
+    size = file.seek(0, os.SEEK_END)
+    begins_as_mp4 = found = False
+    at = 0
+    while not found and at < size:
+        file.seek(at)
+        head = file.read(16)
+        begins_as_mp4 = begins_as_mp4 or (at == 0 and head[4:8] == b"ftyp")
+        found = head[4:8] == b"moov"
+        length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
+        if length < 8 or not begins_as_mp4:
+            break
+        at += length
+    file.seek(0)
+    return begins_as_mp4 and not found
 
 
 def _vint(data: bytes, at: int) -> tuple[int | None, int]:
