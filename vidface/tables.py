@@ -178,7 +178,7 @@ def demo(
         ("frames sampled", str(extracted.frames)),
         ("frames without a face", str(extracted.frames_without_face)),
         ("faces", str(extracted.faces)),
-        ("noise faces dropped", f"{summary['dropped']} ({summary['dropped_share']:.1%})"),
+        ("faces dropped as noise", f"{summary['dropped']} ({summary['dropped_share']:.1%})"),
     )
     rows = [
         (
