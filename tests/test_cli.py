@@ -301,6 +301,8 @@ def test_an_interrupted_extraction_says_so_in_one_line(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell starts what runs in its background deaf to Ctrl-C; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)

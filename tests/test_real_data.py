@@ -69,6 +69,21 @@ def test_hard_clips_get_their_states(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
+def test_the_hard_recipe(tmp_path: Path) -> None:
+    """As the README says: 7 ok, 4 no_face, 2 no_video_stream, 1 corrupt; what is kept of two."""
+    run = opened("hard", tmp_path / "run")
+    states = extract(run).states
+    assert states == {"ok": 7, "no_face": 4, "no_video_stream": 2, "corrupt": 1}
+    done = cluster(run, 0.4)
+    rows = {c: i for i, c in enumerate(done.clip_ids)}
+    debate, film = rows["two_debate"], rows["cuts_faces2"]
+    assert done.kept[debate] > 0.9 * done.faces[debate]  # one of two people, seen all the time
+    assert done.clusters[film] >= 6  # a new person with every shot
+    assert done.kept[film] < done.faces[film] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights_at_hand")
 def test_sign_language_clips_are_all_right(tmp_path: Path) -> None:
     run = opened("wlasl", tmp_path / "run")
     summary = extract(run)
