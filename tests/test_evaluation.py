@@ -63,6 +63,15 @@ def test_a_module_whose_code_changed_is_not_taken_for_the_old_one(
     assert second.counts["kept"] == 17
 
 
+def test_what_cannot_be_scored_is_said_before_extraction(
+    colour_clips: Path, colour_network: Path, tmp_path: Path
+) -> None:
+    backbone = vidface.load_backbone(colour_network, vidface.Preprocessing())
+    with pytest.raises(VidfaceError, match="--split test: no clip"):
+        vidface.evaluate(colour_clips, backbone, split="test", source="aligned", run=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_loaded_backbone_has_its_preprocessing(colour_clips: Path, colour_network: Path) -> None:
     backbone = vidface.load_backbone(colour_network)
     with pytest.raises(VidfaceError, match="leave it out"):

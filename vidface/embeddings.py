@@ -27,7 +27,7 @@ from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE, FaceDetector, align_face
 from vidface.frames import ClipError, decode_image, sample_frames
 from vidface.manifests import Clip, Manifest
-from vidface.media import MediaRoot
+from vidface.media import MediaRoot, is_image_name
 from vidface.pipeline import FaceSettings, FrameSettings
 
 SHARD_CLIPS = 1024
@@ -169,8 +169,6 @@ def _images(
     clip: Clip, root: MediaRoot, frames: FrameSettings, faces: FaceSettings
 ) -> Iterator[tuple[int, Times, str | None, np.ndarray]]:
     """(k, times, file, RGB image) of every frame of a clip, whatever it is stored as."""
-    from vidface.media import is_image_name
-
     kind = root.kind(clip.path)
     if kind is None:
         raise FileNotFoundError(2, "no such file or folder", clip.path)

@@ -12,7 +12,7 @@ from vidface.denoising import cluster
 from vidface.errors import VidfaceError
 from vidface.pipeline import parse_pipeline
 from vidface.runs import extract, open_run
-from vidface.scoring import Score, score_denoised
+from vidface.scoring import Score, check_splits, score_denoised
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,7 @@ def evaluate(
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
         opened = open_run(parse_pipeline(document, where), backbone=backbone)
+        check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
         denoised = cluster(opened, opened.pipeline.cluster.threshold)
         return score_denoised(opened, denoised, split, gallery)
