@@ -74,6 +74,22 @@ def test_a_batch_size_that_is_built_in_is_kept(tmp_path: Path) -> None:
     assert np.allclose(embeddings, crops.mean(axis=(1, 2)), atol=1e-3)
 
 
+def test_a_graph_that_mixes_its_batch_keeps_its_batch_size(tmp_path: Path) -> None:
+    """Shapes alone do not tell: with two faces at once each would be given a part of the other."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("ReduceMax", ["f"], ["m"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["f", "m"], ["y"]),
+    ]
+    path = save(tmp_path / "n.onnx", nodes, [("x", [1, 3, 112, 112])], [("y", [1, 3])])
+    crops = np.stack([crop_of("red"), crop_of("blue"), crop_of("green")])
+    embeddings = load_backbone(path, PLAIN).embed(crops)
+    assert np.allclose(embeddings, 2 * crops.mean(axis=(1, 2)), atol=1e-3)
+
+
 def test_an_embedding_does_not_depend_on_its_neighbours(data: Path) -> None:
     path = data / "weights" / "insightface_y1.onnx"
     backbone = load_backbone(path, PLAIN)

@@ -235,7 +235,7 @@ class TestOnRealClips:
         everyone = FaceSettings(which="all")
         root, detector = FolderRoot(data), make_detector(everyone)
         result = clip_faces(clip, root, FRAMES, everyone, detector)
-        assert result.frames == 8
+        assert (result.frames, result.frames_without_face) == (8, 0)  # of frames, not of faces
         indexes = [(f.frame_index, f.face_index) for f in result.faces]
         assert indexes == [(k, i) for k in range(8) for i in range(2)]
         by_decord = clip_faces(clip, root, FrameSettings(decoder="decord"), everyone, detector)

@@ -143,6 +143,35 @@ def test_damaged_embeddings_are_refused(run: Run) -> None:
         cluster(run, 0.5)
 
 
+def test_a_clustering_of_the_extraction_before_is_outdated(run: Run) -> None:
+    cluster(run, 0.5)
+    path = run.folder.clustering(0.5) / "descriptors.parquet"
+    content = path.read_bytes()
+    extract(run, force=True)
+    path.write_bytes(content)  # the same settings, but of other embeddings
+    assert read_clustering(run, 0.5) is None
+
+
+def test_a_replacement_that_breaks_off_leaves_no_mixture(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def broken(path: Path, target: Path) -> Path:
+        if ".extracting" in path.parts and path.suffix != ".part":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", broken)
+        with pytest.raises(VidfaceError, match=r"run directory .*: No space left on device"):
+            extract(run, force=True)
+    with pytest.raises(VidfaceError, match="no finished extraction"):
+        cluster(run, 0.5)
+    extract(run)
+    assert cluster(run, 0.5).summary()["dropped"] == 6
+
+
 def test_a_failed_new_extraction_leaves_the_old_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
