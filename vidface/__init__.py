@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
-    from vidface.backbones import Preprocessing, load_backbone
+    from vidface.backbones import Embedder, Preprocessing, load_backbone
     from vidface.clusters import cluster_frames
     from vidface.descriptors import pool_descriptors
     from vidface.evaluation import evaluate
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Embedder",
     "FaceDetector",
     "Preprocessing",
     "VidfaceError",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Embedder": "vidface.backbones",
     "FaceDetector": "vidface.faces",
     "Preprocessing": "vidface.backbones",
     "align_face": "vidface.faces",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 SCRATCH_PREFIX = ".vidface-fetch-"  # folders in the cache that live as long as one download
+TRIALS = "trials"  # folder in the cache: which runtime was fastest for a network, on this machine
+EXPORTS = "exports"  # likewise: torch networks as ONNX, to be run by ONNX runtimes
 CONNECT_TIMEOUT_SECONDS = 5.0
 DOWNLOAD_TIMEOUT_SECONDS = 900.0
 CHUNK_BYTES = 1 << 20

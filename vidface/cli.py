@@ -40,9 +40,13 @@ OVERRIDES = {
     "min_face_pixels": ("faces", "min_face_pixels"),
     "keep_crops": ("faces", "keep_crops"),
     "weights": ("backbone", "weights"),
+    "architecture": ("backbone", "architecture"),
     "color": ("backbone", "color"),
     "mean": ("backbone", "mean"),
     "std": ("backbone", "std"),
+    "runtime": ("backbone", "runtime"),
+    "precision": ("backbone", "precision"),
+    "device": ("backbone", "device"),
     "run": ("run", "dir"),
 }
 
@@ -73,10 +77,34 @@ def _settings(command: Command) -> Command:
         click.option(
             "--keep-crops/--no-keep-crops", default=None, help="Keep the aligned faces as JPEGs."
         ),
-        click.option("--weights", metavar="NAME|ONNX", help="Recogniser: a name or an .onnx file."),
-        click.option("--color", metavar="ORDER", help="rgb or bgr, for weights given by path."),
+        click.option("--weights", metavar="NAME|FILE", help="Recogniser: a name or a file."),
+    )
+    return _decorated(_runtime(_fed(command)), options)
+
+
+def _fed(command: Command) -> Command:
+    """What a recogniser given as a file is, and is fed."""
+    options = (
+        click.option(
+            "--architecture", metavar="NAME", help="Of a file of bare parameters (vidface models)."
+        ),
+        click.option("--color", metavar="ORDER", help="rgb or bgr, for weights given as a file."),
         click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise."),
         click.option("--std", type=float, help="Divides pixels after the mean, likewise."),
+    )
+    return _decorated(command, options)
+
+
+def _runtime(command: Command) -> Command:
+    """What runs a recogniser."""
+    options = (
+        click.option(
+            "--runtime",
+            metavar="NAME",
+            help="onnxruntime, openvino, torch, or auto: a trial, once a machine.",
+        ),
+        click.option("--precision", metavar="TYPE", help="float32, bf16 or fp16."),
+        click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
     )
     return _decorated(command, options)
 
@@ -292,6 +320,194 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
         as_json, document, lambda: tables.demo(opened, extraction, denoised, before, after, swept)
     )
     _exit_for(extraction.failed)
+
+
+@cli.command()
+@click.argument("weights")
+@click.argument("faces", metavar="FOLDER|TAR|BIN", type=click.Path(path_type=Path))
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="LFW's pairs.txt, for a folder or tar of aligned crops (NAME/NAME_0001.jpg).",
+)
+@click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
+@_fed
+@_runtime
+@_output
+def verify(
+    weights: str, faces: Path, pairs: Path | None, flip: bool, as_json: bool, **flags: Any
+) -> None:
+    """Face pairs, as papers report LFW: 10-fold accuracy, AUC and TAR@FAR of WEIGHTS.
+
+    \b
+    vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
+    vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
+
+    Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
+    """
+    from vidface import tables
+    from vidface.datasets import open_pairs
+    from vidface.progress import image_progress
+    from vidface.verify import verify as verify_pairs
+
+    opened = open_pairs(faces, pairs)
+    backbone = _backbone(weights, flags)
+    with image_progress(opened.n_images, enabled=sys.stderr.isatty()) as progress:
+        done = verify_pairs(backbone, opened, flip=flip, progress=progress)
+    _show(as_json, done.to_dict(), lambda: printable(tables.verified(done)))
+    _exit_for(done.failed)
+
+
+def _limits(command: Command) -> Command:
+    """What a recogniser may cost."""
+    options = (
+        click.option(
+            "--max-flops",
+            type=float,
+            default=1e9,
+            show_default=True,
+            help="By the challenge's counter (about two a multiply-add).",
+        ),
+        click.option("--max-mib", type=float, default=20.0, show_default=True, help="Size."),
+        click.option("--max-dim", type=int, default=512, show_default=True, help="Dimension."),
+    )
+    return _decorated(command, options)
+
+
+@cli.group(invoke_without_command=True)
+@_limits
+@_output
+@click.pass_context
+def models(
+    context: click.Context, max_flops: float, max_mib: float, max_dim: int, as_json: bool
+) -> None:
+    """List (default), show, count, export or quantize recognisers."""
+    if context.invoked_subcommand is None:
+        from vidface import tables
+        from vidface.models import Limits, list_models
+
+        limits = Limits(max_flops, max_mib, max_dim)
+        found = list_models(limits)
+        document = {"models": [model.to_dict() for model in found]}
+        _show(as_json, document, lambda: tables.models(found, limits))
+
+
+@models.command(name="show")
+@click.argument("name")
+@_limits
+@_output
+def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+    """One recogniser in full: the paper's Table 1, from the module itself."""
+    from vidface import tables
+    from vidface.models import Limits, describe
+
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = describe(name, limits)
+    _show(as_json, found.to_dict(), lambda: tables.model(found, limits))
+
+
+@models.command(name="count")
+@click.argument("file", type=click.Path(path_type=Path))
+@_limits
+@_output
+def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+    """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
+    from vidface import tables
+    from vidface.models import Limits, count_file
+
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = count_file(file)
+    document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
+    _show(as_json, document, lambda: printable(tables.counted(file.name, found, limits)))
+
+
+@models.command(name="export")
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--weights", metavar="FILE", help="Its parameters. [default: untrained ones]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of untrained parameters.")
+@click.option("--color", metavar="ORDER", help="rgb or bgr, written into the file.")
+@click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise.")
+@click.option("--std", type=float, help="Divides pixels after the mean, likewise.")
+@_output
+def models_export(
+    name: str,
+    out: Path,
+    weights: str | None,
+    seed: int,
+    color: str | None,
+    mean: float | None,
+    std: float | None,
+    as_json: bool,
+) -> None:
+    """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
+    from vidface import tables
+    from vidface.models import export
+
+    fed = _preprocessing(color, mean, std)
+    done = export(name, out, weights=weights, preprocessing=fed, seed=seed)
+    _show(as_json, done.to_dict(), lambda: printable(tables.exported(done)))
+
+
+@models.command(name="quantize")
+@click.argument("weights")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--crops",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder or tar of aligned 112x112 faces, to calibrate and measure on.",
+)
+@click.option("--count", type=click.IntRange(min=4), default=128, show_default=True,
+              help="Faces to calibrate on; as many others to measure on.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of faces.")
+@_fed
+@_output
+def models_quantize(
+    weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
+) -> None:
+    """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
+    from vidface import tables
+    from vidface.backbones import declared_preprocessing, load_network
+    from vidface.backbones.quantize import quantize_file
+    from vidface.media import open_root
+
+    network = load_network(weights, flags["architecture"])
+    given = _preprocessing(flags["color"], flags["mean"], flags["std"])
+    fed = declared_preprocessing(weights, given)
+    if fed is None:
+        raise VidfaceError(
+            f"weights {weights}: nobody says what it is fed, and calibration must know: "
+            "--color, --mean, --std"
+        )
+    done = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
+    _show(as_json, done.to_dict(), lambda: printable(tables.quantised(done)))
+
+
+def _preprocessing(color: str | None, mean: float | None, std: float | None) -> Any:
+    """What the flags say a recogniser is fed; None where they say nothing."""
+    if color is None and mean is None and std is None:
+        return None
+    from vidface.backbones import Preprocessing
+
+    return Preprocessing(color, mean, std)
+
+
+def _backbone(weights: str, flags: dict[str, Any]) -> Any:
+    """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
+    from vidface.backbones import load_backbone
+    from vidface.runs import note_assumed
+
+    backbone = load_backbone(
+        weights,
+        _preprocessing(flags["color"], flags["mean"], flags["std"]),
+        architecture=flags["architecture"],
+        runtime=flags["runtime"] or "auto",
+        precision=flags["precision"] or "float32",
+        device=flags["device"] or "auto",
+    )
+    note_assumed(backbone, _note)
+    return backbone
 
 
 @cli.group(invoke_without_command=True)

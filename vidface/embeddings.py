@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from vidface import artefacts
 from vidface.artefacts import RunFolder
-from vidface.backbones.base import BATCH_SIZE, Backbone, available_cores
+from vidface.backbones.embedder import Embedder, available_cores
 from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE, FaceDetector, align_face
 from vidface.frames import ClipError, decode_image, sample_frames
@@ -32,7 +32,7 @@ from vidface.pipeline import FaceSettings, FrameSettings
 
 SHARD_CLIPS = 1024
 SHARD_FACES = 65_536  # a shard ends with the clip that reaches either
-EMBED_AT_ONCE = 16 * BATCH_SIZE  # faces gathered, across clips, before they are embedded
+EMBED_AT_ONCE = 256  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
 
 
@@ -232,7 +232,7 @@ def _faces_of(image: np.ndarray, detector: FaceDetector | None) -> Iterator[Face
 def extract(
     manifest: Manifest,
     run: RunFolder,
-    backbone: Backbone,
+    backbone: Embedder,
     frames: FrameSettings,
     faces: FaceSettings,
     settings: Mapping[str, Any],
@@ -265,7 +265,7 @@ def extract(
 def _extract_shards(
     manifest: Manifest,
     run: RunFolder,
-    backbone: Backbone,
+    backbone: Embedder,
     frames: FrameSettings,
     faces: FaceSettings,
     made: Mapping[str, Any],
@@ -339,7 +339,7 @@ def make_detector(faces: FaceSettings) -> FaceDetector:
 class _Shard:
     """Rows of one shard as they come in; faces are embedded once a full load of them waits."""
 
-    def __init__(self, backbone: Backbone, *, keep_crops: bool) -> None:
+    def __init__(self, backbone: Embedder, *, keep_crops: bool) -> None:
         self._backbone = backbone
         self._keep_crops = keep_crops
         self.clips = self.faces = 0

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones import Backbone, Preprocessing, load_backbone
+from vidface.backbones import Embedder, Preprocessing, load_backbone
 from vidface.denoising import cluster
 from vidface.errors import VidfaceError
 from vidface.pipeline import parse_pipeline
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     manifest: str | Path,
-    weights: str | Path | torch.nn.Module | Backbone = "sface",
+    weights: str | Path | torch.nn.Module | Embedder = "sface",
     threshold: float | None = 0.4,
     *,
     split: str = "val",
@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         manifest: CSV with clip_id, path, identity, split.
-        weights: a name ("sface"), an .onnx file, a torch module, or a loaded backbone.
+        weights: a name ("sface"), a file of weights, a torch module, or a loaded backbone.
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
         split, gallery: the split that is scored, and the one whose identities are enrolled.
         root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
@@ -53,7 +53,7 @@ def evaluate(
     Raises:
         VidfaceError: as the commands do.
     """
-    if not isinstance(weights, Backbone):
+    if not isinstance(weights, Embedder):
         backbone = load_backbone(weights, preprocessing)
     elif preprocessing is None:
         backbone = weights
@@ -62,7 +62,7 @@ def evaluate(
     if backbone.assumed:
         warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=2)
     # A module's code may have changed since, which no hash of its weights tells.
-    force = backbone.runtime == "torch"
+    force = backbone.live
     with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
         where = Path.cwd() / "evaluate"
         tables = _tables(settings)

@@ -54,6 +54,7 @@ class MediaRoot(Protocol):
 
     def kind(self, path: str) -> Kind | None: ...
     def image_names(self, path: str) -> list[str]: ...
+    def all_images(self) -> list[str]: ...
     def size(self, path: str) -> int: ...
     def read(self, path: str) -> bytes: ...
     def open_video(self, path: str) -> str | BinaryIO: ...
@@ -79,6 +80,11 @@ class FolderRoot:
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
+
+    def all_images(self) -> list[str]:
+        """Paths of all images below the root, in natural order."""
+        found = [p for p in self.location.rglob("*") if is_image_name(p.name) and p.is_file()]
+        return sorted((p.relative_to(self.location).as_posix() for p in found), key=natural_key)
 
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
@@ -142,6 +148,10 @@ class TarRoot:
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order; a name stored twice counts once."""
         return sorted(set(self._folders[_inside(path) or ""]), key=natural_key)
+
+    def all_images(self) -> list[str]:
+        """Paths of all images in the archive, in natural order."""
+        return sorted(filter(is_image_name, self._files), key=natural_key)
 
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""

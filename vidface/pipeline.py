@@ -84,15 +84,22 @@ class FaceSettings:
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """The recogniser: a name, or a path with its preprocessing (0–255 scale)."""
+    """The recogniser: a name, or a path with its preprocessing (0–255 scale); what runs it."""
 
     weights: str = "sface"
+    architecture: str | None = None
     color: str | None = None
     mean: float | tuple[float, ...] | None = None
     std: float | tuple[float, ...] | None = None
     size: int | None = None
+    runtime: str = "auto"
+    precision: str = "float32"
+    device: str = "auto"
 
     def __post_init__(self) -> None:
+        _choice("[backbone] runtime", self.runtime, ("auto", "onnxruntime", "openvino", "torch"))
+        _choice("[backbone] precision", self.precision, ("float32", "bf16", "fp16"))
+        _choice("[backbone] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
         if self.color is not None:
             _choice("[backbone] color", self.color, ("rgb", "bgr"))
         for name in ("mean", "std"):
@@ -229,8 +236,9 @@ def parse_pipeline(
             tables[name][key] = _typed(name, key, value, file, where)
     overrides = overrides or {}
     if ("backbone", "weights") in overrides:
-        # What the file says its own recogniser is fed does not hold for another one.
-        tables["backbone"].clear()
+        # What the file says its own recogniser is and is fed does not hold for another one.
+        for key in ("weights", "architecture", "color", "mean", "std", "size"):
+            tables["backbone"].pop(key, None)
     if ("manifest", "path") in overrides:
         tables["manifest"].pop("prepare", None)  # makes the file's own manifest, no other
     for (name, key), value in overrides.items():

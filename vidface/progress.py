@@ -1,9 +1,9 @@
-"""The progress bar of an extraction."""
+"""Progress bars on standard error."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vidface.embeddings import Progress
@@ -40,3 +40,17 @@ def extraction_progress(clips: int, *, enabled: bool) -> Iterator[Progress | Non
             bar.update(task, advance=n_clips, rates=rates)
 
         yield advance
+
+
+@contextmanager
+def image_progress(images: int, *, enabled: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar on standard error that counts images; None if disabled."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task("embed", total=images)
+        yield lambda n: bar.update(task, advance=n)

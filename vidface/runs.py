@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidface.artefacts import EmbeddingShard
-    from vidface.backbones import Backbone, Preprocessing
+    from vidface.backbones import Embedder, Preprocessing
     from vidface.embeddings import Extraction, Progress
 
 Notify = Callable[[str], None]
@@ -40,22 +40,25 @@ class Run:
     pipeline: Pipeline
     manifest: Manifest
     folder: RunFolder
-    backbone: Backbone | None = None  # loaded already, instead of the pipeline's
+    backbone: Embedder | None = None  # loaded already, instead of the pipeline's
 
     @cached_property
     def extraction_settings(self) -> dict[str, Any]:
         """All that the embeddings depend on, as artefacts record and compare it."""
-        from vidface.backbones import declared_preprocessing, weights_sha256
+        from vidface.backbones import Preprocessing, declared_preprocessing, weights_sha256
         from vidface.weights import weights_record
 
         frames, faces = self.pipeline.frames, self.pipeline.faces
         if self.backbone is None:
             weights = weights_sha256(self.pipeline.backbone.weights)
-            given = declared_preprocessing(
+            said = declared_preprocessing(
                 self.pipeline.backbone.weights, preprocessing_of(self.pipeline)
             )
+            fed = said or Preprocessing()
+            precision = self.pipeline.backbone.precision
         else:
-            weights, given = self.backbone.sha256, self.backbone.preprocessing
+            weights, fed = self.backbone.sha256, self.backbone.preprocessing
+            precision = self.backbone.precision
         detect = faces.source == "detect"
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
@@ -69,7 +72,8 @@ class Run:
             "faces.min_det_score": faces.min_det_score if detect else None,
             "faces.min_face_pixels": faces.min_face_pixels if detect else None,
             "backbone.weights_sha256": weights,
-            "backbone.preprocessing": given.to_dict(),
+            "backbone.preprocessing": fed.to_dict(),
+            "backbone.precision": precision,
         }
 
     @property
@@ -120,7 +124,7 @@ def open_run(
     pipeline: Pipeline,
     notify: Notify = quiet,
     *,
-    backbone: Backbone | None = None,
+    backbone: Embedder | None = None,
     check_files: bool = True,
 ) -> Run:
     """Read the manifest of a pipeline; one that vidface makes itself is made on first use.
@@ -172,18 +176,31 @@ def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
     return Preprocessing(b.color, b.mean, b.std, b.size)
 
 
-def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Backbone:
+def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Embedder:
     """The pipeline's recogniser, with a word where its preprocessing had to be assumed."""
     from vidface.backbones import load_backbone
 
-    backbone = load_backbone(pipeline.backbone.weights, preprocessing_of(pipeline))
+    b = pipeline.backbone
+    backbone = load_backbone(
+        b.weights,
+        preprocessing_of(pipeline),
+        architecture=b.architecture,
+        runtime=b.runtime,
+        precision=b.precision,
+        device=b.device,
+    )
+    note_assumed(backbone, notify)
+    return backbone
+
+
+def note_assumed(backbone: Embedder, notify: Notify) -> None:
+    """A word where nobody said what a recogniser is fed."""
     if backbone.assumed:
         p = backbone.preprocessing
         notify(
             f"{backbone.name}: nobody says what it is fed; assuming {p.color}, mean {p.mean}, "
             f"std {p.std} (say it with --color, --mean, --std or in [backbone])"
         )
-    return backbone
 
 
 def fetch_weights(run: Run, notify: Notify = quiet) -> None:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from vidface.artefacts import threshold_name
 
 if TYPE_CHECKING:
+    from vidface.backbones.budget import Budget
+    from vidface.backbones.quantize import Quantised
     from vidface.denoising import Denoised
     from vidface.embeddings import Extraction
+    from vidface.models import Description, Exported, Limits, Model
     from vidface.runs import Run
     from vidface.scores import OperatingPoint
     from vidface.scoring import Score
     from vidface.sweeps import Sweep
+    from vidface.verify import Verified
     from vidface.weights import CacheEntry
 
 LISTED_FAILURES = 20
@@ -209,3 +213,127 @@ def cache(folder: Path, entries: Sequence[CacheEntry]) -> str:
     rows = [(e.name, f"{e.bytes / 1e6:.1f} MB", e.what, str(e.path)) for e in entries]
     columns = ("name", "size", "what", "path")
     return render(str(folder), grid(columns, rows, text=("what", "path")))
+
+
+def models(found: Sequence[Model], limits: Limits) -> str:
+    """All recognisers with a name, and what papers print of some."""
+    rows = [
+        (
+            m.name,
+            "weights" if m.kind == "weights" else "no weights",
+            f"{m.budget.parameters:,}",
+            f"{m.budget.mib:.2f}",
+            f"{m.budget.flops / 1e6:.1f} M",
+            f"{m.budget.macs / 1e6:.1f} M",
+            str(m.budget.dimension),
+            _FITS[m.fits],
+            ", ".join(filter(None, (m.published_flops, m.published_size))),
+            "" if m.lfw_accuracy is None else f"{m.lfw_accuracy:.2%}",
+            m.licence or "",
+            (m.sha256 or "")[:12],
+        )
+        for m in found
+    ]
+    columns = ("name", "", "parameters", "MiB", "FLOPs", "MACs", "dim", "fits", "paper says",
+               "LFW", "licence", "sha256")  # fmt: skip
+    notes = (
+        f"fits: within {limits}",
+        "FLOPs by the challenge's counter, about two a multiply-add (MAC). Of steps 1 to 4 the "
+        "paper does not print the",
+        "expansions; by the rule taken here they come out as counted, not as printed "
+        "(vidface models show paper-step1).",
+        "An architecture without weights can be shown, counted, exported and trained.",
+    )
+    return render(grid(columns, rows, text=("", "licence", "sha256")), *notes)
+
+
+_FITS = {True: "yes", False: "no", None: "?"}
+
+
+def _budget_lines(budget: Budget, limits: Limits) -> list[str]:
+    lines = [
+        f"parameters  {budget.parameters:,}",
+        f"size        {budget.mib:.2f} MiB",
+        f"FLOPs       {budget.flops:,} by the challenge's counter",
+        f"MACs        {budget.macs:,}",
+        f"dimension   {budget.dimension or 'not known'}",
+        f"fits        {_FITS[limits.admit(budget)]} ({limits})",
+    ]
+    if budget.uncounted:
+        lines.append(f"not counted {', '.join(budget.uncounted)}: the figures are lower bounds")
+    return lines
+
+
+def model(found: Description, limits: Limits) -> str:
+    """One recogniser: its cost, what a paper prints, and its table of layers."""
+    m = found.model
+    lines = [m.name, *_budget_lines(m.budget, limits)]
+    if m.published_flops:
+        size = f", {m.published_size}" if m.published_size else ""
+        lines.append(f"published   {m.published_flops} FLOPs{size}")
+    if found.note:
+        lines.append(f"note        {found.note}")
+    lines += [f"{name:<11} {value}" for name, value in found.facts.items()]
+    if m.sha256:
+        lines.append(f"sha256      {m.sha256}")
+    if m.licence:
+        lines.append(f"licence     {m.licence}")
+    if m.lfw_accuracy is not None:
+        lines.append(f"LFW         {m.lfw_accuracy:.2%}")
+    lines.append(f"source      {found.source}")
+    if not found.rows:
+        return render(*lines)
+    table = grid(("Input", "Operator", "t", "c", "n", "s"), [row.cells() for row in found.rows],
+                 text=("Operator",))  # fmt: skip
+    return render(*lines, "", table)
+
+
+def counted(name: str, budget: Budget, limits: Limits) -> str:
+    """The cost of a file of weights."""
+    return render(name, *_budget_lines(budget, limits))
+
+
+def exported(done: Exported) -> str:
+    """An ONNX file that was written."""
+    lines = [
+        f"{done.path}: {done.architecture}, {done.bytes / 1e6:.1f} MB, opset {done.opset}, batch "
+        "norm folded, batch free",
+        f"sha256 {done.sha256}",
+    ]
+    if done.seed is not None:
+        lines.append(f"UNTRAINED: parameters drawn from seed {done.seed}")
+    return render(*lines)
+
+
+def quantised(done: Quantised) -> str:
+    """An int8 file that was written, and how far it is off."""
+    return render(
+        f"{done.path}: int8, {done.bytes / 1e6:.1f} MB, "
+        f"calibrated on {done.calibration_images} faces",
+        f"sha256 {done.sha256}",
+        f"cosine to float32 on {done.images} other faces: mean {done.mean_cosine:.4f}, "
+        f"lowest {done.lowest_cosine:.4f}",
+        "measure it (vidface verify) before you use it",
+    )
+
+
+def verified(done: Verified) -> str:
+    """A recogniser on face pairs."""
+    s = done.score
+    flip = ", flip test" if done.flip else ""
+    head = f"{done.recogniser} on {done.pairs}{flip}"
+    lines = [
+        head,
+        f"{done.images} images, {s.genuine_pairs} genuine and {s.impostor_pairs} impostor pairs",
+        "",
+        f"accuracy  {s.accuracy:.4f} ± {s.accuracy_standard_error:.4f}  "
+        f"({len(s.thresholds)} folds; ± standard error)",
+        f"AUC       {s.auc:.5f}",
+    ]
+    errors = ["" if e is None else _rate(e) for e in s.tar_standard_errors]
+    rows = [(*_point_row(p), e) for p, e in zip(s.points, errors, strict=True)]
+    table = grid((*_POINT_COLUMNS, "± TAR"), rows)
+    failures = [f"  {line}" for line in done.failed[:LISTED_FAILURES]]
+    if done.failed:
+        failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")
+    return render(*lines, table, *failures)

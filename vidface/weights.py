@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vidface.backbones.budget import Budget
 from vidface.cache import (
+    EXPORTS,
     SCRATCH_PREFIX,
+    TRIALS,
     FetchError,
     Source,
     Url,
@@ -70,6 +73,8 @@ class WeightsRecord:
     std: float | None = None
     template: str | None = None
     dimension: int | None = None
+    budget: Budget | None = None  # counted from the file, so that a table needs no download
+    lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
 
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
@@ -107,6 +112,7 @@ WEIGHTS: dict[str, WeightsRecord] = {
         std=1.0,
         template="arcface-112",
         dimension=128,
+        budget=Budget(9_642_882, 38_668_296 / 2**20, 1_145_145_190, 574_138_880, 128),
     ),
 }
 
@@ -190,12 +196,24 @@ class CacheEntry:
     what: str  # for people: kind and licence
 
 
+# What vidface makes of recognisers, in folders of the cache: folder, suffix, and what it is.
+_DERIVED = (
+    (TRIALS, ".json", "a runtime's trial"),
+    (EXPORTS, ".onnx", "a torch network, exported to be run"),
+)
+
+
 def cache_entries() -> list[CacheEntry]:
     """What the cache holds: weights, the demo's photographs and clips, remains of downloads."""
     from vidface.demo import demo_files, photographs_file
 
     cache = cache_folder()
     entries = []
+    for below, suffix, what in _DERIVED:
+        entries += [
+            CacheEntry(path.stem[:8], path, path.stat().st_size, what)
+            for path in sorted((cache / below).glob(f"*{suffix}"))
+        ]
     for record in WEIGHTS.values():
         path = _place(record)
         if path.is_file():
@@ -245,7 +263,8 @@ def clear_cache() -> int:
             else:
                 remove_demo(entry.path)
             freed += entry.bytes
-        for emptied in (cache_folder() / "weights", photographs_file().parent):
+        made = [cache_folder() / folder for folder, *_ in _DERIVED]
+        for emptied in (cache_folder() / "weights", photographs_file().parent, *made):
             if emptied.is_dir() and not any(emptied.iterdir()):
                 emptied.rmdir()
     except OSError as error:

@@ -1,0 +1,253 @@
+"""The networks that vidface can build, as tables; no torch is needed to read them.
+
+`architecture("paper")` is the paper's Table 1; `architecture("paper-x0.5")` the same with half of
+the channels. An architecture is not weights: it can be shown, counted, exported and trained, but
+what extracts is a file of weights that fits it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the paper's Table 1: n blocks of c output channels, the first with stride s.
+
+    `t` is the number of channels of the depthwise convolution; None is no bottleneck at all but
+    one plain 3x3 depthwise convolution (the first stage of MobileFaceNet and y1).
+    """
+
+    t: int | None
+    c: int
+    n: int
+    s: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper prints of a network, as it prints it."""
+
+    flops: str
+    size: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network from (n, 3, 112, 112) to (n, dimension), by its module and its own table."""
+
+    name: str
+    dimension: int
+    source: str
+    builder: str  # "module:callable", called with the architecture
+    stem: int = 64  # channels after the first convolution, 3x3 with stride 2
+    rows: tuple[Row, ...] = ()
+    last: int = 512  # channels of the 1x1 convolution before the global depthwise one
+    se_reduction: int | None = None  # squeeze-and-excitation to c/r channels; None: there is none
+    head: Literal["convolution", "linear"] = "convolution"
+    norm_eps: float = 1e-5
+    embedding_norm_eps: float = 1e-5
+    published: Published | None = None
+
+    def build(self, *, seed: int = 0) -> nn.Module:
+        """The module, with weights drawn from `seed`; the caller's random state is kept."""
+        import torch
+
+        module, _, function = self.builder.partition(":")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return getattr(importlib.import_module(module), function)(self)
+
+    def build_empty(self) -> nn.Module:
+        """The module on torch's meta device: shapes without numbers, built at once."""
+        import torch
+
+        module, _, function = self.builder.partition(":")
+        with torch.device("meta"):
+            return getattr(importlib.import_module(module), function)(self)
+
+
+_BOTTLENECKS = "vidface.backbones.bottlenecks:BottleneckNetwork"
+_PAPER = "Chai et al., A Progressive Learning Framework for Unconstrained Face Recognition (2019)"
+
+
+def _step(
+    number: int, conv1: int, conv2: int, blocks: tuple[int, int, int], published: Published
+) -> Architecture:
+    """A step of the paper's Table 2 by the rule that its unprinted expansions are taken from.
+
+    The widths of conv3, conv4 and conv5 are those of steps 1 to 3, 128, 256 and 512; step 4 narrows
+    conv3 to 124. In the table a stage's C is the width that it hands on, so conv2's blocks keep
+    conv1's width.
+    """
+    conv3 = 124 if number == 4 else 128
+    conv4, conv5 = 256, 512
+    return Architecture(
+        name=f"paper-step{number}",
+        dimension=256,
+        source=f"{_PAPER}, Table 2, step {number}; expansions by a rule, the paper prints none",
+        builder=_BOTTLENECKS,
+        stem=conv1,
+        rows=(
+            Row(conv2, conv1, 2, 1),
+            Row(2 * conv2, conv2, 1, 2),
+            Row(2 * conv2, conv2, blocks[0], 1),
+            Row(2 * conv3, conv3, 1, 2),
+            Row(2 * conv3, conv3, blocks[1], 1),
+            Row(512, conv4, 1, 2),
+            Row(256, conv4, blocks[2], 1),
+        ),
+        last=conv5,
+        se_reduction=16,
+        published=published,
+    )
+
+
+_ALL = (
+    Architecture(
+        name="paper",
+        dimension=282,
+        source=f"{_PAPER}, Table 1 (= Table 2, step 5)",
+        builder=_BOTTLENECKS,
+        stem=24,
+        rows=(
+            Row(56, 24, 2, 1),
+            Row(116, 56, 1, 2),
+            Row(116, 56, 6, 1),
+            Row(248, 124, 1, 2),
+            Row(248, 124, 15, 1),
+            Row(512, 256, 1, 2),
+            Row(256, 256, 24, 1),
+        ),
+        se_reduction=16,
+        published=Published(
+            "976.6M", "20M", "it prints 7*7*256 as GDC's input; the row above gives 7*7*512"
+        ),
+    ),
+    Architecture(
+        name="y2",
+        dimension=256,
+        source=f"{_PAPER}, Table 2, step 0; the challenge's baseline network",
+        builder=_BOTTLENECKS,
+        rows=(
+            Row(64, 64, 2, 1),
+            Row(128, 64, 1, 2),
+            Row(128, 64, 8, 1),
+            Row(256, 128, 1, 2),
+            Row(256, 128, 16, 1),
+            Row(512, 128, 1, 2),
+            Row(256, 128, 4, 1),
+        ),
+        published=Published(
+            "933.3M", "18M", "the size can't be reproduced: float32 parameters take 7.76 MiB"
+        ),
+    ),
+    _step(1, 30, 62, (8, 18, 16), Published("1G", "18M", "the rule gives more than it prints")),
+    _step(2, 28, 60, (8, 16, 19), Published("1G", "18M", "the rule gives more than it prints")),
+    _step(3, 26, 58, (6, 16, 21), Published("1G", "19M")),
+    _step(4, 24, 56, (6, 16, 23), Published("998.4M", "20M", "the rule gives less")),
+    Architecture(
+        name="y1",
+        dimension=128,
+        source="InsightFace's MobileFaceNet (blocks 1, 4, 6, 2; fully connected embedding)",
+        builder=_BOTTLENECKS,
+        rows=(
+            Row(None, 64, 1, 1),
+            Row(128, 64, 1, 2),
+            Row(128, 64, 4, 1),
+            Row(256, 128, 1, 2),
+            Row(256, 128, 6, 1),
+            Row(512, 128, 1, 2),
+            Row(256, 128, 2, 1),
+        ),
+        head="linear",
+        norm_eps=1e-3,  # MXNet's default, and what its weights were trained with
+        embedding_norm_eps=2e-5,
+        published=Published("439.8M", ""),
+    ),
+    Architecture(
+        name="mobilefacenet",
+        dimension=128,
+        source="foamliu/MobileFaceNet (ReLU6; a separable second convolution), Apache-2.0",
+        builder="vidface.backbones.mobilefacenet:MobileFaceNet",
+        rows=(Row(128, 64, 5, 2), Row(256, 128, 1, 2), Row(256, 128, 6, 1),
+              Row(512, 128, 1, 2), Row(256, 128, 2, 1)),
+    ),
+)  # fmt: skip
+
+ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
+ALIASES = {"paper-step5": "paper", "paper-step0": "y2"}
+
+_WIDTH = re.compile(r"(?P<name>.+)-x(?P<width>[0-9]*\.?[0-9]+)")
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of that name; `NAME-x0.5` has half of the channels (see `scaled`).
+
+    >>> architecture("paper").rows[0], architecture("paper-step5").name
+    (Row(t=56, c=24, n=2, s=1), 'paper')
+    >>> architecture("paper-x0.5").rows[0]
+    Row(t=28, c=12, n=2, s=1)
+
+    Raises:
+        VidfaceError: unknown name (the message lists the known ones), or a width that is no use.
+    """
+    found = ARCHITECTURES.get(ALIASES.get(name, name))
+    if found is not None:
+        return found
+    match = _WIDTH.fullmatch(name)
+    if match and ALIASES.get(match["name"], match["name"]) in ARCHITECTURES:
+        return scaled(architecture(match["name"]), float(match["width"]))
+    known = ", ".join((*ARCHITECTURES, *ALIASES))
+    raise VidfaceError(
+        f"no architecture named '{name}' (known: {known}; NAME-x0.5 for half of the channels)"
+    )
+
+
+def is_architecture(name: str) -> bool:
+    """Whether `architecture` knows the name."""
+    match = _WIDTH.fullmatch(name)
+    base = match["name"] if match else name
+    return ALIASES.get(base, base) in ARCHITECTURES
+
+
+def scaled(base: Architecture, width: float) -> Architecture:
+    """`base` with every number of channels times `width`, rounded to an even number of at least 8.
+
+    Depth and the embedding's dimension stay. Width 1 is `base` itself, to the digit.
+
+    Raises:
+        VidfaceError: a width outside [0.1, 4], or an architecture that has no table of widths.
+    """
+    if width == 1:
+        return base
+    if not 0.1 <= width <= 4:
+        raise VidfaceError(f"{base.name}: width {width:g} must lie in [0.1, 4]")
+    if base.builder != _BOTTLENECKS:
+        raise VidfaceError(f"{base.name}: has one width only; scale one of the paper's networks")
+
+    def narrow(channels: int) -> int:
+        return max(8, 2 * math.floor(channels * width / 2 + 0.5))
+
+    return replace(
+        base,
+        name=f"{base.name}-x{width:g}",
+        source=f"{base.source}, channels times {width:g}",
+        stem=narrow(base.stem),
+        rows=tuple(
+            replace(row, t=None if row.t is None else narrow(row.t), c=narrow(row.c))
+            for row in base.rows
+        ),
+        last=narrow(base.last),
+        published=None,
+    )

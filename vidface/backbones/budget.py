@@ -1,0 +1,271 @@
+"""What a recogniser costs: parameters, size, and operations by the challenge's own counter.
+
+The Lightweight Face Recognition Challenge allows 1 GFLOPs, 20 MB and 512 dimensions, and counts as
+`count_conv` and `count_linear` do: convolutions and fully connected layers only, about two a
+multiply-add. Other tools print multiply-adds (MACs) as "FLOPs", half as much: both are given here.
+
+Source: deepinsight/insightface, recognition/arcface_mxnet/common/flops_counter.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidface.faces import CROP_SIZE
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+MAX_FLOPS, MAX_MIB, MAX_DIMENSION = 1e9, 20.0, 512  # the limits of the challenge's light tracks
+
+# ONNX operators that the challenge's counter passes over: element by element, pooling, shapes.
+FREE_OPERATORS = {
+    "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat",
+    "Constant", "ConstantOfShape", "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf",
+    "Exp", "Expand", "Flatten", "Floor", "Gather", "Gelu", "GlobalAveragePool", "GlobalMaxPool",
+    "Greater", "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization",
+    "LayerNormalization", "LeakyRelu", "Less", "Log", "LpNormalization", "Max", "MaxPool",
+    "Min", "Mish", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal",
+    "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Relu",
+    "Reshape", "Resize", "Selu", "Shape", "Sigmoid", "Slice", "Softmax", "Softplus", "Split",
+    "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The cost of one face of 112x112.
+
+    `mib` is that of all stored numbers, batch norm's statistics included, 2^20 bytes each. Batch
+    norm folded into convolutions (as most ONNX files have it) leaves fewer parameters and a bias
+    a channel, which the challenge counts: a folded graph has some more `flops`.
+    """
+
+    parameters: int
+    mib: float
+    flops: int  # by the challenge's counter
+    macs: int  # multiply-adds
+    dimension: int | None
+    uncounted: tuple[str, ...] = ()  # operators with arithmetic that the counter does not know
+
+    def fits(
+        self,
+        max_flops: float = MAX_FLOPS,
+        max_mib: float = MAX_MIB,
+        max_dimension: int = MAX_DIMENSION,
+    ) -> bool | None:
+        """Whether all limits hold (equal is inside); None where that can't be told."""
+        within = self.flops <= max_flops and self.mib <= max_mib
+        if not within or (self.dimension is not None and self.dimension > max_dimension):
+            return False
+        return None if self.uncounted or self.dimension is None else True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "parameters": self.parameters,
+            "mib": self.mib,
+            "lfrc_flops": self.flops,
+            "macs": self.macs,
+            "dimension": self.dimension,
+            "uncounted": list(self.uncounted),
+        }
+
+
+def count_conv(
+    channels: int, out: int, kernel: int, pixels: int, groups: int, *, bias: bool
+) -> tuple[int, int]:
+    """(FLOPs, MACs) of a convolution; `kernel` and `pixels` are areas, the latter of the output.
+
+    FLOPs = (2 · Cin · k² − [no bias]) · Hout · Wout · Cout / groups
+
+    >>> count_conv(3, 64, 9, 56 * 56, 1, bias=False)
+    (10637312, 5419008)
+    """
+    flops = (2 * channels * kernel - (not bias)) * pixels * out // groups
+    return flops, channels * kernel * pixels * out // groups
+
+
+def count_linear(inputs: int, outputs: int, *, bias: bool) -> tuple[int, int]:
+    """(FLOPs, MACs) of a fully connected layer: 2 · in · out − [no bias] · out.
+
+    >>> count_linear(512, 128, bias=True)
+    (131072, 65536)
+    """
+    return (2 * inputs - (not bias)) * outputs, inputs * outputs
+
+
+def count_module(module: nn.Module) -> Budget:
+    """The cost of a torch module from (n, 3, 112, 112) to (n, d); it is not changed nor moved.
+
+    Layers are found as modules: convolutions that a forward pass calls as functions are not seen.
+    """
+    import torch
+    from torch import nn
+
+    free = (nn.modules.batchnorm._BatchNorm, nn.PReLU, nn.LayerNorm, nn.GroupNorm)
+    empty = copy.deepcopy(module).to("meta").eval()
+    totals, uncounted = [0, 0], Counter[str]()
+
+    def convolution(layer: Any, _: Any, output: torch.Tensor) -> None:
+        pixels = math.prod(output.shape[2:])
+        add(count_conv(layer.in_channels, layer.out_channels, math.prod(layer.kernel_size), pixels,
+                       layer.groups, bias=layer.bias is not None))  # fmt: skip
+
+    def linear(layer: Any, inputs: Any, _: Any) -> None:
+        rows = math.prod(inputs[0].shape[1:-1])
+        counted = count_linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        add((rows * counted[0], rows * counted[1]))
+
+    def add(counted: tuple[int, int]) -> None:
+        totals[0] += counted[0]
+        totals[1] += counted[1]
+
+    for layer in empty.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(convolution)
+        elif isinstance(layer, nn.Linear):
+            layer.register_forward_hook(linear)
+        elif not isinstance(layer, free) and list(layer.parameters(recurse=False)):
+            uncounted[type(layer).__name__] += 1
+    with torch.inference_mode():
+        output = empty(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device="meta"))
+    stored = [*empty.parameters(), *(b for b in empty.buffers() if b.is_floating_point())]
+    return Budget(
+        parameters=sum(p.numel() for p in empty.parameters()),
+        mib=sum(tensor.numel() * tensor.element_size() for tensor in stored) / 2**20,
+        flops=totals[0],
+        macs=totals[1],
+        dimension=int(output.shape[1]) if output.ndim == 2 else None,
+        uncounted=_named(uncounted),
+    )
+
+
+def count_onnx(path: str | Path) -> Budget:
+    """The cost of an ONNX recogniser, by the same rules, read from its graph.
+
+    Raises:
+        VidfaceError: not an ONNX file, or one whose shapes do not follow from its input.
+    """
+    from vidface.backbones.graphs import read_onnx
+
+    return count_graph(read_onnx(Path(path)), str(path))
+
+
+def count_graph(model: onnx.ModelProto, name: str) -> Budget:
+    """The cost of a graph with one picture as input."""
+    from vidface.backbones.graphs import at_batch, inferred_shapes
+
+    graph = at_batch(model, 1).graph
+    shapes = inferred_shapes(graph, model, name)
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    constants = set(tensors) | _constants(graph)
+    consumers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for value in node.input:
+            consumers.setdefault(value, []).append(node)
+    flops = macs = 0
+    uncounted, statistics = Counter[str](), set()
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            statistics.update(node.input[3:5])
+        if node.op_type in FREE_OPERATORS and node.domain in ("", "ai.onnx"):
+            continue
+        counted = _count_node(node, shapes, constants, consumers)
+        if counted is None:
+            uncounted[node.op_type] += 1
+            continue
+        flops += counted[0]
+        macs += counted[1]
+    stored = {id(t): t for t in _stored(graph)}.values()
+    sizes = {t.name: (math.prod(t.dims), _bytes_each(t.data_type)) for t in stored}
+    [output] = [shapes.get(value.name) for value in graph.output[:1]]
+    known = output is not None and len(output) >= 2 and math.prod(output[2:]) == 1
+    return Budget(
+        parameters=sum(n for name, (n, _) in sizes.items() if name not in statistics),
+        mib=sum(n * each for n, each in sizes.values()) / 2**20,
+        flops=flops,
+        macs=macs,
+        dimension=output[1] if known and output is not None else None,
+        uncounted=_named(uncounted),
+    )
+
+
+def _count_node(
+    node: Any,
+    shapes: dict[str, tuple[int, ...]],
+    constants: set[str],
+    consumers: dict[str, list[Any]],
+) -> tuple[int, int] | None:
+    """(FLOPs, MACs) of a node, or None where nobody has said how to count it."""
+    attributes = {a.name: a for a in node.attribute}
+    inputs = list(node.input)
+    if node.op_type in ("Conv", "QLinearConv"):
+        weight = shapes.get(inputs[1 if node.op_type == "Conv" else 3])
+        output = shapes.get(node.output[0])
+        if weight is None or output is None:
+            return None
+        groups = attributes["group"].i if "group" in attributes else 1
+        bias = len(inputs) > (2 if node.op_type == "Conv" else 8) and bool(inputs[-1])
+        return count_conv(weight[1] * groups, weight[0], math.prod(weight[2:]),
+                          math.prod(output[2:]), groups, bias=bias)  # fmt: skip
+    if node.op_type == "Gemm":
+        weight = shapes.get(inputs[1])
+        if weight is None or inputs[1] not in constants:
+            return None
+        transposed = "transB" in attributes and attributes["transB"].i
+        outputs, features = weight if transposed else weight[::-1]
+        return count_linear(features, outputs, bias=len(inputs) > 2 and bool(inputs[2]))
+    if node.op_type == "MatMul":
+        weight, given = shapes.get(inputs[1]), shapes.get(inputs[0])
+        if weight is None or given is None or len(weight) != 2 or inputs[1] not in constants:
+            return None
+        following = consumers.get(node.output[0], [])
+        bias = len(following) == 1 and following[0].op_type == "Add" and any(
+            i in constants and math.prod(shapes.get(i, ())) == weight[1] for i in following[0].input
+        )  # fmt: skip
+        rows = math.prod(given[:-1])
+        flops, macs = count_linear(weight[0], weight[1], bias=bias)
+        return rows * flops, rows * macs
+    return None
+
+
+def _constants(graph: Any) -> set[str]:
+    """Names of what a graph computes from its weights alone: dequantised ones, for instance."""
+    known = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:  # in topological order, as ONNX has it
+        if all(value in known for value in node.input if value):
+            known.update(node.output)
+    return known
+
+
+def _stored(graph: Any) -> list[Any]:
+    """Tensors of numbers that were learned: floats and 8-bit integers, not shapes or axes."""
+    from onnx import TensorProto
+
+    learned = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE,
+               TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # fmt: skip
+    tensors = [t for t in graph.initializer if t.data_type in learned]
+    for node in graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value" and attribute.t.data_type in learned:
+                    attribute.t.name = node.output[0]
+                    tensors.append(attribute.t)
+    used = {value for node in graph.node for value in node.input}
+    return [tensor for tensor in tensors if tensor.name in used]
+
+
+def _bytes_each(data_type: int) -> int:
+    from onnx import helper
+
+    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+
+
+def _named(counter: Counter[str]) -> tuple[str, ...]:
+    return tuple(f"{name} ({count})" for name, count in sorted(counter.items()))

@@ -1,0 +1,119 @@
+"""A recogniser ready to use: one verb, `embed`, whatever network it is and whatever runs it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidface.backbones.runtimes import possible_plans
+from vidface.backbones.runtimes.trial import fastest
+from vidface.errors import VidfaceError
+from vidface.faces import CROP_SIZE
+
+if TYPE_CHECKING:
+    from vidface.backbones.files import Network
+    from vidface.backbones.preprocessing import Preprocessing
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Embedder:
+    """Aligned faces → embeddings. `vidface.load_backbone` makes one.
+
+    Attributes:
+        name, sha256: of the weights (a module's: of its state).
+        architecture: the name of its architecture, where it is one of vidface's.
+        dimension: d of its embeddings.
+        preprocessing, assumed: what the network is fed, and whether nobody said so.
+        plan: runtime, precision and device that run it.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        preprocessing: Preprocessing,
+        *,
+        assumed: bool = False,
+        runtime: str = "auto",
+        precision: str = "float32",
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self.name, self.sha256 = network.name, network.sha256
+        self.architecture = network.architecture
+        self.live = network.live
+        self.preprocessing, self.assumed = preprocessing, assumed
+        threads = threads or available_cores()
+        plans = possible_plans(network, runtime, precision, device, threads)
+        self.plan, self._runner = fastest(network, preprocessing, plans)
+        trial = np.zeros((self._runner.batch, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        self.dimension = self._vectors(self._runner.run([trial])[0]).shape[1]
+
+    def __str__(self) -> str:
+        kind = f"{self.architecture}, " if self.architecture else ""
+        return (
+            f"{self.name} ({kind}{self.plan}, {self.dimension}-d, {self.preprocessing}"
+            f"{', assumed' if self.assumed else ''})"
+        )
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's name."""
+        return self.plan.runtime
+
+    @property
+    def precision(self) -> str:
+        """The type of the numbers in the network's products: "float32", "bf16" or "fp16"."""
+        return self.plan.precision
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings of aligned faces, raw (not normalised).
+
+        All batches have the same shape, the last one filled up with black, so that an embedding
+        does not depend on its neighbours nor on how many they are.
+
+        Args:
+            crops: (n, 112, 112, 3) uint8 RGB. Not changed.
+
+        Returns:
+            (n, d) float32.
+
+        Raises:
+            VidfaceError: another shape or type.
+        """
+        crops = np.asarray(crops)
+        shape = (CROP_SIZE, CROP_SIZE, 3)
+        if crops.ndim != 4 or crops.shape[1:] != shape or crops.dtype != np.uint8:
+            raise VidfaceError(
+                f"crops: want (n, {CROP_SIZE}, {CROP_SIZE}, 3) uint8 RGB, "
+                f"got {crops.shape} {crops.dtype}"
+            )
+        n, batch = len(crops), self._runner.batch
+        if n == 0:
+            return np.empty((0, self.dimension), np.float32)
+        batches = [np.ascontiguousarray(crops[i : i + batch]) for i in range(0, n, batch)]
+        if len(batches[-1]) < batch:
+            filled = np.zeros((batch, *shape), np.uint8)
+            filled[: len(batches[-1])] = batches[-1]
+            batches[-1] = filled
+        outputs = [self._vectors(output) for output in self._runner.run(batches)]
+        return np.concatenate(outputs)[:n].astype(np.float32, copy=False)
+
+    def _vectors(self, output: np.ndarray) -> np.ndarray:
+        """A batch's output as (batch, d), or a clear error."""
+        if output.ndim > 2 and np.prod(output.shape[2:]) == 1:  # (n, d, 1, 1)
+            output = output.reshape(output.shape[:2])
+        n = self._runner.batch
+        if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 2:
+            raise VidfaceError(
+                f"weights {self.name}: {n} faces give an output of shape {output.shape}; "
+                f"a recogniser gives ({n}, d)"
+            )
+        return output

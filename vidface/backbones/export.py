@@ -1,0 +1,143 @@
+"""Torch networks for running and for other tools: batch norm folded, ONNX with a dynamic batch."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.backbones.graphs import METADATA_KEY, at_batch, first_line
+from vidface.errors import VidfaceError
+from vidface.faces import CROP_SIZE
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+OPSET = 20
+SAME_COSINE = 0.99999  # what an export must agree to with the module it was made from
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, each batch norm folded into the layer whose output it takes.
+
+    A module that torch cannot trace is copied as it is.
+    """
+    import torch
+    from torch import fx, nn
+    from torch.nn.utils import fusion
+
+    network = copy.deepcopy(module).eval()
+    try:
+        traced = fx.symbolic_trace(network)
+    except Exception:  # control flow by value: whatever it raises, it is not traceable
+        return network
+    layers = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or not isinstance(
+            layers[node.target], nn.BatchNorm1d | nn.BatchNorm2d
+        ):
+            continue
+        before = node.args[0]
+        if before.op != "call_module" or len(before.users) > 1:
+            continue
+        layer, norm = layers[before.target], layers[node.target]
+        with torch.no_grad():
+            if isinstance(layer, nn.Conv2d):
+                fused: nn.Module = fusion.fuse_conv_bn_eval(layer, norm)
+            elif isinstance(layer, nn.Linear):
+                fused = fusion.fuse_linear_bn_eval(layer, norm)
+            else:
+                continue
+        parent, _, child = before.target.rpartition(".")
+        setattr(traced.get_submodule(parent), child, fused)
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced.eval()
+
+
+def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) -> onnx.ModelProto:
+    """The network as ONNX: `images` (batch, 3, 112, 112) float32 → `embeddings` (batch, d).
+
+    Batch norm is folded, the batch is free, the opset is `OPSET`, and `declaration` (architecture,
+    preprocessing, …) goes into the file's metadata, so that it need not be said again.
+
+    Raises:
+        VidfaceError: torch cannot export it, or the exported graph gives other embeddings than the
+            module (cosine below `SAME_COSINE` on any of a few pictures).
+    """
+    import torch
+
+    network = folded(module).cpu().float()
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, CROP_SIZE, CROP_SIZE))
+    pictures = torch.from_numpy(images.astype(np.float32))
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # of what is not installed and not needed
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (pictures[:2],),
+                input_names=["images"],
+                output_names=["embeddings"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        if program is None:
+            raise VidfaceError(f"{name}: torch exported nothing")
+        model = program.model_proto
+    except VidfaceError:
+        raise
+    except Exception as error:
+        raise VidfaceError(f"{name}: torch cannot export it: {first_line(error)}") from None
+    finally:
+        logger.setLevel(level)
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(dict(declaration))
+    _check_same(module, model, pictures, name)
+    return model
+
+
+def _check_same(module: nn.Module, model: onnx.ModelProto, pictures: Any, name: str) -> None:
+    import torch
+
+    from vidface.backbones.runtimes.with_onnxruntime import open_session
+
+    with torch.inference_mode():
+        wanted = copy.deepcopy(module).eval().cpu().float()(pictures).numpy()
+    session = open_session(at_batch(model, len(pictures)), name, threads=1)
+    [found] = session.run(None, {"images": pictures.numpy()})
+    cosines = cosine_rows(wanted, found)
+    if not cosines.min() >= SAME_COSINE:  # NaN is not the same either
+        raise VidfaceError(
+            f"{name}: the exported graph gives other embeddings (cosine {cosines.min():.6f})"
+        )
+
+
+def cosine_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The cosine between the rows of two arrays, (n, d) each → (n,)."""
+    products = np.einsum("nd,nd->n", a.astype(np.float64), b.astype(np.float64))
+    return products / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write an ONNX file that appears complete or not at all."""
+    from vidface.files import atomic_file
+
+    with atomic_file(path) as file:
+        file.write(model.SerializeToString())

@@ -1,0 +1,89 @@
+"""What a network is fed: colour order, mean, standard deviation, size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.faces import CROP_SIZE
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network is fed: (x − mean) / std on the 0–255 scale, channels in `color` order.
+
+    A sequence of three is in the order of the channels as fed.
+    """
+
+    color: str | None = "rgb"
+    mean: float | tuple[float, ...] | None = 127.5
+    std: float | tuple[float, ...] | None = 127.5
+    size: int | None = CROP_SIZE  # pixels
+
+    def __post_init__(self) -> None:
+        usual = {"color": "rgb", "mean": 127.5, "std": 127.5, "size": CROP_SIZE}
+        for name, value in usual.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.color not in ("rgb", "bgr"):
+            raise VidfaceError(f"color: unknown value '{self.color}' (known: rgb, bgr)")
+        if self.size != CROP_SIZE:
+            raise VidfaceError(
+                f"size {self.size}: aligned crops are {CROP_SIZE}x{CROP_SIZE} and never resized; "
+                "use a recogniser of that input size"
+            )
+        for name in ("mean", "std"):
+            value = np.asarray(getattr(self, name), dtype=np.float64)
+            if value.shape not in ((), (1,), (3,)) or not np.isfinite(value).all():
+                raise VidfaceError(
+                    f"{name} must be one finite number or three, not {getattr(self, name)}"
+                )
+        if np.any(np.asarray(self.std) <= 0):
+            raise VidfaceError(f"std must be above 0, not {self.std}")
+
+    def __str__(self) -> str:
+        return f"{self.color} (x − {_plain(self.mean)}) / {_plain(self.std)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], where: str) -> Preprocessing:
+        """The preprocessing that a file of weights declares of itself.
+
+        Raises:
+            VidfaceError: keys or values that are none of a preprocessing's.
+        """
+        unknown = set(document) - {"color", "mean", "std", "size"}
+        if unknown:
+            raise VidfaceError(f"{where}: unknown preprocessing key '{sorted(unknown)[0]}'")
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
+        }
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise VidfaceError(f"{where}: preprocessing: {error}") from None
+        except VidfaceError as error:
+            raise VidfaceError(f"{where}: {error}") from None
+
+    def apply(self, crops: np.ndarray) -> np.ndarray:
+        """(n, 112, 112, 3) uint8 RGB → (n, 3, 112, 112) float32 as the network wants it."""
+        ordered = crops if self.color == "rgb" else crops[..., ::-1]
+        scaled = ordered.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        mean = np.asarray(self.mean, dtype=np.float32).reshape(-1, 1, 1)
+        std = np.asarray(self.std, dtype=np.float32).reshape(-1, 1, 1)
+        if np.any(mean != 0):
+            scaled -= mean
+        if np.any(std != 1):
+            scaled /= std
+        return scaled
+
+
+def _plain(value: float | tuple[float, ...] | None) -> str:
+    values = value if isinstance(value, tuple) else (value,)
+    return ", ".join(f"{v:g}" for v in values if v is not None)

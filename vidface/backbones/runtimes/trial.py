@@ -1,0 +1,120 @@
+"""`--runtime auto`: a short trial on this machine picks the fastest plan, once for each network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, make_runner
+from vidface.errors import VidfaceError
+from vidface.faces import CROP_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vidface.backbones.files import Network
+    from vidface.backbones.preprocessing import Preprocessing
+
+TRIAL_FACES = 32  # at least, a round
+TRIAL_ROUNDS = 3  # the best counts: a neighbour on the machine can only slow a round down
+
+
+def fastest(
+    network: Network, preprocessing: Preprocessing, plans: Sequence[Plan]
+) -> tuple[Plan, Runner]:
+    """The fastest of the plans and its runner, remembered in the cache for this machine.
+
+    Raises:
+        VidfaceError: none of the plans can run the network; what the first of them says.
+    """
+    if len(plans) == 1:
+        return plans[0], make_runner(network, preprocessing, plans[0])
+    path = _record(network, plans)
+    remembered = _read(path, plans)
+    if remembered is not None:
+        return remembered, make_runner(network, preprocessing, remembered)
+    crops = np.random.default_rng(0).integers(
+        0, 256, (TRIAL_FACES, CROP_SIZE, CROP_SIZE, 3), np.uint8
+    )
+    best: tuple[float, Plan, Runner] | None = None
+    failures: list[VidfaceError] = []
+    rates = []
+    for plan in plans:
+        try:
+            runner = make_runner(network, preprocessing, plan)
+            rate = measure(runner, crops)
+        except VidfaceError as error:
+            failures.append(error)
+            continue
+        rates.append({"plan": plan.to_dict(), "images_per_second": round(rate, 1)})
+        if best is None or rate > best[0]:
+            best = rate, plan, runner
+    if best is None:
+        raise failures[0]
+    _write(path, {"chosen": best[1].to_dict(), "trial": rates, "machine": _machine()})
+    return best[1], best[2]
+
+
+def measure(runner: Runner, crops: np.ndarray, rounds: int = TRIAL_ROUNDS) -> float:
+    """Images per second of a runner, the best of a few rounds over `crops`."""
+    n = max(1, len(crops) // runner.batch)
+    filled = np.resize(crops, (n * runner.batch, *crops.shape[1:]))
+    batches = list(filled.reshape(n, runner.batch, *crops.shape[1:]))
+    runner.run(batches[:1])
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        runner.run(batches)
+        seconds.append(time.perf_counter() - start)
+    return n * runner.batch / min(seconds)
+
+
+def _record(network: Network, plans: Sequence[Plan]) -> Path:
+    from vidface.cache import TRIALS, cache_folder
+
+    key = [network.sha256, _machine(), [plan.to_dict() for plan in plans], _versions()]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / TRIALS / f"{digest[:32]}.json"
+
+
+def _read(path: Path, plans: Sequence[Plan]) -> Plan | None:
+    """The plan that an earlier trial chose; None where there was none, or its record is no use."""
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return next((plan for plan in plans if plan.to_dict() == chosen), None)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    from vidface.files import atomic_file
+
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(document, indent=1).encode())
+    except VidfaceError:
+        return  # a cache that can't be written costs the next run a trial
+
+
+def _machine() -> str:
+    """The processor's name: what is fast on one is not on another."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return name
+    wanted = ("model name", "cpu family", "model", "flags")
+    found = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    text = " ".join(found.get(k, "") for k in wanted)
+    return f"{found.get('model name', name)} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _versions() -> dict[str, str]:
+    return {r.package: metadata.version(r.package) for r in RUNTIMES.values() if r.installed}

@@ -1,0 +1,67 @@
+"""OpenVINO on the CPU: one stream a thread, each with a batch of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.backbones.graphs import first_line, with_preprocessing
+from vidface.backbones.runtimes import Plan, Runner
+from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vidface.backbones.files import Network
+    from vidface.backbones.preprocessing import Preprocessing
+
+# Where the processor has bf16, OpenVINO's own default is to use it.
+_HINTS = {"float32": "f32", "bf16": "bf16"}
+
+
+def make(network: Network, preprocessing: Preprocessing, plan: Plan) -> OpenvinoRunner:
+    """See `vidface.backbones.runtimes.make_runner`."""
+    model = with_preprocessing(network.graph(), preprocessing)
+    return OpenvinoRunner(model, network.name, network.batch, plan)
+
+
+class OpenvinoRunner(Runner):
+    """A compiled graph of fixed shape behind a queue of requests."""
+
+    def __init__(self, model: onnx.ModelProto, name: str, batch: int, plan: Plan) -> None:
+        import openvino
+
+        self.batch = batch
+        self._name = name
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[plan.precision],
+            "INFERENCE_NUM_THREADS": plan.threads,
+            "NUM_STREAMS": plan.threads,
+        }
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(
+                core.read_model(model.SerializeToString()), "CPU", options
+            )
+        except Exception as error:
+            raise VidfaceError(
+                f"weights {name}: OpenVINO cannot load it: {first_line(error)}"
+            ) from None
+        self._queue = openvino.AsyncInferQueue(compiled, plan.threads)
+
+    def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+        outputs: dict[int, np.ndarray] = {}
+
+        def done(request: Any, number: int) -> None:
+            outputs[number] = request.get_output_tensor(0).data.copy()
+
+        self._queue.set_callback(done)
+        try:
+            for number, crops in enumerate(batches):
+                self._queue.start_async([crops], number)
+            self._queue.wait_all()
+        except Exception as error:
+            raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
+        return [outputs[number] for number in range(len(batches))]
