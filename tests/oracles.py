@@ -1,6 +1,7 @@
 """Naive twins of the metrics, in pure Python and without cleverness: what the code must equal."""
 
 import math
+from fractions import Fraction
 
 
 def unit(row):
@@ -119,3 +120,47 @@ def mean_average_precision(gallery, gallery_identities, clips, identities, clip_
                     precisions += hits / rank
         result[name] = precisions / len(positives)
     return (sum(result.values()) / len(result) if result else None), result
+
+
+def fold_accuracies(scores, same, folds):
+    """Each fold's accuracy (a Fraction), and the threshold that the other folds chose for it.
+
+    Of equally good thresholds, None (nothing accepted) counting as the highest, the lower median.
+    """
+
+    def right(rows, threshold):
+        return sum((threshold is not None and scores[i] >= threshold) == same[i] for i in rows)
+
+    accuracies, thresholds = [], []
+    for fold in sorted(set(folds)):
+        inside = [i for i in range(len(scores)) if folds[i] == fold]
+        others = [i for i in range(len(scores)) if folds[i] != fold]
+        candidates = [*sorted({scores[i] for i in others}), None]
+        most = max(right(others, threshold) for threshold in candidates)
+        best = [threshold for threshold in candidates if right(others, threshold) == most]
+        thresholds.append(best[(len(best) + 1) // 2 - 1])
+        accuracies.append(Fraction(right(inside, thresholds[-1]), len(inside)))
+    return accuracies, thresholds
+
+
+def auc(genuine, impostor):
+    """The chance that a genuine pair scores higher than an impostor pair, a tie counting half."""
+    if not genuine or not impostor:
+        return None
+    wins = sum((g > i) + Fraction(g == i, 2) for g in genuine for i in impostor)
+    return wins / (len(genuine) * len(impostor))
+
+
+def without_fold(scores, same, folds, fold):
+    """The genuine and the impostor scores of all other folds."""
+    rows = [i for i in range(len(scores)) if folds[i] != fold]
+    return [scores[i] for i in rows if same[i]], [scores[i] for i in rows if not same[i]]
+
+
+def jackknife(left_out):
+    """The standard error of a figure from its values without each fold; None if one is None."""
+    if None in left_out:
+        return None
+    k = len(left_out)
+    mean = sum(left_out) / Fraction(k)
+    return math.sqrt(Fraction(k - 1, k) * sum((value - mean) ** 2 for value in left_out))

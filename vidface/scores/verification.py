@@ -145,7 +145,7 @@ def score_verification(
     >>> result.points[1].tar, result.points[1].note
     (None, 'n/a: needs ≥ 10 pairs')
     """
-    targets = _check_targets(fars)
+    targets = check_targets(fars)
     descriptors, has_direction = check_descriptors(descriptors)
     codes = identity_codes(identities, len(descriptors), "identities")
     if memory_bytes < _BYTES_PER_PAIR:
@@ -223,7 +223,8 @@ def identity_codes(identities: Sequence[str], n: int, name: str) -> NDArray[np.i
     return np.array([numbers[value] for value in names], dtype=np.int64)
 
 
-def _check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
+def check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
+    """The exact value of each target FAR, by its text; raises VidfaceError for a bad one."""
     targets: dict[str, Fraction] = {}
     if isinstance(fars, str):
         raise VidfaceError(f"fars must be a list of decimal texts, got the text {fars!r}")

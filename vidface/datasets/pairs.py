@@ -1,0 +1,267 @@
+"""Pairs of faces to verify: the set that all readers give, and LFW's own format."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.errors import VidfaceError
+from vidface.faces import CROP_SIZE
+from vidface.frames import decode_image
+from vidface.media import FolderRoot, MediaRoot, open_root
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first that there is, in either case
+
+
+@dataclass(frozen=True, eq=False)
+class PairSet:
+    """Pairs of aligned faces, each of one person or of two, in folds; images are read when asked.
+
+    Checked when made. An image that several pairs share may be one image or several.
+    """
+
+    name: str
+    first: NDArray[np.int64]  # (n_pairs,) index of an image
+    second: NDArray[np.int64]  # (n_pairs,) index of the other
+    same: NDArray[np.bool_]  # (n_pairs,) one person?
+    folds: NDArray[np.int64]  # (n_pairs,) 0 … k − 1, each of them used
+    image_names: Sequence[str]  # for messages
+    read: Callable[[int], bytes]  # image number → a picture file's bytes; may raise OSError
+    sha256: str  # of the file that lists the pairs
+
+    def __post_init__(self) -> None:
+        n = len(self.first)
+        kinds = {"first": np.int64, "second": np.int64, "same": np.bool_, "folds": np.int64}
+        for field, dtype in kinds.items():
+            array = getattr(self, field)
+            if array.shape != (n,) or array.dtype != dtype:
+                raise VidfaceError(
+                    f"{self.name}: {field} must be ({n},) {np.dtype(dtype)}, "
+                    f"got {array.shape} {array.dtype}"
+                )
+        if n == 0:
+            raise VidfaceError(f"{self.name}: there is no pair in it")
+        for field in ("first", "second"):
+            indices = getattr(self, field)
+            if indices.min() < 0 or indices.max() >= self.n_images:
+                raise VidfaceError(f"{self.name}: {field} names an image beyond {self.n_images}")
+        used = np.unique(self.folds)
+        if not np.array_equal(used, np.arange(len(used))):
+            raise VidfaceError(f"{self.name}: folds must be numbered 0, 1, 2, … without a gap")
+
+    def __str__(self) -> str:
+        n = len(self.first)
+        return (
+            f"PairSet({self.name}: first, second, same, folds ({n},), {int(self.same.sum())} pairs "
+            f"of one person, {self.n_folds} folds; {self.n_images} images "
+            f"({CROP_SIZE}, {CROP_SIZE}, 3) uint8 RGB)"
+        )
+
+    @property
+    def n_images(self) -> int:
+        return len(self.image_names)
+
+    @property
+    def n_folds(self) -> int:
+        return int(self.folds.max()) + 1
+
+    def image_name(self, i: int) -> str:
+        """Which image that is, for messages."""
+        return f"{self.name}: {self.image_names[i]}"
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """(112, 112, 3) uint8 RGB of image i, 0 ≤ i < n_images.
+
+        Raises:
+            VidfaceError: there is no such image, or its file is missing or of another size;
+                ClipError("corrupt") where it is no picture.
+        """
+        if not 0 <= i < self.n_images:
+            raise VidfaceError(f"{self.name}: image {i} of {self.n_images}, counted from 0")
+        name = self.image_name(i)
+        try:
+            data = self.read(i)
+        except OSError as error:
+            raise VidfaceError(f"{name}: {error.strerror or error}") from None
+        image = decode_image(data, name)
+        if image.shape != (CROP_SIZE, CROP_SIZE, 3):
+            height, width, _ = image.shape
+            raise VidfaceError(
+                f"{name}: {width}x{height} pixels, not an aligned face of {CROP_SIZE}x{CROP_SIZE}; "
+                "crops are never resized: align the set first"
+            )
+        return image
+
+
+Image = tuple[str, int]  # whose, and which of theirs
+
+
+def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
+    """A pair list in LFW's format, over images `NAME/NAME_0001.jpg`.
+
+    The list's first line holds two counts, "10 300": folds, and pairs of either kind in a fold; or
+    one, "500": a single fold (View 1's pairsDevTest.txt). Each fold is that many lines
+    `NAME N1 N2` (one person), then as many `NAME1 N1 NAME2 N2`; any white space separates.
+
+    Args:
+        root: a folder or an uncompressed tar that holds the persons' folders, at its top or below
+            one folder at its top. Of several files of an image, .jpg comes first, then .jpeg, .png,
+            .bmp, .webp.
+        pairs: the list.
+
+    Raises:
+        VidfaceError: the list is not in this format (with the line), or root holds none of its
+            images. Single missing images raise when they are asked for.
+
+    Source: README of LFW, "pairs.txt file format" (vis-www.cs.umass.edu/lfw/README.txt).
+    """
+    path = Path(pairs)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise VidfaceError(f"pairs {path}: {error.strerror or error}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise VidfaceError(f"pairs {path}, line {line}: not UTF-8; save it as UTF-8") from None
+    listed, per_fold = _parse(text, path)
+
+    numbers: dict[Image, int] = {}
+    indices = [[numbers.setdefault(image, len(numbers)) for image in pair] for pair in listed]
+    first, second = np.array(indices, dtype=np.int64).T
+    k = np.arange(len(listed))
+    opened = open_root(Path(root))
+    names = [f"{name}/{name}_{number:04d}" for name, number in numbers]
+    return PairSet(
+        name=path.stem,
+        first=first,
+        second=second,
+        same=k % (2 * per_fold) < per_fold,
+        folds=k // (2 * per_fold),
+        image_names=names,
+        read=_Images(opened, _find(opened, names, path)),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _parse(text: str, path: Path) -> tuple[list[tuple[Image, Image]], int]:
+    """The pairs, and how many of either kind a fold has."""
+    lines = text.rstrip().split("\n")
+    if not lines[0].strip():
+        raise VidfaceError(f"pairs {path}, line 1: no header; is the file empty?")
+    header = [_number(field) for field in lines[0].split()]
+    counts = [count for count in header if count]  # neither None nor 0
+    if len(counts) != len(header) or len(counts) not in (1, 2):
+        raise VidfaceError(
+            f"pairs {path}, line 1: not LFW's format, which begins with its counts: "
+            f"folds and pairs of either kind in a fold ('10 300'), or the latter alone; "
+            f"got {lines[0].strip()[:80]!r}"
+        )
+    folds, per_fold = counts if len(counts) == 2 else (1, *counts)
+    expected = folds * 2 * per_fold
+    listed: list[tuple[Image, Image]] = []
+    for line, text_of_line in enumerate(lines[1:], start=2):
+        if len(listed) == expected:
+            raise VidfaceError(
+                f"pairs {path}, line {line}: the header announces {expected} pairs, here is more"
+            )
+        fold, place = divmod(len(listed), 2 * per_fold)
+        try:
+            listed.append(_pair(text_of_line.split(), place < per_fold))
+        except ValueError as error:
+            raise VidfaceError(f"pairs {path}, line {line} (fold {fold + 1}): {error}") from None
+    if len(listed) < expected:
+        raise VidfaceError(
+            f"pairs {path}, line {len(lines)}: the file ends after {len(listed)} pairs, "
+            f"the header announces {expected}"
+        )
+    return listed, per_fold
+
+
+def _pair(fields: list[str], same: bool) -> tuple[Image, Image]:
+    form = "NAME N1 N2, one person" if same else "NAME1 N1 NAME2 N2, two people"
+    if len(fields) != (3 if same else 4):
+        raise ValueError(f"{len(fields)} fields where a pair is due as {form}")
+    name, other = fields[0], fields[0] if same else fields[2]
+    for part in (name, other):
+        # The list may be a stranger's: it must not lead out of the root.
+        if part == "." or ".." in part or any(sign in part for sign in "/\\:\0"):
+            raise ValueError(f"{part[:80]!r} is not the name of a person's folder")
+    if not same and name == other:
+        raise ValueError(f"{name[:80]!r} twice where a pair is due as {form}")
+    numbers = [_number(field) for field in (fields[1], fields[-1])]
+    if numbers[0] is None or numbers[1] is None:
+        wrong = fields[1] if numbers[0] is None else fields[-1]
+        raise ValueError(f"{wrong[:80]!r} is not the number of an image ({form})")
+    return (name, numbers[0]), (other, numbers[1])
+
+
+def _number(text: str) -> int | None:
+    """A whole number in plain digits; None for '-1', '1_0', '²' and absurdly many digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Reads image i; one that the root lacks has no path."""
+
+    root: MediaRoot
+    paths: Sequence[str | None]
+
+    def __call__(self, i: int) -> bytes:
+        path = self.paths[i]
+        if path is None:
+            raise FileNotFoundError(f"no such image in {self.root.location}")
+        return self.root.read(path)
+
+
+def _find(root: MediaRoot, names: Sequence[str], pairs: Path) -> list[str | None]:
+    """The path of each image, None where there is none."""
+    try:
+        paths = _find_below(root, "", names)
+        top = None if any(paths) else _top_folder(root)
+        if top is not None:
+            paths = _find_below(root, top, names)
+    except OSError as error:
+        raise VidfaceError(f"root {root.location}: {error.strerror or error}") from None
+    if not any(paths):
+        raise VidfaceError(
+            f"root {root.location}: none of the {len(names)} images of {pairs} is in it, "
+            f"{names[0]}.jpg for one; give the folder or tar that holds the persons' folders"
+        )
+    return paths
+
+
+def _find_below(root: MediaRoot, top: str, names: Sequence[str]) -> list[str | None]:
+    by_stem: dict[str, str] = {}
+    for person in {posixpath.dirname(name) for name in names}:
+        folder = posixpath.join(top, person)
+        if root.kind(folder) != "folder":
+            continue
+        parts = [posixpath.splitext(file) for file in root.image_names(folder)]
+        for suffix in SUFFIXES:
+            for stem, end in parts:
+                if end.lower() == suffix:
+                    by_stem.setdefault(f"{person}/{stem}", f"{folder}/{stem}{end}")
+    return [by_stem.get(name) for name in names]
+
+
+def _top_folder(root: MediaRoot) -> str | None:
+    """The only folder at the top of a folder; of a tar, the first."""
+    if isinstance(root, FolderRoot):
+        tops = [e.name for e in root.location.iterdir() if e.is_dir() and e.name[0] != "."]
+        return tops[0] if len(tops) == 1 else None
+    with tarfile.open(root.location, "r:") as archive:
+        for member in archive:
+            top, _, rest = posixpath.normpath(member.name).partition("/")
+            if (rest or member.isdir()) and top and not top.startswith("."):
+                return top
+    return None
