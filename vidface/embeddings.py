@@ -11,14 +11,15 @@ import errno
 import io
 import posixpath
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidface import artefacts
 from vidface.artefacts import RunFolder
@@ -255,8 +256,7 @@ def extract(
     """
     made = artefacts.provenance("extract", settings, manifest_sha256=manifest.sha256)
     staging = run.new_staging()  # what is there stays until all of the new is
-    states = _extract_shards(manifest, staging, backbone, frames, faces, made, workers, progress)
-    table = pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA)
+    table = _extract_shards(manifest, staging, backbone, frames, faces, made, workers, progress)
     artefacts.write_parquet(staging.clips_path, table, made)
     run.replace_extraction(staging)
     return summarise(table)
@@ -271,8 +271,9 @@ def _extract_shards(
     made: Mapping[str, Any],
     workers: int | None,
     progress: Progress | None,
-) -> list[dict[str, Any]]:
-    states = []
+) -> pa.Table:
+    """The clips' states; of what a shard holds only those stay in memory, as columns."""
+    tables, states, done = [], [], 0
     results = _results(manifest, frames, faces, workers or available_cores())
     shard = _Shard(backbone, keep_crops=faces.keep_crops)
     number = 0
@@ -283,11 +284,14 @@ def _extract_shards(
             if progress is not None:
                 progress(1, result.frames, len(result.faces))
             full = shard.clips >= SHARD_CLIPS or shard.faces >= SHARD_FACES
-            if full or len(states) == len(manifest.clips):
+            done += 1
+            if full or done == len(manifest.clips):
                 shard.write(run, number, made)
                 shard = _Shard(backbone, keep_crops=faces.keep_crops)
                 number += 1
-    return states
+                tables.append(pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA))
+                states = []
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def _results(
@@ -422,17 +426,14 @@ def _state_row(result: ClipFaces) -> dict[str, Any]:
 
 def summarise(clips: pa.Table) -> Extraction:
     """The summary of clips.parquet."""
-    rows: Sequence[dict[str, Any]] = clips.to_pylist()
-    states = Counter(row["state"] for row in rows)
+    counted = {row["values"]: row["counts"] for row in clips["state"].value_counts().to_pylist()}
+    failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(artefacts.FAILED_STATES))))
+    columns = [failed[name].to_pylist() for name in ("clip_id", "state", "message")]
     return Extraction(
-        clips=len(rows),
-        states={state: states[state] for state in artefacts.STATES if states[state]},
-        frames=sum(row["frames"] for row in rows),
-        frames_without_face=sum(row["frames_without_face"] for row in rows),
-        faces=sum(row["faces"] for row in rows),
-        failed=tuple(
-            (row["clip_id"], row["state"], row["message"])
-            for row in rows
-            if row["state"] in artefacts.FAILED_STATES
-        ),
+        clips=len(clips),
+        states={state: counted[state] for state in artefacts.STATES if state in counted},
+        frames=pc.sum(clips["frames"]).as_py(),
+        frames_without_face=pc.sum(clips["frames_without_face"]).as_py(),
+        faces=pc.sum(clips["faces"]).as_py(),
+        failed=tuple(zip(*columns, strict=True)),
     )
