@@ -53,6 +53,41 @@ def test_folder_and_tar_answer_alike(root) -> None:
     assert content == FILES["./set/clip.mp4"]
 
 
+def test_all_images_of_folder_and_tar(root) -> None:
+    """Below every folder, by their paths, in natural order; hidden files and others are none."""
+    assert root.all_images() == ["set/p/2.jpg", "set/p/10.jpg"]
+    assert [root.read(name) for name in root.all_images()] == [b"two", b"ten"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_all_images_of_many_folders(tmp_path: Path, kind: str) -> None:
+    files = {
+        "b/10.png": b"1",
+        "b/9.JPEG": b"2",
+        "b/deep/er/1.webp": b"3",
+        "a10/1.jpg": b"4",
+        "a9/1.jpg": b"5",
+        "top.pgm": b"6",
+        "a9/.hidden.jpg": b"7",
+        "a9/clip.mp4": b"8",
+        "a9/jpg": b"9",
+    }
+    if kind == "tar":
+        root = open_root(tar_with(tmp_path / "a.tar", {**files, "./top.pgm": b"later"}))
+    else:
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+        (tmp_path / "folder.jpg").mkdir()
+        root = open_root(tmp_path)
+    assert root.all_images() == [
+        "a9/1.jpg", "a10/1.jpg", "b/9.JPEG", "b/10.png", "b/deep/er/1.webp", "top.pgm",
+    ]  # fmt: skip
+    assert root.read("b/deep/er/1.webp") == b"3"
+    (tmp_path / "empty").mkdir()
+    assert FolderRoot(tmp_path / "empty").all_images() == []
+
+
 def test_video_in_tar_is_a_seekable_file(tmp_path: Path) -> None:
     video = TarRoot(tar_with(tmp_path / "a.tar", FILES)).open_video("set/clip.mp4")
     assert not isinstance(video, str)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vidface.errors import VidfaceError
-from vidface.pipeline import load_pipeline, shipped_pipelines
+from vidface.errors import UsageError, VidfaceError
+from vidface.pipeline import BackboneSettings, load_pipeline, shipped_pipelines
 
 MINIMAL = '[manifest]\npath = "clips.csv"\n'
 
@@ -46,6 +46,14 @@ def test_defaults_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ('[backbone]\ncolor = "gray"\n', r"unknown value 'gray' \(known: rgb, bgr\)"),
         ("[backbone]\nstd = 0\n", r"\[backbone\] std: must be above 0"),
         ("[backbone]\nmean = [1, 2]\n", "one finite number or three"),
+        (
+            '[backbone]\nruntime = "tensorrt"\n',
+            r"'tensorrt' \(known: auto, onnxruntime, openvino, t",
+        ),
+        ('[backbone]\nprecision = "int8"\n', r"'int8' \(known: float32, bf16, fp16\)"),
+        ('[backbone]\ndevice = "gpu"\n', r"unknown value 'gpu' \(known: auto, cpu, cuda\)"),
+        ("[backbone]\nruntime = 3\n", r"\[backbone\] runtime: must be a string, not 3"),
+        ("[backbone]\narchitecture = true\n", "architecture: must be a string, not True"),
         ('[cluster]\nthreshold = "high"\n', "must be a number or \"none\", not 'high'"),
         ("[cluster]\nthreshold = 1.5\n", r"a cosine in \[-1, 1\]"),
         ('[score]\nsplit = "dev"\n', r"unknown value 'dev' \(known: train, val, test"),
@@ -116,6 +124,42 @@ def test_weights_are_a_name_or_a_path(tmp_path: Path) -> None:
     backbone = load_pipeline(path).backbone
     assert backbone.weights == str(tmp_path / "nets" / "mine.onnx")
     assert backbone.mean == (1.0, 2.0, 3.0)
+
+
+def test_what_runs_the_recogniser(tmp_path: Path) -> None:
+    backbone = load_pipeline(written(tmp_path, MINIMAL)).backbone
+    assert (backbone.architecture, backbone.runtime, backbone.precision, backbone.device) == (
+        None, "auto", "float32", "auto",
+    )  # fmt: skip
+    text = """
+[backbone]
+weights = "net.safetensors"
+architecture = "paper-x0.5"
+color = "bgr"
+mean = 127.5
+std = [1, 2, 3]
+size = 112
+runtime = "torch"
+precision = "bf16"
+device = "cuda:1"
+"""
+    path = written(tmp_path, MINIMAL + text)
+    backbone = load_pipeline(path).backbone
+    assert backbone.architecture == "paper-x0.5"
+    assert (backbone.runtime, backbone.precision, backbone.device) == ("torch", "bf16", "cuda:1")
+
+    # What the file says its recogniser is does not hold for another; what runs it does.
+    backbone = load_pipeline(path, {("backbone", "weights"): "sface"}).backbone
+    assert backbone == BackboneSettings(
+        weights="sface", runtime="torch", precision="bf16", device="cuda:1"
+    )
+    overrides = {("backbone", "weights"): "a.pt", ("backbone", "architecture"): "y1",
+                 ("backbone", "runtime"): "openvino", ("backbone", "mean"): 0.0}  # fmt: skip
+    backbone = load_pipeline(path, overrides).backbone
+    assert (backbone.architecture, backbone.color, backbone.mean) == ("y1", None, 0.0)
+    assert (backbone.runtime, backbone.precision) == ("openvino", "bf16")
+    with pytest.raises(UsageError, match=r"^--precision: unknown value 'int8' \(known: float32"):
+        load_pipeline(path, {("backbone", "precision"): "int8"})
 
 
 def test_flags_override_and_start_at_the_working_directory(

@@ -233,6 +233,50 @@ def test_list_and_clear_leave_the_users_files_alone(toy, folder, monkeypatch):
     assert clear_cache() == 0
 
 
+def test_what_is_made_of_recognisers_is_listed_and_cleared(toy, folder, monkeypatch):
+    serve(monkeypatch, {"toy/toy.onnx": GOOD})
+    weights_path("toy")
+    made = {f"trials/{'1' * 32}.json": 10, f"trials/{'2' * 32}.json": 20,
+            f"exports/{'3' * 32}.onnx": 3000}  # fmt: skip
+    own = {"trials/letter.txt", "exports/holiday.jpg", "trials/2026/1.json"}
+    for name, size in made.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(bytes(size))
+    for name in own:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+
+    listed = {entry.path.relative_to(folder).as_posix(): entry for entry in cache_entries()}
+    assert {name: entry.bytes for name, entry in listed.items()} == {
+        **made, "weights/toy.onnx": len(GOOD),
+    }  # fmt: skip
+    trial, export = listed[f"trials/{'1' * 32}.json"], listed[f"exports/{'3' * 32}.onnx"]
+    assert (trial.name, trial.what) == ("11111111", "a runtime's trial")
+    assert export.what == "a torch network, exported to be run"
+    assert clear_cache() == len(GOOD) + 3030
+    assert files_under(folder) == own
+    assert cache_entries() == []
+    for name in own:
+        (folder / name).unlink()
+    (folder / "trials" / "2026").rmdir()
+    for name in made:  # folders that this leaves empty go, too
+        (folder / name).write_bytes(b"x")
+    assert clear_cache() == 3
+    assert not (folder / "trials").exists()
+    assert not (folder / "exports").exists()
+
+
+def test_the_users_files_beside_what_is_made_stay(folder):
+    """Only what bears a name of vidface's making goes: 32 hexadecimal digits."""
+    own = {"trials/results.json", "exports/mine.onnx"}
+    for name in own:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+    assert cache_entries() == []
+    assert clear_cache() == 0
+    assert files_under(folder) == own
+
+
 def test_listing_an_absent_cache_is_empty(folder):
     assert cache_entries() == []
     assert clear_cache() == 0

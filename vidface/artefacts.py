@@ -135,6 +135,7 @@ def _versions() -> dict[str, str]:
         "decord2",
         "opencv-python-headless",
         "onnxruntime",
+        "openvino",
         "torch",
     )
     versions = {"python": platform.python_version()}

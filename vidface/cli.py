@@ -365,7 +365,7 @@ def _limits(command: Command) -> Command:
             "--max-flops",
             type=float,
             default=1e9,
-            show_default=True,
+            show_default="1e9",
             help="By the challenge's counter (about two a multiply-add).",
         ),
         click.option("--max-mib", type=float, default=20.0, show_default=True, help="Size."),
@@ -382,14 +382,18 @@ def models(
     context: click.Context, max_flops: float, max_mib: float, max_dim: int, as_json: bool
 ) -> None:
     """List (default), show, count, export or quantize recognisers."""
-    if context.invoked_subcommand is None:
-        from vidface import tables
-        from vidface.models import Limits, list_models
+    if context.invoked_subcommand is not None:
+        given = click.core.ParameterSource.COMMANDLINE
+        if any(context.get_parameter_source(name) is given for name in context.params):
+            raise click.UsageError(f"options go behind '{context.invoked_subcommand}'")
+        return
+    from vidface import tables
+    from vidface.models import Limits, list_models
 
-        limits = Limits(max_flops, max_mib, max_dim)
-        found = list_models(limits)
-        document = {"models": [model.to_dict() for model in found]}
-        _show(as_json, document, lambda: tables.models(found, limits))
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = list_models(limits)
+    document = {"models": [model.to_dict() for model in found]}
+    _show(as_json, document, lambda: tables.models(found, limits))
 
 
 @models.command(name="show")
@@ -425,7 +429,8 @@ def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Its parameters. [default: untrained ones]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of untrained parameters.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+              help="Of untrained parameters.")  # fmt: skip
 @click.option("--color", metavar="ORDER", help="rgb or bgr, written into the file.")
 @click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise.")
 @click.option("--std", type=float, help="Divides pixels after the mean, likewise.")
@@ -460,7 +465,8 @@ def models_export(
 )
 @click.option("--count", type=click.IntRange(min=4), default=128, show_default=True,
               help="Faces to calibrate on; as many others to measure on.")  # fmt: skip
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of faces.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the choice of faces.")  # fmt: skip
 @_fed
 @_output
 def models_quantize(

@@ -254,7 +254,9 @@ def extract(
     Raises:
         VidfaceError: the run directory cannot be written, or a setting is wrong.
     """
-    made = artefacts.provenance("extract", settings, manifest_sha256=manifest.sha256)
+    made = artefacts.provenance(
+        "extract", settings, manifest_sha256=manifest.sha256, runtime=str(backbone.plan)
+    )
     staging = run.new_staging()  # what is there stays until all of the new is
     table = _extract_shards(manifest, staging, backbone, frames, faces, made, workers, progress)
     artefacts.write_parquet(staging.clips_path, table, made)

@@ -91,7 +91,7 @@ def _weights_model(record: WeightsRecord, limits: Limits) -> Model:
 def _architecture_model(each: Architecture, limits: Limits) -> Model:
     from vidface.backbones.budget import count_module
 
-    budget = count_module(each.build_empty())
+    budget = count_module(each.build())  # on the CPU faster than on torch's meta device
     published = each.published
     return Model(
         each.name,
@@ -238,8 +238,8 @@ def describe(name: str, limits: Limits | None = None) -> Description:
         }
         return Description(_weights_model(record, limits), record.homepage, "", (), facts)
     found = architecture(name)
-    empty = found.build_empty()
-    rows = tuple(layer_table(empty)) if isinstance(empty, BottleneckNetwork) else ()
+    built = found.build()
+    rows = tuple(layer_table(built)) if isinstance(built, BottleneckNetwork) else ()
     note = found.published.note if found.published else ""
     return Description(_architecture_model(found, limits), found.source, note, rows, {})
 
@@ -295,11 +295,13 @@ def export(
         path = Path(weights)
         if not path.is_file():
             raise VidfaceError(f"weights {path}: no such file")
+        if path.suffix.lower() == ".onnx":
+            raise VidfaceError(f"weights {path}: are ONNX already")
         network: Network = read_network(path, path.name, found.name)
         module, fed = network.module, declared_preprocessing(weights, preprocessing)
         declaration |= {**network.declaration, "made_from_sha256": network.sha256}
     if module is None:
-        raise VidfaceError(f"weights {weights}: are ONNX already")
+        raise VidfaceError(f"weights {weights}: neither a graph nor a network")
     declaration["architecture"] = found.name
     declaration.pop("preprocessing", None)
     if fed is not None:

@@ -11,12 +11,12 @@ order; `weights_path` gives the checked file in the cache, fetching it the first
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from vidface.backbones.budget import Budget
 from vidface.cache import (
     EXPORTS,
     SCRATCH_PREFIX,
@@ -34,6 +34,9 @@ from vidface.cache import (
     sha256_of,
 )
 from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from vidface.backbones.budget import Budget
 
 __all__ = [
     "WEIGHTS",
@@ -73,8 +76,27 @@ class WeightsRecord:
     std: float | None = None
     template: str | None = None
     dimension: int | None = None
-    budget: Budget | None = None  # counted from the file, so that a table needs no download
+    # Counted from the file, so that a table needs no download:
+    parameters: int | None = None
+    tensor_bytes: int | None = None
+    flops: int | None = None  # by the challenge's counter
+    macs: int | None = None
     lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the recogniser costs."""
+        from vidface.backbones.budget import Budget
+
+        if None in (self.parameters, self.tensor_bytes, self.flops, self.macs):
+            return None
+        return Budget(
+            self.parameters or 0,
+            (self.tensor_bytes or 0) / 2**20,
+            self.flops or 0,
+            self.macs or 0,
+            self.dimension,
+        )
 
 
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
@@ -112,7 +134,11 @@ WEIGHTS: dict[str, WeightsRecord] = {
         std=1.0,
         template="arcface-112",
         dimension=128,
-        budget=Budget(9_642_882, 38_668_296 / 2**20, 1_145_145_190, 574_138_880, 128),
+        lfw_accuracy=0.9940,
+        parameters=9_642_882,
+        tensor_bytes=38_668_296,
+        flops=1_145_145_190,
+        macs=574_138_880,
     ),
 }
 
@@ -213,6 +239,7 @@ def cache_entries() -> list[CacheEntry]:
         entries += [
             CacheEntry(path.stem[:8], path, path.stat().st_size, what)
             for path in sorted((cache / below).glob(f"*{suffix}"))
+            if re.fullmatch("[0-9a-f]{32}", path.stem) and path.is_file()
         ]
     for record in WEIGHTS.values():
         path = _place(record)

@@ -64,8 +64,8 @@ class Architecture:
         import torch
 
         module, _, function = self.builder.partition(":")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # not CUDA's, which the fork leaves out
             return getattr(importlib.import_module(module), function)(self)
 
     def build_empty(self) -> nn.Module:
@@ -241,7 +241,7 @@ def scaled(base: Architecture, width: float) -> Architecture:
 
     return replace(
         base,
-        name=f"{base.name}-x{width:g}",
+        name=f"{base.name}-x{str(float(width)).removesuffix('.0')}",  # all digits: it is read again
         source=f"{base.source}, channels times {width:g}",
         stem=narrow(base.stem),
         rows=tuple(

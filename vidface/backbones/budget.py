@@ -109,16 +109,20 @@ def count_module(module: nn.Module) -> Budget:
     from torch import nn
 
     free = (nn.modules.batchnorm._BatchNorm, nn.PReLU, nn.LayerNorm, nn.GroupNorm)
-    empty = copy.deepcopy(module).to("meta").eval()
+    twin = copy.deepcopy(module).eval()
+    stored = [*twin.parameters(), *(b for b in twin.buffers() if b.is_floating_point())]
+    mib = sum(tensor.numel() * tensor.element_size() for tensor in stored) / 2**20
+    twin.float()  # a half-precision module takes the picture below too
+    device = stored[0].device if stored else torch.device("cpu")
     totals, uncounted = [0, 0], Counter[str]()
 
     def convolution(layer: Any, _: Any, output: torch.Tensor) -> None:
-        pixels = math.prod(output.shape[2:])
+        pixels = output.numel() // layer.out_channels  # of all pictures, if it makes patches of one
         add(count_conv(layer.in_channels, layer.out_channels, math.prod(layer.kernel_size), pixels,
                        layer.groups, bias=layer.bias is not None))  # fmt: skip
 
     def linear(layer: Any, inputs: Any, _: Any) -> None:
-        rows = math.prod(inputs[0].shape[1:-1])
+        rows = math.prod(inputs[0].shape[:-1])
         counted = count_linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         add((rows * counted[0], rows * counted[1]))
 
@@ -126,7 +130,7 @@ def count_module(module: nn.Module) -> Budget:
         totals[0] += counted[0]
         totals[1] += counted[1]
 
-    for layer in empty.modules():
+    for layer in twin.modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(convolution)
         elif isinstance(layer, nn.Linear):
@@ -134,11 +138,10 @@ def count_module(module: nn.Module) -> Budget:
         elif not isinstance(layer, free) and list(layer.parameters(recurse=False)):
             uncounted[type(layer).__name__] += 1
     with torch.inference_mode():
-        output = empty(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device="meta"))
-    stored = [*empty.parameters(), *(b for b in empty.buffers() if b.is_floating_point())]
+        output = twin(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
     return Budget(
-        parameters=sum(p.numel() for p in empty.parameters()),
-        mib=sum(tensor.numel() * tensor.element_size() for tensor in stored) / 2**20,
+        parameters=sum(p.numel() for p in twin.parameters()),
+        mib=mib,
         flops=totals[0],
         macs=totals[1],
         dimension=int(output.shape[1]) if output.ndim == 2 else None,
@@ -210,17 +213,19 @@ def _count_node(
         output = shapes.get(node.output[0])
         if weight is None or output is None:
             return None
+        pixels = math.prod(output) // weight[0]
         groups = attributes["group"].i if "group" in attributes else 1
         bias = len(inputs) > (2 if node.op_type == "Conv" else 8) and bool(inputs[-1])
-        return count_conv(weight[1] * groups, weight[0], math.prod(weight[2:]),
-                          math.prod(output[2:]), groups, bias=bias)  # fmt: skip
+        kernel = math.prod(weight[2:])
+        return count_conv(weight[1] * groups, weight[0], kernel, pixels, groups, bias=bias)
     if node.op_type == "Gemm":
-        weight = shapes.get(inputs[1])
-        if weight is None or inputs[1] not in constants:
+        weight, output = shapes.get(inputs[1]), shapes.get(node.output[0])
+        if weight is None or output is None or inputs[1] not in constants:
             return None
         transposed = "transB" in attributes and attributes["transB"].i
         outputs, features = weight if transposed else weight[::-1]
-        return count_linear(features, outputs, bias=len(inputs) > 2 and bool(inputs[2]))
+        flops, macs = count_linear(features, outputs, bias=len(inputs) > 2 and bool(inputs[2]))
+        return output[0] * flops, output[0] * macs
     if node.op_type == "MatMul":
         weight, given = shapes.get(inputs[1]), shapes.get(inputs[0])
         if weight is None or given is None or len(weight) != 2 or inputs[1] not in constants:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.backbones.runtimes import possible_plans
+from vidface.backbones.runtimes import Plan, Runner, make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
 from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE
@@ -15,6 +16,8 @@ from vidface.faces import CROP_SIZE
 if TYPE_CHECKING:
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
+
+FEW = 4  # faces that fill no more than 1/FEW of a batch are embedded one by one
 
 
 def available_cores() -> int:
@@ -45,16 +48,21 @@ class Embedder:
         precision: str = "float32",
         device: str = "auto",
         threads: int | None = None,
+        plans: Sequence[Plan] | None = None,  # instead of those that the four before allow
     ) -> None:
+        self._network = network
         self.name, self.sha256 = network.name, network.sha256
-        self.architecture = network.architecture
-        self.live = network.live
+        self.architecture, self.live = network.architecture, network.live
         self.preprocessing, self.assumed = preprocessing, assumed
-        threads = threads or available_cores()
-        plans = possible_plans(network, runtime, precision, device, threads)
+        if plans is None:
+            threads = available_cores() if threads is None else threads
+            if threads < 1:
+                raise VidfaceError(f"threads must be at least 1, not {threads}")
+            plans = possible_plans(network, runtime, precision, device, threads)
         self.plan, self._runner = fastest(network, preprocessing, plans)
+        self._alone: Runner | None = None  # made when it is first of use
         trial = np.zeros((self._runner.batch, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        self.dimension = self._vectors(self._runner.run([trial])[0]).shape[1]
+        self.dimension = self._vectors(self._runner.run([trial])[0], len(trial)).shape[1]
 
     def __str__(self) -> str:
         kind = f"{self.architecture}, " if self.architecture else ""
@@ -77,7 +85,8 @@ class Embedder:
         """Embeddings of aligned faces, raw (not normalised).
 
         All batches have the same shape, the last one filled up with black, so that an embedding
-        does not depend on its neighbours nor on how many they are.
+        does not depend on its neighbours; a last few faces are embedded one by one, which moves
+        a value by rounding at most.
 
         Args:
             crops: (n, 112, 112, 3) uint8 RGB. Not changed.
@@ -98,19 +107,31 @@ class Embedder:
         n, batch = len(crops), self._runner.batch
         if n == 0:
             return np.empty((0, self.dimension), np.float32)
-        batches = [np.ascontiguousarray(crops[i : i + batch]) for i in range(0, n, batch)]
-        if len(batches[-1]) < batch:
+        few = n % batch if n % batch * FEW <= batch and self.plan.device == "cpu" else 0
+        batches = [np.ascontiguousarray(crops[i : i + batch]) for i in range(0, n - few, batch)]
+        if batches and len(batches[-1]) < batch:
             filled = np.zeros((batch, *shape), np.uint8)
             filled[: len(batches[-1])] = batches[-1]
             batches[-1] = filled
-        outputs = [self._vectors(output) for output in self._runner.run(batches)]
+        outputs = [self._vectors(output, batch) for output in self._runner.run(batches)]
+        if few:
+            outputs.append(self._embed_alone(np.ascontiguousarray(crops[n - few :])))
         return np.concatenate(outputs)[:n].astype(np.float32, copy=False)
 
-    def _vectors(self, output: np.ndarray) -> np.ndarray:
-        """A batch's output as (batch, d), or a clear error."""
+    def _embed_alone(self, crops: np.ndarray) -> np.ndarray:
+        """The last few faces, one by one: faster than a batch that is mostly black."""
+        if self._alone is None:
+            self._alone = make_runner(self._network, self.preprocessing, self.plan, alone=True)
+        batch = self._alone.batch
+        if batch > 1:  # built in
+            crops = np.concatenate([crops, np.zeros((batch, *crops.shape[1:]), np.uint8)])
+        pieces = [crops[i : i + batch] for i in range(0, len(crops) - batch + 1, batch)]
+        return np.concatenate([self._vectors(output, batch) for output in self._alone.run(pieces)])
+
+    def _vectors(self, output: np.ndarray, n: int) -> np.ndarray:
+        """The output for n faces as (n, d), or a clear error."""
         if output.ndim > 2 and np.prod(output.shape[2:]) == 1:  # (n, d, 1, 1)
             output = output.reshape(output.shape[:2])
-        n = self._runner.batch
         if output.ndim != 2 or output.shape[0] != n or output.shape[1] < 2:
             raise VidfaceError(
                 f"weights {self.name}: {n} faces give an output of shape {output.shape}; "

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +42,14 @@ def folded(module: nn.Module) -> nn.Module:
     except Exception:  # control flow by value: whatever it raises, it is not traceable
         return network
     layers = dict(traced.named_modules())
+    uses = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
         if node.op != "call_module" or not isinstance(
             layers[node.target], nn.BatchNorm1d | nn.BatchNorm2d
         ):
             continue
         before = node.args[0]
-        if before.op != "call_module" or len(before.users) > 1:
+        if before.op != "call_module" or len(before.users) > 1 or uses[before.target] > 1:
             continue
         layer, norm = layers[before.target], layers[node.target]
         with torch.no_grad():

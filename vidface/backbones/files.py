@@ -58,14 +58,18 @@ class Network:
     live: bool = False  # a module of the caller's, who may go on training it
     batch: int = MICRO_BATCH
 
-    def graph(self) -> onnx.ModelProto:
-        """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached)."""
+    def graph(self, *, alone: bool = False) -> onnx.ModelProto:
+        """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached).
+
+        alone: fixed to one face instead, where the batch is not built in.
+        """
         if self.model is None:
             self.model = _exported(self)
         fixed = check_recogniser(self.model, self.name)
         if fixed is not None and fixed != self.batch and not _frees_batch(self.model, self):
             self.batch = fixed  # built in: it runs at that size
-        return at_batch(self.model, self.batch)
+        free = fixed is None or fixed != self.batch
+        return at_batch(self.model, 1 if alone and free else self.batch)
 
 
 def read_network(path: Path, name: str, architecture_name: str | None = None) -> Network:
@@ -100,7 +104,7 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
     wanted = architecture_name or said.get("architecture")
     found = _fitting(state, wanted, path)
     module = found.build()
-    _load(module, state)
+    _load(module, state, path)
     return Network(name, sha256_of(path), module=module.eval(), architecture=found.name,
                    declaration=said)  # fmt: skip
 
@@ -156,8 +160,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     except Exception as error:
         if "weights_only" in str(error).lower() or "weights only" in str(error).lower():
             raise VidfaceError(
-                f"weights {path}: holds more than numbers, and code of strangers is not run; save "
-                "the state_dict alone, best as .safetensors"
+                f"weights {path}: holds more than numbers, or is no {suffix} file; code of "
+                "strangers is not run: save the state_dict alone, best as .safetensors"
             ) from None
         raise VidfaceError(
             f"weights {path}: not a {suffix} file, or cut off ({first_line(error)})"
@@ -192,7 +196,10 @@ def _fitting(state: Mapping[str, Tensor], wanted: str | None, path: Path) -> Arc
     """The architecture named, if the parameters are its own; or the one that they fit."""
     found = {n: tuple(t.shape) for n, t in state.items() if not n.endswith(_COUNTER)}
     if wanted is not None:
-        named = architecture(wanted)
+        try:
+            named = architecture(wanted)
+        except VidfaceError as error:
+            raise VidfaceError(f"weights {path}: {error}") from None
         misfit = _misfit(found, named)
         if misfit:
             raise VidfaceError(f"weights {path}: not of architecture '{wanted}': {misfit}")
@@ -210,7 +217,7 @@ def _misfit(found: Mapping[str, tuple[int, ...]], named: Architecture) -> str | 
     """The first thing that does not fit, in words; None where all does."""
     wanted = {
         name: tuple(t.shape)
-        for name, t in named.build_empty().state_dict().items()
+        for name, t in named.build().state_dict().items()
         if not name.endswith(_COUNTER)
     }
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
@@ -224,7 +231,13 @@ def _misfit(found: Mapping[str, tuple[int, ...]], named: Architecture) -> str | 
     return None
 
 
-def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    import torch
+
+    for name, tensor in state.items():
+        odd = tensor.is_meta or tensor.is_quantized or tensor.is_complex()
+        if odd or tensor.layout != torch.strided:
+            raise VidfaceError(f"weights {path}: '{name}' is no plain array of real numbers")
     own = module.state_dict()
     counters = {name: own[name] for name in own if name.endswith(_COUNTER)}
     module.load_state_dict({**counters, **{n: t.float() for n, t in state.items() if n in own}})
@@ -295,9 +308,9 @@ def _frees_batch(model: onnx.ModelProto, network: Network) -> bool:
 
     built_in = check_recogniser(model, network.name) or 1
     image = model.graph.input[0].name
-    images = np.random.default_rng(0).uniform(-1, 1, (network.batch, 3, CROP_SIZE, CROP_SIZE))
-    images = images.astype(np.float32)
-    filled = np.resize(images, (-(-network.batch // built_in) * built_in, *images.shape[1:]))
+    n = -(-network.batch // built_in) * built_in  # all of them different
+    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, CROP_SIZE, CROP_SIZE))
+    filled = filled.astype(np.float32)
     one_by_one = open_session(model, network.name, threads=1)
     try:
         pieces = np.split(filled, len(filled) // built_in)
@@ -306,7 +319,7 @@ def _frees_batch(model: onnx.ModelProto, network: Network) -> bool:
         raise VidfaceError(f"weights {network.name}: {first_line(error)}") from None
     try:
         freed = open_session(at_batch(model, network.batch), network.name, threads=1)
-        together = freed.run(None, {image: images})[0]
+        together = freed.run(None, {image: filled[: network.batch]})[0]
     except Exception:
         return False
     apart = apart[: network.batch]

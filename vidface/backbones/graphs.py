@@ -42,7 +42,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise VidfaceError(
             f"weights {path}: not an ONNX file, or cut off ({first_line(error)})"
         ) from None
-    if not model.graph.node:
+    if not model.graph.node or not model.opset_import:
         raise VidfaceError(f"weights {path}: not an ONNX file, or cut off (no graph in it)")
     weights = {tensor.name for tensor in model.graph.initializer}
     images = [value for value in model.graph.input if value.name not in weights]
@@ -64,6 +64,8 @@ def onnx_sha256(path: Path) -> str:
         outside = sorted(
             {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
         )
+        if not all((path.parent / name).is_file() for name in outside):  # nor endless devices
+            return own
         parts = [sha256_of(path.parent / name) for name in outside]
     except Exception:  # not a whole ONNX file: loading it says so
         return own
@@ -86,7 +88,11 @@ def parse_declaration(text: str, name: str) -> dict[str, Any]:
         document = json.loads(text)
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or not isinstance(document.get("preprocessing", {}), dict):
+    if (
+        not isinstance(document, dict)
+        or not isinstance(document.get("preprocessing", {}), dict)
+        or not isinstance(document.get("architecture"), str | None)
+    ):
         raise VidfaceError(
             f"weights {name}: its metadata '{METADATA_KEY}' is not what vidface writes"
         )
@@ -117,7 +123,8 @@ def check_recogniser(model: onnx.ModelProto, name: str) -> int | None:
         for have, want in zip(shape[1:], wanted, strict=True)
     )
     if not fits or tensor.elem_type != TensorProto.FLOAT:
-        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        known = {number: name.lower() for name, number in TensorProto.DataType.items()}
+        kind = known.get(tensor.elem_type, "an unknown type")
         raise VidfaceError(
             f"weights {name}: input {shape} of {kind}; a recogniser takes "
             f"(n, 3, {CROP_SIZE}, {CROP_SIZE}) float"
@@ -230,7 +237,8 @@ def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     for number, node in enumerate(graph.node):
         slopes = constants.get(node.input[1]) if node.op_type == "PRelu" else None
         x_shape = shapes.get(node.input[0], ()) if slopes is not None else ()
-        if slopes is None or len(x_shape) != 4 or slopes.shape[-3:] != (x_shape[1], 1, 1):
+        a_channel = slopes is not None and len(x_shape) == 4 and slopes.size == x_shape[1]
+        if slopes is None or not a_channel or slopes.shape[-3:] != (x_shape[1], 1, 1):
             nodes.append(node)
             continue
         channels = x_shape[1]

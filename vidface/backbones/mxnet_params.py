@@ -80,7 +80,11 @@ def _array(data: _Reader) -> np.ndarray:
     if not 0 <= kind < len(_TYPES) or min(shape) < 0:
         raise data.refuse(f"an array of unknown type {kind} or shape {shape}")
     dtype = np.dtype(_TYPES[kind]).newbyteorder("<")
-    return np.frombuffer(data.raw(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
+    numbers = np.frombuffer(data.raw(math.prod(shape) * dtype.itemsize), dtype)
+    try:
+        return numbers.reshape(shape)
+    except ValueError:  # nothing in one dimension, more than there can be in others
+        raise data.refuse(f"an array of a shape of no use, {shape}") from None
 
 
 _LAYERS = {

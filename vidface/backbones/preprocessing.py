@@ -61,12 +61,15 @@ class Preprocessing:
         unknown = set(document) - {"color", "mean", "std", "size"}
         if unknown:
             raise VidfaceError(f"{where}: unknown preprocessing key '{sorted(unknown)[0]}'")
+        missing = [key for key in ("color", "mean", "std") if document.get(key) is None]
+        if missing:
+            raise VidfaceError(f"{where}: its preprocessing does not say '{missing[0]}'")
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in document.items()
         }
         try:
             return cls(**values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise VidfaceError(f"{where}: preprocessing: {error}") from None
         except VidfaceError as error:
             raise VidfaceError(f"{where}: {error}") from None

@@ -8,6 +8,7 @@ are its own, and artefacts tell it from the float32 network.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.backbones.files import MICRO_BATCH
-from vidface.backbones.graphs import METADATA_KEY, first_line, free_batch
+from vidface.backbones.graphs import METADATA_KEY, declared, first_line, free_batch
 from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 # full ranges y1's embeddings kept a cosine of 0.78 to the float32 ones; so, and with the layers of
 # `_kept_in_float` left alone, 0.996 (docs/log.md).
 PERCENTILE = 99.99
+OLDEST_OPSET = 13  # of a scale for each channel
 
 
 @dataclass(frozen=True)
@@ -82,24 +84,27 @@ def quantize_file(
         VidfaceError: too few crops, or a network that cannot be quantised.
     """
     from vidface.backbones.embedder import Embedder
-    from vidface.backbones.export import cosine_rows, write_onnx
-    from vidface.backbones.files import read_network
+    from vidface.backbones.export import cosine_rows
+    from vidface.backbones.files import Network
+    from vidface.files import atomic_file
 
-    images = _sampled(crops, 2 * count, seed)
-    if len(images) < 2:
-        raise VidfaceError(f"{crops.location}: no 112x112 face crops to calibrate on")
+    if out.suffix.lower() != ".onnx":
+        raise VidfaceError(f"{out}: a quantised network's file ends in .onnx")
+    images = sampled_crops(crops, 2 * count, seed)
     half = len(images) // 2
     model = quantize_network(network, preprocessing, images[:half])
-    write_onnx(model, out)
-    small = read_network(out, out.name)
+    data = model.SerializeToString()
+    small = Network(out.name, hashlib.sha256(data).hexdigest(), model)
     held_out = images[half:]
     cosines = cosine_rows(
         Embedder(network, preprocessing).embed(held_out),
         Embedder(small, preprocessing).embed(held_out),
     )
+    with atomic_file(out) as file:  # not before it has run
+        file.write(data)
     return Quantised(
-        out, small.sha256, out.stat().st_size, half, len(held_out),
-        float(cosines.mean()), float(cosines.min()),
+        out, small.sha256, len(data), declared(model, out.name)["calibration_images"],
+        len(held_out), float(cosines.mean()), float(cosines.min()),
     )  # fmt: skip
 
 
@@ -119,6 +124,11 @@ def quantize_network(
     graph = network.graph()  # which also finds out whether the batch is free
     if network.model is not None and network.batch == MICRO_BATCH:
         graph = free_batch(network.model)
+    if len(crops) < network.batch:
+        raise VidfaceError(
+            f"weights {network.name}: {len(crops)} 112x112 face crops to calibrate on; at least "
+            f"{network.batch} are needed, and as many again for measuring"
+        )
     crops = crops[: len(crops) // network.batch * network.batch]
     logger = logging.getLogger()
     level = logger.level
@@ -127,9 +137,13 @@ def quantize_network(
         with tempfile.TemporaryDirectory(prefix="vidface-") as folder:
             source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
             target = Path(folder) / "int8.onnx"
+            [opset] = [o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")]
+            if opset < OLDEST_OPSET:
+                graph = onnx.version_converter.convert_version(graph, OLDEST_OPSET)
             onnx.save(graph, source)
             # Folds batch norm where the file has not.
             shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+            _name_nodes(prepared)
             batches = np.split(crops, len(crops) // network.batch)
             with contextlib.redirect_stdout(io.StringIO()):
                 quantize_static(
@@ -165,6 +179,16 @@ def quantize_network(
     return model
 
 
+def _name_nodes(path: Path) -> None:
+    """Give every node a name of its own: it is by names that layers are left out."""
+    import onnx
+
+    model = onnx.load(str(path))
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+    onnx.save(model, path)
+
+
 def _kept_in_float(path: Path) -> list[str]:
     """The convolutions that stay float32: little of the work and most of the error.
 
@@ -183,7 +207,9 @@ def _kept_in_float(path: Path) -> list[str]:
     kept = {0, *grouped}
     if grouped:
         kept.update(range(max(grouped) - 1, len(convolutions)))
-    return [convolutions[number].name for number in sorted(kept)]
+    if all(number in kept for number in range(len(convolutions))):
+        raise VidfaceError("it has no convolution that int8 would make faster")
+    return [node.name for number, node in enumerate(convolutions) if number in kept]
 
 
 class _Calibration:
@@ -200,7 +226,7 @@ class _Calibration:
         return next(self._batches, None)
 
 
-def _sampled(root: MediaRoot, count: int, seed: int) -> np.ndarray:
+def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:
     """Up to `count` crops of a folder or tar, drawn by the seed; what is no crop is passed over."""
     from vidface.faces import CROP_SIZE
     from vidface.frames import ClipError, decode_image

@@ -83,8 +83,13 @@ RUNTIMES: dict[str, Runtime] = {
 }
 
 
-def make_runner(network: Network, preprocessing: Preprocessing, plan: Plan) -> Runner:
+def make_runner(
+    network: Network, preprocessing: Preprocessing, plan: Plan, *, alone: bool = False
+) -> Runner:
     """The network, ready to run as the plan says.
+
+    Args:
+        alone: for one face at a time, with all threads on it, where the network's batch is free.
 
     Raises:
         VidfaceError: the runtime is not installed, or cannot run this network.
@@ -94,7 +99,7 @@ def make_runner(network: Network, preprocessing: Preprocessing, plan: Plan) -> R
         raise VidfaceError(
             f"runtime '{plan.runtime}' is not installed: pip install 'vidface[{plan.runtime}]'"
         )
-    return importlib.import_module(runtime.module).make(network, preprocessing, plan)
+    return importlib.import_module(runtime.module).make(network, preprocessing, plan, alone)
 
 
 def possible_plans(
@@ -114,7 +119,8 @@ def possible_plans(
     _known("device", device.split(":")[0], ("auto", "cpu", "cuda"))
     on_torch = network.module is not None and runtime in ("auto", "torch")
     if device == "auto":
-        device = "cuda" if on_torch and _has_cuda() else "cpu"
+        on_cuda = _is_on_cuda(network) if network.live else on_torch and _has_cuda()
+        device = "cuda" if on_cuda else "cpu"
     if device != "cpu" and not (on_torch and _has_cuda()):
         why = "torch finds no CUDA device here" if on_torch else "only torch networks run on CUDA"
         raise VidfaceError(f"device '{device}': {network.name}: {why}; use the cpu")
@@ -155,6 +161,12 @@ def _known(what: str, value: str, known: Sequence[str]) -> None:
 def _only(network: Network, asked: str, able: str, why: str) -> None:
     if asked not in ("auto", able):
         raise VidfaceError(f"runtime '{asked}': {network.name} runs with {able} alone: {why}")
+
+
+def _is_on_cuda(network: Network) -> bool:
+    """Whether a module of the caller's, which is not moved, lies on a CUDA device."""
+    parameter = next(network.module.parameters(), None) if network.module else None
+    return parameter is not None and parameter.device.type == "cuda"
 
 
 def _has_cuda() -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
 
-TRIAL_FACES = 32  # at least, a round
+TRIAL_FACES = 16  # a round
 TRIAL_ROUNDS = 3  # the best counts: a neighbour on the machine can only slow a round down
 
 
@@ -58,7 +58,7 @@ def fastest(
             best = rate, plan, runner
     if best is None:
         raise failures[0]
-    _write(path, {"chosen": best[1].to_dict(), "trial": rates, "machine": _machine()})
+    _write(path, {"chosen": best[1].to_dict(), "trial": rates, "machine": machine_name()})
     return best[1], best[2]
 
 
@@ -79,7 +79,7 @@ def measure(runner: Runner, crops: np.ndarray, rounds: int = TRIAL_ROUNDS) -> fl
 def _record(network: Network, plans: Sequence[Plan]) -> Path:
     from vidface.cache import TRIALS, cache_folder
 
-    key = [network.sha256, _machine(), [plan.to_dict() for plan in plans], _versions()]
+    key = [network.sha256, machine_name(), [plan.to_dict() for plan in plans], _versions()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return cache_folder() / TRIALS / f"{digest[:32]}.json"
 
@@ -88,7 +88,7 @@ def _read(path: Path, plans: Sequence[Plan]) -> Plan | None:
     """The plan that an earlier trial chose; None where there was none, or its record is no use."""
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return next((plan for plan in plans if plan.to_dict() == chosen), None)
 
@@ -103,7 +103,7 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         return  # a cache that can't be written costs the next run a trial
 
 
-def _machine() -> str:
+def machine_name() -> str:
     """The processor's name: what is fast on one is not on another."""
     name = platform.processor() or platform.machine()
     try:
@@ -117,4 +117,11 @@ def _machine() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {r.package: metadata.version(r.package) for r in RUNTIMES.values() if r.installed}
+    return {r.package: _version(r.package) for r in RUNTIMES.values() if r.installed}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # of a distribution of another name: onnxruntime-gpu
+        return "unknown"

@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 SILENT = 3  # severity "error"; it warns of every initialiser of old exports
 
 
-def make(network: Network, preprocessing: Preprocessing, plan: Plan) -> OnnxRuntimeRunner:
+def make(
+    network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
+) -> OnnxRuntimeRunner:
     """See `vidface.backbones.runtimes.make_runner`."""
-    graph = network.graph()
+    graph = network.graph(alone=alone)
     if plan.split_prelu:
         graph = split_prelu(graph)
     model = with_preprocessing(graph, preprocessing)
-    return OnnxRuntimeRunner(model, network.name, network.batch, plan.threads)
+    streams = 1 if alone else plan.threads
+    return OnnxRuntimeRunner(model, network.name, streams, plan.threads // streams)
 
 
 class OnnxRuntimeRunner(Runner):
@@ -37,12 +40,12 @@ class OnnxRuntimeRunner(Runner):
     two batches of 4 gave 96, and with split PReLUs 133 and 148 (docs/log.md).
     """
 
-    def __init__(self, model: onnx.ModelProto, name: str, batch: int, threads: int) -> None:
-        self.batch = batch
+    def __init__(self, model: onnx.ModelProto, name: str, streams: int, threads: int) -> None:
+        self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._name = name
-        self._session = open_session(model, name, threads=1)
+        self._session = open_session(model, name, threads)
         self._input = self._session.get_inputs()[0].name
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vidface-onnxruntime")
+        self._pool = ThreadPoolExecutor(streams, thread_name_prefix="vidface-onnxruntime")
 
     def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(self._pool.map(self._run, batches))

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 _HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
-def make(network: Network, preprocessing: Preprocessing, plan: Plan) -> OpenvinoRunner:
+def make(network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool) -> OpenvinoRunner:
     """See `vidface.backbones.runtimes.make_runner`."""
-    model = with_preprocessing(network.graph(), preprocessing)
-    return OpenvinoRunner(model, network.name, network.batch, plan)
+    model = with_preprocessing(network.graph(alone=alone), preprocessing)
+    return OpenvinoRunner(model, network.name, plan, 1 if alone else plan.threads)
 
 
 class OpenvinoRunner(Runner):
     """A compiled graph of fixed shape behind a queue of requests."""
 
-    def __init__(self, model: onnx.ModelProto, name: str, batch: int, plan: Plan) -> None:
+    def __init__(self, model: onnx.ModelProto, name: str, plan: Plan, streams: int) -> None:
         import openvino
 
-        self.batch = batch
+        self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._name = name
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[plan.precision],
             "INFERENCE_NUM_THREADS": plan.threads,
-            "NUM_STREAMS": plan.threads,
+            "NUM_STREAMS": streams,
         }
         core = openvino.Core()
         try:
@@ -49,7 +49,7 @@ class OpenvinoRunner(Runner):
             raise VidfaceError(
                 f"weights {name}: OpenVINO cannot load it: {first_line(error)}"
             ) from None
-        self._queue = openvino.AsyncInferQueue(compiled, plan.threads)
+        self._queue = openvino.AsyncInferQueue(compiled, streams)
 
     def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         outputs: dict[int, np.ndarray] = {}

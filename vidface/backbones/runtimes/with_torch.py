@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 CPU_BATCH, CUDA_BATCH = 16, 256  # crops
 
 
-def make(network: Network, preprocessing: Preprocessing, plan: Plan) -> TorchRunner:
+def make(network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool) -> TorchRunner:
     """See `vidface.backbones.runtimes.make_runner`."""
-    return TorchRunner(network, preprocessing, plan)
+    return TorchRunner(network, preprocessing, plan, alone)
 
 
 class TorchRunner(Runner):
@@ -32,7 +32,9 @@ class TorchRunner(Runner):
     in that layout already, and they become numbers on the device.
     """
 
-    def __init__(self, network: Network, preprocessing: Preprocessing, plan: Plan) -> None:
+    def __init__(
+        self, network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
+    ) -> None:
         import torch
 
         from vidface.backbones.export import folded
@@ -56,15 +58,23 @@ class TorchRunner(Runner):
             self._module = own
             parameter = next(own.parameters(), torch.zeros(()))
             self._device, self._type = parameter.device, parameter.dtype
+            if plan.device.startswith("cuda") != (self._device.type == "cuda"):
+                raise VidfaceError(
+                    f"device '{plan.device}': {network.name} is a module of yours and stays on "
+                    f"{self._device}; move it, or leave device out"
+                )
         else:
             self._device = torch.device(plan.device)
             module = folded(own).to(self._device, self._type)
             self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch = CPU_BATCH if self._device.type == "cpu" else CUDA_BATCH
-        self._order = [0, 1, 2] if preprocessing.color == "rgb" else [2, 1, 0]
+        if alone and self._device.type == "cpu":
+            self.batch = 1
+        self._turned = preprocessing.color == "bgr"
         shape = (-1, 1, 1)
-        self._mean = torch.tensor(preprocessing.mean, device=self._device).reshape(shape)
-        self._std = torch.tensor(preprocessing.std, device=self._device).reshape(shape)
+        mean, std = preprocessing.mean, preprocessing.std
+        self._mean = torch.tensor(mean, dtype=torch.float32, device=self._device).reshape(shape)
+        self._std = torch.tensor(std, dtype=torch.float32, device=self._device).reshape(shape)
         if self._device.type == "cpu" and torch.get_num_threads() != plan.threads:
             torch.set_num_threads(plan.threads)
 
@@ -76,7 +86,9 @@ class TorchRunner(Runner):
         try:
             # TF32 would round to 10 bits behind the back of whoever asked for float32.
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-                outputs = [self._run(torch.from_numpy(crops)) for crops in batches]
+                # torch warns of arrays that cannot be written, as mapped ones cannot.
+                owned = (crops if crops.flags.writeable else crops.copy() for crops in batches)
+                outputs = [self._run(torch.from_numpy(crops)) for crops in owned]
                 return [output.float().cpu().numpy() for output in outputs]
         except (RuntimeError, TypeError, ValueError) as error:
             raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
@@ -87,7 +99,8 @@ class TorchRunner(Runner):
     def _run(self, crops: torch.Tensor) -> torch.Tensor:
         import torch
 
-        planes = crops.to(self._device).permute(0, 3, 1, 2)[:, self._order].float()
+        planes = crops.to(self._device).permute(0, 3, 1, 2).float()
+        planes = planes.flip(1) if self._turned else planes
         output = self._module(((planes - self._mean) / self._std).to(self._type))
         if not isinstance(output, torch.Tensor):
             raise VidfaceError(f"weights {self._name}: gives a {type(output).__name__}, no tensor")
