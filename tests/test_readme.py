@@ -38,12 +38,34 @@ def test_every_command_parses(command: str) -> None:
     context = cli.make_context("vidface", words[:1])
     subcommand = cli.get_command(context, words[0])
     assert subcommand is not None, command
+    while (
+        isinstance(subcommand, click.Group) and len(words) > 1 and words[1] in subcommand.commands
+    ):
+        context = subcommand.make_context(words[0], words[1:], parent=context)
+        words, subcommand = words[1:], subcommand.commands[words[1]]
     subcommand.make_context(words[0], words[1:], parent=context)
 
 
 def test_a_wrong_option_would_be_noticed() -> None:
     with pytest.raises(click.UsageError, match="No such option"):
         test_every_command_parses("vidface score --treshold 0.4")
+
+
+def test_table_2_is_what_the_modules_say() -> None:
+    """Printed and computed, side by side, as the README has them."""
+    from vidface.models import list_models
+
+    rows = re.findall(
+        r"^\| \d \| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M
+    )
+    models = {model.name: model for model in list_models()}
+    assert len(rows) == 6
+    for name, flops, computed, size, mib in rows:
+        model = models[name]
+        assert flops.replace(" ", "") == model.published_flops
+        assert size == model.published_size
+        assert computed.startswith(f"{model.budget.flops / 1e6:.1f} M")
+        assert mib == f"{model.budget.mib:.2f} MiB"
 
 
 def test_there_is_something_to_test() -> None:
