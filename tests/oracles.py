@@ -164,3 +164,94 @@ def jackknife(left_out):
     k = len(left_out)
     mean = sum(left_out) / Fraction(k)
     return math.sqrt(Fraction(k - 1, k) * sum((value - mean) ** 2 for value in left_out))
+
+
+def complete_linkage_labels(clip, threshold):
+    """The labels of one clip: merge the two clusters whose worst pair is best, while it is above.
+
+    Equally good merges: the first in order of rows; scipy may take another one.
+    """
+    usable = [i for i, row in enumerate(clip) if unit(row) is not None]
+    groups = [[i] for i in usable]
+
+    def worst(one, other):
+        return min(cosine(clip[i], clip[j]) for i in one for j in other)
+
+    while len(groups) > 1:
+        pairs = [(a, b) for b in range(len(groups)) for a in range(b)]
+        a, b = max(pairs, key=lambda pair: worst(groups[pair[0]], groups[pair[1]]))
+        if worst(groups[a], groups[b]) <= threshold:
+            break
+        groups[a] += groups.pop(b)
+    return ranked_labels(len(clip), groups, [])
+
+
+def dbscan_labels(clip, threshold, min_samples):
+    """The labels of one clip: clusters grow from each core in order of rows; noise stays alone."""
+    usable = [i for i, row in enumerate(clip) if unit(row) is not None]
+    near = {i: [j for j in usable if cosine(clip[i], clip[j]) >= threshold] for i in usable}
+    cores = [i for i in usable if len(near[i]) >= min_samples]
+    groups, taken = [], set()
+    for seed in cores:
+        if seed in taken:
+            continue
+        group, waiting = [], [seed]
+        while waiting:
+            i = waiting.pop()
+            if i in taken:
+                continue
+            taken.add(i)
+            group.append(i)
+            if i in cores:
+                waiting += near[i]
+        groups.append(group)
+    return ranked_labels(len(clip), groups, [i for i in usable if i not in taken])
+
+
+def ranked_labels(n, groups, alone):
+    """Labels of n rows: the groups, largest first, then earliest first; then those alone."""
+    labels = [-1] * n
+    ordered = sorted(groups, key=lambda rows: (-len(rows), min(rows)))
+    for label, rows in enumerate([*ordered, *([i] for i in sorted(alone))]):
+        for i in rows:
+            labels[i] = label
+    return labels
+
+
+def medoid(clip):
+    """The row with the largest sum of cosines to all others; within 1e-9 a row, the earliest."""
+    n = len(clip)
+    sums = [math.fsum(cosine(clip[i], clip[j]) for j in range(n) if j != i) for i in range(n)]
+    return next(i for i in range(n) if sums[i] >= max(sums) - 1e-9 * n)
+
+
+def trimmed_labels(clip, count):
+    """The labels of one clip: `count` usable rows least similar to the medoid get 1, late first."""
+    usable = [i for i, row in enumerate(clip) if unit(row) is not None]
+    labels = [0 if i in usable else -1 for i in range(len(clip))]
+    centre = usable[medoid([clip[i] for i in usable])]
+    by_cosine = sorted(usable, key=lambda i: (round(cosine(clip[i], clip[centre]), 8), -i))
+    for i in by_cosine[:count]:
+        labels[i] = 1
+    return labels
+
+
+def weighted_pool(clip, labels, weights):
+    """(descriptor, weights ignored, whether it fell back to the mean) of one clip, in fractions."""
+    kept = [i for i, label in enumerate(labels) if label == 0]
+    fit = {i: math.isfinite(weights[i]) and weights[i] >= 0 for i in kept}
+    exact = {i: Fraction(float(weights[i])) if fit[i] else Fraction(0) for i in kept}
+    fallen_back = bool(kept) and not any(exact.values())
+    if fallen_back:
+        exact = dict.fromkeys(kept, Fraction(1))
+    d = len(clip[0])
+    whole = sum(exact.values())
+    rows = {i: unit(clip[i]) for i in kept}
+    mean = [
+        float(sum(exact[i] * Fraction(rows[i][k]) for i in kept) / (whole or 1)) for k in range(d)
+    ]
+    norm = math.sqrt(math.fsum(x * x for x in mean))
+    ignored = sum(not fit[i] for i in kept)
+    if norm < 1e-6:
+        return [0.0] * d, ignored, fallen_back
+    return [x / norm for x in mean], ignored, fallen_back

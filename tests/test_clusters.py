@@ -13,6 +13,7 @@ from tests import oracles
 from vidface import clusters
 from vidface.clusters import NO_CLUSTERING, cluster_frames, unit_rows
 from vidface.errors import VidfaceError
+from vidface.linkage import join
 
 SAFE_GAP = 2e-6  # no cosine may lie nearer to the threshold for labels to be certain
 
@@ -160,10 +161,10 @@ def test_a_comb_of_low_labels_takes_several_rounds():
     for i in range(n // 2, n - 1):
         adjacency[i, i - n // 2] = adjacency[i - n // 2, i] = True
     nothing = np.zeros_like(adjacency)
-    roots = np.arange(4 * n)
-    clusters._join(roots, n, np.stack([nothing, adjacency, nothing, nothing]), 0)
-    expected = np.arange(4 * n)
-    expected[n : 2 * n] = n
+    roots = np.tile(np.arange(n), (4, 1))
+    roots = join(roots, np.stack([nothing, adjacency, nothing, nothing]), 0)
+    expected = np.tile(np.arange(n), (4, 1))
+    expected[1] = 0
     assert roots.tolist() == expected.tolist()
 
 
@@ -179,13 +180,14 @@ def test_blocks_of_rows_join_into_one_forest(rows_per_block):
         adjacency[names[:-1][linked], names[1:][linked]] = True
         adjacency[rng.integers(0, n, 4), rng.integers(0, n, 4)] = True
         adjacency |= adjacency.T
-        roots = np.arange(n)
+        roots = np.arange(n)[None]
         for start in range(0, n, rows_per_block):
-            clusters._join(roots, n, adjacency[None, start : start + rows_per_block, start:], start)
-            assert (roots[roots] == roots).all()
+            block = adjacency[None, start : start + rows_per_block, start:]
+            roots = join(roots, block, start)
+            assert (roots[0][roots[0]] == roots[0]).all()
         components = connected_components(csr_array(adjacency), directed=False)[1]
         expected = np.unique(components, return_index=True)[1][components]
-        assert roots.tolist() == expected.tolist()
+        assert roots[0].tolist() == expected.tolist()
 
 
 def test_one_sided_rounding_of_a_product_still_joins():
@@ -193,9 +195,8 @@ def test_one_sided_rounding_of_a_product_still_joins():
     for edge in [(0, 2), (2, 0)]:
         adjacency = np.zeros((1, 3, 3), dtype=bool)
         adjacency[0][edge] = True
-        roots = np.arange(3)
-        clusters._join(roots, 3, adjacency, 0)
-        assert roots.tolist() == [0, 1, 0]
+        roots = join(np.arange(3)[None], adjacency, 0)
+        assert roots.tolist() == [[0, 1, 0]]
 
 
 @pytest.mark.parametrize("near", [-0.2, 0.1, 0.4, 0.6])

@@ -40,7 +40,7 @@ def test_noise_removal_drops_the_intruders(run: Run) -> None:
     assert done.clusters.tolist() == [1, 2, 1, 2, 1, 2, 1]
     assert done.summary()["dropped"] == 6
     assert np.allclose(np.linalg.norm(done.descriptors, axis=1), 1, atol=1e-6)
-    table = run.folder.clustering(0.5)
+    table = run.folder.clustering("threshold_0.5")
     import pyarrow.parquet as pq
 
     labels = pq.read_table(table / "faces.parquet").to_pylist()
@@ -145,7 +145,7 @@ def test_damaged_embeddings_are_refused(run: Run) -> None:
 
 def test_a_clustering_of_the_extraction_before_is_outdated(run: Run) -> None:
     cluster(run, 0.5)
-    path = run.folder.clustering(0.5) / "descriptors.parquet"
+    path = run.folder.clustering("threshold_0.5") / "descriptors.parquet"
     content = path.read_bytes()
     extract(run, force=True)
     path.write_bytes(content)  # the same settings, but of other embeddings

@@ -5,6 +5,7 @@ A run directory holds
     embeddings/shard-00000.arrow …   a row a face (Arrow IPC, uncompressed: mapped, never copied)
     crops/shard-00000.parquet …      with keep_crops: the aligned faces as JPEGs, row for row
     clips.parquet                    a row for every line of the manifest; written last
+    linkage/shard-00000.arrow …      spanning trees of the faces, row for row: any threshold's cut
     clusters/threshold_0.4/          faces.parquet (labels), descriptors.parquet (a row a clip)
     scores/, sweeps/                 JSON
 
@@ -19,6 +20,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +59,15 @@ LABELS_SCHEMA = pa.schema(
         ("clip_id", pa.string()),
         ("frame_index", pa.int32()),
         ("face_index", pa.int32()),
-        ("cluster", pa.int32()),
+        ("cluster", pa.int32()),  # 0 kept; 1, 2, … other clusters; -1 unusable
+        ("similarity", pa.float32()),  # cosine to the clip's descriptor; null without one
+    ]
+)
+LINKAGE_SCHEMA = pa.schema(  # vidface.clusters.LinkageTree
+    [
+        ("order", pa.int32()),
+        ("parent", pa.int32()),
+        ("similarity", pa.float32()),
     ]
 )
 CROPS_SCHEMA = pa.schema(
@@ -97,7 +107,10 @@ def embeddings_schema(dimension: int) -> pa.Schema:
 
 
 def descriptors_schema(dimension: int) -> pa.Schema:
-    """Columns of the descriptors, a row for every line of the manifest; null = no direction."""
+    """Columns of the descriptors, a row for every line of the manifest; null = no direction.
+
+    From `lowest_similarity` on they are what `vidface.diagnostics.Diagnostics` says.
+    """
     return pa.schema(
         [
             ("clip_id", pa.string()),
@@ -109,6 +122,13 @@ def descriptors_schema(dimension: int) -> pa.Schema:
             ("dropped", pa.int32()),
             ("unusable", pa.int32()),
             ("descriptor", pa.list_(pa.float32(), dimension)),
+            ("lowest_similarity", pa.float32()),
+            ("second_size", pa.int32()),
+            ("second_share", pa.float64()),
+            ("second_cosine", pa.float32()),
+            ("chained", pa.bool_()),
+            ("contested", pa.bool_()),
+            ("thin", pa.bool_()),
         ]
     )
 
@@ -188,6 +208,32 @@ def write_parquet(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
     """Write a table as Parquet, with its provenance."""
     with atomic_file(path) as file:
         pq.write_table(_stamped(table, made), file, compression="zstd")
+
+
+@contextmanager
+def parquet_writer(
+    path: Path, schema: pa.Schema, made: Mapping[str, Any]
+) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that adds tables to a Parquet file, which appears when all are written."""
+    stamped = schema.with_metadata({METADATA_KEY: json.dumps(dict(made))})
+    with (
+        atomic_file(path) as file,
+        pq.ParquetWriter(file, stamped, compression="zstd") as writer,
+    ):
+        yield lambda table: writer.write_table(table.replace_schema_metadata(stamped.metadata))
+
+
+def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """A mapped Arrow artefact and its provenance.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(table.schema, path)
 
 
 def _stamped(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
@@ -298,19 +344,23 @@ class RunFolder:
     def crops_path(self, number: int) -> Path:
         return self.folder / "crops" / f"shard-{number:05d}.parquet"
 
-    def clustering(self, threshold: float | None) -> Path:
-        return self.folder / "clusters" / f"threshold_{threshold_name(threshold)}"
+    def linkage_path(self, number: int) -> Path:
+        return self.folder / "linkage" / f"shard-{number:05d}.arrow"
 
-    def clusterings(self) -> list[tuple[str, float | None]]:
-        """(time of making, threshold) of every finished clustering, oldest first."""
+    def clustering(self, name: str) -> Path:
+        return self.folder / "clusters" / name
+
+    def clusterings(self) -> list[dict[str, Any]]:
+        """The denoiser's settings and the pooling of every finished clustering, oldest first."""
         found = []
-        for path in (self.folder / "clusters").glob("threshold_*/descriptors.parquet"):
+        for path in (self.folder / "clusters").glob("*/descriptors.parquet"):
             try:
                 made = _provenance_of(pq.read_schema(path), path)
             except (pa.ArrowException, OSError) as error:
                 raise _unreadable(path, error) from None
-            found.append((str(made["created"]), made["settings"].get("cluster.threshold")))
-        return sorted(found, key=lambda entry: entry[0])
+            if "denoiser" in made:  # those of an older vidface have none, and are made again
+                found.append((str(made["created"]), dict(made["denoiser"])))
+        return [settings for _, settings in sorted(found, key=lambda entry: entry[0])]
 
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
@@ -320,12 +370,14 @@ class RunFolder:
             )
         return read_parquet(self.clips_path)
 
-    def shards(self, check: Callable[[dict[str, Any], Path], None]) -> Iterator[EmbeddingShard]:
-        """The embeddings, shard by shard; `check` sees each one's provenance."""
+    def shards(
+        self, check: Callable[[dict[str, Any], Path], None]
+    ) -> Iterator[tuple[int, EmbeddingShard]]:
+        """Number and embeddings, shard by shard; `check` sees each one's provenance."""
         for path in self.shard_paths:
             shard, made = read_shard(path)
             check(made, path)
-            yield shard
+            yield int(path.stem.removeprefix("shard-")), shard
 
     def new_staging(self) -> RunFolder:
         """An empty run directory inside of this one, for an extraction that is being made.
@@ -351,7 +403,8 @@ class RunFolder:
         patterns = (
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
-            "clusters/threshold_*/*.parquet",
+            "linkage/shard-*.arrow",
+            "clusters/*/*.parquet",
             "scores/*.json",
             "sweeps/*.json",
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing

@@ -1,136 +1,43 @@
 """The command line: parse → one library call → print.
 
-Nothing heavy is imported before a command runs, so that `--help` answers at once.
+Nothing heavy is imported before a command runs, so that `--help` answers at once. Options and
+printing are in `cli_options`, the group `models` in `cli_models`.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from vidface import __version__
+from vidface.cli_models import models
+from vidface.cli_options import (
+    DONE,
+    ERROR,
+    USAGE,
+    backbone_from,
+    denoising_from,
+    exit_for,
+    fed_options,
+    noise_options,
+    note,
+    open_run_from,
+    output_options,
+    printable,
+    progress_bar,
+    run_options,
+    runtime_options,
+    show,
+    split_options,
+)
 from vidface.errors import UsageError, VidfaceError
-
-if TYPE_CHECKING:
-    from vidface.pipeline import Pipeline
-    from vidface.runs import Run
-
-DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
-
-Command = Callable[..., Any]
-
-# Flags that replace keys of the pipeline file: flag → (table, key).
-OVERRIDES = {
-    "manifest": ("manifest", "path"),
-    "root": ("manifest", "root"),
-    "allow_missing": ("manifest", "allow_missing"),
-    "fps": ("frames", "fps"),
-    "decoder": ("frames", "decoder"),
-    "source": ("faces", "source"),
-    "which": ("faces", "which"),
-    "min_det_score": ("faces", "min_det_score"),
-    "min_face_pixels": ("faces", "min_face_pixels"),
-    "keep_crops": ("faces", "keep_crops"),
-    "weights": ("backbone", "weights"),
-    "architecture": ("backbone", "architecture"),
-    "color": ("backbone", "color"),
-    "mean": ("backbone", "mean"),
-    "std": ("backbone", "std"),
-    "runtime": ("backbone", "runtime"),
-    "precision": ("backbone", "precision"),
-    "device": ("backbone", "device"),
-    "run": ("run", "dir"),
-}
-
-
-def _settings(command: Command) -> Command:
-    """The options of every command that works on a run, in the order of the stages."""
-    options = (
-        click.option(
-            "--pipeline",
-            metavar="PATH",
-            help="Pipeline file, or a shipped recipe's name. "
-            "[default: ./vidface.toml if it is there, else the demo's]",
-        ),
-        click.option("--run", metavar="DIR", help="Run directory: artefacts are read and written."),
-        click.option("--manifest", metavar="CSV", help="Table of clips."),
-        click.option("--root", metavar="DIR|TAR", help="Where the manifest's paths start."),
-        click.option(
-            "--allow-missing/--no-allow-missing",
-            default=None,
-            help="Run on without clips whose file is missing; they count as missing.",
-        ),
-        click.option("--fps", type=float, help="Sampled frames a second of video."),
-        click.option("--decoder", metavar="NAME", help="pyav or decord."),
-        click.option("--source", metavar="KIND", help="detect, or aligned (112x112 crops)."),
-        click.option("--which", metavar="WHICH", help="Faces of a frame: largest or all."),
-        click.option("--min-det-score", type=float, help="Lowest detection score, 0 to 1."),
-        click.option("--min-face-pixels", type=float, help="Shortest side of a face's box."),
-        click.option(
-            "--keep-crops/--no-keep-crops", default=None, help="Keep the aligned faces as JPEGs."
-        ),
-        click.option("--weights", metavar="NAME|FILE", help="Recogniser: a name or a file."),
-    )
-    return _decorated(_runtime(_fed(command)), options)
-
-
-def _fed(command: Command) -> Command:
-    """What a recogniser given as a file is, and is fed."""
-    options = (
-        click.option(
-            "--architecture", metavar="NAME", help="Of a file of bare parameters (vidface models)."
-        ),
-        click.option("--color", metavar="ORDER", help="rgb or bgr, for weights given as a file."),
-        click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise."),
-        click.option("--std", type=float, help="Divides pixels after the mean, likewise."),
-    )
-    return _decorated(command, options)
-
-
-def _runtime(command: Command) -> Command:
-    """What runs a recogniser."""
-    options = (
-        click.option(
-            "--runtime",
-            metavar="NAME",
-            help="onnxruntime, openvino, torch, or auto: a trial, once a machine.",
-        ),
-        click.option("--precision", metavar="TYPE", help="float32, bf16 or fp16."),
-        click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
-    )
-    return _decorated(command, options)
-
-
-def _output(command: Command) -> Command:
-    """`--json` and `--debug`."""
-    options = (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
-    )
-    return _decorated(command, options)
-
-
-def _splits(command: Command) -> Command:
-    """`--split` and `--gallery`."""
-    options = (
-        click.option("--split", metavar="NAME", help="Split that is scored. [default: pipeline's]"),
-        click.option("--gallery", metavar="NAME", help="Split whose identities are enrolled."),
-    )
-    return _decorated(command, options)
-
-
-def _decorated(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -157,7 +64,7 @@ def cli() -> None:
     help="The manifest to write.",
 )
 @click.option("--force", is_flag=True, help="Replace a manifest that is there.")
-@_output
+@output_options
 def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
     """Write a manifest for a FOLDER of clips, to be edited.
 
@@ -168,65 +75,67 @@ def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
     from vidface.initialise import initialise
 
     made = initialise(folder, out, force=force)
-    _show(as_json, made.to_dict(), lambda: str(made))
+    show(as_json, made.to_dict(), lambda: str(made))
 
 
 @cli.command()
-@_settings
+@run_options
 @click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
-@_output
+@output_options
 def extract(force: bool, as_json: bool, **flags: Any) -> None:
     """Clips → frames at 8 FPS → aligned faces → embeddings."""
     from vidface import runs, tables
 
-    run = _open(flags, check_files=True)
-    with _progress(run) as progress:
-        done = runs.extract(run, force=force, notify=_note, progress=progress)
-    _show(as_json, done.to_dict(), lambda: printable(tables.extraction(done, run)))
-    _exit_for(done.failed)
+    run = open_run_from(flags, check_files=True)
+    with progress_bar(run) as progress:
+        done = runs.extract(run, force=force, notify=note, progress=progress)
+    show(as_json, done.to_dict(), lambda: printable(tables.extraction(done, run)))
+    exit_for(done.failed)
 
 
 @cli.command()
-@_settings
+@run_options
+@noise_options
 @click.option("--threshold", metavar="COSINE", help="Cosine above which two frames are joined.")
-@_output
+@output_options
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
     from vidface import denoising, tables
     from vidface.sweeps import parse_threshold
 
-    run = _open(flags)
+    run = open_run_from(flags)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
     done = denoising.cluster(run, chosen)
-    _show(as_json, done.summary(), lambda: tables.clustering(done, run))
+    show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
 
 
 @cli.command()
-@_settings
-@_splits
+@run_options
+@noise_options
+@split_options
 @click.option(
     "--threshold",
     metavar="COSINE",
     help="Score the clustering at this threshold; none (or -1) is no clustering. "
     "[default: the latest clustering]",
 )
-@_output
+@output_options
 def score(
     split: str | None, gallery: str | None, threshold: str | None, as_json: bool, **flags: Any
 ) -> None:
     """Score the descriptors of a split: mAP@100 and TAR@FAR."""
     from vidface import scoring, tables
-    from vidface.sweeps import parse_threshold
 
-    run = _open(flags)
-    chosen = scoring.LATEST if threshold is None else parse_threshold(threshold)
-    done = scoring.score(run, chosen, split=split, gallery=gallery, notify=_note)
-    _show(as_json, done.to_dict(), lambda: tables.score(done, run))
+    run = open_run_from(flags)
+    chosen = denoising_from(run, threshold, flags) or scoring.LATEST
+    done = scoring.score(run, chosen, split=split, gallery=gallery, notify=note)
+    show(as_json, done.to_dict(), lambda: tables.score(done, run))
 
 
 @cli.command()
-@_settings
-@_splits
+@run_options
+@noise_options
+@split_options
 @click.option(
     "--thresholds",
     metavar="LIST",
@@ -234,26 +143,126 @@ def score(
     show_default=True,
     help="START:STOP:STEP (STOP included) or a comma list; the row none is always there.",
 )
-@_output
+@click.option("--select-on", metavar="SPLIT", help="Choose the threshold on this split.")
+@click.option("--report-on", metavar="SPLIT", help="Report the chosen threshold on this one.")
+@click.option("--folds", type=int, help="Choose on all folds of the identities but the reported.")
+@click.option("--select-by", metavar="FIGURE", help="map (default), or tar, at the lowest FAR.")
+@click.option("--seed", type=int, help="Of the folds. [default: 0]")
+@output_options
 def sweep(
-    split: str | None, gallery: str | None, thresholds: str, as_json: bool, **flags: Any
+    split: str | None,
+    gallery: str | None,
+    thresholds: str,
+    select_on: str | None,
+    report_on: str | None,
+    folds: int | None,
+    select_by: str | None,
+    seed: int | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
-    """Score at many thresholds: the paper's Table 5, for your model."""
+    """Score at many thresholds: the paper's Table 5, for your model.
+
+    \b
+    A threshold to publish is chosen on other clips than it is reported on:
+    vidface sweep --select-on val --report-on test
+    vidface sweep --folds 5
+    """
     from vidface import sweeps, tables
 
     values = sweeps.parse_thresholds(thresholds)
-    run = _open(flags)
-    done = sweeps.sweep(run, values, split=split, gallery=gallery)
-    _show(as_json, done.to_dict(), lambda: tables.sweep(done, run))
+    honest = select_on is not None or folds is not None
+    if not honest and any(given is not None for given in (report_on, select_by, seed)):
+        raise click.UsageError("--report-on, --select-by and --seed go with --select-on or --folds")
+    if report_on and split:
+        raise click.UsageError("--report-on and --split name the same thing; give one of them")
+    run = open_run_from(flags)
+    if not honest:
+        done = sweeps.sweep(run, values, split=split, gallery=gallery)
+        show(as_json, done.to_dict(), lambda: tables.sweep(done, run))
+        return
+    chosen = sweeps.select(
+        run,
+        values,
+        select_on=select_on,
+        report_on=report_on or split,
+        gallery=gallery,
+        folds=folds,
+        select_by=select_by or "map",
+        seed=seed or 0,
+    )
+    show(as_json, chosen.to_dict(), lambda: tables.selected(chosen, run))
+
+
+@cli.command()
+@run_options
+@noise_options
+@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option("--flag", "raised", multiple=True, metavar="NAME",
+              help="chained, contested or thin; may be repeated.")  # fmt: skip
+@click.option("--status", "states", multiple=True, metavar="STATE",
+              help="ok, no_face, corrupt, truncated, ...; may be repeated.")  # fmt: skip
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="May be repeated.")
+@output_options
+def clips(
+    threshold: str | None,
+    raised: tuple[str, ...],
+    states: tuple[str, ...],
+    splits: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """List clips: what became of them, and what clustering says of them.
+
+    \b
+    chained    two kept faces are less similar than strangers may be: a chain joined them
+    contested  the second cluster is at least half of the first: probably two people
+    thin       fewer than 3 faces were kept
+    """
+    from vidface import tables
+    from vidface.clips import list_clips
+
+    run = open_run_from(flags)
+    denoising = denoising_from(run, threshold, flags)
+    found = list_clips(run, denoising, flags=raised, states=states, splits=splits)
+    show(as_json, found.to_dict(), lambda: printable(tables.clips(found)))
+
+
+@cli.command(name="show")
+@click.argument("clip_id")
+@run_options
+@noise_options
+@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("sheet.png"),
+    show_default=True,
+    help="A .png, .jpg or .webp file.",
+)
+@output_options
+def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **flags: Any) -> None:
+    """Draw the faces of CLIP_ID in time order, dropped ones framed in red.
+
+    Needs a run that was extracted with --keep-crops.
+    """
+    from vidface import tables
+    from vidface.clips import show_clip
+
+    run = open_run_from(flags)
+    line = show_clip(run, clip_id, out, denoising_from(run, threshold, flags))
+    document = {"out": str(out), **line.to_dict()}
+    show(as_json, document, lambda: printable(tables.shown(line, out)))
 
 
 @cli.command(name="run")
 @click.argument("name", metavar="PIPELINE")
-@_settings
-@_splits
+@run_options
+@noise_options
+@split_options
 @click.option("--threshold", metavar="COSINE", help="Instead of the pipeline's.")
 @click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
-@_output
+@output_options
 def run_all(
     name: str,
     split: str | None,
@@ -269,31 +278,31 @@ def run_all(
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
-    run = _open({**flags, "pipeline": name}, check_files=True)
+    run = open_run_from({**flags, "pipeline": name}, check_files=True)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
     scoring.check_splits(run, split, gallery)
-    with _progress(run) as progress:
-        extraction = runs.extract(run, force=force, notify=_note, progress=progress)
+    with progress_bar(run) as progress:
+        extraction = runs.extract(run, force=force, notify=note, progress=progress)
     if not as_json:
         click.echo(printable(tables.extraction(extraction, run)))
     denoised = denoising.cluster_once(run, chosen)
     if not as_json:
-        click.echo(tables.clustering(denoised, run))
-    done = scoring.score(run, denoised.threshold, split=split, gallery=gallery)
+        click.echo(printable(tables.clustering(denoised, run)))
+    done = scoring.score(run, denoised.denoising, split=split, gallery=gallery)
     document = {
         "extraction": extraction.to_dict(),
         "cluster": denoised.summary(),
         **done.to_dict(),
     }
-    _show(as_json, document, lambda: tables.score(done, run))
-    _exit_for(extraction.failed)
+    show(as_json, document, lambda: tables.score(done, run))
+    exit_for(extraction.failed)
 
 
 @cli.command()
 @click.option("--run", metavar="DIR", help="Run directory. [default: runs/demo]")
 @click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
-@_output
+@output_options
 def demo(run: str | None, force: bool, as_json: bool) -> None:
     """The whole way on real faces: 40 people of the AT&T/ORL set, in clips with noise.
 
@@ -303,9 +312,9 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     from vidface.pipeline import DEMO_PIPELINE, shipped_pipelines
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
-    opened = _open({"pipeline": demo_file, "run": run}, check_files=True)
-    with _progress(opened) as progress:
-        extraction = runs.extract(opened, force=force, notify=_note, progress=progress)
+    opened = open_run_from({"pipeline": demo_file, "run": run}, check_files=True)
+    with progress_bar(opened) as progress:
+        extraction = runs.extract(opened, force=force, notify=note, progress=progress)
     denoised = denoising.cluster(opened, opened.pipeline.cluster.threshold)
     before = scoring.score(opened, None)
     after = scoring.score(opened, denoised.threshold)
@@ -316,10 +325,8 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
         "after": after.to_dict(),
         "sweep": swept.to_dict(),
     }
-    _show(
-        as_json, document, lambda: tables.demo(opened, extraction, denoised, before, after, swept)
-    )
-    _exit_for(extraction.failed)
+    show(as_json, document, lambda: tables.demo(opened, extraction, denoised, before, after, swept))
+    exit_for(extraction.failed)
 
 
 @cli.command()
@@ -331,9 +338,9 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     help="LFW's pairs.txt, for a folder or tar of aligned crops (NAME/NAME_0001.jpg).",
 )
 @click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
-@_fed
-@_runtime
-@_output
+@fed_options
+@runtime_options
+@output_options
 def verify(
     weights: str, faces: Path, pairs: Path | None, flip: bool, as_json: bool, **flags: Any
 ) -> None:
@@ -351,173 +358,18 @@ def verify(
     from vidface.verify import verify as verify_pairs
 
     opened = open_pairs(faces, pairs)
-    backbone = _backbone(weights, flags)
+    backbone = backbone_from(weights, flags)
     with image_progress(opened.n_images, enabled=sys.stderr.isatty()) as progress:
         done = verify_pairs(backbone, opened, flip=flip, progress=progress)
-    _show(as_json, done.to_dict(), lambda: printable(tables.verified(done)))
-    _exit_for(done.failed)
+    show(as_json, done.to_dict(), lambda: printable(tables.verified(done)))
+    exit_for(done.failed)
 
 
-def _limits(command: Command) -> Command:
-    """What a recogniser may cost."""
-    options = (
-        click.option(
-            "--max-flops",
-            type=float,
-            default=1e9,
-            show_default="1e9",
-            help="By the challenge's counter (about two a multiply-add).",
-        ),
-        click.option("--max-mib", type=float, default=20.0, show_default=True, help="Size."),
-        click.option("--max-dim", type=int, default=512, show_default=True, help="Dimension."),
-    )
-    return _decorated(command, options)
+cli.add_command(models)
 
 
 @cli.group(invoke_without_command=True)
-@_limits
-@_output
-@click.pass_context
-def models(
-    context: click.Context, max_flops: float, max_mib: float, max_dim: int, as_json: bool
-) -> None:
-    """List (default), show, count, export or quantize recognisers."""
-    if context.invoked_subcommand is not None:
-        given = click.core.ParameterSource.COMMANDLINE
-        if any(context.get_parameter_source(name) is given for name in context.params):
-            raise click.UsageError(f"options go behind '{context.invoked_subcommand}'")
-        return
-    from vidface import tables
-    from vidface.models import Limits, list_models
-
-    limits = Limits(max_flops, max_mib, max_dim)
-    found = list_models(limits)
-    document = {"models": [model.to_dict() for model in found]}
-    _show(as_json, document, lambda: tables.models(found, limits))
-
-
-@models.command(name="show")
-@click.argument("name")
-@_limits
-@_output
-def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
-    """One recogniser in full: the paper's Table 1, from the module itself."""
-    from vidface import tables
-    from vidface.models import Limits, describe
-
-    limits = Limits(max_flops, max_mib, max_dim)
-    found = describe(name, limits)
-    _show(as_json, found.to_dict(), lambda: tables.model(found, limits))
-
-
-@models.command(name="count")
-@click.argument("file", type=click.Path(path_type=Path))
-@_limits
-@_output
-def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
-    """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
-    from vidface import tables
-    from vidface.models import Limits, count_file
-
-    limits = Limits(max_flops, max_mib, max_dim)
-    found = count_file(file)
-    document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
-    _show(as_json, document, lambda: printable(tables.counted(file.name, found, limits)))
-
-
-@models.command(name="export")
-@click.argument("name")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--weights", metavar="FILE", help="Its parameters. [default: untrained ones]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
-              help="Of untrained parameters.")  # fmt: skip
-@click.option("--color", metavar="ORDER", help="rgb or bgr, written into the file.")
-@click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise.")
-@click.option("--std", type=float, help="Divides pixels after the mean, likewise.")
-@_output
-def models_export(
-    name: str,
-    out: Path,
-    weights: str | None,
-    seed: int,
-    color: str | None,
-    mean: float | None,
-    std: float | None,
-    as_json: bool,
-) -> None:
-    """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
-    from vidface import tables
-    from vidface.models import export
-
-    fed = _preprocessing(color, mean, std)
-    done = export(name, out, weights=weights, preprocessing=fed, seed=seed)
-    _show(as_json, done.to_dict(), lambda: printable(tables.exported(done)))
-
-
-@models.command(name="quantize")
-@click.argument("weights")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--crops",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder or tar of aligned 112x112 faces, to calibrate and measure on.",
-)
-@click.option("--count", type=click.IntRange(min=4), default=128, show_default=True,
-              help="Faces to calibrate on; as many others to measure on.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the choice of faces.")  # fmt: skip
-@_fed
-@_output
-def models_quantize(
-    weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
-) -> None:
-    """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
-    from vidface import tables
-    from vidface.backbones import declared_preprocessing, load_network
-    from vidface.backbones.quantize import quantize_file
-    from vidface.media import open_root
-
-    network = load_network(weights, flags["architecture"])
-    given = _preprocessing(flags["color"], flags["mean"], flags["std"])
-    fed = declared_preprocessing(weights, given)
-    if fed is None:
-        raise VidfaceError(
-            f"weights {weights}: nobody says what it is fed, and calibration must know: "
-            "--color, --mean, --std"
-        )
-    done = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
-    _show(as_json, done.to_dict(), lambda: printable(tables.quantised(done)))
-
-
-def _preprocessing(color: str | None, mean: float | None, std: float | None) -> Any:
-    """What the flags say a recogniser is fed; None where they say nothing."""
-    if color is None and mean is None and std is None:
-        return None
-    from vidface.backbones import Preprocessing
-
-    return Preprocessing(color, mean, std)
-
-
-def _backbone(weights: str, flags: dict[str, Any]) -> Any:
-    """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
-    from vidface.backbones import load_backbone
-    from vidface.runs import note_assumed
-
-    backbone = load_backbone(
-        weights,
-        _preprocessing(flags["color"], flags["mean"], flags["std"]),
-        architecture=flags["architecture"],
-        runtime=flags["runtime"] or "auto",
-        precision=flags["precision"] or "float32",
-        device=flags["device"] or "auto",
-    )
-    note_assumed(backbone, _note)
-    return backbone
-
-
-@cli.group(invoke_without_command=True)
-@_output
+@output_options
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
     """List (default) or clear what was fetched: weights and the demo's clips."""
@@ -526,21 +378,21 @@ def cache(context: click.Context, as_json: bool) -> None:
 
 
 @cache.command(name="list")
-@_output
+@output_options
 def cache_list(as_json: bool) -> None:
     """List what was fetched, and where it lies."""
     _list_cache(as_json)
 
 
 @cache.command(name="clear")
-@_output
+@output_options
 def cache_clear(as_json: bool) -> None:
     """Remove what was fetched; other files in the folder stay."""
     from vidface.cache import cache_folder
     from vidface.weights import clear_cache
 
     freed = clear_cache()
-    _show(
+    show(
         as_json,
         {"freed_bytes": freed},
         lambda: f"{freed / 1e6:.1f} MB removed from {cache_folder()}",
@@ -559,46 +411,7 @@ def _list_cache(as_json: bool) -> None:
             {"name": e.name, "what": e.what, "path": str(e.path), "bytes": e.bytes} for e in entries
         ],
     }
-    _show(as_json, document, lambda: tables.cache(cache_folder(), entries))
-
-
-def _open(flags: dict[str, Any], *, check_files: bool = False) -> Run:
-    from vidface.pipeline import load_pipeline
-    from vidface.runs import open_run
-
-    pipeline: Pipeline = load_pipeline(
-        flags["pipeline"],
-        {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None},
-    )
-    return open_run(pipeline, _note, check_files=check_files)
-
-
-def _progress(run: Run) -> Any:
-    """A progress bar on standard error; nothing where that is no terminal."""
-    from vidface.progress import extraction_progress
-
-    return extraction_progress(len(run.manifest.clips), enabled=sys.stderr.isatty())
-
-
-def _show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:
-    if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
-    else:
-        click.echo(text(), color=sys.stdout.isatty())
-
-
-def printable(text: str) -> str:
-    """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
-
-
-def _note(text: str) -> None:
-    click.echo(f"vidface: {printable(text)}", err=True)
-
-
-def _exit_for(failed: Sequence[Any]) -> None:
-    if failed:
-        raise click.exceptions.Exit(CLIPS_FAILED)
+    show(as_json, document, lambda: tables.cache(cache_folder(), entries))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

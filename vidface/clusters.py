@@ -2,12 +2,16 @@
 
 The method of the paper: within a clip, two faces are joined where the cosine of their embeddings
 is above a threshold; the connected components of that graph (Union-Find) are the clusters; the
-largest one is kept, everything outside it is noise.
+largest one is kept, everything outside it is noise. One threshold: `cluster_frames`. All of them:
+`linkage_tree` once, then `cut`.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,9 +28,10 @@ UNUSABLE = -1
 MEMORY_BYTES = 2**31
 """The default budget of `cluster_frames` for its working arrays."""
 
-# Batches stay far below the budget: from 8 to 512 MiB the speed is the same (2 cores, 20,000 clips
-# of 30 faces), so the peak may as well be low.
-_BATCH_BYTES = 2**25
+# Counts all arrays at their worst, so a batch's own rows are a sixth of it: they stay in a core's
+# cache, and their memory is used again and again. Fresh pages would cost more than the arithmetic.
+_BATCH_BYTES = 2**24
+_TREE_BATCH_BYTES = 2**24
 _FLOAT32_SAFE_SQUARES = (1e-24, 1e24)  # squared norms that float32 holds without loss
 
 
@@ -36,26 +41,28 @@ def cluster_frames(
     threshold: float | None,
     *,
     memory_bytes: int = MEMORY_BYTES,
+    device: str | None = None,
 ) -> NDArray[np.int32]:
     """Label every face with its cluster within its clip; 0 is the dominant cluster.
 
     Two faces of a clip are joined where ``cosine > threshold``, strictly; a cluster is a connected
     component of that graph. Label 0 is the largest cluster (the kept frames), 1, 2, … the others
     by falling size; clusters of equal size rank by the earliest row they hold. −1 is an unusable
-    embedding (NaN, infinite, or zero norm), which joins nothing and is never kept.
+    embedding (NaN, infinite, or zero norm), which joins nothing and is never kept;
+    `unusable_rows` names them.
 
     Products and threshold are compared as float32. A product rounds by the shape of the matrix it
-    is part of, so labels are certain, and the same for every batch size and budget, wherever no
-    cosine lies within 2e-6 of the threshold; nearer than that, a pair may fall on either side.
-    Rows whose unit vectors and products float32 holds exactly are exact here: a cosine of 0.5 does
-    not join at threshold 0.5.
+    is part of, so labels are certain, and the same for every batch size, budget and device,
+    wherever no cosine lies within 2e-6 of the threshold; nearer than that, a pair may fall on
+    either side. Rows whose unit vectors and products float32 holds exactly are exact here: a
+    cosine of 0.5 does not join at threshold 0.5.
 
-    Clips of equal length are taken together in batches: one batched matrix product, then min-label
-    hooking and pointer jumping on all clips of the batch at once, a handful of rounds (proven
-    bounds for this family are O(log² n): Liu and Tarjan, "Simple Concurrent Labeling Algorithms
-    for Connected Components", SOSA 2019). A clip too long for that (more than about 2,000 faces)
-    goes through in blocks of rows: each block's edges are joined into the forest and forgotten, so
-    that no n × n array exists and each product is computed once.
+    Clips of about equal length are taken together in batches: batched matrix products, then
+    min-label hooking and pointer jumping on all clips of the batch at once, a handful of rounds
+    (proven bounds for this family are O(log² n): Liu and Tarjan, "Simple Concurrent Labeling
+    Algorithms for Connected Components", SOSA 2019). Of clips with 24 rows or more most products
+    are never computed: see `vidface.linkage.components_by_pivot`. A clip too long for a batch goes
+    through in blocks of rows, so that no n × n array exists.
 
     Args:
         embeddings: (n_rows, d) float32, float16 or float64; raw, any norm; the rows of a clip
@@ -64,7 +71,9 @@ def cluster_frames(
             offset is 0, the last is n_rows. A clip may have no rows.
         threshold: cosine threshold, in (−1, 1). None or −1 and less: no clustering, every usable
             row gets label 0. 1 and more: nothing joins.
-        memory_bytes: upper bound for the working arrays beside input and labels.
+        memory_bytes: upper bound for the working arrays beside input, labels and a few integers a
+            row.
+        device: None for NumPy on all cores; else PyTorch's name of where to work: "cpu", "cuda".
 
     Returns:
         (n_rows,) int32 labels.
@@ -83,35 +92,164 @@ def cluster_frames(
     >>> cluster_frames(frames, np.array([0, 3, 6]), threshold=None)
     array([ 0,  0, -1,  0,  0,  0], dtype=int32)
     """
-    embeddings = check_embeddings(embeddings)
-    n_rows, d = embeddings.shape
-    offsets = check_offsets(offsets, n_rows)
+    from vidface import linkage
+
+    embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
     cosine_threshold = _float32_threshold(threshold)
-    if memory_bytes < 1:
-        raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
-
-    labels = np.empty(n_rows, dtype=np.int32)
+    n_rows = len(embeddings)
+    usable = np.zeros(n_rows, dtype=bool)
+    firsts = np.arange(n_rows)
     # At −1 all joins and at 1 nothing does, by definition and not by what rounding makes of it.
-    if cosine_threshold is None:
-        step = max(1, min(_BATCH_BYTES, memory_bytes) // _bytes_per_row(d, embeddings.itemsize))
-        for start in range(0, n_rows, step):
-            usable = unit_rows(embeddings[start : start + step])[1]
-            labels[start : start + step] = np.where(usable, 0, UNUSABLE)
-        return labels
+    # (Of one face twice the product may round to 1.0000001.)
+    if cosine_threshold is None or cosine_threshold >= 1:
+        usable = _usable(embeddings, memory_bytes)
+        if cosine_threshold is None:
+            firsts = np.repeat(offsets[:-1], np.diff(offsets))
+        return _rank(firsts, usable, offsets)
 
-    n_faces = np.diff(offsets)  # (n_clips,)
-    by_length = np.argsort(n_faces, kind="stable")
-    lengths, firsts = np.unique(n_faces[by_length], return_index=True)
-    bounds = [*firsts.tolist(), len(by_length)]
-    for n, (first, last) in zip(lengths.tolist(), pairwise(bounds), strict=True):
-        if n == 0:
-            continue
-        batch, rows_per_block = _plan(n, d, embeddings.itemsize, memory_bytes)
-        for start in range(first, last, batch):
-            clips = by_length[start : min(start + batch, last)]
-            rows = offsets[clips][:, None] + np.arange(n)  # (b, n)
-            labels[rows] = _cluster_batch(embeddings[rows], cosine_threshold, rows_per_block)
-    return labels
+    def work(batch: _Batch, block_bytes: int) -> None:
+        unit, ok = _unit_batch(embeddings, batch)
+        enough = batch.n >= linkage.PIVOT_FROM
+        kernel = linkage.components_by_pivot if enough else linkage.components
+        found = _on(device, kernel, unit, ok, float(cosine_threshold), block_bytes)
+        inside = batch.inside
+        usable[batch.rows[inside]] = ok[inside]
+        firsts[batch.rows[inside]] = (batch.starts[:, None] + found)[inside]
+
+    _run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
+    return _rank(firsts, usable, offsets)
+
+
+@dataclass(frozen=True)
+class LinkageTree:
+    """Each clip's maximum spanning tree (single linkage), in the order of Prim's algorithm.
+
+    In that order every cluster of every threshold is a run of neighbours: a run ends where the
+    next row's `similarities` is not above the threshold. (Prim leaves a cluster only when nothing
+    above the threshold leads on.) So a cut is a pass over the rows, whatever the threshold.
+    """
+
+    offsets: NDArray[np.int64]  # (n_clips + 1,)
+    order: NDArray[np.int32]  # (n_rows,) row within its clip; usable rows first
+    parents: NDArray[np.int32]  # (n_rows,) row within its clip that order[i] is joined to
+    similarities: NDArray[np.float32]  # (n_rows,) cosine of that edge; −inf: first; NaN: unusable
+
+    def __post_init__(self) -> None:
+        n_rows = int(self.offsets[-1])
+        for name in ("order", "parents", "similarities"):
+            if getattr(self, name).shape != (n_rows,):
+                raise VidfaceError(f"a linkage tree's {name} must be ({n_rows},); compute it again")
+        lengths = np.diff(self.offsets)
+        for name in ("order", "parents"):
+            values = getattr(self, name)
+            if (values < 0).any() or (values >= np.repeat(lengths, lengths)).any():
+                raise VidfaceError(f"a linkage tree's {name} point outside of their clip")
+
+    def __str__(self) -> str:
+        return f"LinkageTree({len(self.offsets) - 1} clips, {len(self.order)} rows)"
+
+    # What every cut needs, worked out once.
+
+    @cached_property
+    def _clips(self) -> NDArray[np.int64]:
+        lengths = np.diff(self.offsets)
+        return np.repeat(np.arange(len(lengths)), lengths)
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return self.offsets[self._clips] + self.order
+
+    @cached_property
+    def _usable(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.similarities)
+
+
+def linkage_tree(
+    embeddings: NDArray[np.floating[Any]],
+    offsets: NDArray[np.integer[Any]],
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    device: str | None = None,
+) -> LinkageTree:
+    """Each clip's maximum spanning tree over the cosines of its usable rows: all thresholds at once.
+
+    Prim's algorithm (Prim 1957), a step for all clips of a batch at once. Every similarity is
+    computed once and forgotten; a clip whose similarities do not fit into the budget computes them
+    row by row instead.
+
+    Args, raises: as `cluster_frames`.
+
+    >>> import numpy as np
+    >>> frames = np.array([[1, 0], [0, 1], [4, 3]], dtype=np.float32)
+    >>> tree = linkage_tree(frames, np.array([0, 3]))
+    >>> tree.order, tree.parents, tree.similarities
+    (array([0, 2, 1], dtype=int32), array([0, 0, 2], dtype=int32), array([-inf,  0.8,  0.6], dtype=float32))
+    >>> cut(tree, 0.7), cut(tree, 0.5)
+    (array([0, 1, 0], dtype=int32), array([0, 0, 0], dtype=int32))
+    """  # noqa: E501
+    from vidface import linkage
+
+    embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
+    n_rows = len(embeddings)
+    order = np.zeros(n_rows, np.int32)
+    parents = np.zeros(n_rows, np.int32)
+    similarities = np.full(n_rows, np.nan, np.float32)
+
+    def work(batch: _Batch, block_bytes: int) -> None:
+        unit, ok = _unit_batch(embeddings, batch)
+        found = _on(device, linkage.spanning_trees, unit, ok, block_bytes)
+        # Beyond a clip's usable rows Prim found nothing: its unusable rows go there, in order.
+        joined = np.arange(batch.n) < ok.sum(axis=1)[:, None]
+        inside = batch.inside
+        own = np.argsort(ok, axis=1, kind="stable")  # unusable rows first
+        filler = np.take_along_axis(
+            own, (np.arange(batch.n) - ok.sum(axis=1)[:, None]) % batch.n, axis=1
+        )
+        rows = batch.rows[inside]
+        order[rows] = np.where(joined, found[0], filler)[inside]
+        parents[rows] = np.where(joined, found[1], filler)[inside]
+        similarities[rows] = np.where(joined, found[2], np.float32(np.nan))[inside]
+
+    _run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
+    return LinkageTree(offsets, order, parents, similarities)
+
+
+def cut(tree: LinkageTree, threshold: float | None) -> NDArray[np.int32]:
+    """The labels of `cluster_frames` at any threshold, from the tree, in time linear in rows.
+
+    No similarity is computed. Equal to `cluster_frames` wherever no cosine lies within 2e-6 of the
+    threshold (float32 products round by shape).
+
+    Args:
+        tree: of `linkage_tree`.
+        threshold: as in `cluster_frames`.
+
+    Returns:
+        (n_rows,) int32 labels.
+    """
+    cosine_threshold = _float32_threshold(threshold)
+    if cosine_threshold is None:
+        joined = tree.similarities > -np.inf
+    elif cosine_threshold >= 1:
+        joined = np.zeros(len(tree.similarities), bool)
+    else:
+        joined = tree.similarities > cosine_threshold  # False for NaN
+    return _rank_runs(tree, ~joined)
+
+
+def unusable_rows(
+    embeddings: NDArray[np.floating[Any]], offsets: NDArray[np.integer[Any]]
+) -> list[tuple[int, int]]:
+    """(clip, row within the clip) of every embedding that is NaN, infinite or zero.
+
+    >>> import numpy as np
+    >>> unusable_rows(np.array([[1.0, 0], [np.nan, 1], [0, 0]]), np.array([0, 2, 3]))
+    [(0, 1), (1, 0)]
+    """
+    embeddings, offsets = _checked(embeddings, offsets, MEMORY_BYTES)
+    rows = np.flatnonzero(~_usable(embeddings, MEMORY_BYTES))
+    clips = np.searchsorted(offsets, rows, side="right") - 1
+    return list(zip(clips.tolist(), (rows - offsets[clips]).tolist(), strict=True))
 
 
 def unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -128,17 +266,26 @@ def unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDA
     >>> unit_rows(np.array([[3.0, 4.0], [np.nan, 1.0], [3e200, 4e200]]))[0].tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0], [0.6000000238418579, 0.800000011920929]]
     """
+    with np.errstate(all="ignore"):  # what overflows here is done in float64
+        own = rows.astype(np.float32)
+    return _scale(own, rows)
+
+
+def _scale(
+    own: NDArray[np.float32], rows: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """`unit_rows` within `own`, a float32 copy of `rows` (or `rows` itself, if ours)."""
     low, high = _FLOAT32_SAFE_SQUARES
     with np.errstate(all="ignore"):  # NaN, infinity and overflow are sorted out below
-        unit = rows.astype(np.float32)
-        squares = np.einsum("ij,ij->i", unit, unit)
+        squares = np.einsum("ij,ij->i", own, own)
         safe = (squares > low) & (squares < high)  # False for NaN
-        unit *= (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32)[:, None]
-    usable = np.ones(len(rows), dtype=bool)
-    if not safe.all():
-        exact, usable[~safe] = unit_rows_float64(rows[~safe])
-        unit[~safe] = exact
-    return unit, usable
+        usable = np.ones(len(own), dtype=bool)
+        if not safe.all():
+            exact, usable[~safe] = unit_rows_float64(rows[~safe])
+            own[~safe] = exact
+            squares[~safe] = 1
+        own *= (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32)[:, None]
+    return own, usable
 
 
 def unit_rows_float64(
@@ -194,6 +341,15 @@ def check_offsets(offsets: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.
     return array
 
 
+def _checked(
+    embeddings: NDArray[np.floating[Any]], offsets: NDArray[np.integer[Any]], memory_bytes: int
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    embeddings = check_embeddings(embeddings)
+    if memory_bytes < 1:
+        raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
+    return embeddings, check_offsets(offsets, len(embeddings))
+
+
 def _float32_threshold(threshold: float | None) -> np.float32 | None:
     if threshold is None:
         return None
@@ -204,103 +360,185 @@ def _float32_threshold(threshold: float | None) -> np.float32 | None:
     return None if cosine_threshold <= -1 else cosine_threshold
 
 
-def _bytes_per_row(d: int, itemsize: int) -> int:
+def _usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray[np.bool_]:
+    """(n_rows,) bool: rows that have a direction."""
+    n_rows, d = embeddings.shape
+    step = max(1, min(_BATCH_BYTES, memory_bytes) // (d * (embeddings.itemsize + 20) + 96))
+    usable = np.zeros(n_rows, dtype=bool)
+    for start in range(0, n_rows, step):
+        usable[start : start + step] = unit_rows(embeddings[start : start + step])[1]
+    return usable
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Clips of about equal length: their rows, filled up to n."""
+
+    starts: NDArray[np.int64]  # (b,) first row
+    lengths: NDArray[np.int64]  # (b,)
+    n: int
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """(b, n) bool, False where a clip is shorter than n."""
+        return np.arange(self.n) < self.lengths[:, None]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(b, n) row numbers; beyond a clip's end its last row again."""
+        return self.starts[:, None] + np.minimum(np.arange(self.n), self.lengths[:, None] - 1)
+
+
+def _batches(offsets: NDArray[np.int64], row_bytes: int, batch_bytes: int) -> Iterator[_Batch]:
+    """All clips that have rows, by rising length, in batches that fit; long clips one by one."""
+    lengths = np.diff(offsets)
+    by_length = np.argsort(lengths, kind="stable")
+    sorted_lengths = lengths[by_length]
+    start = int(np.searchsorted(sorted_lengths, 1))
+    while start < len(by_length):
+        # Up to an eighth longer than the first: little filling, few batches.
+        n = int(sorted_lengths[start]) * 9 // 8
+        same = int(np.searchsorted(sorted_lengths, n, side="right"))
+        n = int(sorted_lengths[same - 1])
+        fit = max(1, batch_bytes // (n * (row_bytes + 12 * n)))
+        stop = min(same, start + fit)
+        clips = by_length[start:stop]
+        n = int(sorted_lengths[stop - 1])
+        yield _Batch(offsets[clips], lengths[clips], n)
+        start = stop
+
+
+def _run_batches(
+    work: Callable[[_Batch, int], None],
+    embeddings: NDArray[np.floating[Any]],
+    offsets: NDArray[np.int64],
+    batch_bytes: int,
+    memory_bytes: int,
+    device: str | None,
+) -> None:
+    """`work(batch, block_bytes)` for all batches, on all cores, within the budget."""
+    d = embeddings.shape[1]
     # gathered row, float32 row, two float64 copies of odd rows; a few index arrays
-    return d * (itemsize + 4 + 16) + 96
-
-
-def _plan(n: int, d: int, itemsize: int, memory_bytes: int) -> tuple[int, int]:
-    """How many clips of n faces make a batch, and how many rows of each are compared at a time."""
-    # A pair takes its float32 product, its bool, its mask and a masked label.
-    block_row_bytes = n * (4 + 1 + 2 * _label_dtype(n).itemsize)
-    fixed = n * _bytes_per_row(d, itemsize)
-    clip_bytes = fixed + n * block_row_bytes
-    target = min(_BATCH_BYTES, memory_bytes)
-    if clip_bytes <= target:
-        return target // clip_bytes, n
-    spare = memory_bytes - fixed
-    if spare < block_row_bytes:
+    row_bytes = d * (embeddings.itemsize + 4 + 16) + 96
+    longest = int(np.diff(offsets).max(initial=0))
+    least = longest * (row_bytes + 12)
+    if least > memory_bytes:
         raise VidfaceError(
-            f"a clip with {n} faces of {d} dimensions needs {fixed + block_row_bytes} bytes to "
-            f"cluster, memory_bytes is {memory_bytes}; raise it"
+            f"a clip with {longest} faces of {d} dimensions needs {least} bytes to cluster, "
+            f"memory_bytes is {memory_bytes}; raise it"
         )
-    return 1, min(n, max(1, min(spare, _BATCH_BYTES) // block_row_bytes))
+    workers = (
+        1 if device is not None else max(1, min(_cores(), memory_bytes // least if least else 1))
+    )
+    share = memory_bytes // workers
+    if device is not None and not device.startswith("cpu"):
+        batch_bytes *= 64  # an accelerator wants much at once
+    batches = list(_batches(offsets, row_bytes, min(batch_bytes, share)))
+
+    def one(batch: _Batch) -> None:
+        rows_bytes = len(batch.starts) * batch.n * row_bytes
+        with np.errstate(all="ignore"):
+            work(batch, max(12 * batch.n, share - rows_bytes))
+
+    if workers == 1 or len(batches) < 2 * workers:
+        for batch in batches:
+            one(batch)
+        return
+    # The batches are the parallelism: threads inside of small products cost more than they give.
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(one, batches):
+            pass
 
 
-def _label_dtype(n: int) -> np.dtype[np.unsignedinteger[Any]]:
-    # The largest value of the type stands for "no edge", so it must lie above every row number.
-    return np.min_scalar_type(n)
+def _cores() -> int:
+    from vidface.backbones.embedder import available_cores
+
+    return available_cores()
 
 
-def _cluster_batch(
-    embeddings: NDArray[np.floating[Any]],  # (b, n, d)
-    cosine_threshold: np.float32,
-    rows_per_block: int,
+def _unit_batch(
+    embeddings: NDArray[np.floating[Any]], batch: _Batch
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(b, n, d) float32 unit rows, zero where not usable, and (b, n) which are."""
+    b, n, d = len(batch.starts), batch.n, embeddings.shape[1]
+    gathered = np.take(embeddings, batch.rows.reshape(-1), axis=0, mode="clip")
+    own = gathered.astype(np.float32, copy=False)
+    unit, usable = _scale(own, gathered)
+    usable &= batch.inside.reshape(-1)
+    if not usable.all():
+        unit[~usable] = 0
+    return unit.reshape(b, n, d), usable.reshape(b, n)
+
+
+def _on(device: str | None, kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """A kernel's result as NumPy arrays, computed there."""
+    if device is None:
+        return kernel(*arguments)
+    import torch
+
+    try:
+        tensors = [
+            torch.from_numpy(a).to(device) if isinstance(a, np.ndarray) else a for a in arguments
+        ]
+    except (RuntimeError, AssertionError) as error:
+        raise VidfaceError(f"device '{device}': {str(error).splitlines()[0]}") from None
+    found = kernel(*tensors)
+    if isinstance(found, tuple):
+        return tuple(tensor.cpu().numpy() for tensor in found)
+    return found.cpu().numpy()
+
+
+def _rank(
+    firsts: NDArray[np.int64], usable: NDArray[np.bool_], offsets: NDArray[np.int64]
 ) -> NDArray[np.int32]:
-    """Labels, (b, n), of b clips of n faces each."""
-    b, n, d = embeddings.shape
-    flat_unit, flat_usable = unit_rows(embeddings.reshape(b * n, d))
-    roots = np.arange(b * n)  # a forest over all rows of the batch; a root is its tree's first row
-    # Of one face twice the product may round to 1.0000001, which is not above a threshold of 1.
-    if cosine_threshold < 1:
-        unit = flat_unit.reshape(b, n, d)
-        usable = flat_usable.reshape(b, n)
-        for start in range(0, n, rows_per_block):
-            stop = min(start + rows_per_block, n)
-            # Columns before `start` met these rows in an earlier block.
-            products = unit[:, start:stop] @ unit[:, start:].swapaxes(1, 2)
-            edges = products > cosine_threshold  # (b, stop - start, n - start)
-            del products
-            if not flat_usable.all():  # a zero row has cosine 0, above a negative threshold
-                edges &= usable[:, start:stop, None]
-                edges &= usable[:, None, start:]
-            _join(roots, n, edges, start)
-    return _rank(roots, flat_usable, n).reshape(b, n)
-
-
-def _join(roots: NDArray[np.int64], n: int, edges: NDArray[np.bool_], start: int) -> None:
-    """Union-Find of a batch, all clips at once: join the trees that `edges` connects, in `roots`.
-
-    `roots` (b · n,) holds stars before and after: roots[roots] == roots, and a root is the lowest
-    row of its tree. `edges` (b, r, c) stands for the rows [start, start + r) and the columns
-    [start, start + c) of each clip; an edge counts in both directions.
-    """
-    b, r, _ = edges.shape
-    dtype = _label_dtype(n)
-    no_edge = edges.astype(dtype)
-    no_edge -= 1  # edge: 1 → 0; none: 0 → the type's largest value, which no label reaches
-    clips = np.arange(b)
-    forest = roots.reshape(b, n)
-    while True:
-        bases = clips[:, None] * n
-        labels = (forest[clips, start:] - bases).astype(dtype)  # (clips, c)
-        lowest = np.bitwise_or(no_edge, labels[:, :r, None]).min(axis=1)  # over a column's rows
-        across = np.bitwise_or(no_edge, labels[:, None, :]).min(axis=2)  # over a row's columns
-        np.minimum(lowest[:, :r], across, out=lowest[:, :r])
-        hooks = lowest < labels
-        active = hooks.any(axis=1)
-        if not active.any():
-            return
-        # Hook each tree's root under the lowest root that any of its rows touches …
-        olds = (labels + bases)[hooks]
-        np.minimum.at(roots, olds, (lowest + bases)[hooks])
-        # … and jump pointers until every tree is a star again.
-        while True:
-            jumped = roots[roots]
-            if np.array_equal(jumped, roots):
-                break
-            roots[:] = jumped
-        if 2 * np.count_nonzero(active) < len(clips):
-            clips, no_edge = clips[active], no_edge[active]
-
-
-def _rank(roots: NDArray[np.int64], usable: NDArray[np.bool_], n: int) -> NDArray[np.int32]:
-    """Number the trees of each clip of n rows by falling size, then by their first row."""
-    sizes = np.bincount(roots[usable], minlength=len(roots))
+    """Number each clip's components by falling size, then by their first row (`firsts`)."""
+    sizes = np.bincount(firsts[usable], minlength=len(firsts))
     trees = np.flatnonzero(sizes)  # ascending, so by clip, then by first row
-    clips = trees // n
-    order = np.lexsort((trees, -sizes[trees], clips))
-    firsts = np.searchsorted(clips, clips)  # where each tree's clip starts in `clips`
-    ranks = np.full(len(roots), UNUSABLE, dtype=np.int32)
-    ranks[trees[order]] = np.arange(len(trees)) - firsts
-    return np.where(usable, ranks[roots], np.int32(UNUSABLE))
+    clips = np.searchsorted(offsets, trees, side="right") - 1
+    ranks = np.full(len(firsts), UNUSABLE, dtype=np.int32)
+    ranks[trees] = _ranks_of(sizes[trees], trees - offsets[clips], clips, offsets)
+    labels = ranks[firsts]
+    labels[~usable] = UNUSABLE
+    return labels
+
+
+def _ranks_of(
+    sizes: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    clips: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """The rank in its clip of each component, by falling size, then by its first row in the clip.
+
+    The components of a clip stand together, clips in order.
+    """
+    longest = int(np.diff(offsets).max(initial=0)) + 1
+    # One integer orders by clip, size and row: below 2^63 wherever the rows fit into memory.
+    keys = (clips * longest + (longest - sizes)) * longest + firsts
+    order = np.argsort(keys)
+    per_clip = np.bincount(clips, minlength=len(offsets) - 1)
+    ranks = np.empty(len(keys), dtype=np.int32)
+    ranks[order] = np.arange(len(keys)) - np.repeat(np.cumsum(per_clip) - per_clip, per_clip)
+    return ranks
+
+
+def _rank_runs(tree: LinkageTree, begins: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Labels of a tree's rows, where a cluster begins at every `begins` of Prim's order."""
+    n_rows = len(begins)
+    starts = np.flatnonzero(begins)
+    if not n_rows:
+        return np.empty(0, np.int32)
+    clips = tree._clips[starts]
+    sizes = np.diff(starts, append=n_rows)
+    firsts = np.minimum.reduceat(tree.order, starts).astype(np.int64)
+    good = tree._usable[starts]
+    if good.all():
+        ranks = _ranks_of(sizes, firsts, clips, tree.offsets)
+    else:
+        ranks = np.full(len(starts), UNUSABLE, np.int32)
+        ranks[good] = _ranks_of(sizes[good], firsts[good], clips[good], tree.offsets)
+    labels = np.empty(n_rows, np.int32)
+    labels[tree._rows] = np.repeat(ranks, sizes)
+    return labels

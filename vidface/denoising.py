@@ -2,24 +2,111 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface import artefacts
 from vidface.artefacts import threshold_name
+from vidface.denoisers import DenoiserSettings, label_faces, uses_threshold
 from vidface.errors import VidfaceError
+from vidface.pipeline import Pipeline
 from vidface.runs import Run
 
 if TYPE_CHECKING:
     from vidface.artefacts import EmbeddingShard
+    from vidface.clusters import LinkageTree
+    from vidface.diagnostics import Diagnostics
+    from vidface.truth import NoiseRemoval, Truth
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Which faces are noise, and how the kept ones become one vector."""
+
+    denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
+    pooling: str = "mean"
+    truth_path: Path | None = None
+    memory_bytes: int = 2**31
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> Denoising:
+        """As a pipeline says."""
+        c = pipeline.cluster
+        denoiser = DenoiserSettings(
+            c.method, c.threshold, c.min_samples, c.min_cluster_size, c.trim_share
+        )
+        return cls(denoiser, pipeline.descriptor.pooling, c.truth, c.memory_bytes)
+
+    def at(self, threshold: float | None) -> Denoising:
+        """The same at another threshold."""
+        return replace(self, denoiser=replace(self.denoiser, threshold=threshold))
+
+    @property
+    def threshold(self) -> float | None:
+        """The cosine threshold; None: no clustering, or a method that has none."""
+        return self.denoiser.threshold if uses_threshold(self.denoiser.method) else None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that labels and descriptors depend on, as artefacts record and compare it."""
+        used = {f"cluster.{name}": value for name, value in self.denoiser.used().items()}
+        truth = {}
+        if self.denoiser.method == "oracle" and self.truth_path is not None:
+            truth = {"cluster.truth_sha256": _sha256(self.truth)}
+        return {
+            "cluster.threshold": None,
+            **used,
+            **truth,
+            "descriptor.pooling": self.pooling,
+        }
+
+    @cached_property
+    def truth(self) -> Truth | None:
+        """Which frames are noise, where a file says so."""
+        from vidface.truth import read_truth
+
+        return None if self.truth_path is None else read_truth(self.truth_path)
+
+    @property
+    def name(self) -> str:
+        """Of its folder: `threshold_0.4`, `trim.trim_share_0.25.pooling_norm`."""
+        used = self.denoiser.used()
+        parts = [] if used["method"] == "union-find" else [used["method"]]
+        for key, value in used.items():
+            if key == "threshold":
+                parts.append(f"threshold_{threshold_name(value)}")
+            elif key != "method":
+                parts.append(f"{key}_{value}")
+        if self.pooling != "mean":
+            parts.append(f"pooling_{self.pooling}")
+        return ".".join(parts)
+
+    def __str__(self) -> str:
+        used = self.denoiser.used()
+        parts = [] if used["method"] == "union-find" else [used["method"]]
+        for key, value in used.items():
+            if key != "method":
+                text = threshold_name(value) if key == "threshold" else value
+                parts.append(f"{key.replace('_', ' ')} {text}")
+        if self.pooling != "mean":
+            parts.append(f"pooling {self.pooling}")
+        return ", ".join(parts)
+
+
+def _sha256(truth: Truth | None) -> str:
+    entries = sorted(truth.noise.items(), key=repr) if truth is not None else []
+    return hashlib.sha256(repr(entries).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """Every clip of the manifest after noise removal at one threshold, in the manifest's order."""
+    """Every clip of the manifest after noise removal, in the manifest's order."""
 
     threshold: float | None
     clip_ids: tuple[str, ...]
@@ -30,6 +117,12 @@ class Denoised:
     kept: np.ndarray  # (n_clips,) int64: faces in the dominant cluster
     unusable: np.ndarray  # (n_clips,) int64: NaN or zero embeddings
     descriptors: np.ndarray  # (n_clips, d) float32 unit rows; a zero row = no direction
+    denoising: Denoising | None = None
+    diagnostics: Diagnostics | None = None  # of a clustering that is stored
+    removal: NoiseRemoval | None = None  # against a truth, where there is one
+    weights_ignored: int = 0  # faces whose weight in pooling was negative or no number
+    fallen_back: int = 0  # clips that were averaged, for no weight was left
+    unusable_rows: tuple[str, ...] = ()  # "clip, frame 3", the first of them
 
     def __str__(self) -> str:
         return (
@@ -43,8 +136,9 @@ class Denoised:
         return np.asarray(self.descriptors.any(axis=1))
 
     def summary(self) -> dict[str, Any]:
+        """Counts, ready for JSON."""
         faces, kept = int(self.faces.sum()), int(self.kept.sum())
-        return {
+        found: dict[str, Any] = {
             "threshold": self.threshold,
             "clips": len(self.clip_ids),
             "no_descriptor": int(np.count_nonzero(~self.has_descriptor)),
@@ -56,83 +150,296 @@ class Denoised:
             "unusable": int(self.unusable.sum()),
             "clips_with_several_clusters": int(np.count_nonzero(self.clusters > 1)),
         }
+        if self.denoising is not None:
+            found["settings"] = self.denoising.settings
+            found["weights_ignored"] = self.weights_ignored
+            found["fallen_back_to_mean"] = self.fallen_back
+        if self.diagnostics is not None:
+            found["diagnostics"] = self.diagnostics.summary()
+        if self.removal is not None:
+            found["noise_removal"] = self.removal.to_dict()
+        return found
 
 
-Labels = list[tuple["EmbeddingShard", np.ndarray]]
+What = Denoising | float | None  # a threshold stands for the pipeline's settings at it
 
 
-def denoise(run: Run, threshold: float | None) -> tuple[Denoised, Labels]:
-    """Cluster every clip at one threshold and pool what is kept.
+def meant(run: Run, what: What) -> Denoising:
+    """What a threshold means for a run: its pipeline's noise removal, there."""
+    return what if isinstance(what, Denoising) else Denoising.of(run.pipeline).at(what)
 
-    Returns:
-        The clips, and for each shard its faces' labels.
+
+def denoise(run: Run, what: What) -> Denoised:
+    """Label every face and pool what is kept; nothing is written but the linkage tree."""
+    [found] = _denoise(run, [meant(run, what)])
+    return found
+
+
+def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[Denoised]:
+    """The pipeline's noise removal at several thresholds, one after the other.
+
+    No similarity is computed twice: union-find cuts a tree that is stored. A clip is pooled again
+    only where another face is kept than at the threshold before.
+
+    Raises:
+        VidfaceError: a method that has no threshold.
     """
-    [result] = denoise_all(run, (threshold,))
-    return result
-
-
-def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[tuple[Denoised, Labels]]:
-    """`denoise` at several thresholds, one after the other; the embeddings are mapped once."""
-    from vidface.clusters import UNUSABLE, cluster_frames
-    from vidface.descriptors import pool_descriptors
-
-    clips = run.clips()
-    clip_ids = tuple(clips.column("clip_id").to_pylist())
-    place = {clip_id: row for row, clip_id in enumerate(clip_ids)}
-    shards = run.shards()
-    dimension = shards[0].embeddings.shape[1] if shards else 0
-    for threshold in thresholds:
-        counts = np.zeros((3, len(clip_ids)), np.int64)  # clusters, kept, unusable
-        descriptors = np.zeros((len(clip_ids), dimension), np.float32)
-        labelled: Labels = []
-        for shard in shards:
-            labels = cluster_frames(shard.embeddings, shard.offsets, threshold)
-            rows = np.array([place[clip_id] for clip_id in shard.clip_ids], dtype=np.int64)
-            descriptors[rows] = pool_descriptors(shard.embeddings, shard.offsets, labels)
-            starts = shard.offsets[:-1]
-            if len(starts):
-                counts[0, rows] = np.maximum.reduceat(labels, starts) + 1
-                counts[1, rows] = np.add.reduceat(labels == 0, starts, dtype=np.int64)
-                counts[2, rows] = np.add.reduceat(labels == UNUSABLE, starts, dtype=np.int64)
-            labelled.append((shard, labels))
-        denoised = Denoised(
-            threshold=threshold,
-            clip_ids=clip_ids,
-            states=tuple(clips.column("state").to_pylist()),
-            frames=clips.column("frames").to_numpy().astype(np.int64),
-            faces=clips.column("faces").to_numpy().astype(np.int64),
-            clusters=counts[0],
-            kept=counts[1],
-            unusable=counts[2],
-            descriptors=descriptors,
+    denoising = Denoising.of(run.pipeline)
+    if not uses_threshold(denoising.denoiser.method):
+        raise VidfaceError(
+            f"the method '{denoising.denoiser.method}' has no threshold to sweep; "
+            "`vidface score` scores it"
         )
-        yield denoised, labelled
+    return _denoise(run, [denoising.at(threshold) for threshold in thresholds])
 
 
-def cluster(run: Run, threshold: float | None) -> Denoised:
-    """Embeddings → labels and descriptors, written as the clustering at `threshold`.
+def _denoise(run: Run, wanted: Sequence[Denoising]) -> Iterator[Denoised]:
+    clips = _Clips(run)
+    shards = list(run.each_shard())
+    before: list[_Part | None] = [None] * len(shards)
+    for denoising in wanted:
+        collected = clips.collect(denoising)
+        for i, (number, shard) in enumerate(shards):
+            part = _part(run, number, shard, denoising, before[i])
+            collected.add(shard, part)
+            before[i] = part
+        yield collected.finish()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One shard after noise removal."""
+
+    labels: np.ndarray  # (n_faces,) int32
+    descriptors: np.ndarray  # (n_clips, d) float32
+    pooling: str
+    weights_ignored: int
+    fallen_back: int
+
+
+def _part(
+    run: Run, number: int, shard: EmbeddingShard, denoising: Denoising, before: _Part | None
+) -> _Part:
+    from vidface.descriptors import pool_faces, pooling_weights
+
+    labels = _labels(run, number, shard, denoising)
+    weights = pooling_weights(shard.table, denoising.pooling)
+    if before is not None and before.pooling == denoising.pooling and weights is None:
+        changed = _clips_with(shard, (labels == 0) != (before.labels == 0))
+        descriptors = before.descriptors.copy()
+        if changed.any():
+            lengths = np.diff(shard.offsets)
+            rows = np.repeat(changed, lengths)
+            offsets = np.concatenate([[0], np.cumsum(lengths[changed])])
+            pooled = pool_faces(
+                shard.embeddings[rows], offsets, labels[rows], pooling=denoising.pooling
+            )
+            descriptors[changed] = pooled.descriptors
+        return _Part(labels, descriptors, denoising.pooling, 0, 0)
+    pooled = pool_faces(
+        shard.embeddings, shard.offsets, labels, pooling=denoising.pooling, weights=weights
+    )
+    return _Part(
+        labels,
+        pooled.descriptors,
+        denoising.pooling,
+        pooled.weights_ignored,
+        pooled.clips_fallen_back,
+    )
+
+
+def _clips_with(shard: EmbeddingShard, rows: np.ndarray) -> np.ndarray:
+    """(n_clips,) bool: clips of which any of `rows`, (n_faces,) bool, is true. None is empty."""
+    if not len(shard.clip_ids):
+        return np.zeros(0, dtype=bool)
+    return np.asarray(np.logical_or.reduceat(rows, shard.offsets[:-1]))
+
+
+def _labels(run: Run, number: int, shard: EmbeddingShard, denoising: Denoising) -> np.ndarray:
+    if denoising.denoiser.method == "union-find":
+        from vidface.clusters import cut
+
+        return cut(linkage_of(run, number, shard, denoising.memory_bytes), denoising.threshold)
+    noise = None
+    if denoising.denoiser.method == "oracle" and denoising.truth is not None:
+        noise = denoising.truth.noise_of(shard.table)
+    return label_faces(
+        shard.embeddings,
+        shard.offsets,
+        denoising.denoiser,
+        noise,
+        memory_bytes=denoising.memory_bytes,
+    )
+
+
+def linkage_of(
+    run: Run, number: int, shard: EmbeddingShard, memory_bytes: int = 2**31
+) -> LinkageTree:
+    """A shard's linkage tree: from its artefact, which is written where it is not there yet."""
+    import pyarrow as pa
+
+    from vidface.clusters import LinkageTree, linkage_tree
+
+    _, extraction = run.folder.read_clips()
+    path = run.folder.linkage_path(number)
+    if path.is_file():
+        table, made = artefacts.read_arrow(path)
+        if made.get("extraction_created") == extraction["created"]:
+            columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
+            return LinkageTree(shard.offsets, *columns)
+    tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
+    table = pa.Table.from_arrays(
+        [pa.array(column) for column in (tree.order, tree.parents, tree.similarities)],
+        schema=artefacts.LINKAGE_SCHEMA,
+    )
+    made = artefacts.provenance(
+        "linkage", run.extraction_settings, extraction_created=extraction["created"]
+    )
+    artefacts.write_arrow(path, table, made)
+    return tree
+
+
+class _Clips:
+    """The extraction's clips, and where each stands."""
+
+    def __init__(self, run: Run) -> None:
+        table = run.clips()
+        self.clip_ids: tuple[str, ...] = tuple(table.column("clip_id").to_pylist())
+        self.states: tuple[str, ...] = tuple(table.column("state").to_pylist())
+        self.frames = table.column("frames").to_numpy().astype(np.int64)
+        self.faces = table.column("faces").to_numpy().astype(np.int64)
+        self.place = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+
+    def collect(self, denoising: Denoising) -> _Collected:
+        return _Collected(self, denoising)
+
+    def rows(self, shard: EmbeddingShard) -> np.ndarray:
+        return np.array([self.place[clip_id] for clip_id in shard.clip_ids], dtype=np.int64)
+
+
+class _Collected:
+    """Shards after noise removal, one after the other, becoming one `Denoised`."""
+
+    def __init__(self, clips: _Clips, denoising: Denoising) -> None:
+        self._clips, self._denoising = clips, denoising
+        self._counts = np.zeros((3, len(clips.clip_ids)), np.int64)  # clusters, kept, unusable
+        self._descriptors: np.ndarray | None = None
+        self._ignored = self._fallen = 0
+        self._truth_counts = np.zeros(3, np.int64)  # dropped, noise, dropped noise
+        self._unusable: list[str] = []
+
+    def add(self, shard: EmbeddingShard, part: _Part) -> None:
+        from vidface.clusters import UNUSABLE
+
+        n_clips = len(self._clips.clip_ids)
+        if self._descriptors is None:
+            self._descriptors = np.zeros((n_clips, shard.embeddings.shape[1]), np.float32)
+        rows, starts, labels = self._clips.rows(shard), shard.offsets[:-1], part.labels
+        self._descriptors[rows] = part.descriptors
+        if len(starts):
+            self._counts[0, rows] = np.maximum.reduceat(labels, starts) + 1
+            self._counts[1, rows] = np.add.reduceat(labels == 0, starts, dtype=np.int64)
+            self._counts[2, rows] = np.add.reduceat(labels == UNUSABLE, starts, dtype=np.int64)
+        self._ignored += part.weights_ignored
+        self._fallen += part.fallen_back
+        for row in np.flatnonzero(labels == UNUSABLE)[: max(0, 20 - len(self._unusable))]:
+            clip_id, frame = (
+                shard.table.column(c)[row].as_py() for c in ("clip_id", "frame_index")
+            )
+            self._unusable.append(f"{clip_id}, frame {frame}")
+        if self._denoising.truth is not None:
+            noise, dropped = self._denoising.truth.noise_of(shard.table), labels != 0
+            self._truth_counts += [dropped.sum(), noise.sum(), (dropped & noise).sum()]
+
+    def finish(self, diagnostics: Diagnostics | None = None) -> Denoised:
+        from vidface.truth import NoiseRemoval
+
+        clips = self._clips
+        descriptors = self._descriptors
+        if descriptors is None:
+            descriptors = np.zeros((len(clips.clip_ids), 0), np.float32)
+        removal = None
+        if self._denoising.truth is not None:
+            removal = NoiseRemoval(*(int(n) for n in self._truth_counts))
+        return Denoised(
+            threshold=self._denoising.threshold,
+            clip_ids=clips.clip_ids,
+            states=clips.states,
+            frames=clips.frames,
+            faces=clips.faces,
+            clusters=self._counts[0],
+            kept=self._counts[1],
+            unusable=self._counts[2],
+            descriptors=descriptors,
+            denoising=self._denoising,
+            diagnostics=diagnostics,
+            removal=removal,
+            weights_ignored=self._ignored,
+            fallen_back=self._fallen,
+            unusable_rows=tuple(self._unusable),
+        )
+
+
+_DIAGNOSTIC_COLUMNS = (
+    "lowest_similarity",
+    "second_size",
+    "second_share",
+    "second_cosine",
+    "chained",
+    "contested",
+    "thin",
+)
+
+
+def cluster(run: Run, what: What) -> Denoised:
+    """Embeddings → labels, descriptors and diagnostics, written as the clustering of `what`.
+
+    Shard by shard: what is in memory is one shard, the working arrays and a row a clip.
 
     Raises:
         VidfaceError: no extraction, or one made with other settings.
     """
     import pyarrow as pa
 
-    denoised, labelled = denoise(run, threshold)
-    folder = run.folder.clustering(threshold)
-    settings = {**run.extraction_settings, "cluster.threshold": threshold}
+    from vidface.diagnostics import combine, diagnose
+
+    denoising = meant(run, what)
+    clips = _Clips(run)
+    folder = run.folder.clustering(denoising.name)
     _, extraction = run.folder.read_clips()
     made = artefacts.provenance(
         "cluster",
-        settings,
+        {**run.extraction_settings, **denoising.settings},
         manifest_sha256=run.manifest.sha256,
         extraction_created=extraction["created"],
+        denoiser={**denoising.denoiser.used(), "pooling": denoising.pooling},
     )
-    tables = [artefacts.LABELS_SCHEMA.empty_table()]
-    for shard, labels in labelled:
-        columns = shard.table.select(["clip_id", "frame_index", "face_index"])
-        tables.append(columns.append_column("cluster", pa.array(labels, pa.int32())))
-    joined = pa.concat_tables([table.cast(artefacts.LABELS_SCHEMA) for table in tables])
-    columns = {
+    collected = clips.collect(denoising)
+    parts, places = [], []
+    with artefacts.parquet_writer(folder / "faces.parquet", artefacts.LABELS_SCHEMA, made) as write:
+        for number, shard in run.each_shard():
+            part = _part(run, number, shard, denoising, None)
+            collected.add(shard, part)
+            found = diagnose(shard.embeddings, shard.offsets, part.labels, part.descriptors)
+            # Of its faces a shard's similarities are written at once and forgotten.
+            parts.append(replace(found, similarity=found.similarity[:0]))
+            places.append(clips.rows(shard))
+            columns = shard.table.select(["clip_id", "frame_index", "face_index"])
+            columns = columns.append_column("cluster", pa.array(part.labels, pa.int32()))
+            similarity = pa.array(found.similarity, mask=np.isnan(found.similarity))
+            columns = columns.append_column("similarity", similarity)
+            write(columns.cast(artefacts.LABELS_SCHEMA))
+    diagnostics = combine(parts, places, len(clips.clip_ids))
+    denoised = collected.finish(diagnostics)
+    artefacts.write_parquet(folder / "descriptors.parquet", _table_of(denoised), made)
+    return denoised
+
+
+def _table_of(denoised: Denoised) -> Any:
+    """The descriptors' artefact."""
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {
         "clip_id": denoised.clip_ids,
         "state": denoised.states,
         "frames": denoised.frames,
@@ -143,27 +450,29 @@ def cluster(run: Run, threshold: float | None) -> Denoised:
         "unusable": denoised.unusable,
         "descriptor": artefacts.fixed_lists(denoised.descriptors, denoised.has_descriptor),
     }
+    for name in _DIAGNOSTIC_COLUMNS:
+        values = getattr(denoised.diagnostics, name)
+        missing = np.isnan(values) if values.dtype.kind == "f" else None
+        columns[name] = pa.array(values, mask=missing)
     schema = artefacts.descriptors_schema(denoised.descriptors.shape[1])
     arrays = [pa.array(columns[f.name]).cast(f.type) for f in schema]
-    table = pa.Table.from_arrays(arrays, schema=schema)
-    artefacts.write_parquet(folder / "faces.parquet", joined, made)
-    artefacts.write_parquet(folder / "descriptors.parquet", table, made)
-    return denoised
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def cluster_once(run: Run, threshold: float | None) -> Denoised:
+def cluster_once(run: Run, what: What) -> Denoised:
     """`cluster`, unless it is done already with the same settings."""
-    return read_clustering(run, threshold) or cluster(run, threshold)
+    return read_clustering(run, what) or cluster(run, what)
 
 
-def read_clustering(run: Run, threshold: float | None) -> Denoised | None:
-    """The clustering at `threshold` from its artefact; None where it is not there or outdated."""
-    path = run.folder.clustering(threshold) / "descriptors.parquet"
+def read_clustering(run: Run, what: What) -> Denoised | None:
+    """The clustering of `what` from its artefact; None where it is not there or outdated."""
+    denoising = meant(run, what)
+    path = run.folder.clustering(denoising.name) / "descriptors.parquet"
     if not path.is_file():
         return None
     table, made = artefacts.read_parquet(path)
     _, extraction = run.folder.read_clips()
-    wanted = {**run.extraction_settings, "cluster.threshold": threshold}
+    wanted = {**run.extraction_settings, **denoising.settings}
     remedy = "run `vidface cluster` again, or give the settings it was made with"
     artefacts.check_fit(made, wanted, path, remedy)
     if made.get("extraction_created") != extraction["created"]:
@@ -179,7 +488,7 @@ def read_clustering(run: Run, threshold: float | None) -> Denoised | None:
         return table.column(name).to_numpy().astype(np.int64)
 
     return Denoised(
-        threshold=threshold,
+        threshold=denoising.threshold,
         clip_ids=tuple(table.column("clip_id").to_pylist()),
         states=tuple(table.column("state").to_pylist()),
         frames=counts("frames"),
@@ -188,11 +497,12 @@ def read_clustering(run: Run, threshold: float | None) -> Denoised | None:
         kept=counts("kept"),
         unusable=counts("unusable"),
         descriptors=descriptors,
+        denoising=denoising,
     )
 
 
-def latest_threshold(run: Run) -> float | None:
-    """The threshold of the clustering that was made last.
+def latest(run: Run) -> Denoising:
+    """The noise removal of the clustering that was made last.
 
     Raises:
         VidfaceError: there is none.
@@ -203,4 +513,7 @@ def latest_threshold(run: Run) -> float | None:
             f"run directory {run.folder.folder}: no clustering; run `vidface cluster` first, "
             "or name one with --threshold"
         )
-    return made[-1][1]
+    used = dict(made[-1])
+    asked = Denoising.of(run.pipeline)
+    pooling = used.pop("pooling")
+    return replace(asked, denoiser=replace(asked.denoiser, **used), pooling=pooling)

@@ -26,6 +26,11 @@ from vidface.manifests import SPLITS
 LOCAL_PIPELINE = "vidface.toml"
 DEMO_PIPELINE = "demo"
 
+# The names of vidface.denoisers and vidface.descriptors, which a test keeps equal: `--help` and a
+# typing error are answered without NumPy.
+METHODS = ("union-find", "none", "dbscan", "hdbscan", "complete-linkage", "trim", "oracle")
+POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
+
 
 def _check(condition: bool, key: str, problem: str) -> None:
     if not condition:
@@ -113,9 +118,20 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Cosine threshold of the noise removal; "none" (or -1) keeps every usable face."""
+    """Which faces are noise: the method and its settings (`vidface.denoisers`).
+
+    `threshold` is a cosine; "none" (or -1) keeps every usable face. `truth` is a CSV that says
+    which frames are noise: the method "oracle" needs it, and for the others it gives the precision
+    and recall of what they drop. `memory` bounds the working arrays.
+    """
 
     threshold: float | None = 0.4
+    method: str = "union-find"
+    min_samples: int = 3
+    min_cluster_size: int = 5
+    trim_share: float = 0.25
+    truth: Path | None = None
+    memory: str = "2GiB"
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
@@ -124,6 +140,43 @@ class ClusterSettings:
             _check(fits, "[cluster] threshold", problem)
             if self.threshold == -1:  # by definition no clustering: one spelling inside
                 object.__setattr__(self, "threshold", None)
+        _choice("[cluster] method", self.method, METHODS)
+        _check(
+            self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}"
+        )
+        least = f"at least 2, not {self.min_cluster_size}"
+        _check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)
+        share = f"must lie in [0, 1), not {self.trim_share}"
+        _check(0 <= self.trim_share < 1, "[cluster] trim_share", share)
+        oracle = self.method != "oracle" or self.truth is not None
+        _check(oracle, "[cluster] truth", 'the method "oracle" needs a truth file')
+        self.memory_bytes  # noqa: B018 - raises
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number of bytes.
+
+        >>> ClusterSettings(memory="1.5GiB").memory_bytes
+        1610612736
+        """
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", self.memory)
+        unit = found[2].replace("B", "") if found else ""
+        base = 1024 if unit.endswith("i") else 1000
+        power = ["", "K", "M", "G", "T"].index(unit[:1])
+        size = int(float(found[1]) * base**power) if found else 0
+        problem = f'a size such as "2GiB" or "500MB", not {self.memory!r}'
+        _check(0 < size < 2**63, "[cluster] memory", problem)
+        return size
+
+
+@dataclass(frozen=True)
+class DescriptorSettings:
+    """How the kept faces of a clip become one vector (`vidface.descriptors.POOLINGS`)."""
+
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        _choice("[descriptor] pooling", self.pooling, POOLING_NAMES)
 
 
 @dataclass(frozen=True)
@@ -155,6 +208,7 @@ class Pipeline:
     faces: FaceSettings = field(default_factory=FaceSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    descriptor: DescriptorSettings = field(default_factory=DescriptorSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
     file: Path | None = None
 
@@ -165,6 +219,7 @@ TABLES: dict[str, type] = {
     "faces": FaceSettings,
     "backbone": BackboneSettings,
     "cluster": ClusterSettings,
+    "descriptor": DescriptorSettings,
     "score": ScoreSettings,
     "run": RunSettings,
 }

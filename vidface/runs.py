@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,8 +92,8 @@ class Run:
         self.check(made, self.folder.clips_path)
         return table
 
-    def shards(self) -> list[EmbeddingShard]:
-        """The embeddings, mapped, checked against this pipeline and against the clips' table.
+    def each_shard(self) -> Iterator[tuple[int, EmbeddingShard]]:
+        """Number and embeddings, mapped, of one shard after the other, checked.
 
         Raises:
             VidfaceError: other settings, or shards that are not those of this extraction.
@@ -105,19 +105,25 @@ class Run:
             if made["created"] != extraction["created"]:
                 raise VidfaceError(f"{path}: of another extraction; `vidface extract --force`")
 
-        shards = list(self.folder.shards(check))
-        faces = dict(zip(clips["clip_id"].to_pylist(), clips["faces"].to_pylist(), strict=True))
-        found = {
-            clip_id: int(n)
-            for shard in shards
-            for clip_id, n in zip(shard.clip_ids, np.diff(shard.offsets), strict=True)
-        }
-        if found != {clip_id: n for clip_id, n in faces.items() if n}:
+        ids, counts = clips["clip_id"].to_pylist(), clips["faces"].to_pylist()
+        left = {clip_id: n for clip_id, n in zip(ids, counts, strict=True) if n}
+        fits = True
+        for number, shard in self.folder.shards(check):
+            lengths = np.diff(shard.offsets).tolist()
+            for clip_id, n in zip(shard.clip_ids, lengths, strict=True):
+                fits = fits and left.pop(clip_id, None) == n
+            if not fits:
+                break
+            yield number, shard
+        if left or not fits:
             raise VidfaceError(
                 f"{self.folder.folder / 'embeddings'}: the faces are not those of clips.parquet; "
                 "`vidface extract --force` makes them again"
             )
-        return shards
+
+    def shards(self) -> list[EmbeddingShard]:
+        """The embeddings of all shards, mapped; raises as `each_shard`."""
+        return [shard for _, shard in self.each_shard()]
 
 
 def open_run(

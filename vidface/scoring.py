@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface import artefacts
-from vidface.artefacts import threshold_name
-from vidface.denoising import Denoised, denoise, latest_threshold, read_clustering
+from vidface.denoising import Denoised, Denoising, denoise, latest, meant, read_clustering
 from vidface.errors import VidfaceError
 from vidface.runs import Notify, Run, quiet
 
@@ -31,6 +30,7 @@ class Score:
     counts: Mapping[str, Any]
     gallery_counts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    denoising: str = ""  # in words: "threshold 0.4", "trim, trim share 0.25, pooling norm"
 
     def to_dict(self) -> dict[str, Any]:
         """The score JSON (README, "The score file")."""
@@ -38,6 +38,7 @@ class Score:
             "split": self.split,
             "gallery": self.gallery,
             "threshold": self.threshold,
+            "denoising": self.denoising,
             "retrieval": self.retrieval.to_dict(),
             "verification": self.verification.to_dict(),
             "counts": dict(self.counts),
@@ -70,7 +71,7 @@ def score_denoised(run: Run, denoised: Denoised, split: str, gallery: str) -> Sc
     verification = score_verification(denoised.descriptors[probes], identities[probes].tolist())
     settings = {
         **run.extraction_settings,
-        "cluster.threshold": denoised.threshold,
+        **(denoised.denoising or Denoising.of(run.pipeline).at(denoised.threshold)).settings,
         "score.split": split,
         "score.gallery": gallery,
     }
@@ -78,6 +79,7 @@ def score_denoised(run: Run, denoised: Denoised, split: str, gallery: str) -> Sc
         split=split,
         gallery=gallery,
         threshold=denoised.threshold,
+        denoising=str(denoised.denoising or ""),
         retrieval=retrieval,
         verification=verification,
         counts=_counts(denoised, probes),
@@ -137,20 +139,22 @@ def score(
     """Score a split; the result is also written to `scores/` of the run directory.
 
     Args:
-        threshold: a cosine, None for no clustering, or LATEST, the clustering made last. One that
-            is not there is worked out but not written, so that LATEST stays what was asked for.
+        threshold: a cosine, None for no clustering, settings, or LATEST, the clustering made last.
+            One that is not there is worked out but not written, so that LATEST stays what was
+            asked for.
         split, gallery: as in the pipeline unless given.
     """
     split = split or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
     check_splits(run, split, gallery)
     run.clips()
-    chosen: Any = latest_threshold(run) if threshold is LATEST else threshold
+    given: Any = threshold
+    chosen = latest(run) if threshold is LATEST else meant(run, given)
     denoised = read_clustering(run, chosen)
     if denoised is None:
-        notify(f"no clustering at threshold {threshold_name(chosen)} is stored: working it out")
-        denoised, _ = denoise(run, chosen)
+        notify(f"no clustering at {chosen} is stored: working it out")
+        denoised = denoise(run, chosen)
     result = score_denoised(run, denoised, split, gallery)
-    name = f"{split}_against_{gallery}_threshold_{threshold_name(chosen)}.json"
-    artefacts.write_json(run.folder.folder / "scores" / name, result.to_dict())
+    path = run.folder.folder / "scores" / f"{split}_against_{gallery}_{chosen.name}.json"
+    artefacts.write_json(path, result.to_dict())
     return result

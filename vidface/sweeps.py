@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidface import artefacts
-from vidface.denoising import denoise_all
+from vidface.denoising import Denoising, denoise_all
 from vidface.errors import UsageError
 from vidface.runs import Run
 from vidface.scoring import Score, check_splits, score_denoised
+
+if TYPE_CHECKING:
+    from vidface.selection import Selection
 
 MOST_THRESHOLDS = 1000
 
@@ -115,10 +118,84 @@ def sweep(
     check_splits(run, split, gallery)
     wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
     rows = []
-    for denoised, _ in denoise_all(run, wanted):
+    for denoised in denoise_all(run, wanted):
         rows.append((score_denoised(run, denoised, split, gallery), denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
     artefacts.write_json(
         run.folder.folder / "sweeps" / f"{split}_against_{gallery}.json", result.to_dict()
     )
+    return result
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A threshold chosen on some clips and reported on others, with its provenance."""
+
+    selection: Selection
+    provenance: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.selection.to_dict(), "provenance": dict(self.provenance)}
+
+
+def select(
+    run: Run,
+    thresholds: Sequence[float | None],
+    *,
+    select_on: str | None = None,
+    report_on: str | None = None,
+    gallery: str | None = None,
+    folds: int | None = None,
+    select_by: str = "map",
+    seed: int = 0,
+) -> Selected:
+    """Choose a threshold honestly: on one split for another, or over folds of one split.
+
+    Args:
+        thresholds: the candidates; "none" is always one of them.
+        select_on: the split to choose on; None for folds of `report_on`.
+        report_on: the split to report (default: the pipeline's).
+        gallery: the split whose identities are enrolled (default: the pipeline's).
+        folds: parts of the identities, where `select_on` is None.
+        select_by: "map", or "tar", which needs no gallery.
+        seed: of the folds.
+
+    Raises:
+        VidfaceError: as `vidface.selection.plan_splits` and `plan_folds`.
+    """
+    from vidface.selection import plan_folds, plan_splits
+
+    report_on = report_on or run.pipeline.score.split
+    gallery = gallery or run.pipeline.score.gallery
+    if select_on is not None:
+        if folds is not None:
+            raise UsageError("--folds chooses within one split: leave --select-on out")
+        plan = plan_splits(run.manifest, select_on, report_on, gallery, select_by)
+        name = f"selected_on_{select_on}_reported_on_{report_on}"
+    else:
+        plan = plan_folds(
+            run.manifest,
+            report_on,
+            gallery,
+            select_by,
+            folds=5 if folds is None else folds,
+            seed=seed,
+        )
+        name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}"
+    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    selection = plan.choose([plan.observe(denoised) for denoised in denoise_all(run, wanted)])
+    settings = {
+        **run.extraction_settings,
+        **Denoising.of(run.pipeline).settings,
+        "cluster.threshold": wanted,
+    }
+    made = artefacts.provenance(
+        "select",
+        settings,
+        manifest=run.manifest.path.name,
+        manifest_sha256=run.manifest.sha256,
+        weights=run.weights_name,
+    )
+    result = Selected(selection, made)
+    artefacts.write_json(run.folder.folder / "sweeps" / f"{name}.json", result.to_dict())
     return result

@@ -12,13 +12,14 @@ from vidface.artefacts import threshold_name
 if TYPE_CHECKING:
     from vidface.backbones.budget import Budget
     from vidface.backbones.quantize import Quantised
+    from vidface.clips import ClipLine, ClipList
     from vidface.denoising import Denoised
     from vidface.embeddings import Extraction
     from vidface.models import Description, Exported, Limits, Model
     from vidface.runs import Run
     from vidface.scores import OperatingPoint
     from vidface.scoring import Score
-    from vidface.sweeps import Sweep
+    from vidface.sweeps import Selected, Sweep
     from vidface.verify import Verified
     from vidface.weights import CacheEntry
 
@@ -86,18 +87,40 @@ def extraction(done: Extraction, run: Run) -> str:
 
 
 def clustering(done: Denoised, run: Run) -> str:
-    """What noise removal did."""
+    """What noise removal did, and which clips are worth a look."""
     s = done.summary()
-    where = run.folder.clustering(done.threshold)
     lines = [
-        f"threshold {threshold_name(done.threshold)}: {s['kept']} of {s['faces']} faces kept, "
+        f"{done.denoising}: {s['kept']} of {s['faces']} faces kept, "
         f"{s['dropped']} dropped ({s['dropped_share']:.1%})",
         f"{s['clips']} clips, {s['clips_with_several_clusters']} with several clusters, "
         f"{s['no_descriptor']} without a descriptor",
     ]
+    if done.removal is not None:
+        r = done.removal
+        lines.append(
+            f"{r.both} of {r.noise} noise faces are among the dropped: "
+            f"precision {_rate(r.precision)}, recall {_rate(r.recall)}"
+        )
+    found = s.get("diagnostics")
+    if found and found["lowest_similarity"] is not None:
+        flags = ", ".join(f"{found[flag]} {flag}" for flag in ("chained", "contested", "thin"))
+        lines.append(
+            f"worth a look: {flags} (vidface clips --flag contested); lowest similarity of two "
+            f"kept faces {found['lowest_similarity']:.2f}, "
+            f"median over clips {found['median_lowest_similarity']:.2f}"
+        )
     if s["unusable"]:
-        lines.append(f"{s['unusable']} unusable embeddings (NaN or zero) count as noise")
-    lines.append(f"descriptors: {where / 'descriptors.parquet'}")
+        more = s["unusable"] - len(done.unusable_rows[:3])
+        named = "; ".join(done.unusable_rows[:3]) + (f"; and {more} more" if more else "")
+        lines.append(f"{s['unusable']} unusable embeddings (NaN or zero) count as noise: {named}")
+    if done.weights_ignored or done.fallen_back:
+        lines.append(
+            f"{done.weights_ignored} weights are negative or no numbers and count as 0; "
+            f"{done.fallen_back} clips without any weight are averaged"
+        )
+    if done.denoising is not None:
+        where = run.folder.clustering(done.denoising.name)
+        lines.append(f"descriptors: {where / 'descriptors.parquet'}")
     return "\n".join(lines)
 
 
@@ -107,7 +130,7 @@ def score(done: Score, run: Run) -> str:
     states = ", ".join(f"{state} {count}" for state, count in counts["states"].items())
     head = (
         f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}, "
-        f"threshold {threshold_name(done.threshold)}\n"
+        f"{done.denoising}\n"
         f"{counts['clips']} clips ({states}), {counts['no_descriptor']} without a descriptor; "
         f"{counts['frames']} frames, {counts['faces']} faces, {counts['kept']} kept"
     )
@@ -163,6 +186,76 @@ def sweep(done: Sweep, run: Run) -> str:
     notes = [f"TAR@{p.target_far} {p.note}" for p in hidden]
     table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
     return render(head, table, *notes)
+
+
+def selected(done: Selected, run: Run) -> str:
+    """A threshold chosen honestly, beside what choosing on the reported clips would claim."""
+    found = done.selection
+    targets = [tar.target_far for tar in found.honest.tars if tar.tar is not None]
+    columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets))
+    rows = []
+    for row in found.rows:
+        names = ", ".join(threshold_name(t) for t in dict.fromkeys(row.thresholds))
+        tars = {tar.target_far: tar.tar for tar in row.tars}
+        rows.append((row.label, names, _rate(row.map_at_k), *(_rate(tars[t]) for t in targets)))
+    head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
+    notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
+    if found.map_note:
+        notes.append(f"mAP {found.map_note}")
+    notes.append("optimistic: the threshold that is best on the reported clips themselves")
+    return render(head, grid(columns, rows, text=("threshold",)), *notes)
+
+
+LISTED_CLIPS = 200
+
+
+def clips(found: ClipList) -> str:
+    """A line a clip."""
+    rows = [
+        (
+            line.clip_id,
+            line.identity,
+            line.split,
+            line.state,
+            f"{line.frames}",
+            f"{line.faces}",
+            *(("",) * 3 if line.kept is None else
+              (f"{line.clusters}", f"{line.kept}", f"{line.dropped}")),
+            _cosine(line.lowest_similarity),
+            "" if line.second_share is None else f"{line.second_share:.0%}",
+            _cosine(line.second_cosine),
+            ", ".join(line.flags) or line.message,
+        )
+        for line in found.lines[:LISTED_CLIPS]
+    ]  # fmt: skip
+    columns = ("clip", "identity", "split", "state", "frames", "faces", "clusters", "kept",
+               "dropped", "lowest", "second", "cosine", "")  # fmt: skip
+    head = f"{len(found.lines)} of {found.of} clips"
+    if found.denoising is not None:
+        head += f"; {found.denoising}"
+    notes = []
+    if len(found.lines) > LISTED_CLIPS:
+        notes.append(f"and {len(found.lines) - LISTED_CLIPS} more: --json lists all")
+    if found.denoising is None:
+        notes.append("no clustering yet: vidface cluster")
+    notes.append(
+        "lowest: similarity of the two least similar kept faces; second: size of the second "
+        "cluster against the first; cosine: of their means"
+    )
+    return render(head, grid(columns, rows, text=("identity", "split", "state", "")), *notes)
+
+
+def _cosine(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def shown(line: ClipLine, out: Path) -> str:
+    """A contact sheet that was written."""
+    flags = f"; {', '.join(line.flags)}" if line.flags else ""
+    return (
+        f"{line.clip_id}: {line.kept} of {line.faces} faces kept, "
+        f"{line.clusters} clusters{flags}\nsheet: {out}"
+    )
 
 
 def demo(

@@ -1,0 +1,230 @@
+"""What the commands share: options, the run they work on, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vidface.denoising import Denoising
+    from vidface.pipeline import Pipeline
+    from vidface.runs import Run
+
+DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
+
+Command = Callable[..., Any]
+
+# Flags that replace keys of the pipeline file: flag → (table, key).
+OVERRIDES = {
+    "manifest": ("manifest", "path"),
+    "root": ("manifest", "root"),
+    "allow_missing": ("manifest", "allow_missing"),
+    "fps": ("frames", "fps"),
+    "decoder": ("frames", "decoder"),
+    "source": ("faces", "source"),
+    "which": ("faces", "which"),
+    "min_det_score": ("faces", "min_det_score"),
+    "min_face_pixels": ("faces", "min_face_pixels"),
+    "keep_crops": ("faces", "keep_crops"),
+    "weights": ("backbone", "weights"),
+    "architecture": ("backbone", "architecture"),
+    "color": ("backbone", "color"),
+    "mean": ("backbone", "mean"),
+    "std": ("backbone", "std"),
+    "runtime": ("backbone", "runtime"),
+    "precision": ("backbone", "precision"),
+    "device": ("backbone", "device"),
+    "method": ("cluster", "method"),
+    "min_samples": ("cluster", "min_samples"),
+    "min_cluster_size": ("cluster", "min_cluster_size"),
+    "trim_share": ("cluster", "trim_share"),
+    "truth": ("cluster", "truth"),
+    "memory": ("cluster", "memory"),
+    "pooling": ("descriptor", "pooling"),
+    "run": ("run", "dir"),
+}
+
+
+def run_options(command: Command) -> Command:
+    """The options of every command that works on a run, in the order of the stages."""
+    options = (
+        click.option(
+            "--pipeline",
+            metavar="PATH",
+            help="Pipeline file, or a shipped recipe's name. "
+            "[default: ./vidface.toml if it is there, else the demo's]",
+        ),
+        click.option("--run", metavar="DIR", help="Run directory: artefacts are read and written."),
+        click.option("--manifest", metavar="CSV", help="Table of clips."),
+        click.option("--root", metavar="DIR|TAR", help="Where the manifest's paths start."),
+        click.option(
+            "--allow-missing/--no-allow-missing",
+            default=None,
+            help="Run on without clips whose file is missing; they count as missing.",
+        ),
+        click.option("--fps", type=float, help="Sampled frames a second of video."),
+        click.option("--decoder", metavar="NAME", help="pyav or decord."),
+        click.option("--source", metavar="KIND", help="detect, or aligned (112x112 crops)."),
+        click.option("--which", metavar="WHICH", help="Faces of a frame: largest or all."),
+        click.option("--min-det-score", type=float, help="Lowest detection score, 0 to 1."),
+        click.option("--min-face-pixels", type=float, help="Shortest side of a face's box."),
+        click.option(
+            "--keep-crops/--no-keep-crops", default=None, help="Keep the aligned faces as JPEGs."
+        ),
+        click.option("--weights", metavar="NAME|FILE", help="Recogniser: a name or a file."),
+    )
+    return decorated(runtime_options(fed_options(command)), options)
+
+
+def fed_options(command: Command) -> Command:
+    """What a recogniser given as a file is, and is fed."""
+    options = (
+        click.option(
+            "--architecture", metavar="NAME", help="Of a file of bare parameters (vidface models)."
+        ),
+        click.option("--color", metavar="ORDER", help="rgb or bgr, for weights given as a file."),
+        click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise."),
+        click.option("--std", type=float, help="Divides pixels after the mean, likewise."),
+    )
+    return decorated(command, options)
+
+
+def runtime_options(command: Command) -> Command:
+    """What runs a recogniser."""
+    options = (
+        click.option(
+            "--runtime",
+            metavar="NAME",
+            help="onnxruntime, openvino, torch, or auto: a trial, once a machine.",
+        ),
+        click.option("--precision", metavar="TYPE", help="float32, bf16 or fp16."),
+        click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
+    )
+    return decorated(command, options)
+
+
+def output_options(command: Command) -> Command:
+    """`--json` and `--debug`."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+        click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
+    )
+    return decorated(command, options)
+
+
+def split_options(command: Command) -> Command:
+    """`--split` and `--gallery`."""
+    options = (
+        click.option("--split", metavar="NAME", help="Split that is scored. [default: pipeline's]"),
+        click.option("--gallery", metavar="NAME", help="Split whose identities are enrolled."),
+    )
+    return decorated(command, options)
+
+
+def noise_options(command: Command) -> Command:
+    """Which faces are noise, and how the kept ones are pooled."""
+    options = (
+        click.option(
+            "--method",
+            metavar="NAME",
+            help="union-find, none, dbscan, hdbscan, complete-linkage, trim or oracle.",
+        ),
+        click.option("--min-samples", type=int, help="Of dbscan: faces that make a core."),
+        click.option("--min-cluster-size", type=int, help="Of hdbscan."),
+        click.option("--trim-share", type=float, help="Of trim: share dropped, 0 to 1."),
+        click.option("--pooling", metavar="NAME", help="mean, det-score, norm, quality or medoid."),
+        click.option(
+            "--truth",
+            metavar="CSV",
+            help="Says which frames are noise, for oracle, and for precision and recall.",
+        ),
+        click.option("--memory", metavar="SIZE", help="For working arrays, such as 2GiB."),
+    )
+    return decorated(command, options)
+
+
+def decorated(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def preprocessing_from(color: str | None, mean: float | None, std: float | None) -> Any:
+    """What the flags say a recogniser is fed; None where they say nothing."""
+    if color is None and mean is None and std is None:
+        return None
+    from vidface.backbones import Preprocessing
+
+    return Preprocessing(color, mean, std)
+
+
+def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
+    """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
+    from vidface.backbones import load_backbone
+    from vidface.runs import note_assumed
+
+    backbone = load_backbone(
+        weights,
+        preprocessing_from(flags["color"], flags["mean"], flags["std"]),
+        architecture=flags["architecture"],
+        runtime=flags["runtime"] or "auto",
+        precision=flags["precision"] or "float32",
+        device=flags["device"] or "auto",
+    )
+    note_assumed(backbone, note)
+    return backbone
+
+
+def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
+    from vidface.pipeline import load_pipeline
+    from vidface.runs import open_run
+
+    pipeline: Pipeline = load_pipeline(
+        flags["pipeline"],
+        {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None},
+    )
+    return open_run(pipeline, note, check_files=check_files)
+
+
+def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:
+    """The noise removal that flags name; None where they name none: the clustering made last."""
+    from vidface.denoising import Denoising
+    from vidface.sweeps import parse_threshold
+
+    named = ("method", "min_samples", "min_cluster_size", "trim_share", "pooling")
+    if threshold is None and all(flags.get(name) is None for name in named):
+        return None
+    denoising = Denoising.of(run.pipeline)
+    return denoising if threshold is None else denoising.at(parse_threshold(threshold))
+
+
+def progress_bar(run: Run) -> Any:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    from vidface.progress import extraction_progress
+
+    return extraction_progress(len(run.manifest.clips), enabled=sys.stderr.isatty())
+
+
+def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:
+    if as_json:
+        click.echo(json.dumps(document, indent=2, allow_nan=False))
+    else:
+        click.echo(text(), color=sys.stdout.isatty())
+
+
+def printable(text: str) -> str:
+    """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def note(text: str) -> None:
+    click.echo(f"vidface: {printable(text)}", err=True)
+
+
+def exit_for(failed: Sequence[Any]) -> None:
+    if failed:
+        raise click.exceptions.Exit(CLIPS_FAILED)
