@@ -66,7 +66,6 @@ LABELS_SCHEMA = pa.schema(
 LINKAGE_SCHEMA = pa.schema(  # vidface.clusters.LinkageTree
     [
         ("order", pa.int32()),
-        ("parent", pa.int32()),
         ("similarity", pa.float32()),
     ]
 )

@@ -30,8 +30,9 @@ MEMORY_BYTES = 2**31
 
 # Counts all arrays at their worst, so a batch's own rows are a sixth of it: they stay in a core's
 # cache, and their memory is used again and again. Fresh pages would cost more than the arithmetic.
-_BATCH_BYTES = 2**24
-_TREE_BATCH_BYTES = 2**24
+_BATCH_BYTES = 2**25
+_TREE_BATCH_BYTES = 2**25
+_ALONE = -2  # a cluster of one, before it is ranked
 _FLOAT32_SAFE_SQUARES = (1e-24, 1e24)  # squared norms that float32 holds without loss
 
 
@@ -108,10 +109,11 @@ def cluster_frames(
         return _rank(firsts, usable, offsets)
 
     def work(batch: _Batch, block_bytes: int) -> None:
-        unit, ok = _unit_batch(embeddings, batch)
+        gathered = _gather(embeddings, batch)
         enough = batch.n >= linkage.PIVOT_FROM
         kernel = linkage.components_by_pivot if enough else linkage.components
-        found = _on(device, kernel, unit, ok, float(cosine_threshold), block_bytes)
+        found = _on(device, kernel, *gathered, float(cosine_threshold), block_bytes)
+        ok = gathered[2]
         inside = batch.inside
         usable[batch.rows[inside]] = ok[inside]
         firsts[batch.rows[inside]] = (batch.starts[:, None] + found)[inside]
@@ -122,28 +124,32 @@ def cluster_frames(
 
 @dataclass(frozen=True)
 class LinkageTree:
-    """Each clip's maximum spanning tree (single linkage), in the order of Prim's algorithm.
+    """Each clip's maximum spanning tree (single linkage), as Prim's algorithm walks it.
 
-    In that order every cluster of every threshold is a run of neighbours: a run ends where the
+    In this order every cluster of every threshold is a run of neighbours: a run ends where the
     next row's `similarities` is not above the threshold. (Prim leaves a cluster only when nothing
     above the threshold leads on.) So a cut is a pass over the rows, whatever the threshold.
     """
 
     offsets: NDArray[np.int64]  # (n_clips + 1,)
     order: NDArray[np.int32]  # (n_rows,) row within its clip; usable rows first
-    parents: NDArray[np.int32]  # (n_rows,) row within its clip that order[i] is joined to
-    similarities: NDArray[np.float32]  # (n_rows,) cosine of that edge; −inf: first; NaN: unusable
+    similarities: NDArray[np.float32]  # (n_rows,) cosine of the tree's edge to order[i], which
+    # comes from a row before it; −inf: the first; NaN: unusable
 
     def __post_init__(self) -> None:
         n_rows = int(self.offsets[-1])
-        for name in ("order", "parents", "similarities"):
+        for name in ("order", "similarities"):
             if getattr(self, name).shape != (n_rows,):
                 raise VidfaceError(f"a linkage tree's {name} must be ({n_rows},); compute it again")
         lengths = np.diff(self.offsets)
-        for name in ("order", "parents"):
-            values = getattr(self, name)
-            if (values < 0).any() or (values >= np.repeat(lengths, lengths)).any():
-                raise VidfaceError(f"a linkage tree's {name} point outside of their clip")
+        inside = (self.order >= 0) & (self.order < np.repeat(lengths, lengths))
+        filled = self.offsets[:-1][lengths > 0]
+        if (
+            not inside.all()
+            or (np.bincount(self._rows, minlength=n_rows) != 1).any()
+            or (self.similarities[filled] > -np.inf).any()
+        ):
+            raise VidfaceError("a linkage tree whose order is no order; compute it again")
 
     def __str__(self) -> str:
         return f"LinkageTree({len(self.offsets) - 1} clips, {len(self.order)} rows)"
@@ -160,6 +166,12 @@ class LinkageTree:
         return self.offsets[self._clips] + self.order
 
     @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        places = np.empty(len(self.order), np.int64)
+        places[self._rows] = np.arange(len(places))
+        return places
+
+    @cached_property
     def _usable(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.similarities)
 
@@ -171,7 +183,7 @@ def linkage_tree(
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
 ) -> LinkageTree:
-    """Each clip's maximum spanning tree over the cosines of its usable rows: all thresholds at once.
+    """Each clip's maximum spanning tree over its usable rows' cosines: all thresholds at once.
 
     Prim's algorithm (Prim 1957), a step for all clips of a batch at once. Every similarity is
     computed once and forgotten; a clip whose similarities do not fit into the budget computes them
@@ -182,36 +194,33 @@ def linkage_tree(
     >>> import numpy as np
     >>> frames = np.array([[1, 0], [0, 1], [4, 3]], dtype=np.float32)
     >>> tree = linkage_tree(frames, np.array([0, 3]))
-    >>> tree.order, tree.parents, tree.similarities
-    (array([0, 2, 1], dtype=int32), array([0, 0, 2], dtype=int32), array([-inf,  0.8,  0.6], dtype=float32))
+    >>> tree.order, tree.similarities
+    (array([0, 2, 1], dtype=int32), array([-inf,  0.8,  0.6], dtype=float32))
     >>> cut(tree, 0.7), cut(tree, 0.5)
     (array([0, 1, 0], dtype=int32), array([0, 0, 0], dtype=int32))
-    """  # noqa: E501
+    """
     from vidface import linkage
 
     embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
     n_rows = len(embeddings)
     order = np.zeros(n_rows, np.int32)
-    parents = np.zeros(n_rows, np.int32)
     similarities = np.full(n_rows, np.nan, np.float32)
 
     def work(batch: _Batch, block_bytes: int) -> None:
-        unit, ok = _unit_batch(embeddings, batch)
-        found = _on(device, linkage.spanning_trees, unit, ok, block_bytes)
-        # Beyond a clip's usable rows Prim found nothing: its unusable rows go there, in order.
-        joined = np.arange(batch.n) < ok.sum(axis=1)[:, None]
+        gathered = _gather(embeddings, batch)
+        found, links = _on(device, linkage.spanning_trees, *gathered, block_bytes)
+        # Behind a clip's usable rows, which Prim found, stand the others, in order.
+        ok, n = gathered[2], np.arange(batch.n)
+        n_ok = ok.sum(axis=1)[:, None]
+        others = np.argsort(ok, axis=1, kind="stable")
+        behind = np.take_along_axis(others, (n - n_ok) % batch.n, axis=1)
         inside = batch.inside
-        own = np.argsort(ok, axis=1, kind="stable")  # unusable rows first
-        filler = np.take_along_axis(
-            own, (np.arange(batch.n) - ok.sum(axis=1)[:, None]) % batch.n, axis=1
-        )
         rows = batch.rows[inside]
-        order[rows] = np.where(joined, found[0], filler)[inside]
-        parents[rows] = np.where(joined, found[1], filler)[inside]
-        similarities[rows] = np.where(joined, found[2], np.float32(np.nan))[inside]
+        order[rows] = np.where(n < n_ok, found, behind)[inside]
+        similarities[rows] = np.where(n < n_ok, links, np.float32(np.nan))[inside]
 
     _run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
-    return LinkageTree(offsets, order, parents, similarities)
+    return LinkageTree(offsets, order, similarities)
 
 
 def cut(tree: LinkageTree, threshold: float | None) -> NDArray[np.int32]:
@@ -268,13 +277,18 @@ def unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDA
     """
     with np.errstate(all="ignore"):  # what overflows here is done in float64
         own = rows.astype(np.float32)
-    return _scale(own, rows)
+    scales, usable = _scales(own, rows)
+    own *= scales[:, None]
+    return own, usable
 
 
-def _scale(
+def _scales(
     own: NDArray[np.float32], rows: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """`unit_rows` within `own`, a float32 copy of `rows` (or `rows` itself, if ours)."""
+    """One over the length of each row of `own`, a float32 copy of `rows`, and which are usable.
+
+    Rows whose squares float32 does not hold are replaced in `own` by their unit rows, or zero.
+    """
     low, high = _FLOAT32_SAFE_SQUARES
     with np.errstate(all="ignore"):  # NaN, infinity and overflow are sorted out below
         squares = np.einsum("ij,ij->i", own, own)
@@ -284,8 +298,7 @@ def _scale(
             exact, usable[~safe] = unit_rows_float64(rows[~safe])
             own[~safe] = exact
             squares[~safe] = 1
-        own *= (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32)[:, None]
-    return own, usable
+        return (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32), usable
 
 
 def unit_rows_float64(
@@ -458,18 +471,18 @@ def _cores() -> int:
     return available_cores()
 
 
-def _unit_batch(
+def _gather(
     embeddings: NDArray[np.floating[Any]], batch: _Batch
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """(b, n, d) float32 unit rows, zero where not usable, and (b, n) which are."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """(b, n, d) float32 rows, (b, n) their scales to length one, and (b, n) which are usable."""
     b, n, d = len(batch.starts), batch.n, embeddings.shape[1]
     gathered = np.take(embeddings, batch.rows.reshape(-1), axis=0, mode="clip")
     own = gathered.astype(np.float32, copy=False)
-    unit, usable = _scale(own, gathered)
+    scales, usable = _scales(own, gathered)
     usable &= batch.inside.reshape(-1)
     if not usable.all():
-        unit[~usable] = 0
-    return unit.reshape(b, n, d), usable.reshape(b, n)
+        own[~usable] = 0
+    return own.reshape(b, n, d), scales.reshape(b, n), usable.reshape(b, n)
 
 
 def _on(device: str | None, kernel: Callable[..., Any], *arguments: Any) -> Any:
@@ -527,18 +540,19 @@ def _ranks_of(
 def _rank_runs(tree: LinkageTree, begins: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Labels of a tree's rows, where a cluster begins at every `begins` of Prim's order."""
     n_rows = len(begins)
-    starts = np.flatnonzero(begins)
     if not n_rows:
         return np.empty(0, np.int32)
-    clips = tree._clips[starts]
+    starts = np.flatnonzero(begins)
     sizes = np.diff(starts, append=n_rows)
-    firsts = np.minimum.reduceat(tree.order, starts).astype(np.int64)
-    good = tree._usable[starts]
-    if good.all():
-        ranks = _ranks_of(sizes, firsts, clips, tree.offsets)
-    else:
-        ranks = np.full(len(starts), UNUSABLE, np.int32)
-        ranks[good] = _ranks_of(sizes[good], firsts[good], clips[good], tree.offsets)
-    labels = np.empty(n_rows, np.int32)
-    labels[tree._rows] = np.repeat(ranks, sizes)
+    many = np.flatnonzero(sizes > 1)
+    clips = tree._clips[starts[many]]
+    firsts = np.minimum.reduceat(tree.order, starts)[many].astype(np.int64)
+    of_runs = np.where(tree._usable[starts], np.int32(_ALONE), np.int32(UNUSABLE))
+    of_runs[many] = _ranks_of(sizes[many], firsts, clips, tree.offsets)
+    labels = np.repeat(of_runs, sizes)[tree._places]
+    # Clusters of one rank last, by their rows: to count is enough, and most clusters are such.
+    rows = np.flatnonzero(labels == _ALONE)
+    several = np.bincount(clips, minlength=len(tree.offsets) - 1)
+    first_rank = several - np.searchsorted(rows, tree.offsets[:-1])
+    labels[rows] = first_rank[tree._clips[rows]] + np.arange(len(rows))
     return labels

@@ -289,7 +289,7 @@ def linkage_of(
             return LinkageTree(shard.offsets, *columns)
     tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
     table = pa.Table.from_arrays(
-        [pa.array(column) for column in (tree.order, tree.parents, tree.similarities)],
+        [pa.array(column) for column in (tree.order, tree.similarities)],
         schema=artefacts.LINKAGE_SCHEMA,
     )
     made = artefacts.provenance(

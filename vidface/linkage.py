@@ -15,6 +15,8 @@ Array = Any  # a NumPy array or a PyTorch tensor
 PIVOT_FROM = 24
 """Clips of so many rows go the short way (`components_by_pivot`); measured, docs/log.md."""
 
+_PAIR_BYTES = 12  # a similarity, whether it joins, and what `join` makes of it
+
 _PIVOT_SAMPLE = 8  # rows of a clip that are asked where its middle lies
 
 
@@ -25,30 +27,34 @@ def namespace(array: Array) -> Any:
     return array_namespace(array)
 
 
-def components(unit: Array, usable: Array, cosine_threshold: float, block_bytes: int) -> Array:
+def components(
+    rows: Array, scales: Array, usable: Array, cosine_threshold: float, block_bytes: int
+) -> Array:
     """First row of each row's component, where ``cosine > threshold`` joins two rows.
 
     Every similarity is computed. A clip whose similarities do not fit into `block_bytes` goes
     through in blocks of rows; each block's edges are joined into the forest and forgotten.
 
     Args:
-        unit: (b, n, d) float32 unit rows; rows that are not usable are zero.
+        rows: (b, n, d) float32, zero where not usable. Scaled in place: to be one's own.
+        scales: (b, n) float32, one over each row's length.
         usable: (b, n) bool.
         cosine_threshold: in (−1, 1).
-        block_bytes: for one clip's working arrays.
+        block_bytes: for the similarities and what is made of them.
 
     Returns:
         (b, n) integers; a row that is not usable is its own component.
     """
-    xp = namespace(unit)
-    b, n, _ = unit.shape
-    roots = _numbers(xp, b, n, unit)
+    xp = namespace(rows)
+    b, n, _ = rows.shape
+    rows *= scales[:, :, None]
+    roots = _numbers(xp, b, n, rows)
     all_usable = bool(xp.all(usable))
-    rows_per_block = min(n, max(1, block_bytes // (b * n * 12)))
+    rows_per_block = min(n, max(1, block_bytes // (b * n * _PAIR_BYTES)))
     for start in range(0, n, rows_per_block):
         stop = min(start + rows_per_block, n)
         # Columns before `start` met these rows in an earlier block.
-        products = xp.matmul(unit[:, start:stop], xp.matrix_transpose(unit[:, start:]))
+        products = xp.matmul(rows[:, start:stop], xp.matrix_transpose(rows[:, start:]))
         edges = products > cosine_threshold  # (b, stop - start, n - start)
         del products
         if not all_usable:  # a zero row has cosine 0, above a negative threshold
@@ -59,62 +65,68 @@ def components(unit: Array, usable: Array, cosine_threshold: float, block_bytes:
 
 
 def components_by_pivot(
-    unit: Array, usable: Array, cosine_threshold: float, block_bytes: int
+    rows: Array, scales: Array, usable: Array, cosine_threshold: float, block_bytes: int
 ) -> Array:
-    """`components` with fewer products.
+    """`components` with fewer products; arguments and result are its.
 
     Every row nearer than the threshold to one chosen row, the pivot, is in the pivot's component;
     what these members are to each other need not be known. Only the rest is compared with all.
     The pivot is the row nearest to the mean of eight rows of its clip: the members are then most
     of the clip, where one person is most of it.
     """
-    xp = namespace(unit)
-    b, n, _ = unit.shape
+    xp = namespace(rows)
+    b, n, _ = rows.shape
     step = -(-n // _PIVOT_SAMPLE)
-    sample = unit[:, ::step]  # (b, ≤ 8, d)
+    sample = rows[:, ::step] * scales[:, ::step, None]  # (b, ≤ 8, d)
     middle = xp.sum(sample, axis=1)
-    pivots = xp.argmax(xp.matmul(sample, middle[:, :, None])[:, :, 0], axis=1) * step
-    clips = xp.arange(b, device=_device(unit))
-    near = xp.matmul(unit, unit[clips, pivots][:, :, None])[:, :, 0]  # (b, n)
+    pivots = xp.argmax(xp.matmul(sample, middle[:, :, None])[:, :, 0], axis=1)
+    clips = xp.arange(b, device=_device(rows))
+    pivot_rows = sample[clips, pivots]  # (b, d)
+    near = xp.matmul(rows, pivot_rows[:, :, None])[:, :, 0] * scales  # (b, n)
     member = near > cosine_threshold
-    member[clips, pivots] = True
+    member[clips, pivots * step] = True
     member &= usable
     rest = usable & ~member
     counts = xp.sum(xp.astype(rest, xp.int32), axis=1)
     first_member = xp.argmax(xp.astype(member, xp.uint8), axis=1)  # the first of them
-    own = _numbers(xp, b, n, unit)
-    roots = xp.where(member, first_member[:, None], own)
+    roots = xp.where(member, first_member[:, None], _numbers(xp, b, n, rows))
 
     # A clip with a large rest has no dominant person: the plain way is as fast.
     small = 3 * counts <= n
+    k = int(xp.max(xp.where(small, counts, 0)))
+    if b * k * n * _PAIR_BYTES > block_bytes:
+        return components(rows, scales, usable, cosine_threshold, block_bytes)
     if not bool(xp.all(small)):
         large = xp.nonzero(~small)[0]
-        per_clip = max(1, block_bytes // (12 * n * n))
-        for first in range(0, large.shape[0], per_clip):
-            some = large[first : first + per_clip]
-            roots[some] = components(unit[some], usable[some], cosine_threshold, block_bytes)
-    k = int(xp.max(xp.where(small, counts, 0)))
+        at_once = max(1, block_bytes // (n * n * _PAIR_BYTES))
+        for first in range(0, large.shape[0], at_once):
+            some = large[first : first + at_once]
+            roots[some] = components(
+                rows[some], scales[some], usable[some], cosine_threshold, block_bytes
+            )
     if k == 0:
         return roots
 
     # The rest's rows first, in their order; what fills up to k is not valid.
-    rows = xp.argsort(xp.astype(~rest, xp.uint8), axis=1, stable=True)[:, :k]  # (b, k)
-    valid = xp.take_along_axis(rest, rows, axis=1) & small[:, None]
-    products = xp.matmul(unit[clips[:, None], rows], xp.matrix_transpose(unit))  # (b, k, n)
+    places = xp.argsort(xp.astype(~rest, xp.uint8), axis=1, stable=True)[:, :k]  # (b, k)
+    valid = xp.take_along_axis(rest, places, axis=1) & small[:, None]
+    index = (clips[:, None], places)
+    products = xp.matmul(rows[index] * scales[index][:, :, None], xp.matrix_transpose(rows))
+    products *= scales[:, None, :]  # (b, k, n)
     edges = products > cosine_threshold
+    del products
     edges &= valid[:, :, None]
     # Nodes: 0 is the pivot's component, 1 … k the rest's rows.
-    node_edges = xp.zeros((b, k + 1, k + 1), dtype=xp.bool, device=_device(unit))
+    node_edges = xp.zeros((b, k + 1, k + 1), dtype=xp.bool, device=_device(rows))
     node_edges[:, 0, 1:] = xp.any(edges & member[:, None, :], axis=2)
-    among = xp.take_along_axis(edges, xp.broadcast_to(rows[:, None, :], (b, k, k)), axis=2)
+    among = xp.take_along_axis(edges, xp.broadcast_to(places[:, None, :], (b, k, k)), axis=2)
     node_edges[:, 1:, 1:] = among & valid[:, None, :]
-    nodes = join(_numbers(xp, b, k + 1, unit), node_edges, 0)  # (b, k + 1)
-    node_rows = xp.concat([first_member[:, None], rows], axis=1)
+    nodes = join(_numbers(xp, b, k + 1, rows), node_edges, 0)  # (b, k + 1)
+    node_rows = xp.concat([first_member[:, None], places], axis=1)
     lowest = xp.min(xp.where(nodes == 0, node_rows, n), axis=1)
     firsts = xp.where(nodes == 0, lowest[:, None], xp.take_along_axis(node_rows, nodes, axis=1))
     roots = xp.where(member & small[:, None], lowest[:, None], roots)
-    kept = xp.take_along_axis(roots, rows, axis=1)
-    roots[clips[:, None], rows] = xp.where(valid, firsts[:, 1:], kept)
+    roots[index] = xp.where(valid, firsts[:, 1:], roots[index])
     return roots
 
 
@@ -186,56 +198,48 @@ def _hook(xp: Any, forest: Array, labels: Array, lowest: Array, hooks: Array) ->
     return xp.reshape(flat, (b, n))
 
 
-def spanning_trees(unit: Array, usable: Array, block_bytes: int) -> tuple[Array, Array, Array]:
+def spanning_trees(
+    rows: Array, scales: Array, usable: Array, block_bytes: int
+) -> tuple[Array, Array]:
     """Maximum spanning trees of a batch by Prim's algorithm, one row of every clip a step.
 
     Args:
-        unit: (b, n, d) float32 unit rows; rows that are not usable are zero.
-        usable: (b, n) bool.
+        rows, scales, usable: as of `components`.
         block_bytes: where the similarities take more, each row of them is computed when wanted.
 
     Returns:
         order: (b, n) integers, the clip's rows as Prim adds them: usable rows first, from the
-            first of them; then the others.
-        parents: (b, n) integers, the row that order[i] is joined to; the first is its own.
-        similarities: (b, n) float32, the cosine of that edge; −inf at the first and at rows that
-            are not usable.
+            first of them; what comes behind has no meaning.
+        similarities: (b, n) float32, the largest cosine of each of them to one added before;
+            −inf at the first, and behind the usable ones.
     """
-    xp = namespace(unit)
-    b, n, _ = unit.shape
-    device = _device(unit)
+    xp = namespace(rows)
+    b, n, _ = rows.shape
+    device = _device(rows)
     clips = xp.arange(b, device=device)
-    fits = 4 * b * n * n + 64 * b * n <= block_bytes
-    products = xp.matmul(unit, xp.matrix_transpose(unit)) if fits else None  # (b, n, n)
+    rows *= scales[:, :, None]
+    fits = b * n * n * 4 <= block_bytes
+    products = xp.matmul(rows, xp.matrix_transpose(rows)) if fits else None  # (b, n, n)
 
-    def to_all(rows: Array) -> Array:  # (b,) → (b, n)
+    def to_all(places: Array) -> Array:  # (b,) → (b, n)
         if products is not None:
-            return products[clips, rows]
-        return xp.matmul(unit, unit[clips, rows][:, :, None])[:, :, 0]
+            return products[clips, places]
+        return xp.matmul(rows, rows[clips, places][:, :, None])[:, :, 0]
 
     minus = xp.asarray(-xp.inf, dtype=xp.float32, device=device)
     order = xp.zeros((n, b), dtype=xp.int64, device=device)
-    parents = xp.zeros((n, b), dtype=xp.int64, device=device)
     links = xp.zeros((n, b), dtype=xp.float32, device=device)
     # Where a row was added, or cannot be: never the largest again.
     barred = xp.where(usable, xp.zeros_like(minus), minus)  # (b, n) 0 or −inf
-    rows = xp.argmax(xp.astype(usable, xp.uint8), axis=1)
-    order[0], parents[0], links[0] = rows, rows, minus
-    barred[clips, rows] = minus
-    best = to_all(rows) + barred
-    best_from = xp.zeros((b, n), dtype=xp.int64, device=device) + rows[:, None]
-    for i in range(1, n):
-        rows = xp.argmax(best, axis=1)
-        order[i] = rows
-        parents[i] = best_from[clips, rows]
-        links[i] = best[clips, rows]
-        barred[clips, rows] = minus
-        best[clips, rows] = minus
-        offered = to_all(rows) + barred
-        better = offered > best
-        best = xp.where(better, offered, best)
-        best_from = xp.where(better, rows[:, None], best_from)
-    return xp.permute_dims(order, (1, 0)), xp.permute_dims(parents, (1, 0)), links.T
+    best = xp.zeros((b, n), dtype=xp.float32, device=device) + minus
+    places = xp.argmax(xp.astype(usable, xp.uint8), axis=1)
+    for i in range(n):
+        order[i] = places
+        links[i] = best[clips, places]
+        barred[clips, places] = minus
+        best = xp.maximum(best, to_all(places)) + barred
+        places = xp.argmax(best, axis=1)
+    return xp.permute_dims(order, (1, 0)), xp.permute_dims(links, (1, 0))
 
 
 def _numbers(xp: Any, b: int, n: int, like: Array) -> Array:
