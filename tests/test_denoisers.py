@@ -217,6 +217,14 @@ def test_hdbscan_keeps_all_where_it_finds_nothing():
     assert label_one(hdbscan, np.ones((12, 3)), min_cluster_size=5) == [0] * 12
 
 
+def test_hdbscan_finds_the_one_person_of_a_clip():
+    # Five faces of one person and, at 2 and 5, two strays: scikit-learn's default finds no
+    # cluster here, and would keep all seven.
+    clip = np.eye(16)[0] + 0.05 * np.random.default_rng(0).standard_normal((7, 16))
+    clip[2], clip[5] = np.eye(16)[1], np.eye(16)[2]
+    assert label_one(hdbscan, clip, min_cluster_size=5) == [0, 0, 1, 0, 0, 2, 0]
+
+
 def test_hdbscan_noise_is_alone_and_behind():
     clip = on_circle(180, 0, 1, 2, 90, 3, 91, 92, 4, 270)
     labels = label_one(hdbscan, clip, min_cluster_size=3)
@@ -238,7 +246,9 @@ def test_hdbscan_partition_is_that_of_a_matrix_of_distances():
             continue
         unit = np.array([oracles.unit(row) for row in embeddings[a:b][usable].tolist()])
         distances = np.sqrt(((unit[:, None] - unit[None]) ** 2).sum(axis=2))
-        method = HDBSCAN(min_cluster_size=3, metric="precomputed", copy=True)
+        method = HDBSCAN(
+            min_cluster_size=3, metric="precomputed", allow_single_cluster=True, copy=True
+        )
         found = method.fit_predict(distances)
         groups = [np.flatnonzero(found == g).tolist() for g in range(found.max() + 1)]
         alone = np.flatnonzero(found == -1).tolist()

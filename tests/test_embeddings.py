@@ -40,7 +40,7 @@ def test_rows_are_the_clips_in_the_manifests_order(colour_clips: Path, backbone,
     assert (summary.clips, summary.frames, summary.faces) == (7, 26, 26)
     assert summary.states == {"ok": 7}
     assert [sum(column) for column in zip(*calls, strict=True)] == [7, 26, 26]
-    [shard] = run.shards(lambda made, path: None)
+    [(_, shard)] = run.shards(lambda made, path: None)
     names = ("red.t", "red.v", "green.t", "green.v", "blue.t", "blue.v", "stranger")
     assert shard.clip_ids == names
     assert np.diff(shard.offsets).tolist() == [3, 5, 3, 5, 3, 5, 2]
@@ -62,11 +62,13 @@ def test_shards_and_batches_do_not_change_rows(
     colour_clips: Path, backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, whole = extracted(colour_clips, tmp_path / "whole", backbone)
-    [expected] = whole.shards(lambda made, path: None)
+    [(_, expected)] = whole.shards(lambda made, path: None)
     monkeypatch.setattr(embeddings, "SHARD_CLIPS", 2)
     monkeypatch.setattr(embeddings, "EMBED_AT_ONCE", 4)
     _, split = extracted(colour_clips, tmp_path / "split", backbone, workers=1)
-    shards = list(split.shards(lambda made, path: None))
+    numbered = list(split.shards(lambda made, path: None))
+    assert [number for number, _ in numbered] == [0, 1, 2, 3]
+    shards = [shard for _, shard in numbered]
     assert [len(s.clip_ids) for s in shards] == [2, 2, 2, 1]
     joined = np.concatenate([s.embeddings for s in shards])
     assert np.abs(joined - expected.embeddings).max() <= 1e-5
@@ -109,7 +111,7 @@ def test_every_kind_of_damage_is_a_state(tmp_path: Path, backbone) -> None:
     assert rows["good"]["message"] == ""
     assert (summary.faces, len(summary.failed)) == (1, 6)
     assert made["settings"] == {"a": 1}
-    [shard] = run.shards(lambda made, path: None)
+    [(_, shard)] = run.shards(lambda made, path: None)
     assert shard.clip_ids == ("good",)
 
 
@@ -155,7 +157,7 @@ def test_without_a_single_face(tmp_path: Path, backbone) -> None:
     (folder / "m.csv").write_text("clip_id,path,identity,split\na,empty,,val\n", encoding="utf-8")
     summary, run = extracted(folder / "m.csv", tmp_path / "run", backbone)
     assert summary.faces == 0
-    [shard] = run.shards(lambda made, path: None)
+    [(_, shard)] = run.shards(lambda made, path: None)
     assert shard.embeddings.shape == (0, 3)
 
 
@@ -163,13 +165,16 @@ def test_a_new_extraction_removes_what_was_made_from_the_old(
     colour_clips: Path, backbone, tmp_path: Path
 ) -> None:
     _, run = extracted(colour_clips, tmp_path / "run", backbone)
-    stale = run.clustering(0.4) / "descriptors.parquet"
+    stale = run.clustering("threshold_0.4") / "descriptors.parquet"
     artefacts.write_json(run.folder / "scores" / "val_threshold_0.4.json", {})
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"x")
+    run.linkage_path(0).parent.mkdir()
+    run.linkage_path(0).write_bytes(b"x")
     (run.folder / "mine.txt").write_text("the user's own")
     extracted(colour_clips, tmp_path / "run", backbone)
     assert not stale.exists()
+    assert not run.linkage_path(0).exists()
     assert not list((run.folder / "scores").iterdir())
     assert (run.folder / "mine.txt").exists()
 

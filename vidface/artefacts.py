@@ -259,6 +259,20 @@ def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, _provenance_of(table.schema, path)
 
 
+def read_rows(path: Path, filters: list[tuple[str, str, Any]]) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a Parquet artefact that pass `filters` (as pyarrow takes them), in their order.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pq.read_table(path, filters=filters, partitioning=None)
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(schema, path)
+
+
 def _unreadable(path: Path, error: Exception) -> VidfaceError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return VidfaceError(f"{path}: unreadable artefact ({reason}); run its stage again with --force")

@@ -225,7 +225,7 @@ def clips(
     run = open_run_from(flags)
     denoising = denoising_from(run, threshold, flags)
     found = list_clips(run, denoising, flags=raised, states=states, splits=splits)
-    show(as_json, found.to_dict(), lambda: printable(tables.clips(found)))
+    show(as_json, found.to_dict(), lambda: tables.clips(found))
 
 
 @cli.command(name="show")
@@ -361,7 +361,7 @@ def verify(
     backbone = backbone_from(weights, flags)
     with image_progress(opened.n_images, enabled=sys.stderr.isatty()) as progress:
         done = verify_pairs(backbone, opened, flip=flip, progress=progress)
-    show(as_json, done.to_dict(), lambda: printable(tables.verified(done)))
+    show(as_json, done.to_dict(), lambda: tables.verified(done))
     exit_for(done.failed)
 
 

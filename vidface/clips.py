@@ -159,14 +159,13 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
 
 
 def _faces_of(run: Run, denoising: Denoising, clip_id: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = run.folder.clustering(denoising.name) / "faces.parquet"
-    try:
-        return pq.read_table(path, filters=[("clip_id", "=", clip_id)], partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise VidfaceError(f"{path}: {error}; run `vidface cluster` again") from None
+    """A clip's rows of the labels, which must be those of the descriptors beside them."""
+    folder = run.folder.clustering(denoising.name)
+    faces, made = artefacts.read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
+    _, of_descriptors = artefacts.read_parquet(folder / "descriptors.parquet")
+    if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
+        raise VidfaceError(f"{folder}: of two clusterings; `vidface cluster` again")
+    return faces
 
 
 def _captions(run: Run, number: int, clip_id: str) -> list[str]:

@@ -55,8 +55,8 @@ def cluster_frames(
     Products and threshold are compared as float32. A product rounds by the shape of the matrix it
     is part of, so labels are certain, and the same for every batch size, budget and device,
     wherever no cosine lies within 2e-6 of the threshold; nearer than that, a pair may fall on
-    either side. Rows whose unit vectors and products float32 holds exactly are exact here: a
-    cosine of 0.5 does not join at threshold 0.5.
+    either side. Rows whose lengths are powers of two and whose products float32 holds exactly are
+    exact here: (1, 1, 1, 1) and (2, 0, 0, 0) have a cosine of 0.5 and do not join at 0.5.
 
     Clips of about equal length are taken together in batches: batched matrix products, then
     min-label hooking and pointer jumping on all clips of the batch at once, a handful of rounds
@@ -148,6 +148,7 @@ class LinkageTree:
             not inside.all()
             or (np.bincount(self._rows, minlength=n_rows) != 1).any()
             or (self.similarities[filled] > -np.inf).any()
+            or (~self._usable[:-1] & (self.similarities[1:] > -np.inf)).any()
         ):
             raise VidfaceError("a linkage tree whose order is no order; compute it again")
 

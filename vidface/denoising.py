@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vidface.diagnostics import Diagnostics
     from vidface.truth import NoiseRemoval, Truth
 
+_NAMED_UNUSABLE = 20  # faces whose clip and frame are remembered
+
 
 @dataclass(frozen=True)
 class Denoising:
@@ -342,7 +344,9 @@ class _Collected:
             self._counts[2, rows] = np.add.reduceat(labels == UNUSABLE, starts, dtype=np.int64)
         self._ignored += part.weights_ignored
         self._fallen += part.fallen_back
-        for row in np.flatnonzero(labels == UNUSABLE)[: max(0, 20 - len(self._unusable))]:
+        for row in np.flatnonzero(labels == UNUSABLE)[
+            : max(0, _NAMED_UNUSABLE - len(self._unusable))
+        ]:
             clip_id, frame = (
                 shard.table.column(c)[row].as_py() for c in ("clip_id", "frame_index")
             )
@@ -460,8 +464,20 @@ def _table_of(denoised: Denoised) -> Any:
 
 
 def cluster_once(run: Run, what: What) -> Denoised:
-    """`cluster`, unless it is done already with the same settings."""
-    return read_clustering(run, what) or cluster(run, what)
+    """`cluster`, unless it is done already with the same settings.
+
+    Where a truth is given it is done again: precision and recall are not stored.
+    """
+    denoising = meant(run, what)
+    if denoising.truth_path is not None:
+        return cluster(run, denoising)
+    found = read_clustering(run, denoising)
+    if found is None:
+        return cluster(run, denoising)
+    if not found.unusable.any():
+        return found
+    path = run.folder.clustering(denoising.name) / "faces.parquet"
+    return replace(found, unusable_rows=_unusable_rows(path))
 
 
 def read_clustering(run: Run, what: What) -> Denoised | None:
@@ -498,7 +514,26 @@ def read_clustering(run: Run, what: What) -> Denoised | None:
         unusable=counts("unusable"),
         descriptors=descriptors,
         denoising=denoising,
+        diagnostics=_diagnostics_of(table),
     )
+
+
+def _diagnostics_of(table: Any) -> Diagnostics:
+    """What `cluster` found, from the descriptors' artefact; without the faces' similarities."""
+    from vidface.diagnostics import DiagnosticBounds, Diagnostics
+
+    names = ("clusters", "kept", "dropped", "unusable", *_DIAGNOSTIC_COLUMNS)
+    columns = {name: table.column(name).to_numpy() for name in names}
+    return Diagnostics(bounds=DiagnosticBounds(), **columns, similarity=np.empty(0, np.float32))
+
+
+def _unusable_rows(path: Path) -> tuple[str, ...]:
+    """The first unusable faces of a clustering, as `cluster` names them."""
+    from vidface.clusters import UNUSABLE
+
+    faces, _ = artefacts.read_rows(path, [("cluster", "=", UNUSABLE)])
+    rows = faces.slice(0, _NAMED_UNUSABLE).to_pylist()
+    return tuple(f"{row['clip_id']}, frame {row['frame_index']}" for row in rows)
 
 
 def latest(run: Run) -> Denoising:

@@ -85,7 +85,8 @@ def components_by_pivot(
     near = xp.matmul(rows, pivot_rows[:, :, None])[:, :, 0] * scales  # (b, n)
     member = near > cosine_threshold
     member[clips, pivots * step] = True
-    member &= usable
+    # A pivot that is not usable is a zero row: above a negative threshold, it would join all.
+    member &= usable & usable[clips, pivots * step][:, None]
     rest = usable & ~member
     counts = xp.sum(xp.astype(rest, xp.int32), axis=1)
     first_member = xp.argmax(xp.astype(member, xp.uint8), axis=1)  # the first of them

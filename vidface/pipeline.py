@@ -163,10 +163,10 @@ class ClusterSettings:
         unit = found[2].replace("B", "") if found else ""
         base = 1024 if unit.endswith("i") else 1000
         power = ["", "K", "M", "G", "T"].index(unit[:1])
-        size = int(float(found[1]) * base**power) if found else 0
+        size = float(found[1]) * base**power if found else 0.0
         problem = f'a size such as "2GiB" or "500MB", not {self.memory!r}'
-        _check(0 < size < 2**63, "[cluster] memory", problem)
-        return size
+        _check(1 <= size < 2**63, "[cluster] memory", problem)
+        return int(size)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.artefacts import threshold_name
+from vidface.cli_options import printable
 
 if TYPE_CHECKING:
     from vidface.backbones.budget import Budget
@@ -28,7 +29,7 @@ WIDTH = 200  # columns; in a narrow terminal a line may wrap, but no figure is e
 
 
 def render(*parts: Any) -> str:
-    """Rich renderables as text; escape codes only where standard output is a terminal."""
+    """Rich renderables and texts, printable, as text; escape codes only on a terminal."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -42,7 +43,7 @@ def render(*parts: Any) -> str:
     )
     with console.capture() as capture:
         for part in parts:
-            console.print(part)
+            console.print(printable(part) if isinstance(part, str) else part)
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").splitlines())
 
 
@@ -66,7 +67,8 @@ def grid(
             column, justify="left" if number == 0 or column in text else "right", no_wrap=True
         )
     for number, row in enumerate(rows):
-        table.add_row(*row, style="bold green" if number == best else None)
+        cells = [printable(" ".join(cell.splitlines())) for cell in row]
+        table.add_row(*cells, style="bold green" if number == best else None)
     return table
 
 
@@ -224,7 +226,7 @@ def clips(found: ClipList) -> str:
             _cosine(line.lowest_similarity),
             "" if line.second_share is None else f"{line.second_share:.0%}",
             _cosine(line.second_cosine),
-            ", ".join(line.flags) or line.message,
+            ", ".join(line.flags) or _short(line.message),
         )
         for line in found.lines[:LISTED_CLIPS]
     ]  # fmt: skip
@@ -243,6 +245,10 @@ def clips(found: ClipList) -> str:
         "cluster against the first; cosine: of their means"
     )
     return render(head, grid(columns, rows, text=("identity", "split", "state", "")), *notes)
+
+
+def _short(message: str, most: int = 48) -> str:
+    return message if len(message) <= most else message[: most - 1] + "…"
 
 
 def _cosine(value: float | None) -> str:
