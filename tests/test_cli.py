@@ -341,3 +341,197 @@ def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert asked == [tmp_path / "cache" / f"demo-v{demo.DEMO_VERSION}"]
     assert "preparing the demo clips" in done.err
     assert "run `vidface extract` first" in done.err
+
+
+def write_truth(path: Path, *, without: str = "") -> Path:
+    """Of `colour_clips`: the frames 1 and 3 of the val clips show somebody else."""
+    lines = ["clip_id,file,kind"]
+    for person in ("red", "green", "blue"):
+        lines += [f"{person}.t,{k}.png,own" for k in range(3)]
+        lines += [f"{person}.v,{k}.png,{'own' if k % 2 == 0 else 'other'}" for k in range(5)]
+    lines += [f"stranger,{k}.png,own" for k in range(2)]
+    kept = [line for line in lines if not (without and line.startswith(without))]
+    path.write_text("\n".join(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "kept"),
+    [
+        (("--method", "union-find"), "threshold_0.5", 20),
+        (("--method", "none"), "none", 26),
+        (("--method", "dbscan", "--min-samples", 2), "dbscan.threshold_0.5.min_samples_2", 20),
+        (("--method", "hdbscan", "--min-cluster-size", 2), "hdbscan.min_cluster_size_2", None),
+        (
+            ("--method", "complete-linkage", "--threshold", 0.6),
+            "complete-linkage.threshold_0.6",
+            20,
+        ),
+        (("--method", "trim", "--trim-share", 0.5), "trim.trim_share_0.5", 3 * 3 + 3 * 2 + 1),
+        (("--pooling", "norm"), "threshold_0.5.pooling_norm", 20),
+        (("--pooling", "medoid", "--memory", "500MB"), "threshold_0.5.pooling_medoid", 20),
+    ],
+)
+def test_methods_and_poolings(
+    vidface, colour_pipeline: Path, tmp_path: Path, given: tuple, folder: str, kept: int | None
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    vidface("cluster", *flags, "--threshold", 0.9)
+    done = vidface("cluster", *flags, *given)
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "clusters" / folder / "faces.parquet").is_file()
+    assert done.out.splitlines()[-1].endswith("descriptors.parquet")
+    stored = vidface("cluster", *flags, *given, "--json").json
+    assert kept is None or stored["kept"] == kept
+    scored = vidface("score", *flags, "--json").json  # of the one made last, without flags
+    for key, value in stored["settings"].items():
+        assert scored["provenance"]["settings"][key] == value
+    assert done.out.startswith(f"{scored['denoising']}: {stored['kept']} of 26 faces kept")
+    assert scored["threshold"] == stored["threshold"]
+    assert f"against train, {scored['denoising']}\n" in vidface("score", *flags).out
+    again = vidface("score", *flags, *given, "--json")
+    assert again.json["retrieval"] == scored["retrieval"]
+    assert again.err == ""  # nothing was worked out
+
+
+def test_a_named_clustering_that_is_not_stored_is_worked_out(vidface, colour_pipeline) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    vidface("cluster", *flags)
+    done = vidface("score", *flags, "--method", "trim", "--pooling", "norm", "--json")
+    assert done.json["denoising"] == "trim, trim share 0.25, pooling norm"
+    assert "no clustering at trim, trim share 0.25, pooling norm is stored" in done.err
+    assert vidface("score", *flags, "--json").json["denoising"] == "threshold 0.5"
+    assert vidface("score", *flags, "--min-samples", 9, "--json").json["threshold"] == 0.5
+
+
+def test_the_oracle(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags, "--method", "oracle")
+    assert done.code != 0
+    assert 'the method "oracle" needs a truth file' in done.err
+    truth = write_truth(tmp_path / "truth.csv")
+    oracle = ("--method", "oracle", "--truth", truth)
+    done = vidface("cluster", *flags, *oracle)
+    assert done.out.startswith("oracle: 20 of 26 faces kept, 6 dropped (23.1%)\n")
+    assert "6 of 6 noise faces are among the dropped: precision 1.0000, recall 1.0000" in done.out
+    scored = vidface("score", *flags, "--truth", truth, "--json").json
+    assert scored["denoising"] == "oracle"
+    assert len(scored["provenance"]["settings"]["cluster.truth_sha256"]) == 64
+    # Another truth: the stored clustering is not of it.
+    truth.write_text(truth.read_text().replace("red.v,1.png,other", "red.v,1.png,own"))
+    done = vidface("score", *flags, *oracle)
+    assert (done.code, "cluster.truth_sha256" in done.err) == (1, True)
+    ran = vidface("run", colour_pipeline, *oracle, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["cluster"]["dropped"] == 5
+    done = vidface("cluster", *flags, "--method", "oracle", "--truth", tmp_path / "no.csv")
+    assert (done.code, "no.csv: no such file" in done.err) == (1, True)
+    write_truth(truth, without="green.v")
+    done = vidface("cluster", *flags, *oracle)
+    assert done.code == 1
+    assert "says nothing of 5 of 26 faces; the first is of clip 'green.v', file 0.png" in done.err
+
+
+def test_precision_and_recall(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    flags = ("--pipeline", colour_pipeline, "--truth", write_truth(tmp_path / "truth.csv"))
+    vidface("extract", *flags[:2])
+    done = vidface("cluster", *flags, "--method", "trim", "--trim-share", 0.5)
+    assert "6 of 6 noise faces are among the dropped: precision 0.6000, recall 1.0000" in done.out
+    found = vidface("cluster", *flags, "--method", "none", "--json").json["noise_removal"]
+    assert found == {"dropped": 0, "noise": 6, "both": 0, "precision": None, "recall": 0.0}
+    done = vidface("cluster", *flags, "--method", "none")
+    assert "0 of 6 noise faces are among the dropped: precision n/a, recall 0.0000" in done.out
+    swept = vidface("sweep", *flags, "--thresholds", "0.5,1", "--json").json
+    rates = [row["denoised"]["noise_removal"]["recall"] for row in swept["rows"]]
+    assert rates == [0.0, 1.0, 1.0]
+    # At 1 each face is its own cluster, one is kept a clip: 26 - 7 are dropped, 6 rightly.
+    assert swept["rows"][2]["denoised"]["noise_removal"]["precision"] == 6 / 19
+    ran = [vidface("run", colour_pipeline, *flags[2:], "--json").json for _ in range(2)]
+    assert ran[0]["cluster"] == ran[1]["cluster"]
+    assert ran[1]["cluster"]["noise_removal"]["precision"] == 1.0
+
+
+def test_worth_a_look(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags)
+    assert "worth a look: 0 chained, 3 contested, 1 thin (vidface clips --flag" in done.out
+    assert "lowest similarity of two kept faces 1.00, median over clips 1.00" in done.out
+    again = vidface("run", colour_pipeline)  # as it is stored
+    assert "worth a look: 0 chained, 3 contested, 1 thin (vidface clips --flag" in again.out
+
+
+def test_unusable_embeddings_are_named(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    """Green frames as a network would give them that divides by what is nothing there."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 112, 112])
+    vector = helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 3])
+    limits = helper.make_tensor("limits", TensorProto.FLOAT, [3], [9.0, 0.4, 9.0])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean"]),
+        helper.make_node("Sub", ["limits", "mean"], ["room"]),
+        helper.make_node("Sqrt", ["room"], ["root"]),  # NaN of green above 0.4
+        helper.make_node("Sub", ["root", "root"], ["nothing"]),
+        helper.make_node("Add", ["mean", "nothing"], ["vector"]),
+    ]
+    graph = helper.make_graph(nodes, "moody", [image], [vector], [limits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "moody.onnx"))
+    flags = ("--pipeline", colour_pipeline, "--weights", tmp_path / "moody.onnx")
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags)
+    said = "red.v, frame 1; red.v, frame 3; green.t, frame 0; and 7 more"
+    assert f"10 unusable embeddings (NaN or zero) count as noise: {said}\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (("--pooling", "det-score"), 1, "det_score is null throughout"),
+        (("--pooling", "quality"), 1, "the embeddings have no column 'quality'"),
+        (("--pooling", "max"), 2, "--pooling: unknown value 'max' (known: mean, det-score, norm"),
+        (("--method", "kmeans"), 2, "--method: unknown value 'kmeans' (known: union-find, none"),
+        (("--trim-share", "1"), 2, "--trim-share: must lie in [0, 1), not 1.0"),
+        (("--min-samples", "0"), 2, "--min-samples: at least 1, not 0"),
+        (("--min-cluster-size", "1"), 2, "--min-cluster-size: at least 2, not 1"),
+        (("--memory", "lots"), 2, '--memory: a size such as "2GiB" or "500MB", not'),
+        (("--memory", "0"), 2, "--memory: a size"),
+        (("--memory", "-1GiB"), 2, "--memory: a size"),
+    ],
+)
+def test_wrong_noise_settings(
+    vidface, colour_pipeline: Path, tmp_path: Path, given: tuple, code: int, message: str
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags, *given)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert not list(tmp_path.glob("run/clusters/*/*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_clustering_is_none(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    code = (
+        "import os, signal, sys\n"
+        "from vidface import artefacts\n"
+        "from vidface.cli import main\n"
+        "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "artefacts.write_parquet = killed\n"  # the faces are written, the descriptors are not
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "cluster", "--pipeline", str(colour_pipeline)]
+    assert subprocess.run(command, cwd=tmp_path).returncode == -signal.SIGKILL
+    assert (tmp_path / "run" / "clusters" / "threshold_0.5" / "faces.parquet").is_file()
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert (done.code, "no clustering; run `vidface cluster` first" in done.err) == (1, True)
+    assert "no clustering yet" in vidface("clips", "--pipeline", colour_pipeline).out
+    assert vidface("cluster", "--pipeline", colour_pipeline).code == 0
+    assert vidface("score", "--pipeline", colour_pipeline).code == 0

@@ -162,6 +162,42 @@ def test_a_pivot_that_is_not_usable_joins_nothing(monkeypatch):
     check_all_ways(monkeypatch, clip * np.nan, -0.5, [-1] * 24)
 
 
+def test_a_row_of_the_rest_may_be_the_earliest_of_two_equal_clusters(monkeypatch):
+    # Five and five, the other rows are unusable: 50 is joined to 25 only, and that to 0. The rows
+    # asked for the middle, every third, are 0, 0, 0 and 25, so 50 and all at 180 are the rest.
+    clip = np.zeros((24, 2), np.float32)
+    clip[[6, 9, 12, 15, 1]] = on_circle(0, 0, 0, 25, 50)
+    clip[[2, 4, 5, 7, 8]] = on_circle(*[180] * 5)
+    expected = [-1] * 24
+    for i in [6, 9, 12, 15, 1]:
+        expected[i] = 0  # row 1 comes before row 2
+    for i in [2, 4, 5, 7, 8]:
+        expected[i] = 1
+    check_all_ways(monkeypatch, clip, math.cos(math.radians(30)), expected)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_unusable_rows_are_no_bridge_where_another_clip_has_more_rest(monkeypatch, device):
+    # Each 120 degrees from the others, cosine −0.5, not joined at −0.45. The second clip has two
+    # rows fewer outside 0 degrees; zero rows, at cosine 0 to all, are what its place is filled
+    # up with.
+    more = [120, 120, 240, 240, *[0] * 20]
+    fewer = [np.nan, np.nan, 120, 240, *[0] * 20]
+    embeddings = np.nan_to_num(on_circle(*more, *fewer))
+    expected = [1, 1, 2, 2, *[0] * 20, -1, -1, 1, 2, *[0] * 20]
+    ways = all_ways(monkeypatch, embeddings, np.array([0, 24, 48]), -0.45, device=device)
+    assert {way: labels.tolist() for way, labels in ways.items()} == dict.fromkeys(ways, expected)
+
+
+@pytest.mark.parametrize("n", [254, 255, 256, 257, 300, 65534, 65535, 65536, 65537, 70000])
+def test_row_numbers_fit_their_type(n):
+    # Of the last four rows, the last two are a pair.
+    edges = np.zeros((1, 4, 4), bool)
+    edges[0, 2, 3] = True
+    roots = linkage.join(np.arange(n)[None], edges, n - 4)
+    assert roots[0].tolist() == [*range(n - 1), n - 2]
+
+
 def test_a_chain_has_no_middle(monkeypatch):
     clip = on_circle(*(0.7 * np.arange(500)))
     clip *= np.where(np.arange(500) == 250, 0, 1)[:, None]
@@ -406,13 +442,16 @@ def test_a_device_that_is_not_there_is_an_error(device):
         linkage_tree(rows, offsets, device=device)
 
 
-@pytest.mark.parametrize("way", ["pivot", "plain", "tree"])
+@pytest.mark.parametrize(
+    ("way", "noise"), [("pivot", 0.02), ("plain", 0.3), ("plain", 0.45), ("tree", 0.45)]
+)
 @pytest.mark.parametrize("cores", [1, 4])
-def test_long_clips_at_once_stay_within_the_budget(monkeypatch, way, cores):
+def test_long_clips_at_once_stay_within_the_budget(monkeypatch, way, noise, cores):
     # Eight clips of 1600: a float32 n × n matrix of one of them takes 10 MB, the budget is 8.
     n, n_clips, memory_bytes = 1600, 8, 2**23
     rng = np.random.default_rng(9)
-    who = rng.random(n * n_clips) < (0.02 if way == "pivot" else 0.45)
+    who = rng.random(n * n_clips) < noise
+    # By pivot, 0.02 n rows times n fit and 0.3 n do not; 0.45 n are too many to be worth it.
     who[::n] = False
     rows = np.eye(8, dtype=np.float32)[who.astype(int)]
     rows += 0.02 * rng.standard_normal(rows.shape, np.float32)

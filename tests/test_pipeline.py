@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from vidface.errors import UsageError, VidfaceError
-from vidface.pipeline import BackboneSettings, load_pipeline, shipped_pipelines
+from vidface.pipeline import (
+    METHODS,
+    POOLING_NAMES,
+    BackboneSettings,
+    ClusterSettings,
+    load_pipeline,
+    shipped_pipelines,
+)
 
 MINIMAL = '[manifest]\npath = "clips.csv"\n'
 
@@ -56,6 +63,24 @@ def test_defaults_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("[backbone]\narchitecture = true\n", "architecture: must be a string, not True"),
         ('[cluster]\nthreshold = "high"\n', "must be a number or \"none\", not 'high'"),
         ("[cluster]\nthreshold = 1.5\n", r"a cosine in \[-1, 1\]"),
+        (
+            '[cluster]\nmethod = "kmeans"\n',
+            r"\[cluster\] method: unknown value 'kmeans' \(known: un",
+        ),
+        (
+            '[cluster]\nmethod = "oracle"\n',
+            r"\[cluster\] truth: the method \"oracle\" needs a truth",
+        ),
+        ("[cluster]\nmin_samples = 0\n", r"\[cluster\] min_samples: at least 1, not 0"),
+        ("[cluster]\nmin_samples = 2.5\n", "min_samples: must be a whole number, not 2.5"),
+        ("[cluster]\nmin_cluster_size = 1\n", r"min_cluster_size: at least 2, not 1"),
+        ("[cluster]\ntrim_share = 1\n", r"trim_share: must lie in \[0, 1\), not 1.0"),
+        ("[cluster]\ntrim_share = -0.1\n", r"trim_share: must lie in \[0, 1\), not -0.1"),
+        ("[cluster]\ntrim_share = nan\n", r"trim_share: must lie in \[0, 1\), not nan"),
+        ("[cluster]\ntruth = 3\n", r"truth: must be a path \(a string\), not 3"),
+        ("[cluster]\nmemory = 3\n", r"memory: must be a string, not 3"),
+        ('[descriptor]\npooling = "max"\n', r"pooling: unknown value 'max' \(known: mean, det-sc"),
+        ("[descriptor]\npool = 1\n", r"unknown key 'pool' in \[descriptor\] \(known: pooling\)"),
         ('[score]\nsplit = "dev"\n', r"unknown value 'dev' \(known: train, val, test"),
         ("frames = 8\n", r"\[frames\] must be a table"),
         ("[frames\n", "not TOML"),
@@ -190,3 +215,80 @@ def test_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_shipped_recipes_load_and_their_manifests_exist(name: str) -> None:
     pipeline = load_pipeline(name)
     assert pipeline.manifest.prepare == "demo" or pipeline.manifest.path.is_file()
+
+
+def test_names_are_those_of_the_code() -> None:
+    """They are written again, so that `--help` needs no NumPy."""
+    from vidface.denoisers import DENOISERS, DenoiserSettings
+    from vidface.descriptors import POOLINGS
+
+    assert tuple(DENOISERS) == METHODS
+    assert tuple(POOLINGS) == POOLING_NAMES
+    theirs, ours = DenoiserSettings(), ClusterSettings()
+    for name in ("method", "threshold", "min_samples", "min_cluster_size", "trim_share"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("2GiB", 2 * 1024**3),
+        ("500MB", 500_000_000),
+        ("1.5GiB", 3 * 2**29),
+        ("7", 7),
+        ("7B", 7),
+        ("1K", 1000),
+        ("1Ki", 1024),
+        (" 2 TB ", 2 * 10**12),
+        ("0.001K", 1),
+    ],
+)
+def test_memory_sizes(text: str, size: int) -> None:
+    assert ClusterSettings(memory=text).memory_bytes == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0", "0GiB", "0.5", "0.9B", "lots", "", "-1GiB", "-1", "1e9", "1 GiB more", "1iB", "GiB",
+     "1gib", "nan", "inf", "9999999999TiB", "1" + "0" * 400, "9223372036854775808"],
+)  # fmt: skip
+def test_what_is_no_memory_size(text: str, tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r'^\[cluster\] memory: a size such as "2GiB"'):
+        ClusterSettings(memory=text)
+    overrides = {("cluster", "memory"): text}
+    with pytest.raises(UsageError, match=r"^--memory: a size such as"):
+        load_pipeline(written(tmp_path, MINIMAL), overrides)
+
+
+def test_what_the_truths_path_is_relative_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path / "sub", MINIMAL + '[cluster]\nmethod = "oracle"\ntruth = "t.csv"\n')
+    assert load_pipeline(path).cluster.truth == tmp_path / "sub" / "t.csv"
+    overrides = {("cluster", "truth"): "t.csv"}
+    assert load_pipeline(path, overrides).cluster.truth == tmp_path / "t.csv"
+
+
+def test_noise_settings_of_a_file(tmp_path: Path) -> None:
+    text = """
+[cluster]
+method = "dbscan"
+threshold = 0.3
+min_samples = 2
+min_cluster_size = 4
+trim_share = 0
+memory = "1GiB"
+[descriptor]
+pooling = "norm"
+"""
+    from vidface.denoisers import DenoiserSettings
+    from vidface.denoising import Denoising
+
+    pipeline = load_pipeline(written(tmp_path, MINIMAL + text))
+    settings = DenoiserSettings("dbscan", 0.3, min_samples=2, min_cluster_size=4, trim_share=0.0)
+    assert Denoising.of(pipeline) == Denoising(settings, "norm", None, 2**30)
+    overrides = {("cluster", "method"): "none", ("descriptor", "pooling"): "medoid"}
+    changed = load_pipeline(tmp_path / "my.toml", overrides)
+    assert (changed.cluster.method, changed.descriptor.pooling) == ("none", "medoid")

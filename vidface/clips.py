@@ -182,7 +182,10 @@ def _captions(run: Run, number: int, clip_id: str) -> list[str]:
 
 def _diagnosis(line: ClipLine, denoising: Denoising) -> str:
     """What clustering says of a clip, in words."""
-    parts = [str(denoising), f"{line.kept} of {line.faces} faces kept, {line.clusters} clusters"]
+    parts = [
+        str(denoising),
+        f"{line.kept} of {line.faces} faces kept, in {line.clusters} cluster(s)",
+    ]
     if line.lowest_similarity is not None:
         parts.append(f"lowest similarity of two kept faces {line.lowest_similarity:.2f}")
     if line.second_cosine is not None and line.second_share is not None:

@@ -150,8 +150,9 @@ def hdbscan(embeddings: Embeddings, offsets: Offsets, *, min_cluster_size: int =
     Distances are those of the unit rows, in float64. One cluster alone is allowed: most clips show
     one person, and scikit-learn's default, which never finds that, keeps all of them (on YTF's
     noisy clips it drops 0.4 % of the noise). The price: of a person whose faces are spread evenly
-    it may keep the densest few alone, the more so the longer the clip. A clip without any cluster, or with fewer usable faces
-    than min_cluster_size, keeps all usable faces. Noise points become clusters of their own, ranked behind all others.
+    it may keep the densest few alone, the more so the longer the clip. A clip without any cluster,
+    or with fewer usable faces than min_cluster_size, keeps all usable faces. Noise points become
+    clusters of their own, ranked behind all others.
 
     Args:
         embeddings: (n_rows, d) float16, float32 or float64, raw. Not changed.

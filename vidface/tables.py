@@ -260,7 +260,7 @@ def shown(line: ClipLine, out: Path) -> str:
     flags = f"; {', '.join(line.flags)}" if line.flags else ""
     return (
         f"{line.clip_id}: {line.kept} of {line.faces} faces kept, "
-        f"{line.clusters} clusters{flags}\nsheet: {out}"
+        f"{line.clusters} cluster(s){flags}\nsheet: {out}"
     )
 
 
