@@ -404,6 +404,16 @@ def test_a_named_clustering_that_is_not_stored_is_worked_out(vidface, colour_pip
     assert "no clustering at trim, trim share 0.25, pooling norm is stored" in done.err
     assert vidface("score", *flags, "--json").json["denoising"] == "threshold 0.5"
     assert vidface("score", *flags, "--min-samples", 9, "--json").json["threshold"] == 0.5
+    vidface("cluster", *flags, "--method", "trim")
+    for name, value, said in (
+        ("--pooling", "norm", "threshold 0.5, pooling norm"),
+        ("--trim-share", 0.1, "threshold 0.5"),
+        ("--min-cluster-size", 3, "threshold 0.5"),
+        ("--min-samples", 3, "threshold 0.5"),
+        ("--threshold", 0.2, "threshold 0.2"),
+        ("--memory", "1GiB", "trim, trim share 0.25"),  # says nothing of what is meant
+    ):
+        assert vidface("score", *flags, name, value, "--json").json["denoising"] == said
 
 
 def test_the_oracle(vidface, colour_pipeline: Path, tmp_path: Path) -> None:

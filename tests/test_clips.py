@@ -230,7 +230,7 @@ class TestShow:
         assert told["title"] == "red.v"
         assert told["similarities"][[0, 2, 4]] == pytest.approx(1, abs=0.01)
         assert told["similarities"][[1, 3]].max() < 0.5
-        for part in ("threshold 0.5", "3 of 5 faces kept, 2 clusters",
+        for part in ("threshold 0.5", "3 of 5 faces kept, in 2 cluster(s)",
                      "lowest similarity of two kept faces 1.00", "second cluster 67% of the first",
                      "CONTESTED"):  # fmt: skip
             assert part in told["diagnostics"]
@@ -297,7 +297,7 @@ class TestShow:
         vidface("run", colour_pipeline)
         done = vidface("show", "red.v", *flags)
         assert done.code == 0
-        assert done.out == "red.v: 3 of 5 faces kept, 2 clusters; contested\nsheet: sheet.png\n"
+        assert done.out == "red.v: 3 of 5 faces kept, 2 cluster(s); contested\nsheet: sheet.png\n"
         assert (tmp_path / "sheet.png").is_file()
         found = vidface("show", "red.v", *flags, "--out", tmp_path / "a.jpg", "--json").json
         assert found["out"] == str(tmp_path / "a.jpg")

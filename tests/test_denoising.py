@@ -430,6 +430,7 @@ def test_diagnostics_are_those_of_the_whole(mixed: Run) -> None:
     similarity = faces_of(mixed, "threshold_0.8").column("similarity").to_numpy()
     assert np.allclose(similarity, expected.similarity, atol=1e-6)
     assert done.diagnostics is not None
+    assert len(done.diagnostics.similarity) == 0  # of millions of faces: on disk alone
     assert done.summary()["diagnostics"]["contested"] == int(expected.contested.sum())
 
 

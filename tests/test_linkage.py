@@ -481,6 +481,24 @@ def test_long_clips_at_once_stay_within_the_budget(monkeypatch, way, noise, core
         assert labels[a:b].tolist() == oracles.ranked_labels(n, groups, [])
 
 
+@pytest.mark.parametrize(
+    ("n", "n_clips", "d", "memory_bytes"), [(10, 500, 256, 2**20), (300, 32, 256, 2_000_000)]
+)
+def test_neither_a_batch_nor_threads_exceed_a_tight_budget(
+    monkeypatch, n, n_clips, d, memory_bytes
+):
+    # Short clips that a batch would hold all at once; long ones that fit one at a time.
+    rows = np.random.default_rng(3).standard_normal((n * n_clips, d), np.float32)
+    offsets = np.arange(0, len(rows) + 1, n)
+    monkeypatch.setattr(clusters, "_cores", lambda: 16)
+    cluster_frames(rows, offsets, 0.9, memory_bytes=memory_bytes)  # imports
+    tracemalloc.start()
+    cluster_frames(rows, offsets, 0.9, memory_bytes=memory_bytes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < memory_bytes + 128 * len(rows)  # beside a few integers a row
+
+
 def test_a_tree_row_by_row_is_the_same(monkeypatch):
     # Exact rows, many ties: the very same tree, whether its similarities were kept or not.
     rng = np.random.default_rng(5)

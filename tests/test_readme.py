@@ -158,6 +158,13 @@ def test_the_demo_shows_what_noise_removal_gains(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert again["retrieval"]["map_at_100"] == after
+    for command in COMMANDS:
+        if command.startswith(("vidface clips", "vidface show")):
+            done = run(f"{command} --json", tmp_path)
+            assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    honest = json.loads(run("vidface sweep --folds 5 --json", tmp_path).stdout)["honest"]
+    assert before < honest["map_at_100"] <= 1
     unclustered = json.loads(run("vidface score --threshold -1 --json", tmp_path).stdout)
     assert unclustered["retrieval"]["map_at_100"] == before
 
