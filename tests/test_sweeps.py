@@ -117,7 +117,9 @@ def test_selecting_on_a_split_is_the_plan_over_the_denoised(run: Run) -> None:
     assert done.provenance["settings"]["cluster.threshold"] == [None, 0.5, 0.2]
     assert done.provenance["settings"]["cluster.method"] == "union-find"
     assert done.provenance["manifest_sha256"] == run.manifest.sha256
-    path = run.folder.folder / "sweeps" / "selected_on_val_reported_on_test.json"
+    path = (
+        run.folder.folder / "sweeps" / "selected_on_val_reported_on_test_against_train_by_map.json"
+    )
     assert json.loads(path.read_text()) == json.loads(json.dumps(done.to_dict()))
 
 
@@ -128,7 +130,9 @@ def test_selecting_over_folds(run: Run) -> None:
     plan = plan_folds(run.manifest, "val", "train", folds=3, seed=4)  # the pipeline's splits
     assert done.selection == plan.choose([plan.observe(denoise(run, t)) for t in (None, 0.5)])
     assert (done.selection.report_on, done.selection.seed) == ("val", 4)
-    assert (run.folder.folder / "sweeps" / "selected_over_3_folds_of_val.json").is_file()
+    assert (
+        run.folder.folder / "sweeps" / "selected_over_3_folds_of_val_against_train_by_map.json"
+    ).is_file()
     other = select(run, [0.5], folds=2, report_on="test", gallery="val")
     assert (other.selection.report_on, other.selection.gallery) == ("test", "val")
     with pytest.raises(VidfaceError, match="--folds 5: more than the 3 identities"):

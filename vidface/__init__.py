@@ -5,7 +5,8 @@
     score.retrieval.map_at_k
 
 The stages one by one: `sample_frames`, `FaceDetector`, `align_face`, `load_backbone`,
-`cluster_frames`, `pool_descriptors`, `score_retrieval`, `score_verification`.
+`cluster_frames` (or `linkage_tree` and `cut`), `pool_descriptors`, `score_retrieval`,
+`score_verification`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
     from vidface.backbones import Embedder, Preprocessing, load_backbone
-    from vidface.clusters import cluster_frames
+    from vidface.clusters import cluster_frames, cut, linkage_tree
     from vidface.descriptors import pool_descriptors
     from vidface.evaluation import evaluate
     from vidface.faces import FaceDetector, align_face
@@ -33,7 +34,9 @@ __all__ = [
     "VidfaceError",
     "align_face",
     "cluster_frames",
+    "cut",
     "evaluate",
+    "linkage_tree",
     "load_backbone",
     "pool_descriptors",
     "read_manifest",
@@ -48,6 +51,8 @@ _HOMES = {
     "Preprocessing": "vidface.backbones",
     "align_face": "vidface.faces",
     "cluster_frames": "vidface.clusters",
+    "cut": "vidface.clusters",
+    "linkage_tree": "vidface.clusters",
     "evaluate": "vidface.evaluation",
     "load_backbone": "vidface.backbones",
     "pool_descriptors": "vidface.descriptors",

@@ -47,7 +47,10 @@ class Denoising:
 
     def at(self, threshold: float | None) -> Denoising:
         """The same at another threshold."""
-        return replace(self, denoiser=replace(self.denoiser, threshold=threshold))
+        found = replace(self, denoiser=replace(self.denoiser, threshold=threshold))
+        if "truth" in self.__dict__:  # read once
+            found.__dict__["truth"] = self.truth
+        return found
 
     @property
     def threshold(self) -> float | None:

@@ -121,9 +121,8 @@ def sweep(
     for denoised in denoise_all(run, wanted):
         rows.append((score_denoised(run, denoised, split, gallery), denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
-    artefacts.write_json(
-        run.folder.folder / "sweeps" / f"{split}_against_{gallery}.json", result.to_dict()
-    )
+    name = f"{split}_against_{gallery}{_suffix(run)}.json"
+    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
 
 
@@ -197,5 +196,12 @@ def select(
         weights=run.weights_name,
     )
     result = Selected(selection, made)
-    artefacts.write_json(run.folder.folder / "sweeps" / f"{name}.json", result.to_dict())
+    name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
+    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
+
+
+def _suffix(run: Run) -> str:
+    """Of a file name, where the noise removal is not the default."""
+    denoising = Denoising.of(run.pipeline).at(None)
+    return "" if denoising.name == "threshold_none" else f"_{denoising.name}"

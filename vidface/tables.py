@@ -184,6 +184,7 @@ def sweep(done: Sweep, run: Run) -> str:
         )
     maps = [scored.retrieval.map_at_k or 0.0 for scored, _ in done.rows]
     head = f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}"
+    head += _unusual(run)
     hidden = [p for p in first.verification.points if p.tar is None]
     notes = [f"TAR@{p.target_far} {p.note}" for p in hidden]
     table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
@@ -201,11 +202,19 @@ def selected(done: Selected, run: Run) -> str:
         tars = {tar.target_far: tar.tar for tar in row.tars}
         rows.append((row.label, names, _rate(row.map_at_k), *(_rate(tars[t]) for t in targets)))
     head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
+    head += _unusual(run)
     notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
     if found.map_note:
         notes.append(f"mAP {found.map_note}")
     notes.append("optimistic: the threshold that is best on the reported clips themselves")
     return render(head, grid(columns, rows, text=("threshold",)), *notes)
+
+
+def _unusual(run: Run) -> str:
+    """The method and the pooling, where they are not the usual ones."""
+    method, pooling = run.pipeline.cluster.method, run.pipeline.descriptor.pooling
+    text = "" if method == "union-find" else f"; {method}"
+    return text if pooling == "mean" else f"{text}; pooling {pooling}"
 
 
 LISTED_CLIPS = 200
