@@ -176,6 +176,10 @@ class LinkageTree:
     def _usable(self) -> NDArray[np.bool_]:
         return ~np.isnan(self.similarities)
 
+    @cached_property
+    def _all_usable(self) -> bool:
+        return bool(self._usable.all())
+
 
 def linkage_tree(
     embeddings: NDArray[np.floating[Any]],
@@ -545,15 +549,27 @@ def _rank_runs(tree: LinkageTree, begins: NDArray[np.bool_]) -> NDArray[np.int32
         return np.empty(0, np.int32)
     starts = np.flatnonzero(begins)
     sizes = np.diff(starts, append=n_rows)
+    of_runs = np.full(len(starts), _ALONE, np.int32)
+    if not tree._all_usable:
+        of_runs[~tree._usable[starts]] = UNUSABLE
     many = np.flatnonzero(sizes > 1)
     clips = tree._clips[starts[many]]
-    firsts = np.minimum.reduceat(tree.order, starts)[many].astype(np.int64)
-    of_runs = np.where(tree._usable[starts], np.int32(_ALONE), np.int32(UNUSABLE))
-    of_runs[many] = _ranks_of(sizes[many], firsts, clips, tree.offsets)
+    several = np.bincount(clips, minlength=len(tree.offsets) - 1)
+    of_runs[many] = 0
+    # Where a clip has more than one of them, they rank by size, then by their first row.
+    rivals = np.flatnonzero(several[clips] > 1)
+    if len(rivals):
+        runs = many[rivals]
+        ends = np.cumsum(sizes[runs])
+        begin = ends - sizes[runs]
+        members = np.arange(ends[-1]) + np.repeat(starts[runs] - begin, sizes[runs])
+        firsts = np.minimum.reduceat(tree.order[members], begin).astype(np.int64)
+        of_runs[runs] = _ranks_of(sizes[runs], firsts, clips[rivals], tree.offsets)
     labels = np.repeat(of_runs, sizes)[tree._places]
     # Clusters of one rank last, by their rows: to count is enough, and most clusters are such.
     rows = np.flatnonzero(labels == _ALONE)
-    several = np.bincount(clips, minlength=len(tree.offsets) - 1)
-    first_rank = several - np.searchsorted(rows, tree.offsets[:-1])
-    labels[rows] = first_rank[tree._clips[rows]] + np.arange(len(rows))
+    clips = tree._clips[rows]
+    alone = np.bincount(clips, minlength=len(several))
+    first_rank = several - (np.cumsum(alone) - alone)
+    labels[rows] = first_rank[clips] + np.arange(len(rows))
     return labels
