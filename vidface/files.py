@@ -1,7 +1,9 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and the lines of CSV files."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import secrets
 import sys
@@ -48,3 +50,30 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, stripped fields) of every line that is not blank.
+
+    Args:
+        text: of a CSV file.
+        what: what messages call it, `manifest clips.csv`.
+
+    Raises:
+        VidfaceError: no CSV, with the line.
+
+    >>> list(csv_rows("\\n".join(["a, b", "", "c,d"]), "table"))
+    [(1, ['a', 'b']), (3, ['c', 'd'])]
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    previous_line = 0
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise VidfaceError(f"{what}, line {reader.line_num}: {error}") from None
+        if any(field.strip() for field in fields):
+            yield previous_line + 1, [field.strip() for field in fields]
+        previous_line = reader.line_num

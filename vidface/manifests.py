@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from vidface.errors import VidfaceError
-from vidface.files import atomic_file
+from vidface.files import atomic_file, csv_rows
 from vidface.media import (
     VIDEO_SUFFIXES,
     MediaRoot,
@@ -124,7 +124,7 @@ def read_manifest(
         line = data.count(b"\n", 0, error.start) + 1
         raise VidfaceError(f"manifest {path}, line {line}: not UTF-8; save it as UTF-8") from None
 
-    rows = _rows(text, path)
+    rows = csv_rows(text, f"manifest {path}")
     header = next(rows, (0, []))[1]
     _check_header(header, path)
     problems: list[Problem] = []
@@ -154,22 +154,6 @@ def read_manifest(
 
 
 Problem = tuple[int, str]  # line number, what is wrong there
-
-
-def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    previous_line = 0
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise VidfaceError(f"manifest {path}, line {reader.line_num}: {error}") from None
-        if any(field.strip() for field in fields):
-            yield previous_line + 1, [field.strip() for field in fields]
-        previous_line = reader.line_num
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:

@@ -7,10 +7,8 @@ of a frame that is noise is noise.
 
 from __future__ import annotations
 
-import csv
-import io
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.errors import VidfaceError
+from vidface.files import csv_rows
 from vidface.media import TarRoot
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def read_truth(path: str | Path) -> Truth:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise VidfaceError(f"truth {path}, line {line}: not UTF-8; save it as UTF-8") from None
-    rows = _rows(text, path)
+    rows = csv_rows(text, f"truth {path}")
     _, header = next(rows, (0, []))
     frame_column, verdict_column = _columns(header, path)
     places = [header.index(name) for name in ("clip_id", frame_column, verdict_column)]
@@ -226,22 +225,6 @@ def _limited(data: bytes, size: int, path: Path) -> bytes:
     if size > MOST_BYTES:
         raise VidfaceError(f"truth {path}: more than {MOST_BYTES} bytes; is it a truth?")
     return data
-
-
-def _rows(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    previous_line = 0
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise VidfaceError(f"truth {path}, line {reader.line_num}: {error}") from None
-        if any(field.strip() for field in fields):
-            yield previous_line + 1, [field.strip() for field in fields]
-        previous_line = reader.line_num
 
 
 def _columns(header: Sequence[str], path: Path) -> tuple[str, str]:
