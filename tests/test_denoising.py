@@ -363,8 +363,9 @@ class TestLinkage:
 
     def test_it_is_the_tree(self, run: Run) -> None:
         [(number, shard)] = run.each_shard()
-        made = linkage_of(run, number, shard)
-        read = linkage_of(run, number, shard)
+        created = run.folder.read_clips()[1]["created"]
+        made = linkage_of(run, number, shard, created, 2**31)
+        read = linkage_of(run, number, shard, created, 2**31)
         assert (made.order == read.order).all()
         assert made.similarities.tobytes() == read.similarities.tobytes()
 
@@ -452,27 +453,49 @@ def test_poolings_that_aligned_crops_do_not_allow(run: Run, pooling: str, messag
 def test_clustering_that_breaks_off_leaves_none(
     mixed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = denoising._part
+    original = denoising._Shard.denoise
 
-    def broken(run, number, *rest):
-        if number == 2:
+    def broken(one, settings):
+        if one._number == 2:
             raise KeyboardInterrupt
-        return original(run, number, *rest)
+        return original(one, settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(denoising, "_part", broken)
+        patch.setattr(denoising._Shard, "denoise", broken)
         with pytest.raises(KeyboardInterrupt):
             cluster(mixed, 0.5)
     assert not [p for p in mixed.folder.folder.glob("clusters/**/*") if p.is_file()]
     assert read_clustering(mixed, 0.5) is None
     before = cluster(mixed, 0.5)
     with monkeypatch.context() as patch:
-        patch.setattr(denoising, "_part", broken)
+        patch.setattr(denoising._Shard, "denoise", broken)
         with pytest.raises(KeyboardInterrupt):
             cluster(mixed, 0.5)
     after = read_clustering(mixed, 0.5)
     assert after is not None
     assert (after.descriptors == before.descriptors).all()
+
+
+def test_more_thresholds_read_no_more_files(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clips' table and the trees are read once a sweep, and not for every threshold."""
+    list(denoise_all(mixed, [0.5]))  # the trees are there from here on
+    reads: list[Path] = []
+    for name in ("read_parquet", "read_arrow", "read_shard"):
+        original = getattr(artefacts, name)
+
+        def counting(path, *rest, original=original):
+            reads.append(path)
+            return original(path, *rest)
+
+        monkeypatch.setattr(artefacts, name, counting)
+    counts = []
+    for thresholds in ([0.5], [None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]):
+        reads.clear()
+        list(denoise_all(mixed, thresholds))
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+    trees = [path for path in reads if path.parent.name == "linkage"]
+    assert len(trees) == len(set(trees)) == len(mixed.shards()) > 1
 
 
 def test_shards_are_mapped_one_after_the_other(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:

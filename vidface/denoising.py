@@ -200,14 +200,11 @@ def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[Denois
 
 def _denoise(run: Run, wanted: Sequence[Denoising]) -> Iterator[Denoised]:
     clips = _Clips(run)
-    shards = list(run.each_shard())
-    before: list[_Part | None] = [None] * len(shards)
+    shards = list(clips.each_shard())
     for denoising in wanted:
         collected = clips.collect(denoising)
-        for i, (number, shard) in enumerate(shards):
-            part = _part(run, number, shard, denoising, before[i])
-            collected.add(shard, part)
-            before[i] = part
+        for one in shards:
+            collected.add(one, one.denoise(denoising))
         yield collected.finish()
 
 
@@ -222,35 +219,77 @@ class _Part:
     fallen_back: int
 
 
-def _part(
-    run: Run, number: int, shard: EmbeddingShard, denoising: Denoising, before: _Part | None
-) -> _Part:
-    from vidface.descriptors import pool_faces, pooling_weights
+class _Shard:
+    """One shard, and what of it serves every threshold: its tree, its noise, the last pooling."""
 
-    labels = _labels(run, number, shard, denoising)
-    weights = pooling_weights(shard.table, denoising.pooling)
-    if before is not None and before.pooling == denoising.pooling and weights is None:
-        changed = _clips_with(shard, (labels == 0) != (before.labels == 0))
-        descriptors = before.descriptors.copy()
-        if changed.any():
-            lengths = np.diff(shard.offsets)
-            rows = np.repeat(changed, lengths)
-            offsets = np.concatenate([[0], np.cumsum(lengths[changed])])
+    def __init__(self, run: Run, number: int, shard: EmbeddingShard, clips: _Clips) -> None:
+        self._run, self._number, self.shard, self._clips = run, number, shard, clips
+        self._tree: LinkageTree | None = None
+        self._noise: np.ndarray | None = None
+        self._before: _Part | None = None
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """(n_clips,) where the shard's clips stand among all."""
+        place = self._clips.place
+        return np.array([place[clip_id] for clip_id in self.shard.clip_ids], dtype=np.int64)
+
+    def noise(self, truth: Truth) -> np.ndarray:
+        """(n_faces,) bool; of the one truth of a call."""
+        if self._noise is None:
+            self._noise = truth.noise_of(self.shard.table)
+        return self._noise
+
+    def denoise(self, denoising: Denoising) -> _Part:
+        from vidface.descriptors import pool_faces, pooling_weights
+
+        shard, before = self.shard, self._before
+        labels = self._labels(denoising)
+        weights = pooling_weights(shard.table, denoising.pooling)
+        if before is not None and before.pooling == denoising.pooling and weights is None:
+            changed = _clips_with(shard, (labels == 0) != (before.labels == 0))
+            descriptors = before.descriptors.copy()
+            if changed.any():
+                lengths = np.diff(shard.offsets)
+                rows = np.repeat(changed, lengths)
+                offsets = np.concatenate([[0], np.cumsum(lengths[changed])])
+                pooled = pool_faces(
+                    shard.embeddings[rows], offsets, labels[rows], pooling=denoising.pooling
+                )
+                descriptors[changed] = pooled.descriptors
+            part = _Part(labels, descriptors, denoising.pooling, 0, 0)
+        else:
             pooled = pool_faces(
-                shard.embeddings[rows], offsets, labels[rows], pooling=denoising.pooling
+                shard.embeddings, shard.offsets, labels, pooling=denoising.pooling, weights=weights
             )
-            descriptors[changed] = pooled.descriptors
-        return _Part(labels, descriptors, denoising.pooling, 0, 0)
-    pooled = pool_faces(
-        shard.embeddings, shard.offsets, labels, pooling=denoising.pooling, weights=weights
-    )
-    return _Part(
-        labels,
-        pooled.descriptors,
-        denoising.pooling,
-        pooled.weights_ignored,
-        pooled.clips_fallen_back,
-    )
+            part = _Part(
+                labels,
+                pooled.descriptors,
+                denoising.pooling,
+                pooled.weights_ignored,
+                pooled.clips_fallen_back,
+            )
+        self._before = part
+        return part
+
+    def _labels(self, denoising: Denoising) -> np.ndarray:
+        if denoising.denoiser.method == "union-find":
+            from vidface.clusters import cut
+
+            if self._tree is None:
+                created, budget = self._clips.created, denoising.memory_bytes
+                self._tree = linkage_of(self._run, self._number, self.shard, created, budget)
+            return cut(self._tree, denoising.threshold)
+        noise = None
+        if denoising.denoiser.method == "oracle" and denoising.truth is not None:
+            noise = self.noise(denoising.truth)
+        return label_faces(
+            self.shard.embeddings,
+            self.shard.offsets,
+            denoising.denoiser,
+            noise,
+            memory_bytes=denoising.memory_bytes,
+        )
 
 
 def _clips_with(shard: EmbeddingShard, rows: np.ndarray) -> np.ndarray:
@@ -260,36 +299,18 @@ def _clips_with(shard: EmbeddingShard, rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.logical_or.reduceat(rows, shard.offsets[:-1]))
 
 
-def _labels(run: Run, number: int, shard: EmbeddingShard, denoising: Denoising) -> np.ndarray:
-    if denoising.denoiser.method == "union-find":
-        from vidface.clusters import cut
-
-        return cut(linkage_of(run, number, shard, denoising.memory_bytes), denoising.threshold)
-    noise = None
-    if denoising.denoiser.method == "oracle" and denoising.truth is not None:
-        noise = denoising.truth.noise_of(shard.table)
-    return label_faces(
-        shard.embeddings,
-        shard.offsets,
-        denoising.denoiser,
-        noise,
-        memory_bytes=denoising.memory_bytes,
-    )
-
-
 def linkage_of(
-    run: Run, number: int, shard: EmbeddingShard, memory_bytes: int = 2**31
+    run: Run, number: int, shard: EmbeddingShard, extraction_created: str, memory_bytes: int
 ) -> LinkageTree:
     """A shard's linkage tree: from its artefact, which is written where it is not there yet."""
     import pyarrow as pa
 
     from vidface.clusters import LinkageTree, linkage_tree
 
-    _, extraction = run.folder.read_clips()
     path = run.folder.linkage_path(number)
     if path.is_file():
         table, made = artefacts.read_arrow(path)
-        if made.get("extraction_created") == extraction["created"]:
+        if made.get("extraction_created") == extraction_created:
             columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
             return LinkageTree(shard.offsets, *columns)
     tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
@@ -298,7 +319,7 @@ def linkage_of(
         schema=artefacts.LINKAGE_SCHEMA,
     )
     made = artefacts.provenance(
-        "linkage", run.extraction_settings, extraction_created=extraction["created"]
+        "linkage", run.extraction_settings, extraction_created=extraction_created
     )
     artefacts.write_arrow(path, table, made)
     return tree
@@ -308,7 +329,10 @@ class _Clips:
     """The extraction's clips, and where each stands."""
 
     def __init__(self, run: Run) -> None:
-        table = run.clips()
+        self._run = run
+        table, made = run.folder.read_clips()
+        run.check(made, run.folder.clips_path)
+        self.created = str(made["created"])
         self.clip_ids: tuple[str, ...] = tuple(table.column("clip_id").to_pylist())
         self.states: tuple[str, ...] = tuple(table.column("state").to_pylist())
         self.frames = table.column("frames").to_numpy().astype(np.int64)
@@ -318,8 +342,9 @@ class _Clips:
     def collect(self, denoising: Denoising) -> _Collected:
         return _Collected(self, denoising)
 
-    def rows(self, shard: EmbeddingShard) -> np.ndarray:
-        return np.array([self.place[clip_id] for clip_id in shard.clip_ids], dtype=np.int64)
+    def each_shard(self) -> Iterator[_Shard]:
+        for number, shard in self._run.each_shard():
+            yield _Shard(self._run, number, shard, self)
 
 
 class _Collected:
@@ -333,13 +358,15 @@ class _Collected:
         self._truth_counts = np.zeros(3, np.int64)  # dropped, noise, dropped noise
         self._unusable: list[str] = []
 
-    def add(self, shard: EmbeddingShard, part: _Part) -> None:
+    def add(self, one: _Shard, part: _Part) -> None:
         from vidface.clusters import UNUSABLE
+
+        shard = one.shard
 
         n_clips = len(self._clips.clip_ids)
         if self._descriptors is None:
             self._descriptors = np.zeros((n_clips, shard.embeddings.shape[1]), np.float32)
-        rows, starts, labels = self._clips.rows(shard), shard.offsets[:-1], part.labels
+        rows, starts, labels = one.places, shard.offsets[:-1], part.labels
         self._descriptors[rows] = part.descriptors
         if len(starts):
             self._counts[0, rows] = np.maximum.reduceat(labels, starts) + 1
@@ -355,7 +382,7 @@ class _Collected:
             )
             self._unusable.append(f"{clip_id}, frame {frame}")
         if self._denoising.truth is not None:
-            noise, dropped = self._denoising.truth.noise_of(shard.table), labels != 0
+            noise, dropped = one.noise(self._denoising.truth), labels != 0
             self._truth_counts += [dropped.sum(), noise.sum(), (dropped & noise).sum()]
 
     def finish(self, diagnostics: Diagnostics | None = None) -> Denoised:
@@ -413,24 +440,23 @@ def cluster(run: Run, what: What) -> Denoised:
     denoising = meant(run, what)
     clips = _Clips(run)
     folder = run.folder.clustering(denoising.name)
-    _, extraction = run.folder.read_clips()
     made = artefacts.provenance(
         "cluster",
         {**run.extraction_settings, **denoising.settings},
         manifest_sha256=run.manifest.sha256,
-        extraction_created=extraction["created"],
+        extraction_created=clips.created,
         denoiser={**denoising.denoiser.used(), "pooling": denoising.pooling},
     )
     collected = clips.collect(denoising)
     parts, places = [], []
     with artefacts.parquet_writer(folder / "faces.parquet", artefacts.LABELS_SCHEMA, made) as write:
-        for number, shard in run.each_shard():
-            part = _part(run, number, shard, denoising, None)
-            collected.add(shard, part)
+        for one in clips.each_shard():
+            shard, part = one.shard, one.denoise(denoising)
+            collected.add(one, part)
             found = diagnose(shard.embeddings, shard.offsets, part.labels, part.descriptors)
             # Of its faces a shard's similarities are written at once and forgotten.
             parts.append(replace(found, similarity=found.similarity[:0]))
-            places.append(clips.rows(shard))
+            places.append(one.places)
             columns = shard.table.select(["clip_id", "frame_index", "face_index"])
             columns = columns.append_column("cluster", pa.array(part.labels, pa.int32()))
             similarity = pa.array(found.similarity, mask=np.isnan(found.similarity))
