@@ -2,6 +2,7 @@
 
     python benchmarks/bench_clusters.py                 # 20,000 clips, all contestants
     python benchmarks/bench_clusters.py --whole         # 203,848 clips in shards, time and memory
+    python benchmarks/bench_clusters.py --sweep         # what one and 50 thresholds cost a run
 
 Synthetic embeddings: frames a clip floor(lognormal(3.0, 0.9)) clipped to 1 … 240; unit rows; 15 %
 noise rows of random direction, the others at a cosine of 0.8 ± 0.08 to their clip's centre; seeded.
@@ -16,17 +17,22 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN
 from threadpoolctl import threadpool_limits
 
-from vidface import linkage
+from vidface import artefacts, linkage
 from vidface.clusters import cluster_frames, cut, linkage_tree
+from vidface.denoising import denoise_all
+from vidface.pipeline import parse_pipeline
+from vidface.runs import Run, open_run
 
 THRESHOLD = 0.4
 TRACK3_CLIPS = 203_848
@@ -189,7 +195,7 @@ def compare(n_clips: int, peer_clips: int, d: int, seed: int, repeats: int) -> N
         ("(c) loop of plain-Python Union-Find", python_loop, 25),
     )
     for name, work, target in contestants:
-        seconds = best_seconds(lambda work=work: work(few, few_offsets), 1)  # type: ignore[misc]
+        seconds = best_seconds(partial(work, few, few_offsets), 1)
         ratio = seconds / ours_few
         verdict = "reached" if ratio >= target else "MISSED"
         print(f"{name:<46} {seconds:8.3f} s {ratio:7.1f} × ours  target ≥ {target}: {verdict}")
@@ -202,7 +208,7 @@ def compare(n_clips: int, peer_clips: int, d: int, seed: int, repeats: int) -> N
         part = rows[places]
         part_offsets = np.concatenate([[0], np.cumsum(lengths[chosen])])
         part_floor = floor_seconds(part, part_offsets, repeats)
-        seconds = best_seconds(lambda: cluster_frames(part, part_offsets, THRESHOLD), repeats)  # noqa: B023
+        seconds = best_seconds(partial(cluster_frames, part, part_offsets, THRESHOLD), repeats)
         report(f"{low} to {high} rows ({len(chosen)} clips)", seconds, part_floor, target)
 
 
@@ -240,6 +246,66 @@ def whole(d: int, seed: int) -> None:
             )
 
 
+def sweep(n_clips: int, d: int, seed: int) -> None:
+    """Noise removal and pooling of a stored run, as `vidface sweep` does it before it scores."""
+    lengths = lengths_of(n_clips, seed)
+    with tempfile.TemporaryDirectory() as name:
+        run = stored_run(Path(name), lengths, d, seed)
+        rounds = (
+            ("one threshold, no tree yet", [THRESHOLD]),
+            ("one threshold, trees stored", [THRESHOLD]),
+            ("50 thresholds, trees stored", np.linspace(0, 0.7, 50).tolist()),
+        )
+        print(f"{n_clips} clips, {lengths.sum()} rows of {d} in {len(run.shards())} shards")
+        for label, thresholds in rounds:
+            start = time.perf_counter()
+            for _ in denoise_all(run, thresholds):
+                pass
+            seconds = time.perf_counter() - start
+            print(f"{label:<30} {seconds:7.2f} s, {seconds / len(thresholds):.2f} s a threshold")
+
+
+def stored_run(folder: Path, lengths: np.ndarray, d: int, seed: int) -> Run:
+    """A run directory as an extraction leaves it."""
+    ids = np.array([f"clip{i:06d}" for i in range(len(lengths))])
+    lines = ["clip_id,path,identity,split", *(f"{i},{i}.mp4,{i},val" for i in ids)]
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    document = {"manifest": {"path": str(folder / "manifest.csv")}, "run": {"dir": str(folder)}}
+    run = open_run(parse_pipeline(document, folder / "pipeline.toml"), check_files=False)
+    made = artefacts.provenance("extract", run.extraction_settings)
+    schema = artefacts.embeddings_schema(d)
+    for number, first in enumerate(range(0, len(lengths), SHARD_CLIPS)):
+        part = lengths[first : first + SHARD_CLIPS]
+        rows, offsets = make(part, d, seed + first)
+        columns = {
+            "clip_id": np.repeat(ids[first : first + len(part)], part),
+            "frame_index": np.arange(len(rows)) - np.repeat(offsets[:-1], part),
+            "face_index": np.zeros(len(rows), np.int32),
+            "norm": np.ones(len(rows), np.float32),
+            "embedding": artefacts.fixed_lists(rows),
+        }
+        arrays = [
+            pa.array(columns[f.name]).cast(f.type)
+            if f.name in columns
+            else pa.nulls(len(rows), f.type)
+            for f in schema
+        ]
+        table = pa.Table.from_arrays(arrays, schema=schema)
+        artefacts.write_arrow(run.folder.shard_path(number), table, made)
+    columns = {"clip_id": ids, "state": ["ok"] * len(ids), "frames": lengths, "faces": lengths}
+    table = pa.Table.from_arrays(
+        [
+            pa.array(columns[f.name]).cast(f.type)
+            if f.name in columns
+            else pa.nulls(len(ids), f.type)
+            for f in artefacts.CLIPS_SCHEMA
+        ],
+        schema=artefacts.CLIPS_SCHEMA,
+    )
+    artefacts.write_parquet(run.folder.clips_path, table, made)
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=20_000)
@@ -248,9 +314,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--sweep", action="store_true")
     options = parser.parse_args()
     if options.whole:
         whole(options.dimension, options.seed)
+    elif options.sweep:
+        sweep(options.clips, options.dimension, options.seed)
     else:
         compare(options.clips, options.peer_clips, options.dimension, options.seed, options.repeats)
 
