@@ -430,10 +430,14 @@ def test_the_oracle(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
     scored = vidface("score", *flags, "--truth", truth, "--json").json
     assert scored["denoising"] == "oracle"
     assert len(scored["provenance"]["settings"]["cluster.truth_sha256"]) == 64
-    # Another truth: the stored clustering is not of it.
+    assert scored["noise_removal"]["precision"] == scored["noise_removal"]["recall"] == 1
+    done = vidface("score", *flags)  # the latest, and no word of its truth
+    assert (done.code, "--truth" in done.err) == (1, True)
+    # Another truth: the stored clustering is not of it, and is worked out.
     truth.write_text(truth.read_text().replace("red.v,1.png,other", "red.v,1.png,own"))
-    done = vidface("score", *flags, *oracle)
-    assert (done.code, "cluster.truth_sha256" in done.err) == (1, True)
+    done = vidface("score", *flags, *oracle, "--json")
+    assert done.json["noise_removal"]["dropped"] == 5
+    assert "working it out" in done.err
     ran = vidface("run", colour_pipeline, *oracle, "--json")
     assert ran.code == 0, ran.err
     assert ran.json["cluster"]["dropped"] == 5
@@ -545,3 +549,43 @@ def test_a_killed_clustering_is_none(vidface, colour_pipeline: Path, tmp_path: P
     assert "no clustering yet" in vidface("clips", "--pipeline", colour_pipeline).out
     assert vidface("cluster", "--pipeline", colour_pipeline).code == 0
     assert vidface("score", "--pipeline", colour_pipeline).code == 0
+
+
+def test_precision_and_recall_wherever_a_truth_is_named(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    truth = ("--truth", write_truth(tmp_path / "truth.csv"))
+    vidface("extract", *flags)
+    stored = vidface("cluster", *flags, "--threshold", 0.5, *truth, "--json").json
+    expected = stored["noise_removal"]
+    assert expected["noise"] == 6
+    scored = vidface("score", *flags, "--threshold", 0.5, *truth)
+    figures = f"precision {expected['precision']:.4f}, recall {expected['recall']:.4f}"
+    assert figures in scored.out
+    assert "precision" not in vidface("score", *flags, "--threshold", 0.5).out
+    swept = vidface("sweep", *flags, "--thresholds", "0.5", *truth)
+    header = next(line for line in swept.out.splitlines() if "threshold" in line)
+    assert header.split()[-2:] == ["precision", "recall"]
+    folds = ("--folds", 3, "--thresholds", "0.5", *truth)
+    document = vidface("sweep", *flags, *folds, "--json").json
+    assert {"threshold": 0.5, **expected} in document["noise_removal"]
+    assert "precision" in vidface("sweep", *flags, *folds).out
+
+
+def test_flags_are_counted_also_where_no_clip_keeps_two_faces(
+    vidface, colour_pipeline: Path
+) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    done = vidface("cluster", "--pipeline", colour_pipeline, "--threshold", 1)
+    assert "worth a look: 0 chained, 7 contested, 7 thin" in done.out
+
+
+def test_a_threshold_that_is_not_used_is_said(vidface, colour_pipeline: Path) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    for command in ("cluster", "score"):
+        done = vidface(
+            command, "--pipeline", colour_pipeline, "--method", "none", "--threshold", 0.5
+        )
+        assert done.code == 0, done.err
+        assert "the method 'none' has no threshold; --threshold 0.5 is not used" in done.err

@@ -128,6 +128,8 @@ def test_every_method_and_pooling(
     lines += [f"c{c},{k},{int(k % 3 == 1)}" for c in range(12) for k in range(1 + c)]
     (tmp_path / "truth.csv").write_text("\n".join(lines), encoding="utf-8")
     wanted = Denoising(settings, pooling, tmp_path / "truth.csv")
+    if settings.method == "oracle":  # a truth of its own has a folder of its own
+        name += f".truth_{wanted.settings['cluster.truth_sha256'][:12]}"
     assert wanted.name == name
     made = cluster(mixed, wanted)
     labels, descriptors = [], []
@@ -156,7 +158,8 @@ def test_every_method_and_pooling(
     for key, value in settings.used().items():
         assert found["settings"][f"cluster.{key}"] == value
     assert ("cluster.truth_sha256" in found["settings"]) == (settings.method == "oracle")
-    last = latest(mixed)
+    named = with_method(mixed, "none", truth=tmp_path / "truth.csv")
+    last = latest(replace(mixed, pipeline=named))
     assert (last.denoiser.used(), last.pooling) == (settings.used(), pooling)
 
 
@@ -205,8 +208,14 @@ def test_the_oracle_drops_what_the_truth_calls_noise(run: Run, truth: Path) -> N
     truth.write_text(lines)
     changed = Denoising.of(pipeline)
     assert changed.settings["cluster.truth_sha256"] != before
-    with pytest.raises(VidfaceError, match="truth_sha256"):  # of another truth: not the same
-        read_clustering(run, changed)
+    assert read_clustering(run, changed) is None  # of another truth: not the same
+    again = cluster(run, changed)
+    assert again.removal is not None
+    assert again.removal.noise == 5
+    first = Denoising(DenoiserSettings("oracle"), truth_path=truth)
+    assert read_clustering(run, first) is not None
+    with pytest.raises(VidfaceError, match="truth file; name the file \\(--truth\\)"):
+        latest(run)  # whose pipeline names no truth
 
 
 def test_the_truths_order_and_layout_do_not_matter(truth: Path, tmp_path: Path) -> None:

@@ -455,3 +455,16 @@ def test_combine_checks_what_it_gets():
             combine([one], [np.array(rows)], 2)
     with pytest.raises(VidfaceError, match="each at most once"):
         combine([one, one], [here, here], 2)
+
+
+def test_what_was_only_dropped_is_no_second_cluster():
+    # Two kept, two dropped for their own sake: as clusters they would be contested.
+    clip, labels = on_circle(0, 10, 90, 100), np.array([0, 0, 1, 1])
+    assert diagnose_one(clip, labels).flags_of(0) == ("contested", "thin")
+    offsets = np.array([0, 4])
+    descriptors = pool_descriptors(clip, offsets, labels)
+    found = diagnose(clip, offsets, labels, descriptors, clustered=False)
+    assert found.flags_of(0) == ("thin",)
+    assert (found.clusters[0], found.kept[0], found.dropped[0]) == (1, 2, 2)
+    assert (found.second_size[0], found.second_share[0]) == (0, 0.0)
+    assert np.isnan(found.second_cosine[0])

@@ -131,7 +131,9 @@ def test_selecting_over_folds(run: Run) -> None:
     assert done.selection == plan.choose([plan.observe(denoise(run, t)) for t in (None, 0.5)])
     assert (done.selection.report_on, done.selection.seed) == ("val", 4)
     assert (
-        run.folder.folder / "sweeps" / "selected_over_3_folds_of_val_against_train_by_map.json"
+        run.folder.folder
+        / "sweeps"
+        / "selected_over_3_folds_of_val_seed_4_against_train_by_map.json"
     ).is_file()
     other = select(run, [0.5], folds=2, report_on="test", gallery="val")
     assert (other.selection.report_on, other.selection.gallery) == ("test", "val")

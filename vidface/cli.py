@@ -28,6 +28,7 @@ from vidface.cli_options import (
     fed_options,
     noise_options,
     note,
+    note_unused,
     open_run_from,
     output_options,
     printable,
@@ -104,6 +105,7 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     from vidface.sweeps import parse_threshold
 
     run = open_run_from(flags)
+    note_unused(run, threshold)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
     done = denoising.cluster(run, chosen)
     show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
@@ -279,6 +281,7 @@ def run_all(
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
     run = open_run_from({**flags, "pipeline": name}, check_files=True)
+    note_unused(run, threshold)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
     scoring.check_splits(run, split, gallery)

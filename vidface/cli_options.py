@@ -199,7 +199,19 @@ def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> De
     if threshold is None and all(flags.get(name) is None for name in named):
         return None
     denoising = Denoising.of(run.pipeline)
-    return denoising if threshold is None else denoising.at(parse_threshold(threshold))
+    if threshold is None:
+        return denoising
+    note_unused(run, threshold)
+    return denoising.at(parse_threshold(threshold))
+
+
+def note_unused(run: Run, threshold: str | None) -> None:
+    """A word where a threshold is given to a method that has none."""
+    from vidface.denoisers import uses_threshold
+
+    method = run.pipeline.cluster.method
+    if threshold is not None and not uses_threshold(method):
+        note(f"the method '{method}' has no threshold; --threshold {threshold} is not used")
 
 
 def progress_bar(run: Run) -> Any:

@@ -146,9 +146,12 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
             f"clip {clip_id}: crops and clusters do not fit; `vidface cluster` again"
         )
     similarity = faces.column("similarity").to_numpy(zero_copy_only=False).astype(np.float32)
+    clusters = faces.column("cluster").to_numpy()
+    if not denoising.clusters:  # dropped, and no second person: 2 is drawn without a second frame
+        clusters = np.where(clusters == 1, 2, clusters)
     sheet = draw_sheet(
         crops.column("jpeg").to_pylist(),
-        faces.column("cluster").to_numpy(),
+        clusters,
         similarity,
         _captions(run, number, clip_id),
         title=clip_id,

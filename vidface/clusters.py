@@ -443,7 +443,7 @@ def _run_batches(
     if least > memory_bytes:
         raise VidfaceError(
             f"a clip with {longest} faces of {d} dimensions needs {least} bytes to cluster, "
-            f"memory_bytes is {memory_bytes}; raise it"
+            f"memory_bytes is {memory_bytes}; raise it (--memory)"
         )
     workers = (
         1 if device is not None else max(1, min(_cores(), memory_bytes // least if least else 1))

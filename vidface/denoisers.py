@@ -327,6 +327,7 @@ class Denoiser:
     settings: tuple[str, ...] = ()
     takes_memory: bool = False  # the keyword memory_bytes
     takes_noise: bool = False  # the keyword noise
+    clusters: bool = True  # labels above 0 are clusters; else just what was dropped
 
 
 DENOISERS: dict[str, Denoiser] = {
@@ -335,8 +336,8 @@ DENOISERS: dict[str, Denoiser] = {
     "dbscan": Denoiser(dbscan, ("threshold", "min_samples"), takes_memory=True),
     "hdbscan": Denoiser(hdbscan, ("min_cluster_size",)),
     "complete-linkage": Denoiser(complete_linkage, ("threshold",), takes_memory=True),
-    "trim": Denoiser(trim, ("trim_share",)),
-    "oracle": Denoiser(oracle, takes_noise=True),
+    "trim": Denoiser(trim, ("trim_share",), clusters=False),
+    "oracle": Denoiser(oracle, takes_noise=True, clusters=False),
 }
 """Every denoiser by its name."""
 

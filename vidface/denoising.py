@@ -13,7 +13,7 @@ import numpy as np
 
 from vidface import artefacts
 from vidface.artefacts import threshold_name
-from vidface.denoisers import DenoiserSettings, label_faces, uses_threshold
+from vidface.denoisers import DENOISERS, DenoiserSettings, label_faces, uses_threshold
 from vidface.errors import VidfaceError
 from vidface.pipeline import Pipeline
 from vidface.runs import Run
@@ -57,6 +57,11 @@ class Denoising:
         """The cosine threshold; None: no clustering, or a method that has none."""
         return self.denoiser.threshold if uses_threshold(self.denoiser.method) else None
 
+    @property
+    def clusters(self) -> bool:
+        """Whether labels above 0 are clusters, and not just what was dropped."""
+        return DENOISERS[self.denoiser.method].clusters
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that labels and descriptors depend on, as artefacts record and compare it."""
@@ -88,6 +93,8 @@ class Denoising:
                 parts.append(f"threshold_{threshold_name(value)}")
             elif key != "method":
                 parts.append(f"{key}_{value}")
+        if "cluster.truth_sha256" in self.settings:
+            parts.append(f"truth_{self.settings['cluster.truth_sha256'][:12]}")
         if self.pooling != "mean":
             parts.append(f"pooling_{self.pooling}")
         return ".".join(parts)
@@ -369,8 +376,11 @@ class _Collected:
         rows, starts, labels = one.places, shard.offsets[:-1], part.labels
         self._descriptors[rows] = part.descriptors
         if len(starts):
-            self._counts[0, rows] = np.maximum.reduceat(labels, starts) + 1
             self._counts[1, rows] = np.add.reduceat(labels == 0, starts, dtype=np.int64)
+            if self._denoising.clusters:
+                self._counts[0, rows] = np.maximum.reduceat(labels, starts) + 1
+            else:
+                self._counts[0, rows] = self._counts[1, rows] > 0
             self._counts[2, rows] = np.add.reduceat(labels == UNUSABLE, starts, dtype=np.int64)
         self._ignored += part.weights_ignored
         self._fallen += part.fallen_back
@@ -453,7 +463,13 @@ def cluster(run: Run, what: What) -> Denoised:
         for one in clips.each_shard():
             shard, part = one.shard, one.denoise(denoising)
             collected.add(one, part)
-            found = diagnose(shard.embeddings, shard.offsets, part.labels, part.descriptors)
+            found = diagnose(
+                shard.embeddings,
+                shard.offsets,
+                part.labels,
+                part.descriptors,
+                clustered=denoising.clusters,
+            )
             # Of its faces a shard's similarities are written at once and forgotten.
             parts.append(replace(found, similarity=found.similarity[:0]))
             places.append(one.places)
@@ -580,4 +596,9 @@ def latest(run: Run) -> Denoising:
     used = dict(made[-1])
     asked = Denoising.of(run.pipeline)
     pooling = used.pop("pooling")
+    if used["method"] == "oracle" and asked.truth_path is None:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: the clustering made last is that of a truth file; "
+            "name the file (--truth), or another clustering (--threshold, --method)"
+        )
     return replace(asked, denoiser=replace(asked.denoiser, **used), pooling=pooling)

@@ -128,6 +128,8 @@ def diagnose(
     labels: NDArray[np.integer[Any]],
     descriptors: NDArray[np.floating[Any]],
     bounds: DiagnosticBounds | None = None,
+    *,
+    clustered: bool = True,
 ) -> Diagnostics:
     """Measure every clip's clusters, and flag the clips that are worth a look.
 
@@ -150,6 +152,8 @@ def diagnose(
         descriptors: (n_clips, d) floats as `vidface.descriptors.pool_descriptors` gives them: rows
             of norm 1 (within 1e-3), or zero where a clip has none.
         bounds: None for the defaults.
+        clustered: False where labels above 0 only say that a face was dropped: then there is no
+            second cluster, and no clip is contested.
 
     Raises:
         VidfaceError: shapes that disagree, a label under −1 or beyond its clip's faces, a face
@@ -183,11 +187,13 @@ def diagnose(
         label: np.bincount(clips_of_rows[labels == label], minlength=n_clips)
         for label in (UNUSABLE, 0, 1)
     }
-    kept, second_size = counts[0], counts[1]
+    kept, second_size = counts[0], counts[1] if clustered else np.zeros(n_clips, dtype=np.int64)
     clusters = np.zeros(n_clips, dtype=np.int64)
     filled = np.flatnonzero(np.diff(offsets))  # an empty clip would take its neighbour's label
     if len(filled):
         clusters[filled] = np.maximum.reduceat(labels, offsets[filled]) + 1
+    if not clustered:
+        clusters = (kept > 0).astype(np.int64)
 
     lowest = np.full(n_clips, np.nan, dtype=np.float32)
     second_cosine = np.full(n_clips, np.nan, dtype=np.float32)
@@ -207,7 +213,7 @@ def diagnose(
 
         first = unit[labels[rows] == 0]
         lowest[clips] = _lowest(first, kept[clips])
-        second = unit[labels[rows] == 1]
+        second = unit[(labels[rows] == 1) & clustered]
         second_cosine[clips] = _mean_cosines(first, kept[clips], second, second_size[clips])
         start = stop
 

@@ -16,6 +16,7 @@ from vidface.runs import Notify, Run, quiet
 
 if TYPE_CHECKING:
     from vidface.scores import Retrieval, Verification
+    from vidface.truth import NoiseRemoval
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Score:
     counts: Mapping[str, Any]
     gallery_counts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    removal: NoiseRemoval | None = None  # of all clips' faces, where a truth is named
     denoising: str = ""  # in words: "threshold 0.4", "trim, trim share 0.25, pooling norm"
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,6 +43,7 @@ class Score:
             "denoising": self.denoising,
             "retrieval": self.retrieval.to_dict(),
             "verification": self.verification.to_dict(),
+            **({} if self.removal is None else {"noise_removal": self.removal.to_dict()}),
             "counts": dict(self.counts),
             "gallery_counts": dict(self.gallery_counts),
             "provenance": dict(self.provenance),
@@ -79,6 +82,7 @@ def score_denoised(run: Run, denoised: Denoised, split: str, gallery: str) -> Sc
         split=split,
         gallery=gallery,
         threshold=denoised.threshold,
+        removal=denoised.removal,
         denoising=str(denoised.denoising or ""),
         retrieval=retrieval,
         verification=verification,
@@ -153,6 +157,7 @@ def score(
     denoised = read_clustering(run, chosen)
     if denoised is None:
         notify(f"no clustering at {chosen} is stored: working it out")
+    if denoised is None or chosen.truth is not None:  # precision and recall are not stored
         denoised = denoise(run, chosen)
     result = score_denoised(run, denoised, split, gallery)
     path = run.folder.folder / "scores" / f"{split}_against_{gallery}_{chosen.name}.json"

@@ -15,6 +15,7 @@ from vidface.scoring import Score, check_splits, score_denoised
 
 if TYPE_CHECKING:
     from vidface.selection import Selection
+    from vidface.truth import NoiseRemoval
 
 MOST_THRESHOLDS = 1000
 
@@ -132,9 +133,16 @@ class Selected:
 
     selection: Selection
     provenance: Mapping[str, Any]
+    removals: Mapping[float | None, NoiseRemoval]  # of each candidate, where a truth is named
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.selection.to_dict(), "provenance": dict(self.provenance)}
+        document = {**self.selection.to_dict(), "provenance": dict(self.provenance)}
+        if self.removals:
+            document["noise_removal"] = [
+                {"threshold": threshold, **removal.to_dict()}
+                for threshold, removal in self.removals.items()
+            ]
+        return document
 
 
 def select(
@@ -180,9 +188,14 @@ def select(
             folds=5 if folds is None else folds,
             seed=seed,
         )
-        name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}"
+        name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}_seed_{seed}"
     wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
-    selection = plan.choose([plan.observe(denoised) for denoised in denoise_all(run, wanted)])
+    observed, removals = [], {}
+    for denoised in denoise_all(run, wanted):
+        observed.append(plan.observe(denoised))
+        if denoised.removal is not None:
+            removals[denoised.threshold] = denoised.removal
+    selection = plan.choose(observed)
     settings = {
         **run.extraction_settings,
         **Denoising.of(run.pipeline).settings,
@@ -195,7 +208,7 @@ def select(
         manifest_sha256=run.manifest.sha256,
         weights=run.weights_name,
     )
-    result = Selected(selection, made)
+    result = Selected(selection, made, removals)
     name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
     artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vidface.scores import OperatingPoint
     from vidface.scoring import Score
     from vidface.sweeps import Selected, Sweep
+    from vidface.truth import NoiseRemoval
     from vidface.verify import Verified
     from vidface.weights import CacheEntry
 
@@ -104,13 +105,15 @@ def clustering(done: Denoised, run: Run) -> str:
             f"precision {_rate(r.precision)}, recall {_rate(r.recall)}"
         )
     found = s.get("diagnostics")
-    if found and found["lowest_similarity"] is not None:
+    if found:
         flags = ", ".join(f"{found[flag]} {flag}" for flag in ("chained", "contested", "thin"))
-        lines.append(
-            f"worth a look: {flags} (vidface clips --flag contested); lowest similarity of two "
-            f"kept faces {found['lowest_similarity']:.2f}, "
-            f"median over clips {found['median_lowest_similarity']:.2f}"
-        )
+        line = f"worth a look: {flags} (vidface clips --flag contested)"
+        if found["lowest_similarity"] is not None:
+            line += (
+                f"; lowest similarity of two kept faces {found['lowest_similarity']:.2f}, "
+                f"median over clips {found['median_lowest_similarity']:.2f}"
+            )
+        lines.append(line)
     if s["unusable"]:
         more = s["unusable"] - len(done.unusable_rows[:3])
         named = "; ".join(done.unusable_rows[:3]) + (f"; and {more} more" if more else "")
@@ -147,6 +150,9 @@ def score(done: Score, run: Run) -> str:
         f"impostor pairs; {done.verification.distractor_pairs_left_out} pairs of two distractors "
         "left out"
     )
+    if done.removal is not None:
+        head += f"\nagainst the truth: precision {_rate(done.removal.precision)}, "
+        head += f"recall {_rate(done.removal.recall)} of what was dropped, over all clips"
     if done.counts["unusable"]:
         head += f"\n{done.counts['unusable']} embeddings are unusable (NaN or zero)"
     return render(head, "", retrieval + of, grid(_POINT_COLUMNS, rows), pairs)
@@ -170,7 +176,9 @@ def sweep(done: Sweep, run: Run) -> str:
     """A row a threshold; the best mAP emphasised, as optimistic as choosing on the split is."""
     first = done.rows[0][0]
     targets = [p.target_far for p in first.verification.points if p.tar is not None]
-    columns = ("threshold", "dropped", f"mAP@{first.retrieval.k}", *(f"TAR@{t}" for t in targets))
+    judged = first.removal is not None
+    columns = ("threshold", "dropped", f"mAP@{first.retrieval.k}", *(f"TAR@{t}" for t in targets),
+               *(("precision", "recall") if judged else ()))  # fmt: skip
     rows = []
     for scored, summary in done.rows:
         points = {p.target_far: p for p in scored.verification.points}
@@ -180,6 +188,7 @@ def sweep(done: Sweep, run: Run) -> str:
                 f"{summary['dropped_share']:.1%}",
                 _rate(scored.retrieval.map_at_k),
                 *(_rate(points[t].tar) for t in targets),
+                *_removal_cells(scored.removal),
             )
         )
     maps = [scored.retrieval.map_at_k or 0.0 for scored, _ in done.rows]
@@ -195,12 +204,18 @@ def selected(done: Selected, run: Run) -> str:
     """A threshold chosen honestly, beside what choosing on the reported clips would claim."""
     found = done.selection
     targets = [tar.target_far for tar in found.honest.tars if tar.tar is not None]
-    columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets))
+    judged = ("precision", "recall") if done.removals else ()
+    columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets), *judged)
     rows = []
     for row in found.rows:
+        chosen = set(row.thresholds)
+        # Folds that chose several thresholds have no one precision: the file has each one's.
+        cells = _removal_cells(done.removals.get(next(iter(chosen)))) if len(chosen) == 1 else ()
+        cells = cells or tuple("" for _ in judged)
         names = ", ".join(threshold_name(t) for t in dict.fromkeys(row.thresholds))
         tars = {tar.target_far: tar.tar for tar in row.tars}
-        rows.append((row.label, names, _rate(row.map_at_k), *(_rate(tars[t]) for t in targets)))
+        figures = (_rate(tars[t]) for t in targets)
+        rows.append((row.label, names, _rate(row.map_at_k), *figures, *cells))
     head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
     head += _unusual(run)
     notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
@@ -208,6 +223,11 @@ def selected(done: Selected, run: Run) -> str:
         notes.append(f"mAP {found.map_note}")
     notes.append("optimistic: the threshold that is best on the reported clips themselves")
     return render(head, grid(columns, rows, text=("threshold",)), *notes)
+
+
+def _removal_cells(removal: NoiseRemoval | None) -> tuple[str, ...]:
+    """Precision and recall of what was dropped; nothing without a truth."""
+    return () if removal is None else (_rate(removal.precision), _rate(removal.recall))
 
 
 def _unusual(run: Run) -> str:
