@@ -474,7 +474,7 @@ def test_settings_are_the_ones_stated():
     used = DenoiserSettings("dbscan", None).used()
     assert used == {"method": "dbscan", "threshold": None, "min_samples": 3}
     with pytest.raises(FrozenInstanceError):
-        made.method = "none"  # type: ignore[misc]
+        made.method = "none"
 
 
 @pytest.mark.parametrize(

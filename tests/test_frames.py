@@ -81,7 +81,7 @@ def expected(case: str) -> list[tuple[float, np.ndarray]]:
 def until_error(source: object, **options: object) -> tuple[list, ClipError | None]:
     frames = []
     try:
-        for frame in sample_frames(source, **options):  # type: ignore[arg-type]
+        for frame in sample_frames(source, **options):
             frames.append(frame)
     except ClipError as error:
         return frames, error
@@ -435,7 +435,7 @@ def test_an_abandoned_generator_closes_its_file():
     frames = sample_frames(GOLDEN / "fps25.mp4")
     next(frames)
     assert opened()
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not opened()
 
 

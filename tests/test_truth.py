@@ -256,7 +256,7 @@ def test_precision_and_recall_by_eye():
         "recall": 2 / 3,
     }
     with pytest.raises(FrozenInstanceError):
-        found.both = 3  # type: ignore[misc]
+        found.both = 3
 
 
 def test_precision_and_recall_that_do_not_exist():

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from vidface.backbones.architectures import (
     ALIASES,
@@ -83,13 +82,15 @@ def images(n: int = 2, seed: int = 0) -> torch.Tensor:
 
 def norm(state, where, x, eps):
     mean, var = state[f"{where}.running_mean"], state[f"{where}.running_var"]
-    return F.batch_norm(x, mean, var, state[f"{where}.weight"], state[f"{where}.bias"], eps=eps)
+    return nn.functional.batch_norm(
+        x, mean, var, state[f"{where}.weight"], state[f"{where}.bias"], eps=eps
+    )
 
 
 def conv(state, where, x, stride=1, padding=0, groups=1, eps=1e-5, activation=True):
-    x = F.conv2d(x, state[f"{where}.conv.weight"], None, stride, padding, 1, groups)
+    x = nn.functional.conv2d(x, state[f"{where}.conv.weight"], None, stride, padding, 1, groups)
     x = norm(state, f"{where}.norm", x, eps)
-    return F.prelu(x, state[f"{where}.activation.weight"]) if activation else x
+    return nn.functional.prelu(x, state[f"{where}.activation.weight"]) if activation else x
 
 
 def gate(state, where, x):

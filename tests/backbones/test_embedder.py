@@ -133,7 +133,7 @@ def test_what_an_array_may_be_like(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.abs(backbone.embed(whole) - wanted[:CPU_BATCH]).max() <= 1e-5
-    assert np.allclose(backbone.embed(list(given)), wanted[:6], atol=1e-5)  # type: ignore[arg-type]
+    assert np.allclose(backbone.embed(list(given)), wanted[:6], atol=1e-5)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -251,7 +251,7 @@ def resident_bytes() -> int:
 def test_memory_does_not_grow_with_calls(module: nn.Module, crops: np.ndarray, plan: Plan) -> None:
     """1,025 crops are 39 MB; none of them may be left behind."""
     if not Path("/proc/self/statm").is_file():
-        pytest.skip("no /proc here")
+        absent("no /proc here")
     backbone = embedder_of(module, plan)
     for _ in range(5):
         backbone.embed(crops.copy())
@@ -283,7 +283,7 @@ def test_crops_that_are_none(colour_network: Path) -> None:
                   np.zeros((1, 112, 112, 4), np.uint8), np.zeros((1, 112, 112, 3), np.int64),
                   [], "crops"):  # fmt: skip
         with pytest.raises(VidfaceError, match=r"crops: want \(n, 112, 112, 3\) uint8 RGB, got"):
-            backbone.embed(crops)  # type: ignore[arg-type]
+            backbone.embed(crops)
 
 
 def test_a_network_of_another_batch_behind_a_name(tmp_path: Path) -> None:

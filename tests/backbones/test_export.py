@@ -234,7 +234,7 @@ def exports() -> list[Path]:
 def anew(network: Network, **changed: object) -> Network:
     """The same network as if read again."""
     values = {"name": network.name, "sha256": network.sha256, "module": network.module}
-    return Network(**{**values, **changed})  # type: ignore[arg-type]
+    return Network(**{**values, **changed})
 
 
 def test_exports_are_kept(network: Network, asked: list[nn.Module]) -> None:

@@ -221,7 +221,7 @@ def test_unknown_names_and_kinds(tmp_path: Path) -> None:
     with pytest.raises(VidfaceError, match="bring their own preprocessing"):
         load_backbone("sface", PLAIN)
     with pytest.raises(VidfaceError, match=r"or a torch\.nn\.Module, not int"):
-        load_backbone(3)  # type: ignore[arg-type]
+        load_backbone(3)
 
 
 def test_preprocessing_checks_itself() -> None:
