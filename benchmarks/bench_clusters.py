@@ -116,14 +116,15 @@ def floor_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
 
 def gathered_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
     """What it takes to bring rows into batches and to scale them, nothing else."""
-    from vidface.clusters import _BATCH_BYTES, _gather, _run_batches
+    from vidface.batches import gather, run_batches
+    from vidface.clusters import _BATCH_BYTES
 
     def work(batch: Any, _: int) -> None:
-        own, scales, _usable = _gather(rows, batch)
+        own, scales, _usable = gather(rows, batch)
         own *= scales[:, :, None]
 
     return best_seconds(
-        lambda: _run_batches(work, rows, offsets, _BATCH_BYTES, 2**31, None), repeats
+        lambda: run_batches(work, rows, offsets, _BATCH_BYTES, 2**31, None), repeats
     )
 
 

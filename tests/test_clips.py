@@ -13,8 +13,9 @@ from PIL import Image
 from vidface import artefacts
 from vidface.artefacts import STATES
 from vidface.clips import list_clips, show_clip
+from vidface.clusterings import cluster
 from vidface.denoisers import DenoiserSettings
-from vidface.denoising import Denoising, cluster
+from vidface.denoising import Denoising
 from vidface.diagnostics import FLAGS
 from vidface.errors import UsageError, VidfaceError
 from vidface.pipeline import load_pipeline

@@ -11,9 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from tests import oracles
 from vidface import clusters
-from vidface.clusters import NO_CLUSTERING, cluster_frames, unit_rows
+from vidface.clusters import NO_CLUSTERING, cluster_frames
 from vidface.errors import VidfaceError
 from vidface.linkage import join
+from vidface.rows import unit_rows
 
 SAFE_GAP = 2e-6  # no cosine may lie nearer to the threshold for labels to be certain
 

@@ -16,17 +16,9 @@ from tests.conftest import COLOURS
 from vidface import artefacts, clusters, denoising, embeddings
 from vidface.artefacts import EmbeddingShard
 from vidface.backbones import Preprocessing, load_backbone
+from vidface.clusterings import cluster, cluster_once, latest, read_clustering
 from vidface.denoisers import DENOISERS, DenoiserSettings, label_faces
-from vidface.denoising import (
-    Denoising,
-    cluster,
-    cluster_once,
-    denoise,
-    denoise_all,
-    latest,
-    linkage_of,
-    read_clustering,
-)
+from vidface.denoising import Denoising, denoise, denoise_all, linkage_of
 from vidface.descriptors import pool_faces, pooling_weights
 from vidface.diagnostics import FLAGS, diagnose
 from vidface.errors import VidfaceError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidface.denoising import cluster
+from vidface.clusterings import cluster
 from vidface.pipeline import load_pipeline
 from vidface.runs import extract, open_run
 from vidface.scoring import score

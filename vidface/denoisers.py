@@ -25,18 +25,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.clusters import (
-    MEMORY_BYTES,
-    NO_CLUSTERING,
-    UNUSABLE,
-    _float32_threshold,
-    check_embeddings,
-    check_offsets,
-    cluster_frames,
-    unit_rows_float64,
-)
+from vidface.clusters import MEMORY_BYTES, NO_CLUSTERING, UNUSABLE, cluster_frames
 from vidface.descriptors import COSINE_TIE, medoids
 from vidface.errors import VidfaceError
+from vidface.rows import (
+    check_embeddings,
+    check_offsets,
+    float32_threshold,
+    unit_rows_float64,
+)
 
 Embeddings = NDArray[np.floating[Any]]
 Offsets = NDArray[np.integer[Any]]
@@ -128,7 +125,7 @@ def dbscan(
     array([1, 0, 0, 0, 2], dtype=int32)
     """
     _check_count("min_samples", min_samples, 1)
-    cosine_threshold = _float32_threshold(threshold)
+    cosine_threshold = float32_threshold(threshold)
     if threshold is None or cosine_threshold is None:
         return keep_all(embeddings, offsets)
     if cosine_threshold >= 1:
@@ -224,7 +221,7 @@ def complete_linkage(
     >>> complete_linkage(chain, np.array([0, 3]), threshold=0.75)
     array([1, 0, 0], dtype=int32)
     """
-    cosine_threshold = _float32_threshold(threshold)
+    cosine_threshold = float32_threshold(threshold)
     if cosine_threshold is None:
         return keep_all(embeddings, offsets)
     if cosine_threshold >= 1:
@@ -362,7 +359,7 @@ class DenoiserSettings:
         if self.threshold is not None:
             if not isinstance(self.threshold, Real) or isinstance(self.threshold, bool):
                 raise VidfaceError(f"threshold must be a cosine or None, got {self.threshold!r}")
-            _float32_threshold(self.threshold)
+            float32_threshold(self.threshold)
         _check_count("min_samples", self.min_samples, 1)
         _check_count("min_cluster_size", self.min_cluster_size, 2)
         _check_share(self.trim_share)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.clusters import check_embeddings, check_offsets, unit_rows_float64
 from vidface.errors import VidfaceError
+from vidface.rows import check_embeddings, check_offsets, unit_rows_float64
 
 if TYPE_CHECKING:
     import pyarrow as pa

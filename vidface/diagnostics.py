@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.clusters import UNUSABLE, check_embeddings, check_offsets, unit_rows
+from vidface.clusters import UNUSABLE
 from vidface.descriptors import VANISHING_MEAN, check_descriptors
 from vidface.errors import VidfaceError
+from vidface.rows import check_embeddings, check_offsets, unit_rows
 
 FLAGS = ("chained", "contested", "thin")
 """The names of the flags, in the order in which they are reported."""

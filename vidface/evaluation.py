@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones import Embedder, Preprocessing, load_backbone
-from vidface.denoising import cluster
+from vidface.clusterings import cluster
 from vidface.errors import VidfaceError
 from vidface.pipeline import parse_pipeline
 from vidface.runs import extract, open_run

@@ -84,7 +84,6 @@ def components_by_pivot(
     pivot_rows = sample[clips, pivots]  # (b, d)
     near = xp.matmul(rows, pivot_rows[:, :, None])[:, :, 0] * scales  # (b, n)
     member = near > cosine_threshold
-    member[clips, pivots * step] = True
     # A pivot that is not usable is a zero row: above a negative threshold, it would join all.
     member &= usable & usable[clips, pivots * step][:, None]
     rest = usable & ~member
@@ -99,12 +98,9 @@ def components_by_pivot(
         return components(rows, scales, usable, cosine_threshold, block_bytes)
     if not bool(xp.all(small)):
         large = xp.nonzero(~small)[0]
-        at_once = max(1, block_bytes // (n * n * _PAIR_BYTES))
-        for first in range(0, large.shape[0], at_once):
-            some = large[first : first + at_once]
-            roots[some] = components(
-                rows[some], scales[some], usable[some], cosine_threshold, block_bytes
-            )
+        roots[large] = components(
+            rows[large], scales[large], usable[large], cosine_threshold, block_bytes
+        )
     if k == 0:
         return roots
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface import artefacts
-from vidface.denoising import Denoised, Denoising, denoise, latest, meant, read_clustering
+from vidface.clusterings import latest, read_clustering
+from vidface.denoising import Denoised, Denoising, denoise, meant
 from vidface.errors import VidfaceError
 from vidface.runs import Notify, Run, quiet
 

@@ -17,6 +17,7 @@ from tests import oracles_diagnostics as oracles
 from tests.conftest import crop_of
 from vidface import artefacts
 from vidface.artefacts import RunFolder
+from vidface.crops import find_crops
 from vidface.embeddings import encode_jpeg
 from vidface.errors import VidfaceError
 from vidface.reports import contact_sheet
@@ -24,7 +25,6 @@ from vidface.reports.contact_sheet import (
     MOST_FACES,
     check_sheet_path,
     draw_sheet,
-    find_crops,
     write_sheet,
 )
 
@@ -556,7 +556,7 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 from vidface.artefacts import RunFolder
-from vidface.reports.contact_sheet import find_crops
+from vidface.crops import find_crops
 number, found = find_crops(RunFolder(Path(sys.argv[1])), "clip1198")
 print(number, found.column("frame_index").to_pylist(), found.nbytes > 50_000)
 print(pa.default_memory_pool().max_memory())
