@@ -459,7 +459,7 @@ def _check_fits(n: int, pair_bytes: int, memory_bytes: int) -> None:
     if needed > memory_bytes:
         raise VidfaceError(
             f"a clip with {n} usable faces needs {needed} bytes to cluster, memory_bytes is "
-            f"{memory_bytes}; raise it, or take union-find, which compares in blocks"
+            f"{memory_bytes}; raise it (--memory), or take union-find, which compares in blocks"
         )
 
 
