@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> Non
     done = vidface("cluster", *flags, "--threshold", 0.5)
     assert "20 of 26 faces kept, 6 dropped (23.1%)" in done.out
     done = vidface("score", *flags, "--split", "val")
-    assert "mAP@100  1.0000  over 3 identities" in done.out
+    assert "mAP@100  1.0000 [1.0000, 1.0000]*  over 3 identities" in done.out
     assert "n/a: needs ≥ 10 pairs" in done.out
     assert "\x1b" not in done.out  # plain text when piped
     done = vidface("sweep", *flags, "--thresholds", "0:0.7:0.05", "--split", "val")
@@ -65,7 +66,9 @@ def test_failed_clips_are_listed_and_exit_3(vidface, colour_pipeline, colour_cli
     for clip in ("corrupt  film: ", "corrupt  none: ", "missing  gone: "):
         assert clip in done.out
     assert "3 without a descriptor" in done.out
-    assert "mAP@100  0.8333  over 3 identities" in done.out  # red: one of its two is never found
+    assert re.search(
+        r"mAP@100  0.8333 \[0\.\d{4}, 1.0000\]\*  over 3 identities", done.out
+    )  # red: one of its two is never found
 
 
 def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -> None:
@@ -129,7 +132,7 @@ def test_init_then_the_ordinary_commands(vidface, tmp_path: Path, colour_network
     for command in ("extract", "cluster", "score"):
         done = vidface(command, *flags)
         assert done.code == 0, done.err
-    assert "mAP@100  1.0000  over 2 identities" in done.out
+    assert "mAP@100  1.0000 [1.0000, 1.0000]*  over 2 identities" in done.out
     assert (tmp_path / "runs" / "my clips" / "clips.parquet").is_file()
     done = vidface("init", "my clips")
     assert (done.code, "manifest.csv exists; --force replaces it" in done.err) == (1, True)

@@ -79,14 +79,20 @@ CROPS_SCHEMA = pa.schema(
 )
 
 
-def embeddings_schema(dimension: int) -> pa.Schema:
-    """Columns of the embeddings, a row a face; clips stand together, in the manifest's order.
+def embeddings_schema(dimension: int, *, quality: bool = False) -> pa.Schema:
+    """Columns of the embeddings, a row a face; a clip's stand together.
+
+    Clips are in the manifest's order, or in that of the files that the features come from.
 
     `frame_index` is k, `time_seconds` start + k/fps and `source_time_seconds` when the frame shown
     then began; both count from the clip's first frame and are null for image folders, which name
     their `file`. `box` is left, top, right, bottom and `landmarks` five (x, y), both in pixels of
     the upright frame, null for aligned crops, as is `det_score`, in [0, 1]. `embedding` is as the
     network gave it, `norm` its length.
+
+    Args:
+        dimension: d of the embeddings.
+        quality: with the column `quality`, as feature files have it: any number, higher is better.
     """
     return pa.schema(
         [
@@ -99,6 +105,7 @@ def embeddings_schema(dimension: int) -> pa.Schema:
             ("box", pa.list_(pa.float32(), 4)),
             ("landmarks", pa.list_(pa.float32(), 10)),
             ("det_score", pa.float32()),
+            *([("quality", pa.float32())] if quality else []),
             ("norm", pa.float32()),
             ("embedding", pa.list_(pa.float32(), dimension)),
         ]
@@ -348,6 +355,11 @@ class RunFolder:
         return self.folder / "clips.parquet"
 
     @property
+    def pipeline_path(self) -> Path:
+        """The settings of the run, as `vidface.runs` writes them."""
+        return self.folder / "run.json"
+
+    @property
     def shard_paths(self) -> list[Path]:
         return sorted((self.folder / "embeddings").glob("shard-*.arrow"))
 
@@ -419,6 +431,7 @@ class RunFolder:
             "linkage/shard-*.arrow",
             "clusters/*/*.parquet",
             "scores/*.json",
+            "scores/*.csv",
             "sweeps/*.json",
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )

@@ -45,6 +45,14 @@ OVERRIDES = {
     "truth": ("cluster", "truth"),
     "memory": ("cluster", "memory"),
     "pooling": ("descriptor", "pooling"),
+    "protocols": ("score", "protocols"),
+    "fars": ("score", "fars"),
+    "k": ("score", "k"),
+    "enrolment": ("score", "enrolment"),
+    "convention": ("score", "convention"),
+    "exact": ("score", "exact"),
+    "bootstrap": ("score", "bootstrap"),
+    "seed": ("score", "seed"),
     "run": ("run", "dir"),
 }
 
@@ -125,6 +133,29 @@ def split_options(command: Command) -> Command:
     return decorated(command, options)
 
 
+def score_options(command: Command) -> Command:
+    """What is scored, and how sure it is."""
+    options = (
+        click.option(
+            "--protocols",
+            metavar="LIST",
+            help="verification, cross-verification, retrieval, clip-retrieval, identification.",
+        ),
+        click.option("--fars", metavar="LIST", help="Target FARs, such as 1e-3,1e-4."),
+        click.option("--k", type=int, help="Ranks that count for mAP@k. [default: 100]"),
+        click.option("--enrolment", metavar="NAME", help="mean of a person's clips, or max."),
+        click.option("--convention", metavar="NAME", help="step, or nearest as common scripts."),
+        click.option(
+            "--exact/--no-exact", default=None, help="Go over large splits twice: no bounds left."
+        ),
+        click.option(
+            "--bootstrap", type=int, help="Resamples of the people; 0: none. [default: 1000]"
+        ),
+        click.option("--seed", type=int, help="Of the resamples. [default: 0]"),
+    )
+    return decorated(command, options)
+
+
 def noise_options(command: Command) -> Command:
     """Which faces are noise, and how the kept ones are pooled."""
     options = (
@@ -179,14 +210,16 @@ def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
     return backbone
 
 
+def overrides_from(flags: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """The keys of the pipeline that flags replace."""
+    return {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None}
+
+
 def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
     from vidface.pipeline import load_pipeline
     from vidface.runs import open_run
 
-    pipeline: Pipeline = load_pipeline(
-        flags["pipeline"],
-        {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None},
-    )
+    pipeline: Pipeline = load_pipeline(flags["pipeline"], overrides_from(flags))
     return open_run(pipeline, note, check_files=check_files)
 
 
@@ -219,6 +252,13 @@ def progress_bar(run: Run) -> Any:
     from vidface.progress import extraction_progress
 
     return extraction_progress(len(run.manifest.clips), enabled=sys.stderr.isatty())
+
+
+def pairs_bar() -> Any:
+    """A count of pairs on standard error; nothing where that is no terminal."""
+    from vidface.progress import pair_progress
+
+    return pair_progress(enabled=sys.stderr.isatty())
 
 
 def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:

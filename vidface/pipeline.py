@@ -9,6 +9,7 @@ relative to the working directory, as the person who set it means it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -17,6 +18,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,16 @@ DEMO_PIPELINE = "demo"
 # typing error are answered without NumPy.
 METHODS = ("union-find", "none", "dbscan", "hdbscan", "complete-linkage", "trim", "oracle")
 POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
+ENROLMENT_NAMES = ("mean", "max")
+CONVENTION_NAMES = ("step", "nearest")
+PROTOCOLS = (
+    "verification",
+    "cross-verification",
+    "retrieval",
+    "clip-retrieval",
+    "identification",
+)
+NEED_GALLERY = frozenset({"cross-verification", "retrieval", "identification"})
 
 
 def _check(condition: bool, key: str, problem: str) -> None:
@@ -47,7 +59,7 @@ class ManifestSettings:
 
     path: Path
     root: Path | None = None
-    prepare: str | None = None  # makes the manifest where it is missing: a name in PREPARERS
+    prepare: str | None = None  # makes the manifest: a name of vidface.runs.PREPARERS
     allow_missing: bool = False
 
 
@@ -66,7 +78,11 @@ class FrameSettings:
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """Which faces of a frame. `source = "aligned"`: images are 112x112 crops, used as they are."""
+    """Which faces of a frame. `source = "aligned"`: images are 112x112 crops, used as they are.
+
+    `source = "features"`: a clip is a video in a pickle of embeddings (`vidface.features`), and no
+    recogniser is run.
+    """
 
     source: str = "detect"
     which: str = "largest"
@@ -77,7 +93,7 @@ class FaceSettings:
     keep_crops: bool = False
 
     def __post_init__(self) -> None:
-        _choice("[faces] source", self.source, ("detect", "aligned"))
+        _choice("[faces] source", self.source, ("detect", "aligned", "features"))
         _choice("[faces] which", self.which, ("largest", "all"))
         score = self.min_det_score
         _check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
@@ -85,6 +101,8 @@ class FaceSettings:
         _check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
         side = self.detector_long_side
         _check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
+        pictures = not self.keep_crops or self.source != "features"
+        _check(pictures, "[faces] keep_crops", "features have no pictures to keep")
 
 
 @dataclass(frozen=True)
@@ -181,14 +199,97 @@ class DescriptorSettings:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Which split is reported, and from which split its identities are enrolled."""
+    """Which split is reported, from which split its identities are enrolled, and how.
+
+    `fars`, `fpirs`, `ranks` and `protocols` are comma lists: a FAR is the exact fraction of its
+    text. `bootstrap` is the number of resamples, 0 for no intervals.
+    """
 
     gallery: str = "train"
     split: str = "val"
+    protocols: str = "verification,retrieval,identification"
+    fars: str = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
+    fpirs: str = "1e-1,1e-2,1e-3"
+    ranks: str = "1,5,10"
+    k: int = 100
+    enrolment: str = "mean"
+    convention: str = "step"
+    exact: bool = False
+    bootstrap: int = 1000
+    seed: int = 0
 
     def __post_init__(self) -> None:
         _choice("[score] gallery", self.gallery, SPLITS)
         _choice("[score] split", self.split, SPLITS)
+        for name in self.protocol_names:
+            _choice("[score] protocols", name, PROTOCOLS)
+        _check(len(self.protocol_names) > 0, "[score] protocols", "names none")
+        _choice("[score] enrolment", self.enrolment, ENROLMENT_NAMES)
+        _choice("[score] convention", self.convention, CONVENTION_NAMES)
+        _check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
+        several = f"0 for none, or at least 2, not {self.bootstrap}"
+        _check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)
+        _check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
+        for key in ("fars", "fpirs"):
+            for text in getattr(self, f"{key[:-1]}_list"):
+                _check(_is_rate(text), f"[score] {key}", f"'{text}' is no rate in (0, 1]")
+            listed = getattr(self, f"{key[:-1]}_list")
+            _check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
+        digits = all(rank.isdecimal() and int(rank) >= 1 for rank in split_list(self.ranks))
+        _check(digits, "[score] ranks", f"whole numbers from 1, not '{self.ranks}'")
+
+    @property
+    def protocol_names(self) -> tuple[str, ...]:
+        """The protocols, in the order of `PROTOCOLS`, whatever order they were given in.
+
+        >>> ScoreSettings(protocols="retrieval, verification").protocol_names
+        ('verification', 'retrieval')
+        """
+        given = split_list(self.protocols)
+        known = [name for name in PROTOCOLS if name in given]
+        return (*known, *(name for name in given if name not in PROTOCOLS))
+
+    @property
+    def far_list(self) -> tuple[str, ...]:
+        return split_list(self.fars)
+
+    @property
+    def fpir_list(self) -> tuple[str, ...]:
+        return split_list(self.fpirs)
+
+    @property
+    def rank_list(self) -> tuple[int, ...]:
+        return tuple(sorted({int(rank) for rank in split_list(self.ranks)}))
+
+    @property
+    def needs_gallery(self) -> bool:
+        return any(name in NEED_GALLERY for name in self.protocol_names)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The parts of a comma list.
+
+    >>> split_list("1e-3, 1e-4,")
+    ('1e-3', '1e-4')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _is_rate(text: str) -> bool:
+    try:
+        return 0 < Fraction(text) <= 1
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure that somebody published, to be printed beside ours: clearly theirs."""
+
+    name: str
+    figure: str  # as `vidface.scoring.Score.figures` names it, "tar_at_far.1e-4"
+    value: float
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,6 +311,7 @@ class Pipeline:
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     descriptor: DescriptorSettings = field(default_factory=DescriptorSettings)
     score: ScoreSettings = field(default_factory=ScoreSettings)
+    published: tuple[Published, ...] = ()
     file: Path | None = None
 
 
@@ -235,6 +337,24 @@ def shipped_pipelines() -> dict[str, Path]:
         if files:
             return {file.stem: file for file in files}
     return {}
+
+
+def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
+    """A pipeline as a document that `parse_pipeline` reads back, its paths absolute."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        return list(value) if isinstance(value, tuple) else value
+
+    document: dict[str, Any] = {}
+    for name in TABLES:
+        table = dataclasses.asdict(getattr(pipeline, name))
+        document[name] = {k: plain(v) for k, v in table.items() if v is not None}
+    if pipeline.cluster.threshold is None:
+        document["cluster"]["threshold"] = "none"
+    document["published"] = [dataclasses.asdict(row) for row in pipeline.published]
+    return document
 
 
 def find_pipeline(name_or_path: str | Path | None) -> Path:
@@ -282,9 +402,13 @@ def parse_pipeline(
     """Settings from a parsed TOML document; `file` is where relative paths start."""
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     where = f"pipeline {file}"
+    document = dict(document)
+    published = _published(document.pop("published", []), where)
     for name, table in document.items():
         if name not in TABLES:
-            raise VidfaceError(f"{where}: unknown table [{name}] (known: {', '.join(TABLES)})")
+            raise VidfaceError(
+                f"{where}: unknown table [{name}] (known: {', '.join(TABLES)}, published)"
+            )
         if not isinstance(table, dict):
             raise VidfaceError(f"{where}: [{name}] must be a table")
         for key, value in table.items():
@@ -298,6 +422,12 @@ def parse_pipeline(
         tables["manifest"].pop("prepare", None)  # makes the file's own manifest, no other
     for (name, key), value in overrides.items():
         tables[name][key] = _typed(name, key, value, Path.cwd() / "flags", "flag")
+    if tables["faces"].get("source") == "features" and "weights" in tables["backbone"]:
+        # Whoever names a recogniser would take the figures for its own.
+        raise VidfaceError(
+            f'{where}: [faces] source = "features" runs no recogniser; leave [backbone] weights '
+            "and --weights out"
+        )
     if "path" not in tables["manifest"]:
         raise VidfaceError(f"{where}: [manifest] path is missing; it names the CSV of clips")
     if "dir" not in tables["run"]:
@@ -311,7 +441,30 @@ def parse_pipeline(
                     f"--{key.replace('_', '-')}{str(error).removeprefix(f'[{table}] {key}')}"
                 ) from None
         raise VidfaceError(f"{where}: {error}") from None
-    return Pipeline(file=file, **built)
+    return Pipeline(file=file, published=published, **built)
+
+
+def _published(rows: Any, where: str) -> tuple[Published, ...]:
+    """The tables [[published]]."""
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise VidfaceError(f"{where}: write [[published]], a table a figure")
+    found = []
+    hints = typing.get_type_hints(Published)
+    for row in rows:
+        for key, value in row.items():
+            if key not in hints:
+                raise VidfaceError(
+                    f"{where}: unknown key '{key}' in [[published]] (known: {', '.join(hints)})"
+                )
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number if hints[key] is float else isinstance(value, str)):
+                kind = _TYPE_NAMES[hints[key]]
+                raise VidfaceError(f"{where}: [[published]] {key}: must be {kind}, not {value!r}")
+        absent = [key for key in ("name", "figure", "value") if key not in row]
+        if absent:
+            raise VidfaceError(f"{where}: [[published]] lacks {', '.join(absent)}")
+        found.append(Published(**{**row, "value": float(row["value"])}))
+    return tuple(found)
 
 
 def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:

@@ -54,3 +54,32 @@ def image_progress(images: int, *, enabled: bool) -> Iterator[Callable[[int], No
     with Bar(console=Console(stderr=True)) as bar:
         task = bar.add_task("embed", total=images)
         yield lambda n: bar.update(task, advance=n)
+
+
+@contextmanager
+def pair_progress(*, enabled: bool) -> Iterator[Callable[[int], None] | None]:
+    """A count of pairs on standard error, for splits that take a while; None if disabled."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    bar = Bar(
+        SpinnerColumn(),
+        TextColumn("{task.fields[pairs]} pairs"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("pairs", total=None, pairs="0")
+        done = 0
+
+        def advance(pairs: int) -> None:
+            nonlocal done
+            done += pairs
+            bar.update(task, pairs=f"{done:,}")
+
+        yield advance

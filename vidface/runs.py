@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +16,7 @@ from vidface import artefacts
 from vidface.artefacts import RunFolder
 from vidface.errors import VidfaceError
 from vidface.manifests import Manifest, read_manifest
-from vidface.pipeline import Pipeline
+from vidface.pipeline import Overrides, Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +28,12 @@ if TYPE_CHECKING:
 Notify = Callable[[str], None]
 
 # Manifests that vidface makes itself where they are missing: name → the function that does it.
-PREPARERS = {"demo": "vidface.demo:prepare_demo"}
+PREPARERS = {
+    "demo": "vidface.demo:prepare_demo",
+    "iqiyi": "vidface.imports:prepare_iqiyi",
+    "lfrc": "vidface.imports:prepare_lfrc",
+}
+RENDERED = "demo"  # it makes its clips, too; the others find theirs below the manifest's root
 
 
 def quiet(_: str) -> None:
@@ -49,7 +56,13 @@ class Run:
         from vidface.weights import weights_record
 
         frames, faces = self.pipeline.frames, self.pipeline.faces
-        if self.backbone is None:
+        fed: Preprocessing | None
+        weights: str | None
+        precision: str | None
+        if self.of_features:
+            # Which files: their paths are the clips'; sizes and hashes are in the provenance.
+            weights = fed = precision = None
+        elif self.backbone is None:
             weights = weights_sha256(self.pipeline.backbone.weights)
             said = declared_preprocessing(
                 self.pipeline.backbone.weights, preprocessing_of(self.pipeline)
@@ -72,13 +85,21 @@ class Run:
             "faces.min_det_score": faces.min_det_score if detect else None,
             "faces.min_face_pixels": faces.min_face_pixels if detect else None,
             "backbone.weights_sha256": weights,
-            "backbone.preprocessing": fed.to_dict(),
+            "backbone.preprocessing": fed.to_dict() if fed else None,
             "backbone.precision": precision,
         }
 
     @property
+    def of_features(self) -> bool:
+        """Whether the embeddings come from feature files, and no recogniser is run."""
+        return self.pipeline.faces.source == "features"
+
+    @property
     def weights_name(self) -> str:
-        """The recogniser's name in tables."""
+        """The recogniser's name in tables; with features, the file's if there is one."""
+        if self.of_features:
+            names = {Path(clip.path).name for clip in self.manifest.clips}
+            return names.pop() if len(names) == 1 else "features"
         return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
 
     def check(self, made: Mapping[str, Any], path: Path) -> None:
@@ -144,7 +165,8 @@ def open_run(
     """
     settings = pipeline.manifest
     if settings.prepare is not None and (check_files or not settings.path.is_file()):
-        prepare_manifest(settings.prepare, settings.path, notify)  # which mends lost clips, too
+        # Which mends lost clips, too.
+        prepare_manifest(settings.prepare, settings.path, notify, root=settings.root)
     manifest = read_manifest(
         settings.path,
         settings.root,
@@ -156,8 +178,49 @@ def open_run(
     return Run(pipeline, manifest, RunFolder(pipeline.run.dir), backbone)
 
 
-def prepare_manifest(name: str, path: Path, notify: Notify = quiet) -> None:
-    """Make a manifest, and the clips it names, with the preparer called `name`."""
+def open_run_folder(
+    folder: Path, overrides: Overrides | None = None, notify: Notify = quiet
+) -> Run:
+    """A run by its directory alone: it holds the pipeline that it was last extracted with.
+
+    Raises:
+        VidfaceError: no finished extraction there, or one that a program made with its own module.
+    """
+    from vidface.pipeline import parse_pipeline
+
+    path = RunFolder(folder).pipeline_path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VidfaceError(
+            f"{folder}: no {path.name} in it, so its settings are not known; name the pipeline "
+            "instead, or run `vidface extract` once more"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise VidfaceError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise VidfaceError(f"{path}: not what vidface wrote; run `vidface extract` once more")
+    document["run"] = {"dir": str(folder.absolute())}  # wherever it was moved
+    return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)
+
+
+def _remember(run: Run) -> None:
+    """Write the pipeline beside the artefacts, so that the directory can be opened alone."""
+    from vidface.pipeline import pipeline_document
+
+    if run.backbone is None:
+        with suppress(VidfaceError):  # a directory that can only be read has its figures still
+            artefacts.write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
+
+
+def prepare_manifest(
+    name: str, path: Path, notify: Notify = quiet, *, root: Path | None = None
+) -> None:
+    """Make a manifest with the preparer called `name`; the demo's makes the clips, too.
+
+    Args:
+        root: where the data are that the others make a manifest of.
+    """
     import importlib
 
     if name not in PREPARERS:
@@ -165,9 +228,13 @@ def prepare_manifest(name: str, path: Path, notify: Notify = quiet) -> None:
             f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
         )
     module, _, function = PREPARERS[name].partition(":")
+    prepare = getattr(importlib.import_module(module), function)
+    if name != RENDERED:
+        prepare(path, root, say=notify)
+        return
     if not path.is_file():
         notify(f"preparing the {name} clips in {path.parent}")
-    made = getattr(importlib.import_module(module), function)(path.parent, say=notify)
+    made = prepare(path.parent, say=notify)
     if made != path:
         raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
 
@@ -213,6 +280,8 @@ def fetch_weights(run: Run, notify: Notify = quiet) -> None:
     """Fetch the named weights that extraction needs, saying so, before any work starts."""
     from vidface.weights import WEIGHTS, weights_path
 
+    if run.of_features:
+        return
     names = [run.pipeline.faces.detector] if run.pipeline.faces.source == "detect" else []
     if run.backbone is None and run.pipeline.backbone.weights in WEIGHTS:
         names.append(run.pipeline.backbone.weights)
@@ -250,9 +319,16 @@ def extract(
         failed = f", {len(done.failed)} clips failed then" if done.failed else ""
         where = run.folder.folder
         notify(f"extraction: already done in {where}{failed} (--force makes it again)")
+        _remember(run)
         return done
+    if run.of_features:
+        from vidface.features import extract_features
+
+        return extract_features(
+            run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
+        )
     fetch_weights(run, notify)
-    return embeddings.extract(
+    done = embeddings.extract(
         run.manifest,
         run.folder,
         run.backbone or open_backbone(run.pipeline, notify),
@@ -261,6 +337,8 @@ def extract(
         run.extraction_settings,
         progress=progress,
     )
+    _remember(run)
+    return done
 
 
 def _check_unchanged(run: Run, clips: pa.Table, remedy: str) -> None:

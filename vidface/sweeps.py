@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +91,7 @@ class Sweep:
             "rows": [
                 {
                     "threshold": score.threshold,
-                    "retrieval": score.retrieval.to_dict(),
-                    "verification": score.verification.to_dict(),
+                    **{name: found.to_dict() for name, found in score.protocols.items()},
                     "counts": dict(score.counts),
                     "denoised": dict(summary),
                 }
@@ -116,11 +115,17 @@ def sweep(
     """
     split = split or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
-    check_splits(run, split, gallery)
+    # The curves of Table 5; identification and intervals, a threshold each, are `score`'s.
+    given = run.pipeline.score
+    chosen = [name for name in given.protocol_names if name in ("verification", "retrieval")]
+    protocols = ",".join(chosen) or given.protocols
+    settings = replace(given, protocols=protocols, bootstrap=0)
+    check_splits(run, split, gallery, settings)
     wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
     rows = []
     for denoised in denoise_all(run, wanted):
-        rows.append((score_denoised(run, denoised, split, gallery), denoised.summary()))
+        scored = score_denoised(run, denoised, split, gallery, settings=settings)
+        rows.append((scored, denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
     name = f"{split}_against_{gallery}{_suffix(run)}.json"
     artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from vidface.runs import Run
     from vidface.scores import OperatingPoint
     from vidface.scoring import Score
-    from vidface.sweeps import Selected, Sweep
-    from vidface.truth import NoiseRemoval
+    from vidface.sweeps import Sweep
     from vidface.verify import Verified
     from vidface.weights import CacheEntry
 
 LISTED_FAILURES = 20
+LISTED_CLIPS = 200
+LISTED_CLIPS = 50
 WIDTH = 200  # columns; in a narrow terminal a line may wrap, but no figure is ever cut short
 
 
@@ -102,7 +103,7 @@ def clustering(done: Denoised, run: Run) -> str:
         r = done.removal
         lines.append(
             f"{r.both} of {r.noise} noise faces are among the dropped: "
-            f"precision {_rate(r.precision)}, recall {_rate(r.recall)}"
+            f"precision {rate(r.precision)}, recall {rate(r.recall)}"
         )
     found = s.get("diagnostics")
     if found:
@@ -127,117 +128,6 @@ def clustering(done: Denoised, run: Run) -> str:
         where = run.folder.clustering(done.denoising.name)
         lines.append(f"descriptors: {where / 'descriptors.parquet'}")
     return "\n".join(lines)
-
-
-def score(done: Score, run: Run) -> str:
-    """Both protocols as one table."""
-    counts = done.counts
-    states = ", ".join(f"{state} {count}" for state, count in counts["states"].items())
-    head = (
-        f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}, "
-        f"{done.denoising}\n"
-        f"{counts['clips']} clips ({states}), {counts['no_descriptor']} without a descriptor; "
-        f"{counts['frames']} frames, {counts['faces']} faces, {counts['kept']} kept"
-    )
-    retrieval = f"mAP@{done.retrieval.k}  {_rate(done.retrieval.map_at_k)}"
-    of = f"  over {done.retrieval.identities} identities"
-    absent = done.retrieval.identities_without_gallery
-    if absent:
-        of += f" ({len(absent)} of them not in the gallery: AP 0)"
-    rows = [_point_row(point) for point in done.verification.points]
-    pairs = (
-        f"{done.verification.genuine_pairs} genuine and {done.verification.impostor_pairs} "
-        f"impostor pairs; {done.verification.distractor_pairs_left_out} pairs of two distractors "
-        "left out"
-    )
-    if done.removal is not None:
-        head += f"\nagainst the truth: precision {_rate(done.removal.precision)}, "
-        head += f"recall {_rate(done.removal.recall)} of what was dropped, over all clips"
-    if done.counts["unusable"]:
-        head += f"\n{done.counts['unusable']} embeddings are unusable (NaN or zero)"
-    return render(head, "", retrieval + of, grid(_POINT_COLUMNS, rows), pairs)
-
-
-_POINT_COLUMNS = ("FAR", "TAR", "threshold", "achieved FAR")
-
-
-def _point_row(point: OperatingPoint) -> tuple[str, ...]:
-    if point.tar is None:
-        return point.target_far, point.note, "", ""
-    threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
-    return point.target_far, _rate(point.tar), threshold, f"{point.far:.2e}"
-
-
-def _rate(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"
-
-
-def sweep(done: Sweep, run: Run) -> str:
-    """A row a threshold; the best mAP emphasised, as optimistic as choosing on the split is."""
-    first = done.rows[0][0]
-    targets = [p.target_far for p in first.verification.points if p.tar is not None]
-    judged = first.removal is not None
-    columns = ("threshold", "dropped", f"mAP@{first.retrieval.k}", *(f"TAR@{t}" for t in targets),
-               *(("precision", "recall") if judged else ()))  # fmt: skip
-    rows = []
-    for scored, summary in done.rows:
-        points = {p.target_far: p for p in scored.verification.points}
-        rows.append(
-            (
-                threshold_name(scored.threshold),
-                f"{summary['dropped_share']:.1%}",
-                _rate(scored.retrieval.map_at_k),
-                *(_rate(points[t].tar) for t in targets),
-                *_removal_cells(scored.removal),
-            )
-        )
-    maps = [scored.retrieval.map_at_k or 0.0 for scored, _ in done.rows]
-    head = f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}"
-    head += _unusual(run)
-    hidden = [p for p in first.verification.points if p.tar is None]
-    notes = [f"TAR@{p.target_far} {p.note}" for p in hidden]
-    table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
-    return render(head, table, *notes)
-
-
-def selected(done: Selected, run: Run) -> str:
-    """A threshold chosen honestly, beside what choosing on the reported clips would claim."""
-    found = done.selection
-    targets = [tar.target_far for tar in found.honest.tars if tar.tar is not None]
-    judged = ("precision", "recall") if done.removals else ()
-    columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets), *judged)
-    rows = []
-    for row in found.rows:
-        chosen = set(row.thresholds)
-        # Folds that chose several thresholds have no one precision: the file has each one's.
-        cells = _removal_cells(done.removals.get(next(iter(chosen)))) if len(chosen) == 1 else ()
-        cells = cells or tuple("" for _ in judged)
-        names = ", ".join(threshold_name(t) for t in dict.fromkeys(row.thresholds))
-        tars = {tar.target_far: tar.tar for tar in row.tars}
-        figures = (_rate(tars[t]) for t in targets)
-        rows.append((row.label, names, _rate(row.map_at_k), *figures, *cells))
-    head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
-    head += _unusual(run)
-    notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
-    if found.map_note:
-        notes.append(f"mAP {found.map_note}")
-    notes.append("optimistic: the threshold that is best on the reported clips themselves")
-    return render(head, grid(columns, rows, text=("threshold",)), *notes)
-
-
-def _removal_cells(removal: NoiseRemoval | None) -> tuple[str, ...]:
-    """Precision and recall of what was dropped; nothing without a truth."""
-    return () if removal is None else (_rate(removal.precision), _rate(removal.recall))
-
-
-def _unusual(run: Run) -> str:
-    """The method and the pooling, where they are not the usual ones."""
-    method, pooling = run.pipeline.cluster.method, run.pipeline.descriptor.pooling
-    text = "" if method == "union-find" else f"; {method}"
-    return text if pooling == "mean" else f"{text}; pooling {pooling}"
-
-
-LISTED_CLIPS = 200
 
 
 def clips(found: ClipList) -> str:
@@ -280,6 +170,22 @@ def _short(message: str, most: int = 48) -> str:
     return message if len(message) <= most else message[: most - 1] + "…"
 
 
+POINT_COLUMNS = ("FAR", "TAR", "threshold", "achieved FAR")
+
+
+def point_row(point: OperatingPoint) -> tuple[str, ...]:
+    """An operating point under `POINT_COLUMNS`."""
+    if point.tar is None:
+        return point.target_far, point.note, "", ""
+    threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
+    return point.target_far, rate(point.tar), threshold, f"{point.far:.2e}"
+
+
+def rate(value: float | None) -> str:
+    """A fraction with four decimals."""
+    return "n/a" if value is None else f"{value:.4f}"
+
+
 def _cosine(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -312,23 +218,14 @@ def demo(
         ("faces", str(extracted.faces)),
         ("faces dropped as noise", f"{summary['dropped']} ({summary['dropped_share']:.1%})"),
     )
-    rows = [
-        (
-            f"mAP@{before.retrieval.k}",
-            _rate(before.retrieval.map_at_k),
-            _rate(after.retrieval.map_at_k),
-        )
-    ]
-    for old, new in zip(before.verification.points, after.verification.points, strict=True):
-        if old.tar is None or new.tar is None:
-            rows.append((f"TAR@FAR {old.target_far}", old.note, new.note))
-        else:
-            rows.append((f"TAR@FAR {old.target_far}", _rate(old.tar), _rate(new.tar)))
+    from vidface import score_tables
+
+    rows = score_tables.side_by_side(before, after)
     name = threshold_name(after.threshold)
     return render(
         grid(("", "demo"), counts),
         grid((f"{after.split} split", "no clustering", f"threshold {name}"), rows),
-        sweep(swept, run),
+        score_tables.sweep(swept, run),
         "",
         f"artefacts: {run.folder.folder}",
     )
@@ -458,9 +355,9 @@ def verified(done: Verified) -> str:
         f"({len(s.thresholds)} folds; ± standard error)",
         f"AUC       {s.auc:.5f}",
     ]
-    errors = ["" if e is None else _rate(e) for e in s.tar_standard_errors]
-    rows = [(*_point_row(p), e) for p, e in zip(s.points, errors, strict=True)]
-    table = grid((*_POINT_COLUMNS, "± TAR"), rows)
+    errors = ["" if e is None else rate(e) for e in s.tar_standard_errors]
+    rows = [(*point_row(p), e) for p, e in zip(s.points, errors, strict=True)]
+    table = grid((*POINT_COLUMNS, "± TAR"), rows)
     failures = [f"  {line}" for line in done.failed[:LISTED_FAILURES]]
     if done.failed:
         failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")

@@ -5,12 +5,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tests import oracles
+from tests import oracles_retrieval as naive
 from vidface.errors import VidfaceError
+from vidface.scores import enrolment as enrolments
 from vidface.scores.retrieval import (
     average_precision,
     average_precision_of_list,
+    rank_clips,
     score_retrieval,
 )
+from vidface.scores.uncertainty import Bootstrap
 
 # Eight components of ±1/4 and eight of 1/4: a unit row whose products are exact, with many ties.
 TIED_ROW = st.one_of(
@@ -251,6 +255,7 @@ def test_caller_arrays_are_read_only_to_us():
         ({"descriptors": np.full((2, 2), np.nan)}, "row 0 of descriptors is not finite"),
         ({"k": 0}, "at least 1, got 0"),
         ({"memory_bytes": 0}, "memory_bytes"),
+        ({"enrolment": "median"}, r"unknown enrolment 'median' \(known: mean, max\)"),
     ],
 )
 def test_input_is_checked(change, message):
@@ -264,3 +269,132 @@ def test_input_is_checked(change, message):
     score_retrieval(**arguments)
     with pytest.raises(VidfaceError, match=message):
         score_retrieval(**(arguments | change))
+
+
+def copies_in_odd_places(seed=5, n=400, d=32):
+    """People, and clips that are copies of each other: the same video, uploaded twice."""
+    gallery, gallery_identities, clips, identities = people(12, n, d, seed)
+    rng = np.random.default_rng(seed)
+    clips[rng.permutation(n)[: n // 2]] = clips[rng.integers(0, n, n // 2)]
+    ids = rng.permutation(clip_names(n)).tolist()
+    return gallery, gallery_identities, clips, identities, ids
+
+
+@pytest.mark.parametrize("enrolment", ["mean", "max"])
+@pytest.mark.parametrize("k", [1, 7, 100])
+@pytest.mark.parametrize("least", [0, 2**22])
+def test_copies_rank_by_clip_id(monkeypatch, enrolment, k, least):
+    monkeypatch.setattr(enrolments, "LEAST_SCORES_FOR_FAISS", least)
+    gallery, gallery_identities, clips, identities, ids = copies_in_odd_places()
+    result = score_retrieval(
+        gallery, gallery_identities, clips, identities, ids, k, enrolment=enrolment
+    )
+    lists = rank_clips(gallery, gallery_identities, clips, ids, k, enrolment)
+    for name, rows in naive.templates(gallery, gallery_identities, enrolment).items():
+        expected = naive.ranked(rows, clips.tolist(), ids, k)
+        assert lists[name] == expected
+        positives = {i for i, who in zip(ids, identities, strict=True) if who == name}
+        assert result.average_precision[name] == pytest.approx(
+            float(naive.precision(expected, positives))
+        )
+    assert result.enrolment == enrolment
+    assert result.to_dict().get("enrolment", "mean") == enrolment
+
+
+def test_max_takes_the_most_similar_gallery_clip():
+    # By mean, 45 degrees, "a" is nearest to ann; by max both ends are, and "a" is last.
+    gallery = np.array([[1, 0], [0, 0], [0, 1]], dtype=np.float32)
+    clips = np.array([[0.6, 0.8], [1, 0], [0, 1]], dtype=np.float32)
+    lists = rank_clips(gallery, ["ann"] * 3, clips, ["a", "b", "c"], enrolment="max")
+    assert lists == {"ann": ["b", "c", "a"]}
+    assert rank_clips(gallery, ["ann"] * 3, clips, ["a", "b", "c"]) == {"ann": ["a", "b", "c"]}
+    # Rows that cancel have no mean, and are searched for by max.
+    gallery = np.array([[1, 0], [-1, 0]], dtype=np.float32)
+    arguments = (gallery, ["ann"] * 2, clips, ["ann", "", ""], ["z", "a", "b"])
+    assert score_retrieval(*arguments).identities_without_descriptor == ("ann",)
+    by_max = score_retrieval(*arguments, enrolment="max")
+    assert by_max.identities_without_descriptor == ()
+    assert by_max.map_at_k == 0.5
+
+
+def test_lists_are_those_of_the_whole_gallery_or_of_the_names():
+    gallery = np.array([[1, 0], [0, 1], [0, 0], [0, 1]], dtype=np.float32)
+    who = ["bob", "ann", "cy", ""]
+    clips = np.array([[1, 0], [0, 1], [0, 0]], dtype=np.float32)
+    ids = ["a", "b", "c"]
+    lists = rank_clips(gallery, who, clips, ids)
+    assert list(lists.items()) == [("ann", ["b", "a"]), ("bob", ["a", "b"]), ("cy", [])]
+    lists = rank_clips(gallery, who, clips, ids, k=1, names=["bob", "zoe", "ann", "bob"])
+    assert list(lists.items()) == [("bob", ["a"]), ("zoe", []), ("ann", ["b"])]
+    assert rank_clips(gallery, who, clips[:0], []) == {"ann": [], "bob": [], "cy": []}
+    assert rank_clips(gallery[:0], [], clips, ids) == {}
+    for bad in ["", 3, None]:
+        with pytest.raises(VidfaceError, match="names must be identities"):
+            rank_clips(gallery, who, clips, ids, names=["ann", bad])
+
+
+def test_lists_check_their_input():
+    gallery = np.eye(2, dtype=np.float32)
+    with pytest.raises(VidfaceError, match="'a' stands twice"):
+        rank_clips(gallery, ["ann", "bob"], gallery, ["a", "a"])
+    with pytest.raises(VidfaceError, match="gallery_identities must have"):
+        rank_clips(gallery, ["ann"], gallery, ["a", "b"])
+    with pytest.raises(VidfaceError, match="unknown enrolment 'most'"):
+        rank_clips(gallery, ["ann", "bob"], gallery, ["a", "b"], enrolment="most")
+    with pytest.raises(VidfaceError, match="at least 1, got 0"):
+        rank_clips(gallery, ["ann", "bob"], gallery, ["a", "b"], 0)
+
+
+def test_table_of_identities():
+    gallery = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
+    clips = np.array([[1, 0], [0, 0], [0, 1], [0, 0]], dtype=np.float32)
+    result = score_retrieval(
+        gallery, ["ann", "ann", "eve", ""], clips, ["bob", "ann", "ann", ""], list("abcd")
+    )
+    assert result.per_identity() == [
+        {
+            "identity": "ann",
+            "average_precision": result.average_precision["ann"],
+            "positives": 2,
+            "gallery_clips": 2,
+            "clips_without_descriptor": 1,
+        },
+        {
+            "identity": "bob",
+            "average_precision": 0.0,
+            "positives": 1,
+            "gallery_clips": 0,
+            "clips_without_descriptor": 0,
+        },
+    ]
+    result.per_identity()[0]["positives"] = 9
+    assert result.per_identity()[0]["positives"] == 2
+    assert "table" not in result.to_dict()
+
+
+def test_interval_resamples_identities():
+    gallery, gallery_identities, clips, identities = people(seed=4)
+    ids = clip_names(len(clips))
+    bootstrap = Bootstrap(40, seed=3)
+    result = score_retrieval(
+        gallery, gallery_identities, clips, identities, ids, bootstrap=bootstrap
+    )
+    names = sorted(set(identities) - {""})
+    items = [result.average_precision[name] for name in names]
+    for resample in range(40):
+        drawn = naive.resampled(items, names, bootstrap.weights(resample, len(names)))
+        assert result.replicates.values[resample] == pytest.approx(sum(drawn) / len(drawn))
+    document = result.to_dict()
+    assert list(document)[:3] == ["map_at_100", "ci95", "ci95_note"]
+    assert document["ci95"][0] < result.map_at_k < document["ci95"][1]
+    assert "pool of clips is held fixed" in document["ci95_note"]
+    plain = score_retrieval(gallery, gallery_identities, clips, identities, ids)
+    assert plain.replicates is None
+    assert "ci95" not in plain.to_dict()
+    assert plain == result
+
+
+def test_interval_of_nothing():
+    none = np.zeros((0, 2), dtype=np.float32)
+    result = score_retrieval(none, [], none, [], [], bootstrap=Bootstrap(10))
+    assert (result.map_at_k, result.to_dict()["ci95"]) == (None, None)

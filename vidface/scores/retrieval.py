@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidface.clusters import UNUSABLE
-from vidface.descriptors import check_descriptors, pool_descriptors
+from vidface.descriptors import check_descriptors
 from vidface.errors import VidfaceError
+from vidface.scores.enrolment import (
+    MEMORY_BYTES,
+    check_dimensions,
+    check_enrolment,
+    check_memory,
+    enrol,
+    ranked_columns,
+)
+from vidface.scores.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
 from vidface.scores.verification import identity_codes
 
-MEMORY_BYTES = 2**28
-"""The default budget of `score_retrieval` for a block of scores and what is made of it."""
-
-_BYTES_PER_SCORE = 48  # scores, their partition, the mask, and candidates where all scores tie
+POOL_IS_FIXED = "identities are resampled; the pool of clips is held fixed"
+"""Of the interval: a resample asks for other people, in the same clips."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,32 @@ class Retrieval:
     average_precision: dict[str, float]
     identities_without_gallery: tuple[str, ...]
     identities_without_descriptor: tuple[str, ...]
+    enrolment: str = "mean"
+    replicates: Replicates | None = field(default=None, compare=False)  # where a bootstrap ran
+    table: tuple[dict[str, Any], ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; the mean's key names k: "map_at_100"."""
+        """The JSON form; the mean's key names k: "map_at_100".
+
+        "ci95" and "ci95_note" are there where a bootstrap ran; "enrolment" where it is not "mean".
+        """
         return {
             f"map_at_{self.k}": self.map_at_k,
+            **interval_dict(self.replicates),
             "identities": self.identities,
             "identities_without_gallery": list(self.identities_without_gallery),
             "identities_without_descriptor": list(self.identities_without_descriptor),
+            # Files from before there was a choice don't have it either, and mean "mean".
+            **({} if self.enrolment == "mean" else {"enrolment": self.enrolment}),
         }
+
+    def per_identity(self) -> list[dict[str, Any]]:
+        """A row for each identity of the split, in string order, to be written as a table.
+
+        Columns: identity, average_precision, positives (its clips in the split), gallery_clips,
+        clips_without_descriptor (of the positives).
+        """
+        return [dict(row) for row in self.table]
 
 
 def average_precision(ranked_is_hit: ArrayLike, n_positives: int, k: int = 100) -> float:
@@ -75,7 +98,7 @@ def average_precision(ranked_is_hit: ArrayLike, n_positives: int, k: int = 100) 
     hits = np.asarray(ranked_is_hit, dtype=bool)
     if hits.ndim != 1:
         raise VidfaceError(f"ranked_is_hit must be one list of bools, got the shape {hits.shape}")
-    _check_k(k)
+    check_k(k)
     n_hits = int(np.count_nonzero(hits))
     if n_positives < 1 or n_hits > n_positives:
         raise VidfaceError(
@@ -108,20 +131,25 @@ def score_retrieval(
     clip_ids: Sequence[str],
     k: int = 100,
     *,
+    enrolment: str = "mean",
+    bootstrap: Bootstrap | None = None,
     memory_bytes: int = MEMORY_BYTES,
 ) -> Retrieval:
     """mAP@k: enrol each identity from the gallery, rank the split's clips for it.
 
     An identity is enrolled as the mean of its gallery descriptors (unit rows summed, the sum
-    normalised; clips without a descriptor contribute nothing). The clips of the split, distractors
-    among them, are ranked by the inner product with it (float32, clipped to [−1, 1]); equal scores
+    normalised; clips without a descriptor contribute nothing), or, with enrolment "max", as all of
+    them: the most similar one gives the score. The clips of the split, distractors among them, are
+    ranked by the inner product with it, rounded to float32 and clipped to [−1, 1]; equal scores
     rank by clip_id, in string order. A clip without a descriptor is never retrieved, and remains
     one of its identity's positives. mAP@k is the mean of `average_precision` over the identities
     that have a clip in the split; one that has no gallery clip, or none with a descriptor, has no
     list and scores 0. An identity of the gallery without a clip in the split is not in the mean.
 
-    Exact to the last tie of the float32 scores. A product rounds by the shape of its block, so for
-    another `memory_bytes` scores closer than about 1e-6 may change places.
+    Exact to the last tie: products are summed in float64, in one order, and then rounded, so equal
+    descriptors tie and neither `memory_bytes` nor the order of clips nor the library that picks
+    the candidates (faiss, from 2^22 scores on; NumPy below) changes a place. Programs that rank by
+    a float32 matrix product may differ where scores are within about 1e-6 of each other.
 
     Args:
         gallery_descriptors: (n_gallery, d) float32 rows of norm 1, or zero for no descriptor.
@@ -130,11 +158,14 @@ def score_retrieval(
         identities: n_clips names; "" is a distractor.
         clip_ids: n_clips names, each once.
         k: how many ranks count.
+        enrolment: a name of `vidface.scores.enrolment.ENROLMENTS`: "mean" or "max".
+        bootstrap: also resample the identities, for an interval; the pool of clips is held fixed.
         memory_bytes: bound for the working arrays, beside one sorted copy of the descriptors and
-            one template an identity; a block is one identity at least.
+            the templates; a block is one identity at least.
 
     Raises:
-        VidfaceError: shapes that disagree, rows neither of norm 1 nor zero, NaN, repeated clip ids.
+        VidfaceError: shapes that disagree, rows neither of norm 1 nor zero, NaN, repeated clip ids,
+            an unknown enrolment.
 
     Source: iQIYI-VID challenge 2018/2019 (mAP@100). Common mAP@k divides by min(m, k).
 
@@ -147,98 +178,175 @@ def score_retrieval(
     >>> result.map_at_k, result.average_precision  # bob: v3 first; v4 has no descriptor
     (0.75, {'ann': 1.0, 'bob': 0.5})
     """
-    _check_k(k)
-    gallery_descriptors, gallery_has_direction = check_descriptors(
-        gallery_descriptors, "gallery_descriptors"
+    search = _prepare(
+        gallery_descriptors, gallery_identities, descriptors, clip_ids, k, enrolment, memory_bytes
     )
-    descriptors, has_direction = check_descriptors(descriptors)
-    d = descriptors.shape[1]
-    if len(gallery_descriptors) and len(descriptors) and gallery_descriptors.shape[1] != d:
-        raise VidfaceError(
-            f"the gallery has {gallery_descriptors.shape[1]} dimensions, the split {d}; "
-            "make both with the same backbone"
-        )
-    identity_codes(gallery_identities, len(gallery_descriptors), "gallery_identities")
-    codes = identity_codes(identities, len(descriptors), "identities")
-    _check_clip_ids(clip_ids, len(descriptors))
-    if memory_bytes < 1:
-        raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
-
+    codes = identity_codes(identities, len(clip_ids), "identities")
     names = sorted(set(identities) - {""})  # the ground truth; codes number it
     n_positives = np.bincount(codes[codes >= 0], minlength=len(names))
-    templates, has_template = _enrol(
-        gallery_descriptors, gallery_has_direction, gallery_identities, names
-    )
-
-    # Columns in the order of clip_id: of two equal scores the lower column ranks first.
-    columns = np.array(sorted(range(len(clip_ids)), key=clip_ids.__getitem__), dtype=np.int64)
-    columns = columns[has_direction[columns]]
-    ranked, column_codes = descriptors[columns], codes[columns]
     precisions = dict.fromkeys(names, 0.0)
-    step = max(1, memory_bytes // (_BYTES_PER_SCORE * max(1, len(columns))))
-    searched = np.flatnonzero(has_template)
-    for start in range(0, len(searched), step):
-        block = searched[start : start + step]
-        scores = templates[block] @ ranked.T
-        np.clip(scores, -1, 1, out=scores)
-        for code, top in zip(block.tolist(), _top_columns(scores, k), strict=True):
-            precisions[names[code]] = average_precision(
-                column_codes[top] == code, int(n_positives[code]), k
-            )
+    enrolled, ranked = search.ranked(names)
+    for code, rows in ranked:
+        is_hit = codes[rows] == code
+        precisions[names[code]] = average_precision(is_hit, int(n_positives[code]), k)
 
-    in_gallery = set(gallery_identities)
+    gallery_clips = Counter(gallery_identities)
+    undescribed = Counter(
+        name for name, has in zip(identities, search.has_direction, strict=True) if not has
+    )
+    table = tuple(
+        {
+            "identity": name,
+            "average_precision": precisions[name],
+            "positives": int(n_positives[code]),
+            "gallery_clips": gallery_clips[name],
+            "clips_without_descriptor": undescribed[name],
+        }
+        for code, name in enumerate(names)
+    )
+    replicates = None
+    if bootstrap is not None:
+        values = list(precisions.values())
+        replicates = ratio_replicates(values, np.ones(len(values)), bootstrap, POOL_IS_FIXED)
     return Retrieval(
         map_at_k=math.fsum(precisions.values()) / len(names) if names else None,
         k=k,
         identities=len(names),
         average_precision=precisions,
-        identities_without_gallery=tuple(name for name in names if name not in in_gallery),
+        identities_without_gallery=tuple(name for name in names if name not in gallery_clips),
         identities_without_descriptor=tuple(
             name
-            for name, enrolled in zip(names, has_template.tolist(), strict=True)
-            if name in in_gallery and not enrolled
+            for name, has_template in zip(names, enrolled.tolist(), strict=True)
+            if name in gallery_clips and not has_template
         ),
+        enrolment=enrolment,
+        replicates=replicates,
+        table=table,
     )
 
 
-def _enrol(
-    descriptors: NDArray[np.float32],
-    has_direction: NDArray[np.bool_],
-    identities: Sequence[str],
-    names: Sequence[str],
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The template of each name, (len(names), d), zero without one; and whether there is one."""
-    numbers = {name: i for i, name in enumerate(names)}
-    codes = np.array([numbers.get(name, -1) for name in identities], dtype=np.int64)
-    rows = np.argsort(codes, kind="stable")
-    rows = rows[codes[rows] >= 0]
-    offsets = np.searchsorted(codes[rows], np.arange(len(names) + 1))
-    labels = np.where(has_direction[rows], 0, UNUSABLE)
-    # An identity is pooled from its clips just as a clip is from its faces.
-    templates = pool_descriptors(descriptors[rows], offsets, labels)
-    return templates, np.count_nonzero(templates, axis=1) > 0
+def rank_clips(
+    gallery_descriptors: NDArray[np.floating[Any]],
+    gallery_identities: Sequence[str],
+    descriptors: NDArray[np.floating[Any]],
+    clip_ids: Sequence[str],
+    k: int = 100,
+    enrolment: str = "mean",
+    names: Sequence[str] | None = None,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+) -> dict[str, list[str]]:
+    """The k best clips for each identity, best first: the lists that `score_retrieval` scores.
+
+    Args:
+        gallery_descriptors, gallery_identities, descriptors, clip_ids, k, enrolment, memory_bytes:
+            as for `score_retrieval`.
+        names: the identities to rank for; None is all of the gallery, in string order. One that
+            cannot be searched for gets an empty list.
+
+    Returns:
+        At most k clip ids for each of the names, in their order.
+
+    Raises:
+        VidfaceError: as `score_retrieval`; a name that is empty or no text.
+
+    >>> import numpy as np
+    >>> clips = np.array([[1, 0], [0.8, 0.6], [0, 0]], dtype=np.float32)
+    >>> rank_clips(np.eye(2, dtype=np.float32), ["ann", "bob"], clips, ["v1", "v2", "v3"])
+    {'ann': ['v1', 'v2'], 'bob': ['v2', 'v1']}
+    """
+    search = _prepare(
+        gallery_descriptors, gallery_identities, descriptors, clip_ids, k, enrolment, memory_bytes
+    )
+    wanted = sorted(set(gallery_identities) - {""}) if names is None else list(dict.fromkeys(names))
+    for name in wanted:
+        if not isinstance(name, str) or not name:
+            raise VidfaceError(f"names must be identities, texts that are not empty, got {name!r}")
+    lists: dict[str, list[str]] = {name: [] for name in wanted}
+    for number, rows in search.ranked(wanted)[1]:
+        lists[wanted[number]] = [clip_ids[row] for row in rows.tolist()]
+    return lists
 
 
-def _top_columns(scores: NDArray[np.float32], k: int) -> list[NDArray[np.int64]]:
-    """Of each row, the columns of the k highest scores, best first, the lower column on a tie."""
-    n_rows, n = scores.shape
-    if n == 0:
-        return [np.zeros(0, dtype=np.int64)] * n_rows
-    kth = max(n - k, 0)
-    lowest = np.partition(scores, kth, axis=1)[:, kth]
-    # All that tie with the k-th take part, so that the tie is broken by the column alone.
-    rows, columns = np.nonzero(scores >= lowest[:, None])
-    order = np.lexsort((columns, -scores[rows, columns], rows))
-    firsts = np.searchsorted(rows, np.arange(n_rows + 1))
-    return [columns[order[a : min(a + k, b)]] for a, b in pairwise(firsts)]
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """A gallery and the clips of a split, checked."""
+
+    gallery: NDArray[np.float32]
+    gallery_has_direction: NDArray[np.bool_]
+    gallery_identities: Sequence[str]
+    descriptors: NDArray[np.float32]
+    has_direction: NDArray[np.bool_]
+    clip_ids: Sequence[str]
+    k: int
+    enrolment: str
+    memory_bytes: int
+
+    def ranked(
+        self, names: Sequence[str]
+    ) -> tuple[NDArray[np.bool_], Iterator[tuple[int, NDArray[np.int64]]]]:
+        """Which names can be searched for, and of those each one's number and best rows."""
+        templates = enrol(
+            self.gallery,
+            self.gallery_has_direction,
+            self.gallery_identities,
+            names,
+            self.enrolment,
+        )
+        rows = rows_by_clip_id(self.clip_ids, self.has_direction)
+        enrolled = templates.sizes > 0
+        ranked = ranked_columns(
+            templates,
+            np.flatnonzero(enrolled),
+            self.descriptors[rows],
+            self.k,
+            self.memory_bytes,
+        )
+        return enrolled, ((number, rows[best]) for number, best in ranked)
 
 
-def _check_k(k: int) -> None:
+def _prepare(
+    gallery_descriptors: NDArray[np.floating[Any]],
+    gallery_identities: Sequence[str],
+    descriptors: NDArray[np.floating[Any]],
+    clip_ids: Sequence[str],
+    k: int,
+    enrolment: str,
+    memory_bytes: int,
+) -> _Search:
+    check_k(k)
+    gallery, gallery_has_direction = check_descriptors(gallery_descriptors, "gallery_descriptors")
+    clips, has_direction = check_descriptors(descriptors)
+    check_dimensions(gallery, clips)
+    identity_codes(gallery_identities, len(gallery), "gallery_identities")
+    check_clip_ids(clip_ids, len(clips))
+    check_memory(memory_bytes)
+    check_enrolment(enrolment)
+    return _Search(
+        gallery,
+        gallery_has_direction,
+        gallery_identities,
+        clips,
+        has_direction,
+        clip_ids,
+        k,
+        enrolment,
+        memory_bytes,
+    )
+
+
+def rows_by_clip_id(clip_ids: Sequence[str], has_direction: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The rows that can be retrieved, in order of clip_id: of a tie the earlier ranks first."""
+    rows = np.array(sorted(range(len(clip_ids)), key=clip_ids.__getitem__), dtype=np.int64)
+    return rows[has_direction[rows]]
+
+
+def check_k(k: int) -> None:
     if k < 1:
         raise VidfaceError(f"k is the number of ranks that count, at least 1, got {k}")
 
 
-def _check_clip_ids(clip_ids: Sequence[str], n: int) -> None:
+def check_clip_ids(clip_ids: Sequence[str], n: int) -> None:
     if len(clip_ids) != n:
         raise VidfaceError(
             f"clip_ids must have one entry a descriptor: {len(clip_ids)} for {n} rows"

@@ -1,0 +1,703 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import struct
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidface.datasets import lfrc
+from vidface.datasets.lfrc import (
+    Submission,
+    check_submission,
+    lfrc_manifest,
+    read_filelist,
+    read_submission,
+    write_submission,
+)
+from vidface.errors import VidfaceError
+from vidface.manifests import read_manifest
+
+# By hand: rows (1, -2, 0.5) and (0, 0, 0).
+GOLDEN = struct.pack("<4i6f", 2, 3, 12, 5, 1.0, -2.0, 0.5, 0.0, 0.0, 0.0)
+MATRIX = np.array([[1, -2, 0.5], [0, 0, 0]], dtype=np.float32)
+
+
+def listed(folder: Path, content: str | bytes, name: str = "filelist.txt") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def sparse(path: Path, head: bytes, size: int) -> Path:
+    path.write_bytes(head)
+    os.truncate(path, size)  # a hole: nothing is allocated
+    return path
+
+
+# --- filelist ---
+
+
+def test_filelist_is_first_words_in_order(tmp_path: Path) -> None:
+    path = listed(tmp_path, "video_9 31\n\n  video_10/\t7 x\r\n \t\n./a//b/\nvidéo")
+    assert read_filelist(path) == ("video_9", "video_10", "a/b", "vidéo")
+    assert read_filelist(str(path)) == read_filelist(path)
+
+
+def test_filelist_of_one_line_and_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert read_filelist(listed(tmp_path, b"\xef\xbb\xbfv1 3\n")) == ("v1",)
+
+
+def test_filelist_keeps_dots_that_lead_nowhere(tmp_path: Path) -> None:
+    assert read_filelist(listed(tmp_path, "..a\nb..\n.c\nd.mp4\n")) == ("..a", "b..", ".c", "d.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \r\n\t\n", b"\xef\xbb\xbf"])
+def test_empty_filelist(tmp_path: Path, content: bytes) -> None:
+    path = listed(tmp_path, content)
+    with pytest.raises(VidfaceError, match=rf"{re.escape(str(path))}: names no video"):
+        read_filelist(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"ok 3", "'ok' stands on line 1 already"),
+        (b"./ok/", "'ok' stands on line 1 already"),
+        (b"/etc/v", "'/etc/v' is an absolute path"),
+        (b"\\v", "is an absolute path"),
+        (b"C:v", "'C:v' is an absolute path"),
+        (b"..", "'..' leads upwards"),
+        (b"a/../b", "'a/../b' leads upwards"),
+        (b"a\\..\\b", "leads upwards"),
+        (b"a/..", "'a/..' leads upwards"),
+        (b"./", "'./' names no folder"),
+        (b".", "'.' names no folder"),
+        (b"a\0b", r"control character '\x00'"),
+        (b"a\x1fb 3", r"control character '\x1f'"),
+        (b"a 3\x7f", r"control character '\x7f'"),
+        (b"a\rb", r"control character '\r'"),
+        (b"a\x0bb", r"control character '\x0b'"),
+        ("a\x85b".encode(), r"control character '\x85'"),
+        ("a\x9fb".encode(), r"control character '\x9f'"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"vid\xe9o", "not UTF-8"),
+    ],
+)
+def test_filelist_refuses_a_line(tmp_path: Path, line: bytes, message: str) -> None:
+    path = listed(tmp_path, b"ok 1\n\n" + line + b"\nfine\n")
+    with pytest.raises(VidfaceError, match=rf"1 problem\(s\): line 3: .*{re.escape(message)}"):
+        read_filelist(path)
+
+
+def test_filelist_tells_of_all_problems(tmp_path: Path) -> None:
+    path = listed(tmp_path, b"a\na\n/b\n\xff\nc\x01\n..\n")
+    with pytest.raises(VidfaceError) as raised:
+        read_filelist(path)
+    assert re.findall(r"line (\d+):", str(raised.value)) == ["2", "3", "4", "5", "6"]
+
+
+def test_filelist_names_the_first_of_equal_lines(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"line 2: .* on line 1 already; line 3: .* on line 1 "):
+        read_filelist(listed(tmp_path, "a\na\na\n"))
+
+
+def test_filelist_stops_at_many_problems(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"20 problem\(s\): .*line 20: .*not read") as raised:
+        read_filelist(listed(tmp_path, b"/b\n" * 100_000))
+    assert len(str(raised.value)) < 3000
+    with pytest.raises(VidfaceError, match=r"19 problem\(s\)") as raised:
+        read_filelist(listed(tmp_path, b"/b\n" * 19))
+    assert "not read" not in str(raised.value)
+
+
+def test_filelist_messages_are_short(tmp_path: Path) -> None:
+    for content in ("/" + "x" * 10**6, "x" * 10**6 + "\n" + "x" * 10**6, "../" * 10**6, "./" * 999):
+        with pytest.raises(VidfaceError) as raised:
+            read_filelist(listed(tmp_path, content))
+        assert len(str(raised.value)) < 400 + len(str(tmp_path))
+
+
+def test_no_filelist(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"no\.txt: No such file"):
+        read_filelist(tmp_path / "no.txt")
+    with pytest.raises(VidfaceError, match="Is a directory"):
+        read_filelist(tmp_path)
+
+
+def test_filelist_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = listed(tmp_path, "v1\nv2\n")
+    monkeypatch.setattr(lfrc, "MOST_BYTES", 6)
+    assert len(read_filelist(path)) == 2
+    monkeypatch.setattr(lfrc, "MOST_BYTES", 5)
+    with pytest.raises(VidfaceError, match="more than 5 bytes"):
+        read_filelist(path)
+    sparse(path, b"v1\n", 10**8)
+    tracemalloc.start()
+    with pytest.raises(VidfaceError, match="more than 5 bytes"):
+        read_filelist(path)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def test_filelist_of_200k_lines_is_quick(tmp_path: Path) -> None:
+    names = [f"IQIYI_VID_TEST_{i:07d}" for i in range(203_848)]
+    path = listed(tmp_path, "".join(f"{name} 30\n" for name in names))
+    start = time.process_time()
+    assert read_filelist(path) == tuple(names)
+    assert time.process_time() - start < 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=60) | st.text("ab./\\ \n\t:", max_size=60).map(str.encode))
+def test_filelist_of_any_bytes(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = listed(tmp_path_factory.getbasetemp(), data)
+    try:
+        names = read_filelist(path)
+    except VidfaceError:
+        return
+    first = [line.split()[0] for line in data.decode("utf-8-sig").split("\n") if line.strip()]
+    assert names == tuple(os.path.normpath(word) for word in first)
+    assert len(set(names)) == len(names) > 0
+    for name in names:
+        assert not Path(name).is_absolute()
+        assert ".." not in Path(name).parts
+
+
+# --- manifest ---
+
+
+def crops(folder: Path, *videos: str) -> Path:
+    for video in videos:
+        (folder / video).mkdir(parents=True)
+        (folder / video / "1.jpg").write_bytes(b"")
+    return folder
+
+
+def test_manifest_of_the_usual_layout(tmp_path: Path) -> None:
+    crops(tmp_path, "v2", "v10", 'a,"b', "unlisted")
+    listed(tmp_path, 'v10 3\nv2\na,"b 9\n')
+    out = tmp_path / "manifest.csv"
+    assert lfrc_manifest(str(tmp_path), str(out)) == out
+    assert out.read_bytes() == (
+        b'clip_id,path,identity,split\r\nv10,v10,,val\r\nv2,v2,,val\r\n"a,""b","a,""b",,val\r\n'
+    )
+    clips = read_manifest(out).clips  # looks for the folders, too
+    assert [clip.clip_id for clip in clips] == ["v10", "v2", 'a,"b']
+
+
+def test_manifest_elsewhere_has_the_folder_as_root(tmp_path: Path) -> None:
+    folder = crops(tmp_path / "crops", "v1", "x/v2")
+    listed(folder, "x/v2\nv1\n")
+    out = lfrc_manifest(folder, tmp_path / "new" / "m.csv", split="test")
+    clips = read_manifest(out, root=folder).clips
+    assert [(c.clip_id, c.path, c.identity, c.split) for c in clips] == [
+        ("x/v2", "x/v2", "", "test"),
+        ("v1", "v1", "", "test"),
+    ]
+
+
+@pytest.mark.parametrize("where", ["", "iQIYI_VID_FACE/"])
+def test_manifest_of_crops_in_the_archives_folder(tmp_path: Path, where: str) -> None:
+    crops(tmp_path, "iQIYI_VID_FACE/v2", "iQIYI_VID_FACE/v3", "other")
+    listed(tmp_path, "v1\nv2\nv3\n", where + "filelist.txt")
+    out = lfrc_manifest(tmp_path, tmp_path / "m.csv")
+    manifest = read_manifest(out, allow_missing=True)
+    assert [clip.clip_id for clip in manifest.clips] == ["v1", "v2", "v3"]
+    assert [clip.path for clip in manifest.clips] == [f"iQIYI_VID_FACE/v{i}" for i in (1, 2, 3)]
+    assert manifest.missing == {"v1"}  # a clip that failed stays in
+
+
+@pytest.mark.parametrize(
+    ("here", "below", "expected"),
+    [
+        ("v1", "", "v1"),  # the archive's folder is there, but empty
+        ("v1 v2", "v1", "v1"),
+        ("v1", "v1", "v1"),
+        ("v1", "v1 v2", "iQIYI_VID_FACE/v1"),
+        ("", "", "iQIYI_VID_FACE/v1"),
+        ("", "a", "iQIYI_VID_FACE/v1"),
+    ],
+)
+def test_manifest_takes_the_folder_that_has_more_videos(
+    tmp_path: Path, here: str, below: str, expected: str
+) -> None:
+    crops(tmp_path, *here.split(), *(f"iQIYI_VID_FACE/{v}" for v in below.split()))
+    (tmp_path / "iQIYI_VID_FACE").mkdir(exist_ok=True)
+    listed(tmp_path, "v1\nv2\n")
+    listed(tmp_path / "iQIYI_VID_FACE", "", "v2") if "v2" not in below else None  # a file is none
+    out = lfrc_manifest(tmp_path, tmp_path / "m.csv")
+    assert read_manifest(out, check_files=False).clips[0].path == expected
+
+
+@pytest.mark.parametrize("where", ["", "iQIYI_VID_FACE/"])
+def test_manifest_of_names_with_folders(tmp_path: Path, where: str) -> None:
+    crops(tmp_path, f"{where}x/v1", "iQIYI_VID_FACE/y")
+    listed(tmp_path, "x/v1\n")
+    assert len(read_manifest(lfrc_manifest(tmp_path, tmp_path / "m.csv")).clips) == 1
+
+
+def test_manifest_without_any_folder_of_a_video(tmp_path: Path) -> None:
+    listed(tmp_path, "v1\n")
+    manifest = read_manifest(lfrc_manifest(tmp_path, tmp_path / "m.csv"), allow_missing=True)
+    assert [clip.path for clip in manifest.clips] == ["v1"]
+    assert manifest.missing == {"v1"}
+
+
+def test_manifest_with_a_filelist_of_another_name(tmp_path: Path) -> None:
+    folder = crops(tmp_path / "f", "v1")
+    listed(folder, "wrong\n")
+    path = listed(tmp_path, "v1\n", "video_filelist.txt")
+    out = lfrc_manifest(folder, tmp_path / "m.csv", filelist=path)
+    assert [clip.clip_id for clip in read_manifest(out, root=folder).clips] == ["v1"]
+
+
+def test_filelist_of_the_folder_itself_comes_first(tmp_path: Path) -> None:
+    listed(tmp_path, "v1\n")
+    listed(tmp_path, "v2\n", "iQIYI_VID_FACE/filelist.txt")
+    out = lfrc_manifest(tmp_path, tmp_path / "m.csv")
+    assert read_manifest(out, check_files=False).clips[0].clip_id == "v1"
+
+
+def test_identities(tmp_path: Path) -> None:
+    listed(tmp_path, "v1\nv2\nv3.mp4\nv4\nv5\nv5.mp4\n")
+    truth = listed(tmp_path, "v2.mp4 17\nv1 Ann\n\nv3 17\nv1.mp4 Ann\r\nv5.mp4 Bo\n", "gt.txt")
+    out = lfrc_manifest(tmp_path, tmp_path / "m.csv", identities=truth, split="train")
+    clips = read_manifest(out, check_files=False).clips
+    assert {clip.clip_id: clip.identity for clip in clips} == {
+        "v1": "Ann",
+        "v2": "17",
+        "v3.mp4": "17",
+        "v4": "",
+        "v5": "",
+        "v5.mp4": "Bo",
+    }
+    assert {clip.split for clip in clips} == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("v1 a\nv3 b\n", r"1 problem\(s\): line 2: the filelist names no video 'v3'"),
+        ("v1 a\nv1.mp4 b\n", r"line 2: 'v1' is 'b' here, but 'a' on line 1"),
+        ("\nv1 a\nv1 a\nv1 b\n", r"1 problem\(s\): line 4: 'v1' is 'b' here, but 'a' on line 2"),
+        ("v1\n", r"line 1: 1 word\(s\) where a label is '<video> <identity>'"),
+        ("v1 a b\n", r"line 1: 3 word\(s\)"),
+        ("v1 a\x01\n", r"line 1: control character"),
+        (" \n", r"gt\.txt: no label in it"),
+        ("".join(f"w{i} 1\n" for i in range(999)), r"20 problem.*line 20: .*'w19'; the rest"),
+    ],
+)
+def test_identities_refused(tmp_path: Path, text: str, message: str) -> None:
+    listed(tmp_path, "v1\nv2\n")
+    truth = listed(tmp_path, text, "gt.txt")
+    with pytest.raises(VidfaceError, match=message):
+        lfrc_manifest(tmp_path, tmp_path / "m.csv", identities=truth)
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_identities_not_utf8_or_missing(tmp_path: Path) -> None:
+    listed(tmp_path, "v1\n")
+    with pytest.raises(VidfaceError, match=r"identities .*gt\.txt.*line 1: not UTF-8"):
+        lfrc_manifest(tmp_path, tmp_path / "m", identities=listed(tmp_path, b"v1 \xff", "gt.txt"))
+    with pytest.raises(VidfaceError, match=r"identities .*no\.txt: No such file"):
+        lfrc_manifest(tmp_path, tmp_path / "m", identities=tmp_path / "no.txt")
+
+
+def test_manifest_refuses_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match=r"no filelist\.txt in it.*video_filelist\.txt"):
+        lfrc_manifest(tmp_path, tmp_path / "m.csv")
+    path = listed(tmp_path, "v1\n")
+    with pytest.raises(VidfaceError, match=r"unknown split 'dev' \(known: train, val"):
+        lfrc_manifest(tmp_path, tmp_path / "m.csv", split="dev")
+    with pytest.raises(VidfaceError, match="no such folder"):
+        lfrc_manifest(tmp_path / "no", tmp_path / "m.csv", filelist=path)
+    with pytest.raises(VidfaceError, match="cannot be written"):
+        lfrc_manifest(tmp_path, tmp_path)
+
+
+def test_manifest_never_replaces_what_it_reads(tmp_path: Path) -> None:
+    path = listed(tmp_path, "v1\n")
+    truth = listed(tmp_path, "v1 a\n", "gt.txt")
+    (tmp_path / "link").symlink_to(path)
+    for out in (path, truth, tmp_path / "link", tmp_path / "x" / ".." / "gt.txt"):
+        with pytest.raises(VidfaceError, match="write the manifest elsewhere"):
+            lfrc_manifest(tmp_path, out, identities=truth)
+    assert path.read_text() == "v1\n"
+    assert truth.read_text() == "v1 a\n"
+
+
+def test_same_manifest_is_left(tmp_path: Path) -> None:
+    listed(tmp_path, "v1\nv2\n")
+    out = lfrc_manifest(tmp_path, tmp_path / "m.csv")
+    content = out.read_bytes()
+    os.utime(out, ns=(1, 1))
+    before = out.stat()
+    assert lfrc_manifest(tmp_path, out) == out
+    after = out.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+    for other in (content.replace(b"v1", b"v3"), content + b"\n"):  # of equal size, and longer
+        out.write_bytes(other)
+        lfrc_manifest(tmp_path, out)
+        assert out.read_bytes() == content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["filelist.txt", "m.csv"]
+
+
+# --- submission ---
+
+
+def test_golden_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "s.bin"
+    done = write_submission(path, MATRIX)
+    assert path.read_bytes() == GOLDEN
+    assert path.read_bytes()[:20].hex() == "02000000030000000c000000050000000000803f"
+    assert done == Submission(path, 2, 3, 40, hashlib.sha256(GOLDEN).hexdigest(), 1)
+    assert [p.name for p in path.parent.iterdir()] == ["s.bin"]
+
+
+def test_read_golden_bytes(tmp_path: Path) -> None:
+    matrix = read_submission(str(listed(tmp_path, GOLDEN, "s.bin")))
+    assert matrix.tolist() == [[1, -2, 0.5], [0, 0, 0]]
+    assert matrix.dtype == np.float32
+    assert isinstance(matrix, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        matrix[0, 0] = 1
+
+
+def test_submission_prints_and_saves(tmp_path: Path) -> None:
+    done = write_submission(tmp_path / "s.bin", MATRIX)
+    sha = hashlib.sha256(GOLDEN).hexdigest()
+    text = f"Submission(s.bin: (2, 3) float32, 1 rows of zeros, 40 bytes, sha256 {sha[:12]}…)"
+    assert str(done) == text
+    assert json.loads(json.dumps(done.to_dict())) == {
+        "path": str(tmp_path / "s.bin"),
+        "rows": 2,
+        "cols": 3,
+        "bytes": 40,
+        "sha256": sha,
+        "zero_rows": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": 0, "bytes": 16, "zero_rows": 0},
+        {"cols": 0, "bytes": 16},
+        {"rows": -2, "cols": -3, "zero_rows": 0},
+        {"bytes": 41},
+        {"zero_rows": 3},
+        {"zero_rows": -1},
+    ],
+)
+def test_submission_checks_itself(changes: dict[str, int]) -> None:
+    right = {"path": Path("s"), "rows": 2, "cols": 3, "bytes": 40, "sha256": "", "zero_rows": 2}
+    Submission(**right)
+    with pytest.raises(VidfaceError):
+        Submission(**{**right, **changes})
+
+
+def test_challenges_size(tmp_path: Path) -> None:
+    header = struct.pack("<4i", 203_848, 512, 2048, 5)
+    path = sparse(tmp_path / "s.bin", header, 417_480_720)
+    assert read_submission(path).shape == (203_848, 512)
+    for size in (417_480_719, 417_480_721):
+        sparse(path, header, size)
+        with pytest.raises(
+            VidfaceError,
+            match=rf"\(203848, 512\) float32, which is 417480720 bytes; the file has {size}",
+        ):
+            read_submission(path)
+
+
+MOST = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "0 bytes, shorter than the header"),
+        (GOLDEN[:15], "15 bytes, shorter than the header of 16"),
+        (GOLDEN[:16], r"\(2, 3\) float32, which is 40 bytes; the file has 16"),
+        (GOLDEN[:-1], "which is 40 bytes; the file has 39"),
+        (GOLDEN + b"\0", "which is 40 bytes; the file has 41"),
+        (struct.pack("<4i", 0, 3, 12, 5), "rows 0, cols 3, .*must be at least 1"),
+        (struct.pack("<4i", 2, 0, 0, 5), "must be at least 1"),
+        (struct.pack("<4i2f", -1, -2, -8, 5, 0, 0), "must be at least 1"),
+        (struct.pack("<4i2f", 2, 1, 3, 5, 0, 0), "cols . 4 3, type 5; the third must be 4 times"),
+        (struct.pack("<4i2f", 2, 1, 4, 6, 0, 0), "type 6; the fourth must be 5"),
+        (struct.pack(">4i6f", 2, 3, 12, 5, *[0.0] * 6), "is big-endian"),
+        (struct.pack(">4i2f", 2, 1, 5, 5, 0, 0), "the fourth must be 5"),
+        (struct.pack(">4i2f", 2, 1, 4, 6, 0, 0), "the fourth must be 5"),
+        (struct.pack("<4i", MOST, 2**29 - 1, 2**31 - 4, 5), "which is 4611686007689969684 bytes"),
+        (struct.pack("<4i", 1, 2**29 + 1, 4, 5), "the third must be 4 times"),  # as int32, it is
+    ],
+)
+def test_read_refuses(tmp_path: Path, data: bytes, message: str) -> None:
+    path = listed(tmp_path, data, "s.bin")
+    with pytest.raises(VidfaceError, match=rf"submission {re.escape(str(path))}: .*{message}"):
+        read_submission(path)
+
+
+def test_read_refuses_no_file(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match="No such file"):
+        read_submission(tmp_path / "no.bin")
+    with pytest.raises(VidfaceError, match=r"Is a directory|shorter"):
+        read_submission(tmp_path)
+    with pytest.raises(VidfaceError, match="null"):
+        read_submission("a\0b")
+
+
+def test_file_too_large_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = listed(tmp_path, GOLDEN, "s.bin")
+
+    def no_room(*args: object, **options: object) -> None:
+        raise OverflowError("no room")
+
+    monkeypatch.setattr(np, "memmap", no_room)
+    with pytest.raises(VidfaceError, match="no room"):
+        read_submission(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    numbers=st.lists(st.integers(-3, 6) | st.integers(-(2**31), MOST), min_size=4, max_size=4),
+    payload=st.binary(max_size=40),
+)
+def test_read_of_any_header(
+    numbers: list[int], payload: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = struct.pack("<4i", *numbers) + payload
+    path = listed(tmp_path_factory.getbasetemp(), data, "any.bin")
+    rows, cols, row_bytes, kind = numbers
+    right = (
+        rows > 0
+        and cols > 0
+        and row_bytes == 4 * cols
+        and kind == 5
+        and len(payload) == rows * cols * 4
+    )
+    if not right:
+        with pytest.raises(VidfaceError):
+            read_submission(path)
+    else:
+        assert read_submission(path).tobytes() == payload
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.integers(1, 7),
+    cols=st.integers(1, 4),
+    block_rows=st.integers(1, 9),
+    layout=st.sampled_from(["C", "F", "strided", "broadcast"]),
+    seed=st.integers(0, 99),
+)
+def test_written_is_read(
+    rows: int,
+    cols: int,
+    block_rows: int,
+    layout: str,
+    seed: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    rng = np.random.default_rng(seed)
+    full = rng.integers(-1, 2, (2 * rows, 3 * cols)).astype(np.float32)
+    matrix = {
+        "C": np.ascontiguousarray(full[:rows, :cols]),
+        "F": np.asfortranarray(full[:rows, :cols]),
+        "strided": full[::2, ::-3],
+        "broadcast": np.broadcast_to(full[0, :cols], (rows, cols)),
+    }[layout]
+    before = matrix.tolist()
+    matrix.setflags(write=False)
+    path = tmp_path_factory.getbasetemp() / "w.bin"
+    done = write_submission(path, matrix, block_rows=block_rows)
+
+    values = [value for row in before for value in row]
+    data = struct.pack(f"<4i{rows * cols}f", rows, cols, 4 * cols, 5, *values)
+    assert path.read_bytes() == data
+    zeros = sum(all(value == 0 for value in row) for row in before)
+    assert done == Submission(path, rows, cols, len(data), hashlib.sha256(data).hexdigest(), zeros)
+    assert read_submission(path).tolist() == before
+    videos = listed(path.parent, "".join(f"v{i}\n" for i in range(rows)), "w.txt")
+    assert check_submission(path, videos) == done
+
+
+def test_extreme_values_and_signs_survive(tmp_path: Path) -> None:
+    top = np.finfo(np.float32).max
+    matrix = np.array([[-0.0, 1e-45, top, -top], [0.0, -0.0, 0, 0]], dtype=np.float32)
+    done = write_submission(tmp_path / "s.bin", matrix)
+    assert (tmp_path / "s.bin").read_bytes()[16:] == matrix.tobytes()
+    assert done.zero_rows == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("row", [0, 4, 5, 10])
+def test_not_finite_is_refused(tmp_path: Path, value: float, row: int) -> None:
+    matrix = np.ones((11, 3), dtype=np.float32)
+    path = tmp_path / "s.bin"
+    write_submission(path, matrix)
+    kept = path.read_bytes()
+    matrix[row, 2] = value
+    with pytest.raises(VidfaceError, match=rf"row {row} \(from 0\) holds NaN or infinity"):
+        write_submission(path, matrix, block_rows=5)
+    assert path.read_bytes() == kept  # and nothing beside it
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((0, 3), np.float32),
+        np.zeros((3, 0), np.float32),
+        np.zeros(3, np.float32),
+        np.zeros((1, 2, 3), np.float32),
+        np.zeros((2, 3)),
+        np.zeros((2, 3), np.float16),
+        np.zeros((2, 3), ">f4"),
+    ],
+    ids=lambda a: f"{a.shape} {a.dtype}",
+)
+def test_write_refuses_other_arrays(tmp_path: Path, wrong: np.ndarray) -> None:
+    with pytest.raises(VidfaceError, match=re.escape(f"got {wrong.shape} {wrong.dtype}")):
+        write_submission(tmp_path / "s.bin", wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(2**31, 1), (1, 2**29)])
+def test_write_refuses_what_the_header_cannot_say(tmp_path: Path, shape: tuple[int, int]) -> None:
+    huge = np.broadcast_to(np.float32(0), shape)  # four bytes
+    with pytest.raises(VidfaceError, match="does not fit the header"):
+        write_submission(tmp_path / "s.bin", huge)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(2**31 - 1, 1), (1, 2**29 - 1)])
+def test_largest_header_is_written(
+    tmp_path: Path, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only as far as its first block."""
+
+    def stop(*args: object) -> None:
+        raise RuntimeError("a block is due")
+
+    monkeypatch.setattr(lfrc, "_little_endian", stop)
+    with pytest.raises(RuntimeError, match="a block is due"):
+        write_submission(tmp_path / "s.bin", np.broadcast_to(np.float32(0), shape))
+
+
+@pytest.mark.parametrize("block_rows", [0, -1])
+def test_write_refuses_no_rows_at_once(tmp_path: Path, block_rows: int) -> None:
+    with pytest.raises(VidfaceError, match=f"block_rows must be at least 1, got {block_rows}"):
+        write_submission(tmp_path / "s.bin", MATRIX, block_rows=block_rows)
+
+
+def test_write_streams(tmp_path: Path) -> None:
+    matrix = np.ones((20_000, 128), dtype=np.float32)  # 10 MB
+    for layout in (matrix, np.asfortranarray(matrix)):
+        tracemalloc.start()
+        write_submission(tmp_path / "s.bin", layout, block_rows=500)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < matrix.nbytes / 5
+
+
+@pytest.mark.parametrize(
+    "broken", ["value", "sign of zero", "last value", "shape", "fewer", "short"]
+)
+def test_disk_that_gives_back_something_else(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.bin"
+
+    def read_after_damage(path: Path) -> np.ndarray:
+        data = bytearray(path.read_bytes())
+        match broken:
+            case "value":
+                data[16:20] = struct.pack("<f", 1.0000001)
+            case "sign of zero":
+                data[28:32] = struct.pack("<f", -0.0)
+            case "last value":
+                data[36:40] = struct.pack("<f", math.nan)
+            case "shape":
+                data[:12] = struct.pack("<3i", 3, 2, 8)
+            case "fewer":
+                data[:] = struct.pack("<4i3f", 1, 3, 12, 5, 1.0, -2.0, 0.5)
+            case "short":
+                del data[-1]
+        path.write_bytes(data)
+        return read_submission(path)
+
+    monkeypatch.setattr(lfrc, "read_submission", read_after_damage)
+    message = "the file has 39" if broken == "short" else "the disk gave back something else"
+    with pytest.raises(VidfaceError, match=message):
+        write_submission(path, MATRIX, block_rows=1)
+
+
+def test_submission_over_itself(tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    first = write_submission(path, MATRIX)
+    assert write_submission(path, read_submission(path)) == first
+
+
+# --- check ---
+
+
+def test_check(tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    done = write_submission(path, MATRIX)
+    two = listed(tmp_path, "v1 3\nv2\n")
+    assert check_submission(path, two) == check_submission(str(path), str(two)) == done
+    for names in ("v1\n", "v1\nv2\nv3\n"):
+        other = listed(tmp_path, names, "other.txt")
+        count = names.count("v")
+        with pytest.raises(VidfaceError, match=rf"2 rows, but .*other\.txt names {count} videos"):
+            check_submission(path, other)
+    with pytest.raises(VidfaceError, match="names no video"):
+        check_submission(path, listed(tmp_path, "", "empty.txt"))
+    with pytest.raises(VidfaceError, match="No such file"):
+        check_submission(tmp_path / "no.bin", two)
+
+
+def test_check_of_columns(tmp_path: Path) -> None:
+    path = tmp_path / "s.bin"
+    one = listed(tmp_path, "v1\n")
+    write_submission(path, np.ones((1, 512), np.float32))
+    assert check_submission(path, one).cols == 512
+    with pytest.raises(VidfaceError, match="512 columns where 511 are allowed"):
+        check_submission(path, one, max_columns=511)
+    write_submission(path, np.ones((1, 513), np.float32))
+    with pytest.raises(VidfaceError, match="513 columns where 512 are allowed"):
+        check_submission(path, one)
+    assert check_submission(path, one, max_columns=513).cols == 513
+
+
+@pytest.mark.parametrize("row", [0, 4095, 4096, 4999])
+def test_check_finds_nan_in_any_block(tmp_path: Path, row: int) -> None:
+    matrix = np.ones((5000, 2), dtype="<f4")
+    matrix[row, 1] = math.nan
+    path = listed(tmp_path, struct.pack("<4i", 5000, 2, 8, 5) + matrix.tobytes(), "s.bin")
+    names = listed(tmp_path, "".join(f"v{i}\n" for i in range(5000)))
+    assert read_submission(path).shape == (5000, 2)  # does not look at values
+    with pytest.raises(VidfaceError, match=rf"row {row} \(from 0\) holds NaN"):
+        check_submission(path, names)
+
+
+def test_check_counts_rows_of_zeros(tmp_path: Path) -> None:
+    matrix = np.ones((4, 2), np.float32)
+    matrix[[0, 3]] = 0
+    matrix[1, 0] = 0
+    write_submission(tmp_path / "s.bin", matrix)
+    names = listed(tmp_path, "a\nb\nc\nd\n")
+    assert check_submission(tmp_path / "s.bin", names).zero_rows == 2

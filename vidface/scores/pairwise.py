@@ -1,0 +1,587 @@
+"""All pairs of a split in one pass: a histogram of every score, and the highest scores themselves.
+
+The pass goes over blocks of the matrix of scores, which is never held. Of each block remain
+
+- how many scores fall into each bin of a fine histogram, all pairs and genuine pairs apart;
+- every genuine score, with the identity it is of;
+- every impostor score above a floor, with the two units (people) it is of.
+
+These are `PairCounts`. Two of them, of different blocks, make one (`merged`): counts add up, lists
+are joined, and the higher floor holds for both, since above it both lists are complete. All of that
+is exact and neither order nor grouping matters, so blocks can be counted anywhere (`part`).
+
+The floor is guessed from a sample so that somewhat more than the wanted number of impostor scores
+lie above it; a guess that was too high is noticed, and the pass repeated with a lower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.batches import cores
+from vidface.errors import VidfaceError
+from vidface.scores.blocks import BlockOps, NumpyOps, TorchOps, bin_of
+
+NO_DESCRIPTOR_SCORE = -1.0
+"""The score of a clip without a descriptor against every other clip."""
+
+HISTOGRAM_BINS = 2**16
+ACCELERATOR_BINS = 2**13
+"""Bins of the histogram. An accelerator counts into 2¹³ three times as fast as into 2¹⁶."""
+
+KEEP_AT_LEAST = 2**22
+"""Impostor scores that are kept where there are as many: the bootstrap works with them."""
+
+GENUINE_LIMIT = 2**26
+"""Genuine scores that are kept; a split with more of them has their counts only."""
+
+MEMORY_BYTES = 2**28
+"""The default budget for blocks of scores and what is made of them."""
+
+BYTES_PER_PAIR = 48  # scores, shifted scores, numbers, mask, index and copies of one block
+LARGEST_BLOCK = 1024  # clips a side; larger is slower: its arrays leave the cache
+LARGEST_ACCELERATOR_BLOCK = 16_384
+
+KEEP_ALL = -1.5  # a floor below every score
+_MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
+_SAMPLE = 2048  # clips a side
+_WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
+
+Progress = Callable[[int], None]  # pairs counted since the last call
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Clips of one side, sorted by unit: identities first, then distractors, each its own unit.
+
+    `starts` and `ends` say, for each row, where the clips of its identity lie on the other side;
+    a distractor has none.
+    """
+
+    rows: NDArray[np.float32]  # (m, d) those with a descriptor
+    units: NDArray[np.int32]  # (m,) rising
+    n_labelled: int  # rows of identities
+    sizes: NDArray[np.int64]  # (n_units,) clips of each unit, with a descriptor
+    all_sizes: NDArray[np.int64]  # (n_units,) and without
+
+    def __str__(self) -> str:
+        return f"Side(rows {self.rows.shape} float32, {self.n_labelled} labelled)"
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """The pairs of a split (`second` None: unordered pairs of `first`), or of two sets of clips.
+
+    A pair is genuine where both clips have one identity, impostor otherwise; two distractors are no
+    pair. Pairs with a clip that has no descriptor score −1; they are counted, not computed.
+    """
+
+    first: Side
+    second: Side | None
+    n_identities: int
+
+    @property
+    def columns(self) -> Side:
+        return self.first if self.second is None else self.second
+
+    @cached_property
+    def genuine(self) -> int:
+        """Genuine pairs, with those that score −1."""
+        return self._count(np.ones(self.n_units, dtype=np.int64), measured=False)[0]
+
+    @cached_property
+    def impostor(self) -> int:
+        return self._count(np.ones(self.n_units, dtype=np.int64), measured=False)[1]
+
+    @property
+    def n_units(self) -> int:
+        return len(self.first.sizes)
+
+    def measured(self, weights: NDArray[np.integer[Any]] | None = None) -> tuple[int, int]:
+        """Genuine and impostor pairs of which both clips have a descriptor."""
+        ones = np.ones(self.n_units, dtype=np.int64)
+        return self._count(ones if weights is None else weights, measured=True)
+
+    def totals(self, weights: NDArray[np.integer[Any]]) -> tuple[int, int]:
+        """Genuine and impostor pairs where unit u was drawn weights[u] times.
+
+        A genuine pair counts as often as its identity was drawn; copies of an identity are no pair.
+        An impostor pair counts as often as both its units were drawn together, the product.
+        """
+        return self._count(weights, measured=False)
+
+    def _count(self, weights: NDArray[Any], *, measured: bool) -> tuple[int, int]:
+        a = self.first.sizes if measured else self.first.all_sizes
+        b = self.columns.sizes if measured else self.columns.all_sizes
+        k = self.n_identities
+        own = a * (a - 1) // 2 if self.second is None else a * b
+        genuine = int(weights[:k] @ own[:k])
+        wa, wb = weights * a, weights * b
+        labelled = int(wa[:k].sum()) * int(wb[:k].sum()) - int(wa[:k] @ wb[:k])
+        mixed = int(wa[:k].sum()) * int(wb[k:].sum())
+        if self.second is None:
+            return genuine, labelled // 2 + mixed
+        return genuine, labelled + mixed + int(wa[k:].sum()) * int(wb[:k].sum())
+
+    @property
+    def left_out(self) -> int:
+        """Pairs of two distractors."""
+        k = self.n_identities
+        n, m = (int(side.all_sizes[k:].sum()) for side in (self.first, self.columns))
+        return n * (n - 1) // 2 if self.second is None else n * m
+
+    def blocks(self, side: int) -> Iterator[tuple[slice, slice]]:
+        """(rows, columns) of all blocks; in unordered pairs columns start with the rows."""
+        labelled, m = self.first.n_labelled, len(self.first.rows)
+        if self.second is None:
+            for top in range(0, labelled, side):
+                rows = slice(top, min(top + side, labelled))
+                for left in range(top, m, side):
+                    yield rows, slice(left, min(left + side, m))
+            return
+        parts = ((0, labelled, len(self.second.rows)), (labelled, m, self.second.n_labelled))
+        for begin, end, width in parts:
+            for top in range(begin, end, side):
+                for left in range(0, width, side):
+                    yield (
+                        slice(top, min(top + side, end)),
+                        slice(left, min(left + side, width)),
+                    )
+
+    @cached_property
+    def _ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """For each row of `first`, where the columns of its identity begin and end."""
+        units = self.first.units
+        starts = np.searchsorted(self.columns.units, units, side="left")
+        ends = np.searchsorted(self.columns.units, units, side="right")
+        ends[self.first.n_labelled :] = starts[self.first.n_labelled :]
+        if self.second is None:
+            starts = np.maximum(starts, np.arange(len(units)) + 1)
+        return starts, ends
+
+    def genuine_of(
+        self, rows: slice, columns: slice
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The genuine pairs of a block: positions in the flattened block, and their units."""
+        starts, ends = self._ranges
+        low = np.maximum(starts[rows], columns.start)
+        counts = np.maximum(np.minimum(ends[rows], columns.stop) - low, 0)
+        row = np.repeat(np.arange(rows.stop - rows.start), counts)
+        nth = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        column = np.repeat(low, counts) + nth - columns.start
+        return row * (columns.stop - columns.start) + column, self.first.units[rows][row]
+
+
+def make_pairs(
+    descriptors: NDArray[np.float32],
+    has_direction: NDArray[np.bool_],
+    codes: NDArray[np.int64],
+    n_identities: int,
+    second: tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]] | None = None,
+) -> Pairs:
+    """The pairs of checked descriptors; codes as `identity_codes` gives them, −1 a distractor."""
+    sides = [(descriptors, has_direction, codes), *([] if second is None else [second])]
+    n_distractors = [int(np.count_nonzero(c < 0)) for _, _, c in sides]
+    n_units = n_identities + sum(n_distractors)
+    made, number = [], n_identities
+    for (rows, directed, code), n in zip(sides, n_distractors, strict=True):
+        units = code.copy()
+        units[code < 0] = np.arange(number, number + n)
+        number += n
+        order = np.argsort(units, kind="stable")
+        order = order[directed[order]]
+        made.append(
+            Side(
+                np.ascontiguousarray(rows[order]),
+                units[order].astype(np.int32),
+                int(np.count_nonzero(code[order] >= 0)),
+                np.bincount(units[order], minlength=n_units),
+                np.bincount(units, minlength=n_units),
+            )
+        )
+    return Pairs(made[0], made[1] if second is not None else None, n_identities)
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """What was counted in some blocks; of all blocks together, what figures are made of.
+
+    All but the histogram leaves out the pairs that score −1 for want of a descriptor.
+    """
+
+    histogram: NDArray[np.int64]  # (2, bins): all pairs, genuine pairs
+    genuine: NDArray[np.float32]  # scores, highest first
+    genuine_units: NDArray[np.int32]  # (n,) whose pair; of listed pairs (2, n), of both rows
+    genuine_complete: bool
+    impostor: NDArray[np.float32]  # scores above `floor`, highest first
+    impostor_units: NDArray[np.int32]  # (2, n) of the two clips
+    floor: float  # KEEP_ALL: all impostor scores are there
+
+    def __post_init__(self) -> None:
+        if self.impostor_units.shape != (2, len(self.impostor)):
+            raise VidfaceError("impostor_units must be two rows, an entry a score")
+
+    def __str__(self) -> str:
+        return (
+            f"PairCounts(histogram {self.histogram.shape}, genuine {self.genuine.shape} float32, "
+            f"impostor {self.impostor.shape} float32 above {self.floor:.6g})"
+        )
+
+    @property
+    def bins(self) -> int:
+        return self.histogram.shape[1]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every score is in the lists."""
+        return self.floor <= KEEP_ALL and self.genuine_complete
+
+    def coarser(self, bins: int) -> NDArray[np.int64]:
+        """The histogram in fewer bins; each is the union of some."""
+        return self.histogram.reshape(2, bins, -1).sum(axis=2)
+
+    def merged(self, other: PairCounts) -> PairCounts:
+        """Of the blocks of both, which must not overlap.
+
+        Exact: bins of two histograms nest, so that counts add up in the coarser one's; above the
+        higher of two floors both lists of impostors hold every score.
+        """
+        bins = min(self.bins, other.bins)
+        floor = max(self.floor, other.floor)
+        complete = self.genuine_complete and other.genuine_complete
+        pairs = (self, other)
+        genuine = np.concatenate([p.genuine if complete else p.genuine[:0] for p in pairs])
+        genuine_units = np.concatenate(
+            [p.genuine_units if complete else p.genuine_units[:0] for p in pairs]
+        )
+        counts = [_above(p.impostor, floor) for p in pairs]
+        impostor = np.concatenate([p.impostor[:n] for p, n in zip(pairs, counts, strict=True)])
+        units = np.concatenate(
+            [p.impostor_units[:, :n] for p, n in zip(pairs, counts, strict=True)], axis=1
+        )
+        by_genuine = np.argsort(-genuine)
+        by_impostor = np.argsort(-impostor)
+        return PairCounts(
+            self.coarser(bins) + other.coarser(bins),
+            genuine[by_genuine],
+            genuine_units[by_genuine],
+            complete,
+            impostor[by_impostor],
+            np.ascontiguousarray(units[:, by_impostor]),
+            floor,
+        )
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the blocks are gone through; the same again gives the same scores again."""
+
+    pairs: Pairs
+    memory_bytes: int = MEMORY_BYTES
+    device: str | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < BYTES_PER_PAIR:
+            raise VidfaceError(
+                f"memory_bytes must be at least {BYTES_PER_PAIR}, got {self.memory_bytes}"
+            )
+
+    @property
+    def on_accelerator(self) -> bool:
+        return self.device is not None and not self.device.startswith("cpu")
+
+    @property
+    def workers(self) -> int:
+        return 1 if self.device is not None else cores()
+
+    @property
+    def side(self) -> int:
+        """Clips a side of a block."""
+        if self.on_accelerator:
+            return LARGEST_ACCELERATOR_BLOCK
+        share = self.memory_bytes // self.workers // BYTES_PER_PAIR
+        return min(LARGEST_BLOCK, max(1, int(share**0.5)))
+
+    def ops(self) -> BlockOps:
+        first, columns = self.pairs.first, self.pairs.columns
+        units = (first.units, columns.units)
+        if self.device is None:
+            return NumpyOps(first.rows, columns.rows, units)
+        return TorchOps(first.rows, columns.rows, units, self.device)
+
+    def each_block(
+        self,
+        work: Callable[[Any, BlockOps, slice, slice], None],
+        state: Callable[[BlockOps], Any],
+        part: tuple[int, int] = (0, 1),
+    ) -> list[Any]:
+        """`work(state, ops, rows, columns)` for all blocks, or for each n-th from the i-th on.
+
+        Returns:
+            The workers' states; which blocks came to which worker is chance.
+        """
+        blocks = list(self.pairs.blocks(self.side))[part[0] :: part[1]]
+        queue, lock = iter(blocks), Lock()
+        workers = min(self.workers, max(1, len(blocks)))
+
+        def run(_: int) -> Any:
+            ops = self.ops()
+            own = state(ops)
+            while True:
+                with lock:
+                    block = next(queue, None)
+                if block is None:
+                    return own
+                work(own, ops, *block)
+                if self.progress is not None:
+                    n, m = (s.stop - s.start for s in block)
+                    with lock:
+                        self.progress(n * m)
+
+        if workers == 1:
+            return [run(0)]
+        import cv2
+        from threadpoolctl import threadpool_limits
+
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # the blocks are the parallelism
+        try:
+            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                return list(pool.map(run, range(workers)))
+        finally:
+            cv2.setNumThreads(threads)
+
+    def scores(self, ops: BlockOps, rows: slice, columns: slice) -> tuple[Any, int]:
+        """A block's scores, what is no pair excluded, and how many entries that is."""
+        scores = ops.product(rows, columns)
+        excluded = 0
+        if self.pairs.second is None and columns.start == rows.start:
+            excluded = ops.exclude_lower(scores)
+        return scores, excluded
+
+
+class _Collector:
+    """What one worker has counted so far."""
+
+    def __init__(self, ops: BlockOps, bins: int, keep: int, floor: float, genuine: bool) -> None:
+        self.ops, self.keep, self.floor = ops, keep, floor
+        self.histogram = np.zeros((2, bins), dtype=np.int64)
+        self.genuine: list[tuple[Any, Any]] | None = [] if genuine else None
+        self.impostor: list[tuple[Any, ...]] = []
+        self.n_impostor = 0
+
+    def add_impostors(self, scores: Any, rows: slice, columns: slice) -> None:
+        if self.floor >= 1:  # nothing scores higher
+            return
+        values, index = self.ops.above(scores, self.floor)
+        if not len(values):
+            return
+        width = columns.stop - columns.start
+        self.impostor.append(
+            (
+                values,
+                self.ops.units(0, rows.start, index // width),
+                self.ops.units(1, columns.start, index % width),
+            )
+        )
+        self.n_impostor += len(values)
+        if self.n_impostor > 2 * self.keep + _WAITING:
+            kept, floor = self.ops.highest(self.impostor, self.keep + self.keep // 4 + 1)
+            self.floor = max(self.floor, floor)
+            self.impostor, self.n_impostor = [kept], len(kept[0])
+
+    @staticmethod
+    def joined(collectors: Sequence[_Collector]) -> PairCounts:
+        """What all workers have counted together, sorted once."""
+        floor = max(own.floor for own in collectors)
+        complete = all(own.genuine is not None for own in collectors)
+        none = np.zeros(0, np.float32), np.zeros(0, np.int32)
+        scores, units = none
+        genuine = [part for own in collectors for part in own.genuine or ()]
+        if genuine and complete:
+            columns = [np.concatenate(column) for column in zip(*genuine, strict=True)]
+            order = np.argsort(-columns[0])
+            scores, units = (column[order] for column in columns)
+        impostor, a, b = none[0], none[1], none[1]
+        parts = [part for own in collectors for part in own.impostor]
+        for own in collectors:
+            own.impostor = []  # so that they are not held twice
+        if parts:
+            impostor, a, b = collectors[0].ops.sorted(parts)
+            n = _above(impostor, floor)
+            impostor, a, b = impostor[:n], a[:n], b[:n]
+        return PairCounts(
+            sum((own.histogram for own in collectors[1:]), start=collectors[0].histogram),
+            scores,
+            units,
+            complete,
+            impostor,
+            np.stack([a, b]),
+            floor,
+        )
+
+
+def _above(falling: NDArray[np.float32], floor: float) -> int:
+    """How many of a falling list are above the floor."""
+    return len(falling) - int(np.searchsorted(falling[::-1], np.float32(floor), side="right"))
+
+
+def count_pairs(
+    passes: Passes,
+    keep: int,
+    *,
+    bins: int | None = None,
+    floor: float | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> PairCounts:
+    """One pass over all pairs, or over one part of them.
+
+    Args:
+        keep: how many of the highest impostor scores are wanted, of all parts together. More are
+            kept; fewer come back where the floor was guessed too high, or where many scores tie.
+        bins: of the histogram, a power of two from 2 to 2¹⁶ (default: by device).
+        floor: above which impostor scores are kept (default: guessed from a sample).
+        part: (i, n): each n-th block, from the i-th on. All n parts, merged, are the whole.
+    """
+    pairs = passes.pairs
+    if bins is None:
+        bins = ACCELERATOR_BINS if passes.on_accelerator else HISTOGRAM_BINS
+    if not (2 <= bins <= HISTOGRAM_BINS and bins & (bins - 1) == 0):
+        raise VidfaceError(f"bins must be a power of two from 2 to {HISTOGRAM_BINS}, got {bins}")
+    if floor is None:
+        floor = guess_floor(passes, keep)
+    keeps_genuine = pairs.genuine <= GENUINE_LIMIT
+
+    def state(ops: BlockOps) -> _Collector:
+        return _Collector(ops, bins, keep, floor, keeps_genuine)
+
+    def work(own: _Collector, ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, excluded = passes.scores(ops, rows, columns)
+        own.histogram[0] += ops.histogram(scores, bins, excluded)
+        index, units = pairs.genuine_of(rows, columns)
+        if len(index):
+            genuine = ops.take(scores, index)
+            own.histogram[1] += np.bincount(bin_of(genuine, bins), minlength=bins)
+            if own.genuine is not None:
+                own.genuine.append((genuine, units))
+            ops.exclude(scores, index)
+        own.add_impostors(scores, rows, columns)
+
+    return _Collector.joined(passes.each_block(work, state, part))
+
+
+def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:
+    """A score above which about `margin · keep` impostor scores lie, from a sample of the pairs."""
+    pairs = passes.pairs
+    _, impostor = pairs.measured()
+    if impostor <= max(keep, KEEP_AT_LEAST) * margin:
+        return KEEP_ALL
+    generator = np.random.default_rng(0)  # which sample it is does not touch any figure
+    a, b = (
+        np.sort(generator.permutation(n)[:_SAMPLE])
+        for n in (pairs.first.n_labelled, len(pairs.columns.rows))
+    )
+    strangers = pairs.first.units[a][:, None] != pairs.columns.units[b]
+    scores = (pairs.first.rows[a] @ pairs.columns.rows[b].T)[strangers]
+    above = int(len(scores) * margin * keep / impostor)
+    if above >= len(scores):
+        return KEEP_ALL
+    nth = len(scores) - 1 - above
+    floor = float(np.partition(scores, nth)[nth])
+    # Below −1 lie scores that are clipped to it: a floor among them would part equal ones.
+    return KEEP_ALL if floor < NO_DESCRIPTOR_SCORE else min(floor, 1 - 1e-6)
+
+
+def collect(
+    passes: Passes, intervals: Sequence[tuple[float, float]], part: tuple[int, int] = (0, 1)
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """A second pass: all distinct scores in some intervals [low, high), rising, and their counts.
+
+    Returns:
+        For each interval the scores, (n,), and (2, n) counts: all pairs, genuine pairs. As
+        everywhere, pairs that score −1 for want of a descriptor are not among them.
+    """
+    pairs = passes.pairs
+
+    def state(ops: BlockOps) -> list[_Distinct]:
+        return [_Distinct() for _ in intervals]
+
+    def work(own: list[_Distinct], ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, _ = passes.scores(ops, rows, columns)
+        index, _ = pairs.genuine_of(rows, columns)
+        genuine = ops.take(scores, index) if len(index) else np.zeros(0, np.float32)
+        for distinct, (low, high) in zip(own, intervals, strict=True):
+            inside = ops.between(scores, low, high)
+            distinct.add(inside, genuine[(genuine >= low) & (genuine < high)])
+
+    workers = passes.each_block(work, state, part)
+    return [_Distinct.joined([own[i] for own in workers]) for i in range(len(intervals))]
+
+
+class _Distinct:
+    """Distinct scores and how often each came, all pairs and genuine ones."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+        self.waiting = 0
+
+    def add(self, scores: NDArray[np.float32], genuine: NDArray[np.float32]) -> None:
+        if not len(scores):
+            return
+        values, inverse = np.unique(scores, return_inverse=True)
+        counts = np.zeros((2, len(values)), dtype=np.int64)
+        counts[0] = np.bincount(inverse, minlength=len(values))
+        np.add.at(counts[1], np.searchsorted(values, genuine), 1)
+        self.parts.append((values, counts))
+        self.waiting += len(values)
+        if len(self.parts) > 1 and self.waiting > _WAITING + 2 * len(self.parts[0][0]):
+            self.parts = [self.joined([self])]
+            self.waiting = len(self.parts[0][0])
+
+    @staticmethod
+    def joined(many: Sequence[_Distinct]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        parts = [part for own in many for part in own.parts]
+        if not parts:
+            return np.zeros(0, np.float32), np.zeros((2, 0), np.int64)
+        values, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
+        counts = np.zeros((2, len(values)), dtype=np.int64)
+        for kind in (0, 1):
+            added = np.concatenate([p[1][kind] for p in parts])
+            np.add.at(counts[kind], inverse, added)
+        return values + np.float32(0), counts
+
+
+def impostors_below(
+    passes: Passes, genuine: NDArray[np.float32], part: tuple[int, int] = (0, 1)
+) -> NDArray[np.int64]:
+    """A second pass: how many impostor scores are < and ≤ each distinct genuine score.
+
+    Args:
+        genuine: (n,) distinct scores, rising.
+
+    Returns:
+        (2, n) counts. They are of whole pairs, so those of parts add up.
+    """
+    pairs = passes.pairs
+
+    def state(ops: BlockOps) -> NDArray[np.int64]:
+        return np.zeros((2, len(genuine)), dtype=np.int64)
+
+    def work(own: NDArray[np.int64], ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, excluded = passes.scores(ops, rows, columns)
+        index, _ = pairs.genuine_of(rows, columns)
+        if len(index):
+            ops.exclude(scores, index)
+        own += ops.ranked(scores, genuine) - (excluded + len(index))
+
+    found: NDArray[np.int64] = sum(passes.each_block(work, state, part))
+    return found
