@@ -7,10 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from tests import oracles
+from tests import oracles, oracles_verification
 from vidface.errors import VidfaceError
-from vidface.scores import verification
-from vidface.scores.verification import DEFAULT_FARS, score_verification
+from vidface.scores import pairwise, rates
+from vidface.scores.verification import (
+    DEFAULT_FARS,
+    Verification,
+    score_cross_verification,
+    score_verification,
+)
 
 # Sixteen components of ±1/4 are a unit row, and every product is a multiple of 1/8: exact in
 # float32 in whatever order it is summed, with many ties.
@@ -88,7 +93,13 @@ def test_hand_case():
     # One in 0.16 is 6.25: six impostor pairs are too few.
     assert (below_sixth.tar, below_sixth.needs_impostor_pairs) == (None, 7)
     assert below_sixth.note == "n/a: needs ≥ 7 pairs"
+    # Above 0.75 there is one impostor, 1/6; at 0.75 two, and the genuine pair: FRR 0.
+    eer = {"value": pytest.approx(1 / 6), "threshold": 0.75}
     assert result.to_dict() == {
+        "convention": "step",
+        "convention_means": "the largest TAR whose FAR does not exceed the target",
+        "eer": eer,
+        "auc": {"value": pytest.approx(4.5 / 6)},  # it beats four and ties with one
         "tar_at_far": {
             "0.5": {"tar": 1, "threshold": 0.65625, "far": 0.5, "genuine": 1, "impostor": 6},
             "0.34": {"tar": 1, "threshold": 0.75, "far": 2 / 6, "genuine": 1, "impostor": 6},
@@ -156,14 +167,6 @@ def test_equals_the_naive_twin_in_the_last_bit(seed):
         expected = oracles.tar_at_far(genuine, impostor, Fraction(point.target_far))
         ours = (point.tar, point.threshold, point.accepted_genuine, point.accepted_impostor)
         assert ours == expected
-
-
-def test_keys_order_as_scores_do():
-    scores = np.array([-1, -0.5, -1e-30, -0.0, 0.0, 1e-45, 1e-30, 0.25, 1], dtype=np.float32)
-    keys = verification._keys(scores)
-    assert keys[3] == keys[4]
-    assert (np.diff(keys.astype(np.int64)[[0, 1, 2, 4, 5, 6, 7, 8]]) > 0).all()
-    assert [verification._score_of_key(int(key)) for key in keys] == scores.tolist()
 
 
 def test_equals_sklearn_roc_curve():
@@ -260,7 +263,11 @@ def test_scores_are_clipped():
     assert [point.threshold for point in result.points] == [-1, 1, None]
 
 
-def test_memory_is_bounded():
+def test_memory_is_bounded(monkeypatch):
+    for module in (pairwise, rates):
+        monkeypatch.setattr(module, "KEEP_AT_LEAST", 2**12)
+    monkeypatch.setattr(pairwise, "_WAITING", 2**12)
+    monkeypatch.setattr(pairwise, "_SAMPLE", 256)
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((3000, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -270,24 +277,84 @@ def test_memory_is_bounded():
     result = score_verification(rows, identities, ["1e-3"], memory_bytes=budget)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Beside the budget: sorted descriptors, identities, and at most three arrays of 65,536 counts
-    # a histogram (coarse, and fine for two bins).
+    # Beside the budget: sorted descriptors, identities, genuine scores, and arrays of 65,536 counts
+    # (two histograms a worker, running sums and edges of them).
     assert peak < budget + 2**23
     assert result.points[0].accepted_impostor == result.impostor_pairs // 1000
 
 
-def test_a_product_that_does_not_repeat_is_refused(monkeypatch):
+def test_rounding_moves_only_pairs_beside_the_threshold():
+    rows, identities = oracles_verification.random_clips(n=150, n_identities=20, seed=9)
+    fars = ["0.3", "1e-1", "1e-2", "1e-3"]
+    pairs, _ = oracles_verification.same_set(rows.tolist(), identities)
+    scores = np.array([pair[0] for pair in pairs])
+    whole = score_verification(rows, identities, fars)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(rows))
+        memory = 48 * (seed + 2) ** 4 * pairwise.cores()
+        other = score_verification(
+            rows[order], [identities[i] for i in order], fars, memory_bytes=memory
+        )
+        for point, again in zip(whole.points, other.points, strict=True):
+            assert point.threshold == pytest.approx(again.threshold, abs=1e-6)
+            beside = np.count_nonzero(np.abs(scores - point.threshold) <= 2e-6)
+            for kind in ("accepted_genuine", "accepted_impostor"):
+                assert abs(getattr(point, kind) - getattr(again, kind)) <= beside
+        assert whole.auc.value == pytest.approx(other.auc.value, abs=1e-6)
+        assert whole.eer.threshold == pytest.approx(other.eer.threshold, abs=1e-6)
+
+
+def test_torch_gives_the_same_figures():
+    rows, identities = oracles_verification.random_clips(n=150, n_identities=20, seed=9)
+    fars = ["0.3", "1e-1", "1e-2", "1e-3"]
+    ours, torchs = (score_verification(rows, identities, fars, device=d) for d in (None, "cpu"))
+    for point, again in zip(ours.points, torchs.points, strict=True):
+        assert point.threshold == pytest.approx(again.threshold, abs=1e-6)
+        assert (point.accepted_genuine, point.accepted_impostor) == (
+            again.accepted_genuine,
+            again.accepted_impostor,
+        )
+    assert ours.eer.value == torchs.eer.value
+    assert ours.auc.value == pytest.approx(torchs.auc.value, abs=1e-9)
+
+
+def test_two_sets_by_eye():
+    gallery = np.array([[1, 0], [0, 1], [0, 1]], dtype=np.float32)
+    probes = np.array([[0.8, 0.6], [0, 0], [0.6, 0.8]], dtype=np.float32)
+    result = score_cross_verification(
+        gallery, ["ann", "bob", ""], probes, ["ann", "bob", ""], ["1", "0.5", "0.2"]
+    )
+    # Genuine: ann 0.8, bob −1. Impostors: ann–bob −1, bob–ann 0.6, both with "" 0.6 and 0.8, the
+    # distractor with ann 0.6 and bob −1. Two distractors are left out.
+    assert (result.genuine_pairs, result.impostor_pairs) == (2, 6)
+    assert result.distractor_pairs_left_out == 1
+    everything, half, fifth = result.points
+    assert (everything.tar, everything.threshold) == (1, -1)
+    assert (half.tar, half.far, half.threshold) == (0.5, 1 / 6, np.float32(0.8))
+    assert (fifth.tar, fifth.far) == (0.5, 1 / 6)
+    assert result.auc.value == pytest.approx((5.5 + 1) / 12)
+    assert str(result) == "Verification(3 targets, 2 genuine and 6 impostor pairs)"
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_two_sets_that_are_too_small(n):
+    result = score_cross_verification(
+        np.zeros((0, 4), np.float32), [], np.eye(n, 4, dtype=np.float32), ["ann"] * n
+    )
+    assert (result.genuine_pairs, result.impostor_pairs) == (0, 0)
+    document = result.to_dict()
+    assert (document["eer"], document["auc"]) == (None, None)
+
+
+def test_results_compare_by_their_figures():
     rows, identities = tied_clips()
-    honest = verification._Pairs._scores
-    calls = []
-
-    def drifting(self, rows, columns):
-        calls.append(1)
-        return honest(self, rows, columns) * np.float32(1 if len(calls) == 1 else 0.99)
-
-    monkeypatch.setattr(verification._Pairs, "_scores", drifting)
-    with pytest.raises(VidfaceError, match="other scores the second time"):
-        score_verification(rows, identities, ["1e-1"])
+    a, b = (score_verification(rows, identities, ["0.5"]) for _ in range(2))
+    assert a == b
+    assert a != score_verification(rows, identities, ["0.4"])
+    assert a.convention == "step"
+    nearest = score_verification(rows, identities, ["0.5"], convention="nearest")
+    assert "may exceed the target" in nearest.to_dict()["convention_means"]
+    assert isinstance(nearest, Verification)
 
 
 def test_caller_array_is_read_only_to_us():
@@ -325,3 +392,24 @@ def test_other_input_is_checked():
         score_verification(rows, ["a", "a", "b"], memory_bytes=10)
     with pytest.raises(VidfaceError, match="has norm 2"):
         score_verification(2 * rows, ["a", "a", "b"])
+    with pytest.raises(VidfaceError, match=r"unknown convention 'closest' \(known: step, nearest"):
+        score_verification(rows, ["a", "a", "b"], convention="closest")
+    with pytest.raises(VidfaceError, match="device 'abacus'"):
+        score_verification(rows, ["a", "a", "b"], device="abacus")
+
+
+def test_input_of_two_sets_is_checked():
+    rows = np.eye(3, dtype=np.float32)
+    names = ["a", "b", "c"]
+    with pytest.raises(VidfaceError, match="3 dimensions, the probes 2; make both with the same"):
+        score_cross_verification(rows, names, np.eye(2, dtype=np.float32), ["a", "b"])
+    with pytest.raises(VidfaceError, match="gallery_identities must have one entry"):
+        score_cross_verification(rows, names[:2], rows, [*names, "d"])
+    with pytest.raises(VidfaceError, match=r"^identities must have one entry"):
+        score_cross_verification(rows, names, rows, names[:2])
+    with pytest.raises(VidfaceError, match="gallery_descriptors"):
+        score_cross_verification(2 * rows, names, rows, names)
+    with pytest.raises(VidfaceError, match="unknown convention"):
+        score_cross_verification(rows, names, rows, names, convention="")
+    with pytest.raises(VidfaceError, match="listed twice"):
+        score_cross_verification(rows, names, rows, names, ["0.5", "0.5"])

@@ -38,7 +38,7 @@ ACCELERATOR_BINS = 2**13
 """Bins of the histogram. An accelerator counts into 2¹³ three times as fast as into 2¹⁶."""
 
 KEEP_AT_LEAST = 2**22
-"""Impostor scores that are kept where there are as many: the bootstrap works with them."""
+"""Impostor pairs up to which all their scores are kept: then every figure is exact."""
 
 GENUINE_LIMIT = 2**26
 """Genuine scores that are kept; a split with more of them has their counts only."""
@@ -483,7 +483,7 @@ def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:
     """A score above which about `margin · keep` impostor scores lie, from a sample of the pairs."""
     pairs = passes.pairs
     _, impostor = pairs.measured()
-    if impostor <= max(keep, KEEP_AT_LEAST) * margin:
+    if impostor <= max(margin * keep, KEEP_AT_LEAST):
         return KEEP_ALL
     generator = np.random.default_rng(0)  # which sample it is does not touch any figure
     a, b = (
@@ -496,7 +496,8 @@ def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:
     if above >= len(scores):
         return KEEP_ALL
     nth = len(scores) - 1 - above
-    floor = float(np.partition(scores, nth)[nth])
+    scores.partition(nth)
+    floor = float(scores[nth])
     # Below −1 lie scores that are clipped to it: a floor among them would part equal ones.
     return KEEP_ALL if floor < NO_DESCRIPTOR_SCORE else min(floor, 1 - 1e-6)
 

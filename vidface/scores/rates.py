@@ -106,7 +106,7 @@ def count_for(passes: Passes, targets: Mapping[str, Fraction]) -> PairCounts:
     pairs = passes.pairs
     impostor = pairs.impostor
     wanted = [math.floor(far * impostor) for far in targets.values() if far <= EXACT_FAR]
-    keep = max(max(wanted, default=0) + 1, KEEP_AT_LEAST)
+    keep = max(max(wanted, default=0) + 1, min(KEEP_AT_LEAST, 2**16))
     margin = 1.5
     while True:
         floor = guess_floor(passes, keep, margin)

@@ -16,9 +16,10 @@ where there are many people.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
@@ -94,6 +95,7 @@ class _Draws:
     all_impostors: bool
     positions: NDArray[np.int64]  # (2, n) genuine and impostor pairs accepted at falling scores
     below: NDArray[np.float64]  # (n_genuine,) share of impostors below, where not weighed
+    threads: threading.local = field(default_factory=threading.local)
 
     @staticmethod
     def of(
@@ -136,40 +138,45 @@ class _Draws:
 
     def figures(self, weights: NDArray[np.intp]) -> list[float]:
         """TAR at each target, EER and AUC."""
-        counts, source = self.rates.counts, self.rates.source
+        source = self.rates.source
         total_genuine, total_impostor = source.totals(weights)
         if not (total_genuine and total_impostor):
             return [math.nan] * (len(self.targets) + 2)
-        small = weights.astype(np.int32)
-        own = self._weights(small, counts.genuine_units)
-        genuine = np.concatenate([[0], np.cumsum(own, dtype=np.int64)])
-        drawn = self._weights(small, counts.impostor_units[:, : self.n_weighed])
-        impostor = np.concatenate([[0], np.cumsum(drawn, dtype=np.int64)])
+        genuine, impostor = self._running()
+        genuine.weigh(weights)
+        impostor.weigh(weights)
         tars = [
             self._tar(text, far, genuine, impostor, total_genuine, total_impostor)
             for text, far in self.targets.items()
         ]
         eer = self._eer(genuine, impostor, total_genuine, total_impostor)
-        auc = self._auc(own, genuine, impostor, total_genuine, total_impostor)
+        auc = self._auc(weights, genuine, impostor, total_genuine, total_impostor)
         return [*tars, eer, auc]
 
-    def _weights(self, small: NDArray[np.int32], units: NDArray[np.int32]) -> NDArray[np.int32]:
-        """How often pairs count, of (n,) one unit each or (2, n) two."""
+    def _running(self) -> tuple[_Running, _Running]:
+        """The thread's own sums, whose memory every resample uses again."""
+        own = self.threads
+        if not hasattr(own, "sums"):
+            counts = self.rates.counts
+            pairs = counts.impostor_units[:, : self.n_weighed]
+            own.sums = (self._sums_over(counts.genuine_units), self._sums_over(pairs))
+        genuine, impostor = own.sums
+        return genuine, impostor
+
+    def _sums_over(self, units: NDArray[np.int32]) -> _Running:
+        """Of pairs with one unit each, (n,), or two, (2, n)."""
         if units.ndim == 1:
-            return np.take(small, units)
-        a, b = units
-        drawn, other = np.take(small, a), np.take(small, b)
-        if self.rates.passes is None:  # only a list can name any two rows: also two of one unit
-            other[a == b] = 1
-        drawn *= other
-        return drawn
+            return _Running((units,))
+        # Only a list can name any two rows: also two of one unit.
+        within = units[0] == units[1] if self.rates.passes is None else None
+        return _Running((units[0], units[1]), within)
 
     def _tar(
         self,
         text: str,
         far: Fraction,
-        genuine: NDArray[np.int64],
-        impostor: NDArray[np.int64],
+        genuine: _Running,
+        impostor: _Running,
         total_genuine: int,
         total_impostor: int,
     ) -> float:
@@ -177,16 +184,16 @@ class _Draws:
         if text not in self.anew:
             if text not in self.held:
                 return math.nan
-            if self.held[text] >= len(genuine):  # with those that score −1: all of them
+            if self.held[text] > genuine.n:  # with those that score −1: all of them
                 return 1.0
-            return float(genuine[self.held[text]]) / total_genuine
+            return genuine.first(self.held[text]) / total_genuine
         if far * total_impostor < 1:
             return math.nan
         allowed = math.floor(far * total_impostor)
         if allowed >= total_impostor:
             return 1.0
         # The first listed impostor too many; what scores higher is accepted.
-        i = int(np.searchsorted(impostor, allowed, side="right")) - 1
+        i = impostor.exceeding(allowed)
         if i < self.n_weighed:
             beyond = counts.impostor[i]
         elif self.all_impostors:
@@ -195,12 +202,12 @@ class _Draws:
             return math.nan  # deeper than the list
         falling = counts.genuine
         accepted = len(falling) - int(np.searchsorted(falling[::-1], beyond, side="right"))
-        return float(genuine[accepted]) / total_genuine
+        return genuine.first(accepted) / total_genuine
 
     def _eer(
         self,
-        genuine: NDArray[np.int64],
-        impostor: NDArray[np.int64],
+        genuine: _Running,
+        impostor: _Running,
         total_genuine: int,
         total_impostor: int,
     ) -> float:
@@ -215,9 +222,9 @@ class _Draws:
                 return (0, everything) if i < 0 else (everything, 0)
             accepted, wrong = self.positions[:, i].tolist()
             # More than are listed: with those that score −1, so all of them.
-            right = int(genuine[accepted]) if accepted < len(genuine) else total_genuine
+            right = genuine.first(accepted) if accepted <= genuine.n else total_genuine
             if self.all_impostors:
-                wrong = int(impostor[wrong])
+                wrong = impostor.first(wrong)
             return wrong * total_genuine, (total_genuine - right) * total_impostor
 
         low, high = -1, n
@@ -230,29 +237,40 @@ class _Draws:
 
     def _auc(
         self,
-        own: NDArray[np.int32],
-        genuine: NDArray[np.int64],
-        impostor: NDArray[np.int64],
+        weights: NDArray[np.intp],
+        genuine: _Running,
+        impostor: _Running,
         total_genuine: int,
         total_impostor: int,
     ) -> float:
-        lost_genuine = total_genuine - int(genuine[-1])  # those that score −1 without a descriptor
-        lost_impostor = total_impostor - int(impostor[-1])
+        listed = impostor.total
+        lost_genuine = total_genuine - genuine.total  # those that score −1 without a descriptor
+        lost_impostor = total_impostor - listed
         if not self.all_impostors:
-            share = lost_genuine * self._tied_at_bottom
-            return float((own @ self.below + share) / total_genuine)
+            below = float(weights @ self._below) + lost_genuine * self._tied_at_bottom
+            return below / total_genuine
         higher, at_least = self._around
-        listed = int(impostor[-1])
-        twice = 2.0 * listed - impostor[higher] - impostor[at_least]
+        firsts = impostor.firsts()
+        twice = 2.0 * listed - firsts[higher] - firsts[at_least]
         real = self.rates.counts.genuine > NO_DESCRIPTOR_SCORE
         twice += np.where(real, 2.0, 1.0) * lost_impostor
-        at_bottom = listed - int(impostor[self._impostors_above_bottom]) + lost_impostor
-        found = float(own @ twice) + lost_genuine * at_bottom
+        at_bottom = listed - impostor.first(self._impostors_above_bottom) + lost_impostor
+        found = float(genuine.values @ twice) + lost_genuine * at_bottom
         return found / (2 * total_genuine * total_impostor)
 
     @cached_property
+    def _below(self) -> NDArray[np.float64]:
+        """For each unit, the sum of its genuine scores' shares of impostors below."""
+        units, n = self.rates.counts.genuine_units, self.rates.source.n_units
+        sums = np.zeros(n)
+        np.add.at(sums, units, self.below)
+        return sums
+
+    @cached_property
     def _tied_at_bottom(self) -> float:
-        return self.rates.unscored[1] / self.rates.source.impostor / 2
+        """Half the share of impostors in the lowest bin, where the genuine pairs at −1 are, too."""
+        at_least = self.rates.above_edge[1]
+        return int(at_least[0] - at_least[1]) / self.rates.source.impostor / 2
 
     @cached_property
     def _around(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -271,6 +289,70 @@ class _Draws:
         return len(rising) - int(
             np.searchsorted(rising, np.float32(NO_DESCRIPTOR_SCORE), side="right")
         )
+
+
+class _Running:
+    """Running sums of how often listed pairs count, highest scores first.
+
+    Sums are of blocks, and within the one block that is asked for: a resample wants a few of them.
+    """
+
+    def __init__(
+        self, units: tuple[NDArray[np.int32], ...], within: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.n = len(units[0])
+        self._units, self._within = units, within
+        padded = -(-self.n // _BLOCK) * _BLOCK
+        self._values = np.zeros((len(units), padded), dtype=np.float64)
+        self._firsts = np.zeros(self.n + 1, dtype=np.float64)
+        self._whole = False
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """(n,) how often each pair counts."""
+        return self._values[0, : self.n]
+
+    def weigh(self, weights: NDArray[np.intp]) -> None:
+        """Take the units' weights of another resample. Sums stay whole numbers, exactly."""
+        table = weights.astype(np.float64)
+        for units, row in zip(self._units, self._values, strict=True):
+            np.take(table, units, out=row[: self.n], mode="clip")
+        if len(self._units) == 2:
+            if self._within is not None:
+                self._values[1, : self.n][self._within] = 1
+            np.multiply(self._values[0], self._values[1], out=self._values[0])
+        sums = self._values[0].reshape(-1, _BLOCK).sum(axis=1)
+        self._blocks = np.concatenate([[0], np.cumsum(sums)])
+        self._whole = False
+
+    @property
+    def total(self) -> int:
+        return int(self._blocks[-1])
+
+    def first(self, k: int) -> int:
+        """The sum of the first k."""
+        block = k // _BLOCK
+        return int(self._blocks[block] + self._values[0, block * _BLOCK : k].sum())
+
+    def firsts(self) -> NDArray[np.float64]:
+        """(n + 1,) `first` of 0 to n."""
+        if not self._whole:
+            np.cumsum(self.values, out=self._firsts[1:])
+            self._whole = True
+        return self._firsts
+
+    def exceeding(self, limit: int) -> int:
+        """The index of the first whose sum up to it is above the limit; n where none is."""
+        block = int(np.searchsorted(self._blocks, limit, side="right")) - 1
+        if block == len(self._blocks) - 1:
+            return self.n
+        part = self._values[0, block * _BLOCK : (block + 1) * _BLOCK]
+        inside = np.cumsum(part)
+        rest = limit - self._blocks[block]
+        return block * _BLOCK + int(np.searchsorted(inside, rest, side="right"))
+
+
+_BLOCK = 2**12
 
 
 def _none() -> NDArray[np.float64]:
