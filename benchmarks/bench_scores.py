@@ -10,6 +10,7 @@ a fifth of the clips distractors. One run measures, and gives as ratios to the f
 
 (a) the blocked matrix product alone, half of the square since pairs are unordered: the faster of
     blocks on threads with one BLAS thread each (as vidface has them) and BLAS with all threads;
+(p) the pass of (b) alone, `count_pairs`, with the bringing of rows to the device;
 (b) `score_verification` with FAR 1e-4, the ROC, EER and AUC: exact TAR, one pass;
 (c) the same with the default FARs, 1e-1 to 1e-6: exact up to 1e-3;
 (d) with `exact`: a second pass for what is higher (not with --whole);
@@ -59,7 +60,9 @@ def synthetic(n: int, seed: int = 0) -> tuple[np.ndarray, list[str]]:
     return rows, ["" if c < 0 else f"{c:05d}" for c in codes]
 
 
-def floor_seconds(rows: np.ndarray, names: list[str], device: str | None) -> dict[str, float]:
+def floor_seconds(
+    rows: np.ndarray, names: list[str], device: str | None, *, with_pass: bool = False
+) -> dict[str, float]:
     """The products of all blocks that verification goes through, and nothing else."""
     from vidface.scores.pairwise import Passes, make_pairs
     from vidface.scores.verification import identity_codes
@@ -72,6 +75,11 @@ def floor_seconds(rows: np.ndarray, names: list[str], device: str | None) -> dic
         passes.each_block(lambda own, ops, r, c: own.append(ops.product(r, c)), _Last)
 
     found = {"blocks as vidface has them": timed(all_products, device)}
+    if with_pass:
+        from vidface.scores.pairwise import count_pairs
+
+        keep = pairs.impostor // 10_000 + 1
+        found["pass"] = timed(lambda: count_pairs(passes, keep), device)
     if device is None:
         import warnings
 
@@ -123,8 +131,10 @@ def part(name: str, n: int, device: str | None, repeats: int) -> dict[str, Any]:
         result.update(peer(rows, names))
     elif name == "floor":
         if device is not None:
-            floor_seconds(rows[:4096], names[:4096], device)  # the library's own start
-        runs = [floor_seconds(rows, names, device) for _ in range(repeats)]
+            floor_seconds(
+                rows[:4096], names[:4096], device, with_pass=True
+            )  # the library's own start
+        runs = [floor_seconds(rows, names, device, with_pass=True) for _ in range(repeats)]
         result["seconds"] = {key: min(run[key] for run in runs) for key in runs[0]}
     else:
         result.update(ours(name, rows, names, device, repeats))
@@ -263,9 +273,11 @@ def main() -> None:
     repeats = 1 if arguments.whole and arguments.device is None else arguments.repeats
     floor = child("floor", n, arguments.device, repeats)
     print(f"{n} clips x {D}" + (f" on {floor['device']}" if "device" in floor else ""))
+    one_pass = floor["seconds"].pop("pass")
     for key, seconds in floor["seconds"].items():
         print(f"(a) product alone, {key}: {seconds:.3f} s")
     least = min(floor["seconds"].values())
+    print(f"(p) the pass alone: {one_pass:.3f} s = {one_pass / least:.2f} x (a)")
     parts = {"b": "1e-4", "c": "default", "d": "exact", "e": "bootstrap"}
     wanted = [p for p in arguments.parts.split(",") if p and not (arguments.whole and p == "d")]
     found = {}
@@ -275,7 +287,8 @@ def main() -> None:
         memory = f"peak {done['peak_bytes'] / 2**30:.2f} GiB"
         if "device_peak_bytes" in done:
             memory += f", on the device {done['device_peak_bytes'] / 2**30:.2f} GiB"
-        print(f"({letter}) {name}: {done['seconds']:.3f} s = {done['seconds'] / least:.2f} x (a); {memory}")  # fmt: skip
+        ratio = done["seconds"] / least
+        print(f"({letter}) {name}: {done['seconds']:.3f} s = {ratio:.2f} x (a); {memory}")
     first = next(iter(found.values()), None)
     if first:
         print(f"{first['genuine']:,} genuine and {first['impostor']:,} impostor pairs")
@@ -285,7 +298,11 @@ def main() -> None:
         mine = child("1e-4", arguments.peer, None)
         times = theirs["seconds"] / mine["seconds"]
         used = [(p["peak_bytes"] - p["before_bytes"]) / 2**30 for p in (theirs, mine)]
-        print(f"(f) at {arguments.peer} clips: NumPy and roc_curve {theirs['seconds']:.2f} s, {used[0]:.2f} GiB; vidface {mine['seconds']:.2f} s, {used[1]:.2f} GiB: {times:.1f} x the time, {used[0] / used[1]:.1f} x the memory")  # fmt: skip
+        print(
+            f"(f) at {arguments.peer} clips: NumPy and roc_curve {theirs['seconds']:.2f} s, "
+            f"{used[0]:.2f} GiB; vidface {mine['seconds']:.2f} s, {used[1]:.2f} GiB: "
+            f"{times:.1f} x the time, {used[0] / used[1]:.1f} x the memory"
+        )
 
 
 if __name__ == "__main__":

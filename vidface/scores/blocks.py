@@ -223,7 +223,7 @@ class TorchOps:
         rows = self._torch.arange(n, device=scores.device)[:, None]
         columns = self._torch.arange(m, device=scores.device)
         scores.masked_fill_(columns <= rows, EXCLUDED)
-        return sum(min(i + 1, m) for i in range(n))
+        return int(np.minimum(np.arange(1, n + 1), m).sum())
 
     def _index(self, scores: Any, index: NDArray[np.int64]) -> Any:
         return self._torch.from_numpy(np.ascontiguousarray(index)).to(scores.device)

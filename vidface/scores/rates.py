@@ -166,9 +166,9 @@ class Rates:
 
     def curve(self) -> Curve:
         """The ROC: at each observed score, or at each bin's edge where there are more of them."""
-        steps = self.steps
         genuine, impostor = self.source.genuine, self.source.impostor
-        if steps.whole and len(steps) <= self.counts.bins:
+        if self.counts.complete and len(self.steps) <= self.counts.bins:
+            steps = self.steps
             return Curve(steps.scores, steps.genuine, steps.impostor, genuine, impostor)
         used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))[::-1]
         return Curve(
@@ -431,10 +431,10 @@ class Rates:
                     times[0] += missing
                 below = impostors_below(self.passes, values)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
-                twice = sum(int(n) * int(c) for n, c in zip(times, below.sum(axis=0), strict=True))
+                twice = _products(times, below.sum(axis=0))
                 return Figure(twice / (2 * pairs))
         twice = _twice_above(genuine[::-1], impostor[::-1])
-        tied = sum(int(g) * int(i) for g, i in zip(genuine, impostor, strict=True))
+        tied = _products(genuine, impostor)
         return Figure(
             twice / (2 * pairs), ((twice - tied) / (2 * pairs), (twice + tied) / (2 * pairs))
         )
@@ -450,7 +450,12 @@ def _twice_above(genuine: NDArray[np.int64], impostor: NDArray[np.int64]) -> int
     total = int(impostor.sum())
     below = total - np.cumsum(impostor)
     twice = 2 * below + impostor
-    if 2 * total * int(genuine.sum()) < 2**62:
-        return int(genuine @ twice)
-    used = np.flatnonzero(genuine)
-    return sum(int(g) * int(t) for g, t in zip(genuine[used], twice[used], strict=True))
+    return _products(genuine, twice)
+
+
+def _products(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    """Σ a · b of counts, exactly, also beyond 64 bits."""
+    if int(a.sum()) * int(b.max(initial=0)) < 2**62:
+        return int(a @ b)
+    used = np.flatnonzero(a)
+    return sum(int(x) * int(y) for x, y in zip(a[used], b[used], strict=True))
