@@ -29,6 +29,8 @@ def evaluate(
     source: str = "detect",
     preprocessing: Preprocessing | None = None,
     run: str | Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
     allow_missing: bool = False,
     **settings: Any,
 ) -> Score:
@@ -44,6 +46,7 @@ def evaluate(
         preprocessing: what weights given by path or as a module are fed.
         run: a run directory to keep the artefacts in, reused by later calls with the same
             settings, but for a torch module's (default: a temporary one).
+        bootstrap, seed: resamples of the identities for 95 % intervals (0: none), and their seed.
         allow_missing: run on without clips whose file is missing.
         settings: other keys of [frames] and [faces], such as fps, decoder, which.
 
@@ -72,7 +75,12 @@ def evaluate(
             "manifest": {"path": str(Path(manifest).absolute()), "allow_missing": allow_missing},
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
             "cluster": {"threshold": "none" if threshold is None else threshold},
-            "score": {"split": split, "gallery": gallery},
+            "score": {
+                "split": split,
+                "gallery": gallery,
+                "bootstrap": bootstrap,
+                "seed": seed,
+            },
         }
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
@@ -80,7 +88,8 @@ def evaluate(
         check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
         denoised = cluster(opened, opened.pipeline.cluster.threshold)
-        return score_denoised(opened, denoised, split, gallery)
+        given = opened.pipeline.score
+        return score_denoised(opened, denoised, split, gallery, settings=given)
 
 
 def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

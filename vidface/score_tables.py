@@ -52,7 +52,7 @@ def score(done: Score, run: Run) -> str:
         parts += verification(done.cross_verification)
     if done.identification is not None:
         parts += ["", *_identification(done.identification)]
-    parts += _notes(done)
+    parts += notes(done)
     published = _published(done, run.pipeline.published)
     return render(*parts, *published)
 
@@ -159,10 +159,10 @@ def _identification(found: Identification) -> list[object]:
     return [f"identification: {ranks}", grid(columns, rows), counts]
 
 
-def _notes(done: Score) -> list[str]:
+def notes(done: Score) -> list[str]:
     """What the stars of the intervals stand for."""
-    notes = {r.note for _, r in done.figures().values() if r is not None and r.note}
-    return [f"* {note}" for note in sorted(notes)]
+    found = {r.note for _, r in done.figures().values() if r is not None and r.note}
+    return [f"* {note}" for note in sorted(found)]
 
 
 def _published(done: Score, published: Sequence[Published]) -> list[object]:
@@ -179,7 +179,7 @@ def _published(done: Score, published: Sequence[Published]) -> list[object]:
 
 
 def side_by_side(before: Score, after: Score) -> list[tuple[str, str, str]]:
-    """mAP and TARs of two scores of one split."""
+    """mAP and TARs of two scores of one split, with their 95 % intervals."""
     rows = []
     if before.retrieval is not None and after.retrieval is not None:
         rows.append(

@@ -225,6 +225,8 @@ def demo(
     return render(
         grid(("", "demo"), counts),
         grid((f"{after.split} split", "no clustering", f"threshold {name}"), rows),
+        "in brackets 95 % intervals; * the clips that are searched are held fixed",
+        "",
         score_tables.sweep(swept, run),
         "",
         f"artefacts: {run.folder.folder}",
