@@ -62,12 +62,14 @@ def check_resamples(result, bootstrap, pairs_of):
     assert {column.note for column in columns if column is not None} == {""}
 
 
-@given(one=SETS, other=SETS, cross=st.booleans(), seed=SEEDS)
+@given(one=SETS, other=SETS, cross=st.booleans(), seed=SEEDS, block=st.sampled_from([1, 4, 2**12]))
 @settings(max_examples=80, deadline=None)
-def test_every_resample_equals_the_naive_twin(one, other, cross, seed):
+def test_every_resample_equals_the_naive_twin(one, other, cross, seed, block):
     other = other if cross else None
     bootstrap = Bootstrap(6, seed)
-    result = scored(one, other, bootstrap=bootstrap)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resampled_pairs, "_BLOCK", block)
+        result = scored(one, other, bootstrap=bootstrap)
     check_resamples(result, bootstrap, lambda r: drawn_again(one, other, bootstrap, r))
     plain = scored(one, other)
     assert [p.tar for p in result.points] == [p.tar for p in plain.points]
@@ -193,6 +195,35 @@ def drawn_again_whole(one, other):
     if other is None:
         return oracles.same_set(one[0].tolist(), one[1])[0]
     return oracles.two_sets(one[0].tolist(), one[1], other[0].tolist(), other[1])[0]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_list_whose_impostors_are_held(named, monkeypatch):
+    rows, names = oracles.tied_clips(n=40, n_identities=6, seed=8)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 40, (2, 300))
+    same = rng.random(300) < 0.3
+    names = names if named else [""] * 40
+    monkeypatch.setattr(resampled_pairs, "RESAMPLED_PAIRS", 30)
+    bootstrap = Bootstrap(10, seed=1)
+    result = score_pair_list(
+        rows, first, second, same, ["0.5"], identities=names, bootstrap=bootstrap
+    )
+    (units,), k, n = oracles.units_of(names)
+    listed = [
+        (oracles.score(rows[i].tolist(), rows[j].tolist()), is_same, units[i], units[j])
+        for i, j, is_same in zip(first, second, same.tolist(), strict=True)
+    ]
+    impostor = oracles.split(listed)[1]
+    tar, eer, auc = replicates_of(result)
+    assert (tar.note, eer.note, auc.note) == (HELD, IMPOSTORS_HELD, IMPOSTORS_HELD)
+    for r in range(10):
+        weights = bootstrap.weights(r, k, n - k).tolist()
+        genuine, _ = oracles.split(oracles.resampled_list(listed, weights))
+        right, _ = oracles.accepted(genuine, [], result.points[0].threshold)
+        assert tar.values[r] == pytest.approx(right / len(genuine), abs=1e-12)
+        assert eer.values[r] == pytest.approx(float(oracles.eer(genuine, impostor)[0]), abs=1e-12)
+        assert auc.values[r] == pytest.approx(float(oracles.auc(genuine, impostor)), abs=1e-12)
 
 
 def test_equal_error_among_what_has_no_descriptor(monkeypatch):

@@ -247,8 +247,11 @@ class _Draws:
         lost_genuine = total_genuine - genuine.total  # those that score −1 without a descriptor
         lost_impostor = total_impostor - listed
         if not self.all_impostors:
-            below = float(weights @ self._below) + lost_genuine * self._tied_at_bottom
-            return below / total_genuine
+            if self.rates.counts.genuine_units.ndim == 1:
+                below = float(weights @ self._below)
+            else:  # of a list, whose pairs may be of two units
+                below = float(genuine.values @ self.below)
+            return (below + lost_genuine * self._tied_at_bottom) / total_genuine
         higher, at_least = self._around
         firsts = impostor.firsts()
         twice = 2.0 * listed - firsts[higher] - firsts[at_least]
