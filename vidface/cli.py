@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from vidface import __version__
+from vidface.cli_data import export_data, import_data
 from vidface.cli_models import models
 from vidface.cli_options import (
     DONE,
@@ -31,6 +32,7 @@ from vidface.cli_options import (
     note_unused,
     open_run_from,
     output_options,
+    pairs_bar,
     printable,
     progress_bar,
     run_options,
@@ -38,6 +40,7 @@ from vidface.cli_options import (
     show,
     split_options,
 )
+from vidface.cli_scores import compare, score, sweep
 from vidface.errors import UsageError, VidfaceError
 
 
@@ -109,91 +112,6 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
     done = clusterings.cluster(run, chosen)
     show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
-
-
-@cli.command()
-@run_options
-@noise_options
-@split_options
-@click.option(
-    "--threshold",
-    metavar="COSINE",
-    help="Score the clustering at this threshold; none (or -1) is no clustering. "
-    "[default: the latest clustering]",
-)
-@output_options
-def score(
-    split: str | None, gallery: str | None, threshold: str | None, as_json: bool, **flags: Any
-) -> None:
-    """Score the descriptors of a split: mAP@100 and TAR@FAR."""
-    from vidface import scoring, tables
-
-    run = open_run_from(flags)
-    chosen = denoising_from(run, threshold, flags) or scoring.LATEST
-    done = scoring.score(run, chosen, split=split, gallery=gallery, notify=note)
-    show(as_json, done.to_dict(), lambda: tables.score(done, run))
-
-
-@cli.command()
-@run_options
-@noise_options
-@split_options
-@click.option(
-    "--thresholds",
-    metavar="LIST",
-    default="0:0.7:0.05",
-    show_default=True,
-    help="START:STOP:STEP (STOP included) or a comma list; the row none is always there.",
-)
-@click.option("--select-on", metavar="SPLIT", help="Choose the threshold on this split.")
-@click.option("--report-on", metavar="SPLIT", help="Report the chosen threshold on this one.")
-@click.option("--folds", type=int, help="Choose on all folds of the identities but the reported.")
-@click.option("--select-by", metavar="FIGURE", help="map (default), or tar, at the lowest FAR.")
-@click.option("--seed", type=int, help="Of the folds. [default: 0]")
-@output_options
-def sweep(
-    split: str | None,
-    gallery: str | None,
-    thresholds: str,
-    select_on: str | None,
-    report_on: str | None,
-    folds: int | None,
-    select_by: str | None,
-    seed: int | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
-    """Score at many thresholds: the paper's Table 5, for your model.
-
-    \b
-    A threshold to publish is chosen on other clips than it is reported on:
-    vidface sweep --select-on val --report-on test
-    vidface sweep --folds 5
-    """
-    from vidface import sweeps, tables
-
-    values = sweeps.parse_thresholds(thresholds)
-    honest = select_on is not None or folds is not None
-    if not honest and any(given is not None for given in (report_on, select_by, seed)):
-        raise click.UsageError("--report-on, --select-by and --seed go with --select-on or --folds")
-    if report_on and split:
-        raise click.UsageError("--report-on and --split name the same thing; give one of them")
-    run = open_run_from(flags)
-    if not honest:
-        done = sweeps.sweep(run, values, split=split, gallery=gallery)
-        show(as_json, done.to_dict(), lambda: tables.sweep(done, run))
-        return
-    chosen = sweeps.select(
-        run,
-        values,
-        select_on=select_on,
-        report_on=report_on or split,
-        gallery=gallery,
-        folds=folds,
-        select_by=select_by or "map",
-        seed=seed or 0,
-    )
-    show(as_json, chosen.to_dict(), lambda: tables.selected(chosen, run))
 
 
 @cli.command()
@@ -275,7 +193,7 @@ def run_all(
     **flags: Any,
 ) -> None:
     """Run all stages of PIPELINE, skipping those done already with the same settings."""
-    from vidface import clusterings, runs, scoring, tables
+    from vidface import clusterings, runs, score_tables, scoring, tables
     from vidface.sweeps import parse_threshold
 
     if flags["pipeline"]:
@@ -292,13 +210,16 @@ def run_all(
     denoised = clusterings.cluster_once(run, chosen)
     if not as_json:
         click.echo(printable(tables.clustering(denoised, run)))
-    done = scoring.score(run, denoised.denoising, split=split, gallery=gallery)
+    with pairs_bar() as progress:
+        done = scoring.score(
+            run, denoised.denoising, split=split, gallery=gallery, progress=progress
+        )
     document = {
         "extraction": extraction.to_dict(),
         "cluster": denoised.summary(),
         **done.to_dict(),
     }
-    show(as_json, document, lambda: tables.score(done, run))
+    show(as_json, document, lambda: score_tables.score(done, run))
     exit_for(extraction.failed)
 
 
@@ -368,7 +289,8 @@ def verify(
     exit_for(done.failed)
 
 
-cli.add_command(models)
+for command in (models, score, sweep, compare, import_data, export_data):
+    cli.add_command(command)
 
 
 @cli.group(invoke_without_command=True)

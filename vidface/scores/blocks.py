@@ -6,6 +6,9 @@ through the pairs is the same for both.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +23,9 @@ EXCLUDED = -2.0
 class BlockOps(Protocol):
     """What is done with blocks. `Any` stands for the library's own array."""
 
+    def worker(self) -> AbstractContextManager[BlockOps]:
+        """The same for a thread of its own, with its own memory; it has finished on leaving."""
+
     def product(self, rows: slice, columns: slice) -> Any:
         """(r, c) float32 inner products; the caller may write into them until the next call."""
 
@@ -33,7 +39,7 @@ class BlockOps(Protocol):
         """Exclude positions of the flattened block."""
 
     def histogram(self, scores: Any, bins: int, excluded: int) -> NDArray[np.int64]:
-        """How many scores each bin holds, without the `excluded` entries."""
+        """How many scores each bin holds, without the `excluded` entries; until the next call."""
 
     def above(self, scores: Any, floor: float) -> tuple[Any, Any]:
         """The scores above `floor`, in [−1, 1], and their positions in the flattened block."""
@@ -111,6 +117,10 @@ class NumpyOps:
             buffer = self._buffers[name] = np.empty(size, dtype)
         return buffer[:size]
 
+    @contextmanager
+    def worker(self) -> Iterator[NumpyOps]:
+        yield NumpyOps(self._rows, self._columns, self._units)
+
     def product(self, rows: slice, columns: slice) -> NDArray[np.float32]:
         a, b = self._rows[rows], self._columns[columns]
         scores = self._buffer("scores", len(a) * len(b), np.float32).reshape(len(a), len(b))
@@ -137,11 +147,13 @@ class NumpyOps:
         np.multiply(shifted, np.float32(bins / 2), out=shifted)
         np.clip(shifted, 0, bins - 1, out=shifted)
         np.copyto(numbers, shifted, casting="unsafe")
-        counts = np.zeros(bins, np.int64)
+        counts = self._buffer("counts", bins, np.int64)
+        counts[:] = 0
+        found = self._buffer("found", bins, np.float32)
         for start in range(0, len(flat), 2**24):  # its counts are float32, whole up to 2²⁴
             part = numbers[start : start + 2**24].reshape(1, -1)
-            found = cv2.calcHist([part], [0], None, [bins], [0, bins])
-            np.add(counts, found.ravel(), out=counts, casting="unsafe")
+            found = cv2.calcHist([part], [0], None, [bins], [0, bins], found).ravel()
+            np.add(counts, found, out=counts, casting="unsafe")
         counts[0] -= excluded  # they were clipped into the first
         return counts
 
@@ -209,6 +221,18 @@ class TorchOps:
         except (RuntimeError, AssertionError) as error:
             raise VidfaceError(f"device '{device}': {str(error).splitlines()[0]}") from None
         self._buffer: Any = None
+
+    @contextmanager
+    def worker(self) -> Iterator[TorchOps]:
+        own = copy.copy(self)  # the rows are shared
+        own._buffer = None
+        if self._rows.device.type != "cuda":
+            yield own
+            return
+        stream = self._torch.cuda.Stream(self._rows.device)
+        with self._torch.cuda.stream(stream):
+            yield own
+        stream.synchronize()
 
     def product(self, rows: slice, columns: slice) -> Any:
         a, b = self._rows[rows], self._columns[columns]

@@ -301,7 +301,10 @@ class Passes:
 
     @property
     def workers(self) -> int:
-        return 1 if self.device is not None else cores()
+        if self.device is not None:
+            # On an accelerator the second fills the gaps in which the first waits for counts.
+            return 2 if self.on_accelerator else 1
+        return cores()
 
     @property
     def side(self) -> int:
@@ -333,19 +336,21 @@ class Passes:
         queue, lock = iter(blocks), Lock()
         workers = min(self.workers, max(1, len(blocks)))
 
+        shared = self.ops()
+
         def run(_: int) -> Any:
-            ops = self.ops()
-            own = state(ops)
-            while True:
-                with lock:
-                    block = next(queue, None)
-                if block is None:
-                    return own
-                work(own, ops, *block)
-                if self.progress is not None:
-                    n, m = (s.stop - s.start for s in block)
+            with shared.worker() as ops:
+                own = state(ops)
+                while True:
                     with lock:
-                        self.progress(n * m)
+                        block = next(queue, None)
+                    if block is None:
+                        return own
+                    work(own, ops, *block)
+                    if self.progress is not None:
+                        n, m = (s.stop - s.start for s in block)
+                        with lock:
+                            self.progress(n * m)
 
         if workers == 1:
             return [run(0)]
@@ -487,7 +492,7 @@ def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:
         return KEEP_ALL
     generator = np.random.default_rng(0)  # which sample it is does not touch any figure
     a, b = (
-        np.sort(generator.permutation(n)[:_SAMPLE])
+        np.sort(generator.permutation(n)[: _SAMPLE // 2 if passes.on_accelerator else _SAMPLE])
         for n in (pairs.first.n_labelled, len(pairs.columns.rows))
     )
     strangers = pairs.first.units[a][:, None] != pairs.columns.units[b]
