@@ -46,7 +46,10 @@ def test_defaults_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("[frames]\nfps = 0\n", r"\[frames\] fps: must be above 0"),
         ("[frames]\nfps = nan\n", r"\[frames\] fps: must be above 0"),
         ('[frames]\ndecoder = "ffmpeg"\n', r"unknown value 'ffmpeg' \(known: pyav, decord\)"),
-        ('[faces]\nsource = "crops"\n', r"unknown value 'crops' \(known: detect, aligned\)"),
+        (
+            '[faces]\nsource = "crops"\n',
+            r"unknown value 'crops' \(known: detect, aligned, features\)",
+        ),
         ("[faces]\nkeep_crops = 1\n", r"keep_crops: must be true or false, not 1"),
         ("[faces]\ndetector_long_side = 1.5\n", "must be a whole number, not 1.5"),
         ("[faces]\nmin_det_score = 2\n", r"must lie in \[0, 1\]"),
@@ -214,16 +217,26 @@ def test_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", sorted(shipped_pipelines()))
 def test_shipped_recipes_load_and_their_manifests_exist(name: str) -> None:
     pipeline = load_pipeline(name)
-    assert pipeline.manifest.prepare == "demo" or pipeline.manifest.path.is_file()
+    assert pipeline.manifest.prepare is not None or pipeline.manifest.path.is_file()
 
 
 def test_names_are_those_of_the_code() -> None:
     """They are written again, so that `--help` needs no NumPy."""
     from vidface.denoisers import DENOISERS, DenoiserSettings
     from vidface.descriptors import POOLINGS
+    from vidface.pipeline import CONVENTION_NAMES, ENROLMENT_NAMES, ScoreSettings
+    from vidface.scores import DEFAULT_FARS
+    from vidface.scores.enrolment import ENROLMENTS
+    from vidface.scores.identification import DEFAULT_FPIRS, DEFAULT_RANKS
+    from vidface.scores.operating_points import CONVENTIONS
 
     assert tuple(DENOISERS) == METHODS
     assert tuple(POOLINGS) == POOLING_NAMES
+    assert tuple(ENROLMENTS) == ENROLMENT_NAMES
+    assert tuple(CONVENTIONS) == CONVENTION_NAMES
+    score = ScoreSettings()
+    assert (score.far_list, score.fpir_list) == (DEFAULT_FARS, DEFAULT_FPIRS)
+    assert score.rank_list == DEFAULT_RANKS
     theirs, ours = DenoiserSettings(), ClusterSettings()
     for name in ("method", "threshold", "min_samples", "min_cluster_size", "trim_share"):
         assert getattr(ours, name) == getattr(theirs, name), name

@@ -53,6 +53,7 @@ def cli() -> None:
     Your own clips:   vidface init FOLDER, edit manifest.csv, then
                       vidface extract, vidface cluster, vidface score, vidface sweep
     To try it out:    vidface demo
+    A challenge's:    vidface import, then cluster and score; vidface export
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some clips failed.
     """

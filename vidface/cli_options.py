@@ -76,7 +76,9 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--fps", type=float, help="Sampled frames a second of video."),
         click.option("--decoder", metavar="NAME", help="pyav or decord."),
-        click.option("--source", metavar="KIND", help="detect, or aligned (112x112 crops)."),
+        click.option(
+            "--source", metavar="KIND", help="detect, aligned (112x112 crops) or features."
+        ),
         click.option("--which", metavar="WHICH", help="Faces of a frame: largest or all."),
         click.option("--min-det-score", type=float, help="Lowest detection score, 0 to 1."),
         click.option("--min-face-pixels", type=float, help="Shortest side of a face's box."),

@@ -42,7 +42,8 @@ def evaluate(
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
         split, gallery: the split that is scored, and the one whose identities are enrolled.
         root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
-        source: "detect", or "aligned" for folders of 112x112 crops.
+        source: "detect", "aligned" for folders of 112x112 crops, or "features" (`weights` is then
+            not used).
         preprocessing: what weights given by path or as a module are fed.
         run: a run directory to keep the artefacts in, reused by later calls with the same
             settings, but for a torch module's (default: a temporary one).
@@ -56,16 +57,10 @@ def evaluate(
     Raises:
         VidfaceError: as the commands do.
     """
-    if not isinstance(weights, Embedder):
-        backbone = load_backbone(weights, preprocessing)
-    elif preprocessing is None:
-        backbone = weights
-    else:
-        raise VidfaceError("evaluate: a loaded backbone has its preprocessing; leave it out here")
-    if backbone.assumed:
-        warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=2)
+    # A file of features has been through a recogniser already.
+    backbone = None if source == "features" else _loaded(weights, preprocessing)
     # A module's code may have changed since, which no hash of its weights tells.
-    force = backbone.live
+    force = backbone is not None and backbone.live
     with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
         where = Path.cwd() / "evaluate"
         tables = _tables(settings)
@@ -90,6 +85,20 @@ def evaluate(
         denoised = cluster(opened, opened.pipeline.cluster.threshold)
         given = opened.pipeline.score
         return score_denoised(opened, denoised, split, gallery, settings=given)
+
+
+def _loaded(
+    weights: str | Path | torch.nn.Module | Embedder, preprocessing: Preprocessing | None
+) -> Embedder:
+    if not isinstance(weights, Embedder):
+        backbone = load_backbone(weights, preprocessing)
+    elif preprocessing is None:
+        backbone = weights
+    else:
+        raise VidfaceError("evaluate: a loaded backbone has its preprocessing; leave it out here")
+    if backbone.assumed:
+        warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=3)
+    return backbone
 
 
 def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
