@@ -37,6 +37,7 @@ from vidface.cli_options import (
     progress_bar,
     run_options,
     runtime_options,
+    score_options,
     show,
     split_options,
 )
@@ -181,6 +182,7 @@ def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **
 @run_options
 @noise_options
 @split_options
+@score_options
 @click.option("--threshold", metavar="COSINE", help="Instead of the pipeline's.")
 @click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
 @output_options

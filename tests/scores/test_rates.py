@@ -55,7 +55,7 @@ def check_point(point, genuine, impostor, far, convention):
         low, high = point.tar_bounds
         assert low <= expected[0] <= high
         assert (point.tar, convention) == (low, "step")
-        assert point.far <= far
+        assert Fraction(point.accepted_impostor, point.impostor) <= far  # exactly: 0.1 > 1/10
 
 
 def check_figures(result, genuine, impostor, fars, convention="step"):

@@ -413,3 +413,21 @@ def test_input_of_two_sets_is_checked():
         score_cross_verification(rows, names, rows, names, convention="")
     with pytest.raises(VidfaceError, match="listed twice"):
         score_cross_verification(rows, names, rows, names, ["0.5", "0.5"])
+
+
+@pytest.mark.parametrize("keep", [2**22, 2**6])
+def test_on_a_gpu_all_is_as_on_the_cpu(monkeypatch, keep):
+    """Products of these rows are exact, so figures must be equal to the last tie."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    from vidface.scores import pairwise, rates
+
+    for module in (pairwise, rates):
+        monkeypatch.setattr(module, "KEEP_AT_LEAST", keep)
+    rows, identities = tied_clips(n=900, n_identities=80)
+    for side in (pairwise.LARGEST_ACCELERATOR_BLOCK, 101):
+        monkeypatch.setattr(pairwise, "LARGEST_ACCELERATOR_BLOCK", side)
+        there = score_verification(rows, identities, FARS, device="cuda", exact=True)
+        here = score_verification(rows, identities, FARS, exact=True)
+        assert there == here

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from vidface.errors import VidfaceError
 
+LARGEST_BLOCK = 1024
+"""Clips a side of a block on a core; larger is slower: its arrays leave the cache."""
+
 EXCLUDED = -2.0
 """What is written over entries of a block that are not to be counted: below every score."""
 
@@ -59,6 +62,12 @@ class BlockOps(Protocol):
     def ranked(self, scores: Any, values: NDArray[np.float32]) -> NDArray[np.int64]:
         """(2, n): how many scores of a block, excluded ones too, are < and ≤ each rising value."""
 
+    def gathered(self, scores: Any, least: int) -> Any:
+        """Blocks put together until there are `least` scores or more; None until then.
+
+        With None for a block: what is left.
+        """
+
 
 def bin_of(scores: NDArray[np.float32], bins: int) -> NDArray[np.intp]:
     """The histogram bin of scores in [−1, 1]: ⌊(s + 1) · bins / 2⌋ in float32, 1 in the last.
@@ -88,6 +97,25 @@ def bin_edges(bins: int) -> NDArray[np.float32]:
     return np.append(_of_key(low), np.float32(2)) + np.float32(0)
 
 
+def falling_order(scores: NDArray[np.float32]) -> NDArray[np.intp]:
+    """The order of fewer than 2³² scores from the highest down; equal ones keep theirs.
+
+    As one sort of whole numbers, a score's key and its place: many times as fast as an argsort.
+
+    >>> falling_order(np.array([0.5, -1, 1, 0.5], dtype=np.float32))
+    array([2, 0, 3, 1])
+    """
+    bits = (scores + np.float32(0)).view(np.uint32)  # −0 becomes 0
+    sign = np.uint32(1 << 31)
+    # The sign turned over, and all other bits where it is not set: falls as the score rises.
+    keys = np.where(bits & sign, bits, bits ^ np.uint32(0x7FFFFFFF)).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(scores), dtype=np.uint64)
+    keys.sort()
+    keys &= np.uint64(0xFFFFFFFF)
+    return keys.astype(np.intp)
+
+
 def _key(score: np.float32) -> int:
     """A whole number that rises with the score."""
     bits = int(np.asarray(score).view(np.int32))
@@ -110,6 +138,7 @@ class NumpyOps:
     ) -> None:
         self._rows, self._columns, self._units = rows, columns, units
         self._buffers: dict[str, NDArray[Any]] = {}
+        self._gathered = 0  # scores in the buffer of that name
 
     def _buffer(self, name: str, size: int, dtype: type) -> NDArray[Any]:
         buffer = self._buffers.get(name)
@@ -180,10 +209,9 @@ class NumpyOps:
         return tuple(column[inside] for column in columns), float(floor)
 
     def sorted(self, parts: list[tuple[Any, ...]]) -> tuple[NDArray[Any], ...]:
-        scores = np.concatenate([part[0] for part in parts])
-        order = np.argsort(np.negative(scores, out=scores))
-        columns = [np.concatenate([part[i] for part in parts]) for i in range(1, len(parts[0]))]
-        return (np.negative(scores[order]), *(column[order] for column in columns))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = falling_order(columns[0])
+        return tuple(column[order] for column in columns)
 
     def between(self, scores: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
         clipped = np.clip(scores, -1, 1)
@@ -194,6 +222,22 @@ class NumpyOps:
         flat = np.sort(scores, axis=None)
         flat[flat > -1.5] = np.clip(flat[flat > -1.5], -1, 1)
         return np.stack([np.searchsorted(flat, values, side) for side in ("left", "right")])
+
+    def gathered(
+        self, scores: NDArray[np.float32] | None, least: int
+    ) -> NDArray[np.float32] | None:
+        size = 0 if scores is None else scores.size
+        if not self._gathered and size >= least:
+            return scores
+        if scores is not None:
+            room = self._buffer("gathered", least + LARGEST_BLOCK**2, np.float32)
+            room[self._gathered : self._gathered + size] = scores.reshape(-1)
+            self._gathered += size
+        if self._gathered and (scores is None or self._gathered >= least):
+            whole = self._buffers["gathered"][: self._gathered]
+            self._gathered = 0
+            return whole
+        return None
 
 
 class TorchOps:
@@ -229,6 +273,7 @@ class TorchOps:
         if self._rows.device.type != "cuda":
             yield own
             return
+        self._torch.cuda.synchronize(self._rows.device)  # which makes it the thread's device
         stream = self._torch.cuda.Stream(self._rows.device)
         with self._torch.cuda.stream(stream):
             yield own
@@ -309,3 +354,6 @@ class TorchOps:
         found = [self._torch.searchsorted(flat, wanted, right=right) for right in (False, True)]
         ranks: NDArray[np.int64] = self._torch.stack(found).cpu().numpy()
         return ranks
+
+    def gathered(self, scores: Any, least: int) -> Any:
+        return scores  # a device's block is large enough

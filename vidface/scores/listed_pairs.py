@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.errors import VidfaceError
-from vidface.scores.blocks import bin_of
+from vidface.scores.blocks import bin_of, falling_order
 from vidface.scores.pairwise import (
     HISTOGRAM_BINS,
     KEEP_ALL,
@@ -110,7 +110,7 @@ def count_listed(
     histogram = np.stack(
         [np.bincount(b, minlength=HISTOGRAM_BINS) for b in (bins, bins[pairs.same])]
     )
-    order = np.argsort(-scores, kind="stable")
+    order = falling_order(scores)
     genuine, impostor = order[pairs.same[order]], order[~pairs.same[order]]
     return PairCounts(
         histogram,

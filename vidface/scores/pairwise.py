@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 
 from vidface.batches import cores
 from vidface.errors import VidfaceError
-from vidface.scores.blocks import BlockOps, NumpyOps, TorchOps, bin_of
+from vidface.scores.blocks import (
+    LARGEST_BLOCK,
+    BlockOps,
+    NumpyOps,
+    TorchOps,
+    bin_of,
+    falling_order,
+)
 
 NO_DESCRIPTOR_SCORE = -1.0
 """The score of a clip without a descriptor against every other clip."""
@@ -47,7 +54,6 @@ MEMORY_BYTES = 2**28
 """The default budget for blocks of scores and what is made of them."""
 
 BYTES_PER_PAIR = 48  # scores, shifted scores, numbers, mask, index and copies of one block
-LARGEST_BLOCK = 1024  # clips a side; larger is slower: its arrays leave the cache
 LARGEST_ACCELERATOR_BLOCK = 16_384
 
 KEEP_ALL = -1.5  # a floor below every score
@@ -267,8 +273,8 @@ class PairCounts:
         units = np.concatenate(
             [p.impostor_units[:, :n] for p, n in zip(pairs, counts, strict=True)], axis=1
         )
-        by_genuine = np.argsort(-genuine)
-        by_impostor = np.argsort(-impostor)
+        by_genuine = falling_order(genuine)
+        by_impostor = falling_order(impostor)
         return PairCounts(
             self.coarser(bins) + other.coarser(bins),
             genuine[by_genuine],
@@ -326,8 +332,11 @@ class Passes:
         work: Callable[[Any, BlockOps, slice, slice], None],
         state: Callable[[BlockOps], Any],
         part: tuple[int, int] = (0, 1),
+        finish: Callable[[Any], None] | None = None,
     ) -> list[Any]:
         """`work(state, ops, rows, columns)` for all blocks, or for each n-th from the i-th on.
+
+        After its last block each worker does `finish(state)`.
 
         Returns:
             The workers' states; which blocks came to which worker is chance.
@@ -345,12 +354,15 @@ class Passes:
                     with lock:
                         block = next(queue, None)
                     if block is None:
-                        return own
+                        break
                     work(own, ops, *block)
                     if self.progress is not None:
                         n, m = (s.stop - s.start for s in block)
                         with lock:
                             self.progress(n * m)
+                if finish is not None:
+                    finish(own)
+                return own
 
         if workers == 1:
             return [run(0)]
@@ -414,7 +426,7 @@ class _Collector:
         genuine = [part for own in collectors for part in own.genuine or ()]
         if genuine and complete:
             columns = [np.concatenate(column) for column in zip(*genuine, strict=True)]
-            order = np.argsort(-columns[0])
+            order = falling_order(columns[0])
             scores, units = (column[order] for column in columns)
         impostor, a, b = none[0], none[1], none[1]
         parts = [part for own in collectors for part in own.impostor]
@@ -566,6 +578,19 @@ class _Distinct:
         return values + np.float32(0), counts
 
 
+class _Ranks:
+    """How many scores, excluded ones too, are < and ≤ each genuine score."""
+
+    def __init__(self, ops: BlockOps, genuine: NDArray[np.float32]) -> None:
+        self.ops, self.genuine = ops, genuine
+        self.counts = np.zeros((2, len(genuine)), dtype=np.int64)
+        self.excluded = 0
+
+    def add(self, scores: Any) -> None:
+        if scores is not None:
+            self.counts += self.ops.ranked(scores, self.genuine)
+
+
 def impostors_below(
     passes: Passes, genuine: NDArray[np.float32], part: tuple[int, int] = (0, 1)
 ) -> NDArray[np.int64]:
@@ -579,15 +604,21 @@ def impostors_below(
     """
     pairs = passes.pairs
 
-    def state(ops: BlockOps) -> NDArray[np.int64]:
-        return np.zeros((2, len(genuine)), dtype=np.int64)
+    least = 8 * len(genuine)  # so that sorting scores costs more than searching for each genuine
 
-    def work(own: NDArray[np.int64], ops: BlockOps, rows: slice, columns: slice) -> None:
+    def state(ops: BlockOps) -> _Ranks:
+        return _Ranks(ops, genuine)
+
+    def work(own: _Ranks, ops: BlockOps, rows: slice, columns: slice) -> None:
         scores, excluded = passes.scores(ops, rows, columns)
         index, _ = pairs.genuine_of(rows, columns)
         if len(index):
             ops.exclude(scores, index)
-        own += ops.ranked(scores, genuine) - (excluded + len(index))
+        own.excluded += excluded + len(index)
+        own.add(ops.gathered(scores, least))
 
-    found: NDArray[np.int64] = sum(passes.each_block(work, state, part))
-    return found
+    def finish(own: _Ranks) -> None:
+        own.add(own.ops.gathered(None, least))
+
+    workers = passes.each_block(work, state, part, finish)
+    return np.sum([own.counts - own.excluded for own in workers], axis=0, dtype=np.int64)
