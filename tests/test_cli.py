@@ -190,7 +190,7 @@ def test_what_cannot_be_scored_is_said_before_extraction(
     vidface, colour_pipeline: Path, tmp_path: Path
 ) -> None:
     done = vidface("run", colour_pipeline, "--gallery", "test")
-    assert (done.code, "--gallery test: no clip" in done.err) == (1, True)
+    assert (done.code, "--gallery test: no clip" in done.err) == (2, True)
     assert not (tmp_path / "run").exists()
 
 

@@ -143,7 +143,7 @@ def test_pair_lists_of_clips(run: Run, tmp_path: Path) -> None:
     found = score_listed(run, path)
     assert found.pairs_listed == len(lines)
     assert found.verification.genuine_pairs == whole.genuine_pairs
-    stored = run.folder.folder / "scores" / "pairs_pairs_threshold_0.5.json"
+    (stored,) = (run.folder.folder / "scores").glob("pairs_pairs_*_threshold_0.5.json")
     assert json.loads(stored.read_text())["pairs_listed"] == len(lines)
     notes: list[str] = []
     path.write_text("\n".join(f"{line[:-1]}1" for line in lines) + "\n")
@@ -193,7 +193,11 @@ class TestCommands:
             (("--fars", "2"), "--fars"),
             (("--k", "0"), "--k"),
             (("--gt", "x"), "--submission and --gt"),
-            (("--templates", "x"), "--templates goes with --pairs"),
+            (("--templates", "x"), "--templates and --order go with --pairs"),
+            (("--pairs", "x", "--split", "val"), "--split does nothing with --pairs"),
+            (("--split", "gallery"), "--split gallery: no clip"),
+            (("--fars", "1e-99999999"), "--fars"),
+            (("--fars", ""), "--fars"),
         ):
             done = vidface(*given, *flags)
             assert done.code == 2, flags
@@ -207,6 +211,42 @@ class TestCommands:
         assert done.code == 0, done.err
         assert "mAP@100  0.2500 [" in done.out
         assert 'do not count: "9"' in done.out
+
+    def test_a_submission_of_another_split(self, vidface, tmp_path: Path) -> None:
+        (tmp_path / "r.txt").write_text("1 v1.mp4\n")
+        (tmp_path / "gt.txt").write_text("1 v3.mp4 v4.mp4\n")
+        files = ("--submission", str(tmp_path / "r.txt"), "--gt", str(tmp_path / "gt.txt"))
+        done = vidface("score", *files)
+        assert done.code == 1
+        assert "of another split" in done.err
+        assert vidface("score", *files, "--bootstrap", "1").code == 2
+        done = vidface("score", *files, "--run", "x")
+        assert (done.code, "--run does nothing with --submission" in done.err) == (2, True)
+
+    def test_two_clusterings_of_one_run(self, vidface, run: Run) -> None:
+        folder = str(run.folder.folder)
+        flags = ("--threshold", "0.5", "--threshold-b", "none", "--bootstrap", "50")
+        done = vidface("compare", folder, folder, *flags)
+        assert done.code == 0, done.err
+        assert "A: " in done.out
+        assert "threshold none" in done.out
+
+    def test_nothing_to_compare(self, vidface, run: Run) -> None:
+        folder = str(run.folder.folder)
+        done = vidface("compare", folder, folder, "--protocols", "verification", "--fars", "1e-9")
+        assert done.code == 1
+        assert "no figure to compare" in done.err
+
+    def test_figures_of_a_directory_that_cannot_be_written(self, run: Run, monkeypatch) -> None:
+        import os
+
+        from vidface import scoring
+
+        monkeypatch.setattr(scoring.os, "access", lambda path, mode: mode != os.W_OK)
+        notes: list[str] = []
+        assert score(run, notify=notes.append).retrieval is not None
+        assert "shown, not stored" in notes[-1]
+        assert not (run.folder.folder / "scores").exists()
 
     def test_published_figures_are_marked(self, vidface, run: Run, colour_pipeline: Path) -> None:
         with colour_pipeline.open("a") as file:

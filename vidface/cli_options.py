@@ -53,6 +53,9 @@ OVERRIDES = {
     "exact": ("score", "exact"),
     "bootstrap": ("score", "bootstrap"),
     "seed": ("score", "seed"),
+    "fpirs": ("score", "fpirs"),
+    "ranks": ("score", "ranks"),
+    "score_device": ("score", "device"),
     "run": ("run", "dir"),
 }
 
@@ -144,6 +147,8 @@ def score_options(command: Command) -> Command:
             help="verification, cross-verification, retrieval, clip-retrieval, identification.",
         ),
         click.option("--fars", metavar="LIST", help="Target FARs, such as 1e-3,1e-4."),
+        click.option("--fpirs", metavar="LIST", help="Target FPIRs of identification."),
+        click.option("--ranks", metavar="LIST", help="Ranks of the CMC. [default: 1,5,10]"),
         click.option("--k", type=int, help="Ranks that count for mAP@k. [default: 100]"),
         click.option("--enrolment", metavar="NAME", help="mean of a person's clips, or max."),
         click.option("--convention", metavar="NAME", help="step, or nearest as common scripts."),
@@ -154,6 +159,7 @@ def score_options(command: Command) -> Command:
             "--bootstrap", type=int, help="Resamples of the people; 0: none. [default: 1000]"
         ),
         click.option("--seed", type=int, help="Of the resamples. [default: 0]"),
+        click.option("--score-device", metavar="NAME", help="cpu or cuda, for pairs of clips."),
     )
     return decorated(command, options)
 

@@ -20,6 +20,7 @@ from vidface.cli_options import (
     show,
     split_options,
 )
+from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
     from vidface.runs import Run
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
               help="Score the pairs of a list, lines `a b same`, instead.")  # fmt: skip
 @click.option("--templates", metavar="FILE", type=click.Path(path_type=Path),
               help="With --pairs: lines `template_id media_id path`, as IJB has them.")  # fmt: skip
+@click.option("--order", metavar="NAME",
+              help="Of --templates: template-media-path or path-template-media.")  # fmt: skip
 @click.option("--submission", metavar="FILE", type=click.Path(path_type=Path),
               help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.")  # fmt: skip
 @click.option("--gt", metavar="FILE", type=click.Path(path_type=Path),
@@ -51,6 +54,7 @@ def score(
     threshold: str | None,
     pairs: Path | None,
     templates: Path | None,
+    order: str | None,
     submission: Path | None,
     gt: Path | None,
     as_json: bool,
@@ -68,14 +72,23 @@ def score(
 
     if (submission is None) != (gt is None):
         raise click.UsageError("--submission and --gt go together")
-    if templates is not None and pairs is None:
-        raise click.UsageError("--templates goes with --pairs")
+    if pairs is None and (templates is not None or order is not None):
+        raise click.UsageError("--templates and --order go with --pairs")
+    given = {"split": split, "gallery": gallery, "threshold": threshold, "pairs": pairs, **flags}
+    if submission is not None:
+        _refuse_unused(given, "--submission", keep=("k", "bootstrap", "seed"))
+    elif pairs is not None:
+        unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
+        _refuse_unused({name: given[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
         from vidface.pipeline import ScoreSettings
 
         names = ("k", "bootstrap", "seed")
-        given = {name: flags[name] for name in names if flags[name] is not None}
-        settings = ScoreSettings(**given)
+        chosen_flags = {name: flags[name] for name in names if flags[name] is not None}
+        try:
+            settings = ScoreSettings(**chosen_flags)
+        except VidfaceError as error:
+            raise click.UsageError(str(error).replace("[score] ", "--")) from None
         ranked = submissions.score_submission(
             submission, gt, settings.k, scoring.bootstrap_of(settings)
         )
@@ -85,7 +98,7 @@ def score(
     chosen = denoising_from(run, threshold, flags) or scoring.LATEST
     if pairs is not None:
         listed = pair_scoring.score_listed(
-            run, pairs, templates=templates, threshold=chosen, notify=note
+            run, pairs, templates=templates, order=order or "auto", threshold=chosen, notify=note
         )
         show(as_json, listed.to_dict(), lambda: score_tables.pair_list(listed))
         return
@@ -164,6 +177,7 @@ def sweep(
 @split_options
 @score_options
 @click.option("--threshold", metavar="COSINE", help="Of the clusterings. [default: the latest]")
+@click.option("--threshold-b", metavar="COSINE", help="Of B's, where it is another one.")
 @output_options
 def compare(
     run_a: str,
@@ -171,13 +185,15 @@ def compare(
     split: str | None,
     gallery: str | None,
     threshold: str | None,
+    threshold_b: str | None,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Is the difference between two runs on the same clips real? A paired bootstrap says.
 
     RUN_A and RUN_B are run directories, or pipelines (a name or a file). Both are scored with the
-    same settings, and every resample draws the same people for both.
+    same settings, and every resample draws the same people for both. Two clusterings of one run:
+    vidface compare RUN RUN --threshold 0.4 --threshold-b none
     """
     from vidface import comparison, score_tables
     from vidface.scoring import LATEST
@@ -190,9 +206,17 @@ def compare(
         split=split,
         gallery=gallery,
         threshold=LATEST if threshold is None else parse_threshold(threshold),
+        threshold_b=comparison.SAME if threshold_b is None else parse_threshold(threshold_b),
         notify=note,
     )
     show(as_json, found.to_dict(), lambda: score_tables.comparison(found))
+
+
+def _refuse_unused(given: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -> None:
+    """Flags that would do nothing are a mistake, not to be passed over."""
+    for name, value in given.items():
+        if name not in keep and value is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} does nothing with {by}")
 
 
 def _open(name: str, flags: dict[str, Any]) -> Run:

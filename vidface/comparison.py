@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError, VidfaceError
 from vidface.runs import Notify, Run, quiet
 from vidface.scoring import (
     LATEST,
@@ -20,6 +20,9 @@ from vidface.scoring import (
 if TYPE_CHECKING:
     from vidface.pipeline import ScoreSettings
     from vidface.scores.uncertainty import Bootstrap, Difference
+
+
+SAME = object()  # B's clustering is A's, where None already means "no clustering"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def compare(
     gallery: str | None = None,
     settings: ScoreSettings | None = None,
     threshold: object = LATEST,
+    threshold_b: object = SAME,
     notify: Notify = quiet,
 ) -> Comparison:
     """Paired bootstrap of the differences between two runs' figures.
@@ -77,9 +81,10 @@ def compare(
         a, b: runs over the same clips, with the same identities and splits.
         settings: of the scores (default: A's pipeline's); its bootstrap must not be 0.
         threshold: of the clusterings, as in `vidface.scoring.score`.
+        threshold_b: of B's clustering, where it is another one.
 
     Raises:
-        VidfaceError: other clips, identities or splits, or no bootstrap.
+        VidfaceError: other clips, identities or splits, no bootstrap, or no figure to compare.
     """
     from vidface.scores.uncertainty import paired_difference
 
@@ -87,14 +92,15 @@ def compare(
     split, gallery = split or settings.split, gallery or settings.gallery
     bootstrap = bootstrap_of(settings)
     if bootstrap is None:
-        raise VidfaceError("compare rests on resamples: --bootstrap must be at least 2")
+        raise UsageError("compare rests on resamples: --bootstrap must be at least 2")
     splits = {split, gallery} if settings.needs_gallery else {split}
     for run in (a, b):
         check_splits(run, split, gallery, settings)
     check_same_people(a, b, splits)
     scores = []
-    for run in (a, b):
-        denoised, _ = denoised_for(run, threshold, notify)
+    of_b_too = threshold if threshold_b is SAME else threshold_b
+    for run, chosen in ((a, threshold), (b, of_b_too)):
+        denoised, _ = denoised_for(run, chosen, notify)
         scores.append(score_denoised(run, denoised, split, gallery, settings=settings))
     of_a, of_b = (score.figures() for score in scores)
     differences = {}
@@ -102,6 +108,11 @@ def compare(
         (value, replicates), (other, others) = of_a[name], of_b[name]
         if replicates is not None and others is not None:
             differences[name] = paired_difference(value, other, replicates, others)
+    if not differences:
+        raise VidfaceError(
+            f"split {split} has no figure to compare: no labelled clip, or too few pairs for the "
+            "FARs asked for"
+        )
     names = [_name(run, score) for run, score in zip((a, b), scores, strict=True)]
     return Comparison(
         names[0],

@@ -24,6 +24,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         VidfaceError: the folder cannot be made or written, the disk is full.
     """
+    if path.name == "":
+        raise VidfaceError(f"{path}: not the name of a file; name one to write")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vidface import artefacts
 from vidface.errors import VidfaceError
 from vidface.runs import Notify, Run, quiet
-from vidface.scoring import LATEST, bootstrap_of, denoised_for, score_provenance, write_csv
+from vidface.scoring import (
+    LATEST,
+    bootstrap_of,
+    denoised_for,
+    roc_table,
+    score_provenance,
+    store,
+)
 
 if TYPE_CHECKING:
+    from vidface.datasets.templates import TemplateList
     from vidface.pipeline import ScoreSettings
     from vidface.scores import Verification
 
@@ -29,6 +38,7 @@ class PairListScore:
     rows: int  # clips or templates
     without_descriptor: int
     denoising: str
+    resampled: str  # "people", or what stands for them where nobody knows who is in it
     verification: Verification
     provenance: Mapping[str, Any]
 
@@ -42,6 +52,7 @@ class PairListScore:
             "pairs_listed": self.pairs_listed,
             self.what: self.rows,
             "denoising": self.denoising,
+            "resampled": self.resampled,
             "failure_to_acquire": {
                 self.what: self.rows,
                 "failed": self.without_descriptor,
@@ -57,6 +68,7 @@ def score_listed(
     pairs: Path,
     *,
     templates: Path | None = None,
+    order: str = "auto",
     threshold: object = LATEST,
     settings: ScoreSettings | None = None,
     notify: Notify = quiet,
@@ -66,6 +78,7 @@ def score_listed(
     Args:
         pairs: lines `a b same`; names are clip ids, or template ids with `templates`.
         templates: lines `template_id media_id path`: clips pooled by media, then by template.
+        order: of the fields of templates, as `vidface.datasets.templates.read_templates` takes it.
 
     Raises:
         VidfaceError: a list that is not one, or names that the run does not have.
@@ -83,10 +96,12 @@ def score_listed(
         descriptors = denoised.descriptors
         identities: list[str] = [identity_of[name] for name in names]
     else:
-        listed_templates = read_templates(templates)
+        listed_templates = read_templates(templates, order=order)
         pooled = pool_templates(denoised.descriptors, denoised.clip_ids, listed_templates)
         names, descriptors = pooled.template_ids, pooled.descriptors
-        identities = list(listed_templates.identities or [""] * len(names))
+        identities = list(
+            listed_templates.identities or _identities_of(listed_templates, identity_of)
+        )
     listed = read_pair_list(pairs, names)
     contradiction = _contradiction(listed, identities)
     if contradiction:
@@ -102,25 +117,51 @@ def score_listed(
         convention=settings.convention,
         bootstrap=bootstrap_of(settings),
     )
-    made = score_provenance(run, denoised, settings, "", "")
+    what = "clips" if templates is None else "templates"
+    made = {
+        **score_provenance(run, denoised, settings, "", ""),
+        "pairs_sha256": listed.sha256,
+        "templates_sha256": None if templates is None else sha256_of(templates),
+    }
+    for key in ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact"):
+        made["settings"].pop(f"score.{key}")  # of what a list has not
     result = PairListScore(
         pairs=pairs.name,
-        what="clips" if templates is None else "templates",
+        what=what,
         pairs_listed=len(listed.same),
         rows=len(used),
         without_descriptor=int(np.count_nonzero(~descriptors[used].any(axis=1))),
         denoising=str(chosen),
+        resampled=_resampled(identities, used, what),
         verification=verification,
-        provenance={**made, "pairs_sha256": listed.sha256},
+        provenance=made,
     )
-    path = run.folder.folder / "scores" / f"pairs_{pairs.stem}_{chosen.name}.json"
-    artefacts.write_json(path, result.to_dict())
-    if (c := verification.curve) is not None:
-        columns = (c.thresholds, c.far, c.tar, c.accepted_impostor, c.accepted_genuine)
-        header = ("threshold", "far", "tar", "accepted_impostor", "accepted_genuine")
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        write_csv(path.with_name(f"{path.stem}_roc.csv"), [header, *rows])
+    of = "" if templates is None else f"_of_{templates.stem}"
+    convention = "" if settings.convention == "step" else f"_{settings.convention}"
+    name = f"pairs_{pairs.stem}_{listed.sha256[:8]}{of}_{chosen.name}{convention}.json"
+    tables = {} if verification.curve is None else {"roc": roc_table(verification.curve)}
+    store(run.folder.folder / "scores" / name, result.to_dict(), tables, notify)
     return result
+
+
+def _identities_of(templates: TemplateList, identity_of: Mapping[str, str]) -> list[str]:
+    """Who a template is of, where all its clips are of one person in the manifest; else ""."""
+    found: list[set[str]] = [set() for _ in templates.template_ids]
+    for row, path in zip(templates.rows.tolist(), templates.paths, strict=True):
+        found[row].add(identity_of.get(path, ""))
+    return [next(iter(names)) if len(names) == 1 else "" for names in found]
+
+
+def _resampled(identities: Sequence[str], used: NDArray[np.int64], what: str) -> str:
+    known = sum(bool(identities[row]) for row in used.tolist())
+    if known == len(used):
+        return "people"
+    return f"people, and {what} of which nobody knows who it is" if known else what
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file that was read already."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _contradiction(listed: Any, identities: list[str]) -> str:

@@ -202,7 +202,8 @@ class ScoreSettings:
     """Which split is reported, from which split its identities are enrolled, and how.
 
     `fars`, `fpirs`, `ranks` and `protocols` are comma lists: a FAR is the exact fraction of its
-    text. `bootstrap` is the number of resamples, 0 for no intervals.
+    text. `bootstrap` is the number of resamples, 0 for no intervals. `device` is where pairs are
+    compared.
     """
 
     gallery: str = "train"
@@ -217,8 +218,11 @@ class ScoreSettings:
     exact: bool = False
     bootstrap: int = 1000
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
+        _choice("[score] device", self.device.split(":")[0], ("cpu", "cuda"))
+        _check(len(self.far_list) > 0, "[score] fars", "names none")
         _choice("[score] gallery", self.gallery, SPLITS)
         _choice("[score] split", self.split, SPLITS)
         for name in self.protocol_names:
@@ -232,7 +236,9 @@ class ScoreSettings:
         _check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
         for key in ("fars", "fpirs"):
             for text in getattr(self, f"{key[:-1]}_list"):
-                _check(_is_rate(text), f"[score] {key}", f"'{text}' is no rate in (0, 1]")
+                _check(
+                    exact_rate(text) is not None, f"[score] {key}", f"'{text}' is no rate in (0, 1]"
+                )
             listed = getattr(self, f"{key[:-1]}_list")
             _check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
         digits = all(rank.isdecimal() and int(rank) >= 1 for rank in split_list(self.ranks))
@@ -275,11 +281,20 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _is_rate(text: str) -> bool:
+def exact_rate(text: str) -> Fraction | None:
+    """The exact value of a rate's text, in (0, 1]; None for anything else.
+
+    >>> exact_rate("1e-4"), exact_rate("2"), exact_rate("1e-99999999")
+    (Fraction(1, 10000), None, None)
+    """
+    exponent = re.search(r"[eE][+-]?([0-9_]+)\s*$", text)
+    if len(text) > 64 or (exponent and len(exponent[1]) > 3):
+        return None  # an exact fraction of it would take hours
     try:
-        return 0 < Fraction(text) <= 1
+        value = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        return False
+        return None
+    return value if 0 < value <= 1 else None
 
 
 @dataclass(frozen=True)
@@ -351,6 +366,8 @@ def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
     for name in TABLES:
         table = dataclasses.asdict(getattr(pipeline, name))
         document[name] = {k: plain(v) for k, v in table.items() if v is not None}
+    if pipeline.faces.source == "features":
+        document["backbone"] = {}  # there is none
     if pipeline.cluster.threshold is None:
         document["cluster"]["threshold"] = "none"
     document["published"] = [dataclasses.asdict(row) for row in pipeline.published]

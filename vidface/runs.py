@@ -324,19 +324,20 @@ def extract(
     if run.of_features:
         from vidface.features import extract_features
 
-        return extract_features(
+        done = extract_features(
             run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
         )
-    fetch_weights(run, notify)
-    done = embeddings.extract(
-        run.manifest,
-        run.folder,
-        run.backbone or open_backbone(run.pipeline, notify),
-        run.pipeline.frames,
-        run.pipeline.faces,
-        run.extraction_settings,
-        progress=progress,
-    )
+    else:
+        fetch_weights(run, notify)
+        done = embeddings.extract(
+            run.manifest,
+            run.folder,
+            run.backbone or open_backbone(run.pipeline, notify),
+            run.pipeline.frames,
+            run.pipeline.faces,
+            run.extraction_settings,
+            progress=progress,
+        )
     _remember(run)
     return done
 

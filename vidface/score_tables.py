@@ -27,7 +27,7 @@ def score(done: Score, run: Run) -> str:
     """All protocols, one below the other."""
     counts = done.counts
     states = ", ".join(f"{state} {count}" for state, count in counts["states"].items())
-    against = f" against {done.gallery}" if done.gallery_counts["clips"] else ""
+    against = "" if done.gallery is None else f" against {done.gallery}"
     head = (
         f"{run.weights_name} on {run.manifest.path.name}: {done.split}{against}, "
         f"{done.denoising}\n"
@@ -78,7 +78,7 @@ def interval(replicates: Replicates | None) -> str:
 
 
 def _with_interval(value: float | None, replicates: Replicates | None) -> str:
-    found = interval(replicates)
+    found = interval(replicates) if value is not None else ""
     return rate(value) + (f" {found}" if found else "")
 
 
@@ -95,10 +95,11 @@ def _retrieval(found: Retrieval) -> str:
 
 def _clip_retrieval(found: ClipRetrieval) -> str:
     return (
-        f"clip to clip: mAP@{found.k}  {_with_interval(found.map_at_k, found.replicates)}  "
-        f"over {found.queries} queries; "
-        f"by identity {_with_interval(found.map_by_identity, found.replicates_by_identity)}; "
-        f"first right {_with_interval(found.precision_at_1, found.replicates_at_1)}"
+        f"clip to clip, {found.queries} queries\n"
+        f"  mAP@{found.k}      {_with_interval(found.map_at_k, found.replicates)}\n"
+        f"  by identity  "
+        f"{_with_interval(found.map_by_identity, found.replicates_by_identity)}\n"
+        f"  first right  {_with_interval(found.precision_at_1, found.replicates_at_1)}"
     )
 
 
@@ -139,9 +140,11 @@ def _figure(found: Figure) -> str:
 
 
 def _identification(found: Identification) -> list[object]:
-    ranks = ", ".join(
-        f"rank {point.rank} {_with_interval(point.value, point.replicates)}" for point in found.cmc
-    )
+    width = max((len(str(point.rank)) for point in found.cmc), default=0)
+    ranks = [
+        f"  rank {point.rank:<{width}}  {_with_interval(point.value, point.replicates)}"
+        for point in found.cmc
+    ]
     has_interval = any(point.replicates is not None for point in found.points)
     columns = ["FPIR", "TPIR", *(["95 %"] if has_interval else []), "threshold", "achieved FPIR"]
     rows = []
@@ -156,13 +159,20 @@ def _identification(found: Identification) -> list[object]:
         f"{found.mated} mated and {found.non_mated} non-mated probes "
         f"against {found.gallery_identities} identities"
     )
-    return [f"identification: {ranks}", grid(columns, rows), counts]
+    return ["identification", *ranks, grid(columns, rows), counts]
 
 
 def notes(done: Score) -> list[str]:
     """What the stars of the intervals stand for."""
-    found = {r.note for _, r in done.figures().values() if r is not None and r.note}
-    return [f"* {note}" for note in sorted(found)]
+    return _stars([replicates for _, replicates in done.figures().values()])
+
+
+def _stars(many: Sequence[Replicates | None]) -> list[str]:
+    found = {r.note for r in many if r is not None and r.note and r.ci95 is not None}
+    lines = [f"* {note}" for note in sorted(found)]
+    if any(r is not None and r.ci95 is None for r in many):
+        lines.append("n/a in place of an interval: too many resamples have no figure")
+    return lines
 
 
 def _published(done: Score, published: Sequence[Published]) -> list[object]:
@@ -228,7 +238,8 @@ def sweep(done: Sweep, run: Run) -> str:
                 *_removal_cells(scored.removal),
             )
         )
-    head = f"{run.weights_name} on {run.manifest.path.name}: {done.split} against {done.gallery}"
+    against = "" if first.gallery is None else f" against {first.gallery}"
+    head = f"{run.weights_name} on {run.manifest.path.name}: {done.split}{against}"
     head += _unusual(run)
     notes = [f"TAR@{p.target_far} {p.note}" for p in points if p.tar is None]
     table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
@@ -307,7 +318,13 @@ def pair_list(found: PairListScore) -> str:
         f"{found.pairs}: {found.pairs_listed} pairs of {found.rows} {found.what}, "
         f"{found.without_descriptor} of them without a descriptor; {found.denoising}"
     )
-    return render(head, *verification(found.verification))
+    v = found.verification
+    varied = [point.replicates for point in v.points]
+    varied += [figure.replicates for figure in (v.eer, v.auc) if figure is not None]
+    stars = _stars(varied)
+    if any(replicates is not None for replicates in varied):
+        stars = [f"95 % intervals: {found.resampled} are resampled", *stars]
+    return render(head, *verification(v), *stars)
 
 
 def submission(found: SubmissionScore) -> str:
@@ -322,4 +339,4 @@ def submission(found: SubmissionScore) -> str:
         named = ", ".join(json.dumps(i, ensure_ascii=False) for i in result.unknown_identities[:5])
         text += f"\n{len(result.unknown_identities)} identities of the list are not in the truth"
         text += f" and do not count: {named}"
-    return render(text)
+    return render(text, *_stars([found.replicates]))

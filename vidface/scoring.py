@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import numpy as np
 from vidface import artefacts
 from vidface.clusterings import latest, read_clustering
 from vidface.denoising import Denoised, Denoising, denoise, meant
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError
 from vidface.files import atomic_file
 from vidface.runs import Notify, Run, quiet
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vidface.pipeline import ScoreSettings
     from vidface.scores import ClipRetrieval, Identification, Retrieval, Verification
     from vidface.scores.pairwise import Progress
+    from vidface.scores.rates import Curve
     from vidface.scores.uncertainty import Bootstrap, Replicates
     from vidface.truth import NoiseRemoval
 
@@ -37,7 +39,7 @@ class Score:
     """
 
     split: str
-    gallery: str
+    gallery: str | None  # None: no protocol needed one
     threshold: float | None
     retrieval: Retrieval | None
     verification: Verification | None
@@ -154,8 +156,13 @@ def score_denoised(
     clips = {clip.clip_id: clip for clip in run.manifest.clips}
     of_split = np.array([clips[c].split for c in denoised.clip_ids])
     identities = np.array([clips[c].identity for c in denoised.clip_ids], dtype=object)
-    probes = np.flatnonzero(of_split == split)
-    enrolled = np.flatnonzero(of_split == gallery)
+    # By clip id, so that whoever resamples distractors, clip by clip, draws the same ones for
+    # another run, in whatever order its manifest has them.
+    by_id = np.argsort(np.array(denoised.clip_ids, dtype=object), kind="stable")
+    probes = by_id[of_split[by_id] == split]
+    enrolled = by_id[of_split[by_id] == gallery]
+    if not settings.needs_gallery:
+        enrolled = enrolled[:0]
     clip_ids = [denoised.clip_ids[row] for row in probes]
     probe = (denoised.descriptors[probes], identities[probes].tolist())
     reference = (denoised.descriptors[enrolled], identities[enrolled].tolist())
@@ -165,6 +172,7 @@ def score_denoised(
         "exact": settings.exact,
         "bootstrap": bootstrap,
         "progress": progress,
+        "device": None if settings.device == "cpu" else settings.device,
     }
     fars = settings.far_list
     enrolment: dict[str, Any] = {"enrolment": settings.enrolment, "bootstrap": bootstrap}
@@ -190,7 +198,7 @@ def score_denoised(
     found = {name: ways[name]() for name in settings.protocol_names}
     return Score(
         split=split,
-        gallery=gallery,
+        gallery=gallery if settings.needs_gallery else None,
         threshold=denoised.threshold,
         removal=denoised.removal,
         denoising=str(denoised.denoising or ""),
@@ -214,6 +222,9 @@ def score_provenance(
         "split": split,
         "gallery": gallery if settings.needs_gallery else None,
         "protocols": list(settings.protocol_names),
+        "fars": list(settings.far_list),
+        "fpirs": list(settings.fpir_list),
+        "ranks": list(settings.rank_list),
         "convention": settings.convention,
         "exact": settings.exact,
         "k": settings.k,
@@ -248,11 +259,11 @@ def check_splits(run: Run, split: str, gallery: str, settings: ScoreSettings | N
         if name not in run.manifest.splits:
             there = ", ".join(run.manifest.splits)
             hint = "; --protocols verification needs none" if flag == "--gallery" else ""
-            raise VidfaceError(
+            raise UsageError(
                 f"{flag} {name}: no clip of the manifest is in it (there: {there}){hint}"
             )
     if split == gallery and settings.needs_gallery:
-        raise VidfaceError(
+        raise UsageError(
             f"--split {split} is its own gallery: every clip would find itself; "
             "name another --gallery, or --protocols verification,clip-retrieval"
         )
@@ -303,11 +314,39 @@ def score(
     denoised, chosen = denoised_for(run, threshold, notify)
     result = score_denoised(run, denoised, split, gallery, settings=settings, progress=progress)
     against = f"_against_{gallery}" if settings.needs_gallery else ""
-    path = run.folder.folder / "scores" / f"{split}{against}_{chosen.name}.json"
-    artefacts.write_json(path, result.to_dict())
-    for suffix, rows in side_tables(result).items():
-        write_csv(path.with_name(f"{path.stem}_{suffix}.csv"), rows)
+    path = run.folder.folder / "scores" / f"{split}{against}_{chosen.name}{_unusual(settings)}.json"
+    store(path, result.to_dict(), side_tables(result), notify)
     return result
+
+
+def _unusual(settings: ScoreSettings) -> str:
+    """Of a file name, what is not as usual of the figures in it."""
+    parts = [
+        f"_k_{settings.k}" if settings.k != 100 else "",
+        f"_{settings.enrolment}" if settings.enrolment != "mean" else "",
+        f"_{settings.convention}" if settings.convention != "step" else "",
+    ]
+    return "".join(parts)
+
+
+SIDE_TABLES = ("average_precision", "roc", "cross_roc")
+
+
+def store(
+    path: Path, document: Mapping[str, Any], tables: Mapping[str, Any], notify: Notify
+) -> None:
+    """Write a score file and its tables; figures of a directory that can't be written are shown."""
+    there = next(folder for folder in path.parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        notify(f"{there} can't be written to: the figures are shown, not stored")
+        return
+    artefacts.write_json(path, document)
+    for suffix in SIDE_TABLES:
+        table = path.with_name(f"{path.stem}_{suffix}.csv")
+        if suffix in tables:
+            write_csv(table, tables[suffix])
+        else:
+            table.unlink(missing_ok=True)  # of an earlier score, with other protocols
 
 
 def denoised_for(
@@ -334,13 +373,24 @@ def side_tables(result: Score) -> dict[str, list[Sequence[Any]]]:
         tables["average_precision"] = [header, *([row[key] for key in header] for row in rows)]
     curves = {"roc": result.verification, "cross_roc": result.cross_verification}
     for name, verification in curves.items():
-        if verification is not None and (c := verification.curve) is not None:
-            columns = (c.thresholds, c.far, c.tar, c.accepted_impostor, c.accepted_genuine)
-            tables[name] = [
-                ("threshold", "far", "tar", "accepted_impostor", "accepted_genuine"),
-                *zip(*(column.tolist() for column in columns), strict=True),
-            ]
+        if verification is not None and verification.curve is not None:
+            tables[name] = roc_table(verification.curve)
     return tables
+
+
+def roc_table(curve: Curve) -> list[Sequence[Any]]:
+    """The ROC as rows, the header first."""
+    columns = {
+        "threshold": curve.thresholds,
+        "far": curve.far,
+        "tar": curve.tar,
+        "accepted_impostor": curve.accepted_impostor,
+        "accepted_genuine": curve.accepted_genuine,
+    }
+    return [
+        tuple(columns),
+        *zip(*(column.tolist() for column in columns.values()), strict=True),
+    ]
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidface.errors import VidfaceError
+from vidface.scores.retrieval import POOL_IS_FIXED
 from vidface.scores.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
 
 if TYPE_CHECKING:
@@ -42,9 +44,15 @@ def score_submission(
     """
     from vidface.datasets.iqiyi import read_ground_truth, read_ranked_list, score_ranked_list
 
-    score = score_ranked_list(read_ranked_list(submission), read_ground_truth(truth), k)
+    ranking, given = read_ranked_list(submission), read_ground_truth(truth)
+    if not any(video in given.identity_of for videos in ranking.values() for video in videos):
+        raise VidfaceError(
+            f"{submission}: none of its videos is in {truth}; is that the ground truth of another "
+            "split?"
+        )
+    score = score_ranked_list(ranking, given, k)
     replicates = None
     if bootstrap is not None:
         values = [score.average_precision[name] for name in sorted(score.average_precision)]
-        replicates = ratio_replicates(values, [1] * len(values), bootstrap)
+        replicates = ratio_replicates(values, [1] * len(values), bootstrap, POOL_IS_FIXED)
     return SubmissionScore(submission.name, truth.name, score, replicates)

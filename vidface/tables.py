@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 LISTED_FAILURES = 20
 LISTED_CLIPS = 200
-LISTED_CLIPS = 50
 WIDTH = 200  # columns; in a narrow terminal a line may wrap, but no figure is ever cut short
 
 

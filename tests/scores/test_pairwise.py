@@ -22,6 +22,7 @@ from vidface.scores.pairwise import (
     impostors_below,
     make_pairs,
 )
+from vidface.scores.rates import Rates
 from vidface.scores.verification import identity_codes
 
 SETS = oracles.tied_sets()
@@ -465,3 +466,49 @@ def test_counts_check_themselves():
     none = np.zeros(0, np.float32)
     with pytest.raises(VidfaceError, match="two rows, an entry a score"):
         PairCounts(np.zeros((2, 4)), none, none, True, np.zeros(3), np.zeros((2, 2)), KEEP_ALL)
+
+
+def test_parts_of_unlike_machines_are_the_whole(monkeypatch):
+    """Each counts its strips in blocks of its own size: no gap, no pair twice."""
+    monkeypatch.setattr(pairwise, "PART_ROWS", 16)
+    monkeypatch.setattr(pairwise, "KEEP_AT_LEAST", 1)
+    rows, names = oracles.tied_clips(n=120, n_identities=15, seed=3)
+    for second in (None, oracles.tied_clips(n=50, n_identities=15, seed=4)):
+        pairs = pairs_of((rows, names), second)
+        sides = (1, 5, 7, 100)
+        whole = count_pairs(Passes(pairs), 10**6, floor=-1.5)
+        parts = [
+            count_pairs(
+                Passes(pairs, BYTES_PER_PAIR * side**2 * Passes(pairs).workers),
+                10**6,
+                floor=-1.5,
+                part=(i, len(sides)),
+            )
+            for i, side in enumerate(sides)
+        ]
+        merged = parts[0]
+        for part in parts[1:]:
+            merged = merged.merged(part)
+        assert np.array_equal(merged.histogram, whole.histogram)
+        assert np.array_equal(merged.impostor, whole.impostor)
+        assert np.array_equal(merged.genuine, whole.genuine)
+        Rates(merged, pairs)
+        with pytest.raises(VidfaceError, match="parts are missing, or overlap"):
+            Rates(parts[0], pairs)
+    with pytest.raises(VidfaceError, match="each n-th strip"):
+        count_pairs(Passes(pairs), 1, part=(2, 2))
+
+
+def test_an_error_in_one_worker_stops_the_others(monkeypatch):
+    rows, names = oracles.tied_clips(n=120, n_identities=15, seed=3)
+    pairs = pairs_of((rows, names), None)
+    passes = Passes(pairs, BYTES_PER_PAIR * 2)
+    done = []
+
+    def work(own, ops, rows, columns):
+        done.append(1)
+        raise ValueError("one")
+
+    with pytest.raises(ValueError, match="one"):
+        passes.each_block(work, lambda ops: None)
+    assert len(done) <= passes.workers

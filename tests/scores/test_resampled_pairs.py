@@ -251,7 +251,31 @@ def test_how_deep_a_target_may_lie_to_be_worked_out_anew(monkeypatch):
     monkeypatch.setattr(resampled_pairs, "RESAMPLED_PAIRS", 60)
     fars = [str(allowed / n + 1e-9) for allowed in (48, 49, 50, 51)]  # 60 / 1.2 = 50
     result = scored(one, None, fars, bootstrap=Bootstrap(2))
-    assert [p.replicates.note for p in result.points] == ["", "", HELD, HELD]
+    deeper = [p.replicates.note for p in result.points]
+    assert deeper[2:] == [HELD, HELD]
+    monkeypatch.setattr(resampled_pairs, "RESAMPLED_PAIRS", 600)
+    fars = [str(allowed / n + 1e-9) for allowed in (48, 49, 50, 51)]
+    result = scored(one, None, fars, bootstrap=Bootstrap(2))
+    assert [p.replicates.note for p in result.points] == [""] * 4
+
+
+def test_one_resample_deeper_than_the_list_holds_the_threshold(monkeypatch):
+    one = oracles.tied_clips(n=50, n_identities=7, seed=0)
+    n = scored(one, None).impostor_pairs
+    monkeypatch.setattr(resampled_pairs, "DEEPER", 0)
+    bootstrap = Bootstrap(40)
+    notes = set()
+    for listed in (40, 60, 200, 900):
+        monkeypatch.setattr(resampled_pairs, "RESAMPLED_PAIRS", listed)
+        result = scored(one, None, [str(30 / n + 1e-9)], bootstrap=bootstrap)
+        (point,) = result.points
+        notes.add(point.replicates.note)
+        assert not np.isinf(point.replicates.values).any()
+        if point.replicates.note == HELD:  # throughout, not where it had to be alone
+            for r in range(40):
+                expected = held_twin(one, None, bootstrap, r, point.threshold)
+                assert point.replicates.values[r] == pytest.approx(expected, abs=1e-12)
+    assert notes == {"", HELD}
 
 
 def test_the_nearest_convention_holds_its_threshold():
@@ -271,7 +295,9 @@ def test_a_split_whose_genuine_scores_are_not_kept_has_no_interval(monkeypatch):
     monkeypatch.setattr(pairwise, "GENUINE_LIMIT", 0)
     one = oracles.tied_clips(n=30, n_identities=5)
     result = scored(one, None, ["0.5"], bootstrap=Bootstrap(3))
-    assert replicates_of(result) == [None, None, None]
+    for replicates in replicates_of(result):
+        assert replicates.ci95 is None
+        assert "genuine pairs, which are not kept" in replicates.to_dict()["ci95_note"]
 
 
 def test_intervals_in_json():

@@ -76,7 +76,10 @@ def test_replicates_in_json_and_as_text():
     found = Replicates(np.array([0.25, 0.25]), "threshold held fixed")
     assert found.to_dict() == {"ci95": [0.25, 0.25], "ci95_note": "threshold held fixed"}
     assert Replicates(np.array([0.25, 0.25])).to_dict() == {"ci95": [0.25, 0.25]}
-    assert interval_dict(Replicates(np.array([np.nan]))) == {"ci95": None}
+    assert interval_dict(Replicates(np.array([np.nan, 1.0]))) == {
+        "ci95": None,
+        "ci95_note": "50% of the resamples have no figure",
+    }
     assert interval_dict(None) == {}
     assert str(found) == "Replicates((2,) float64, 95 % in [0.25, 0.25])"
     assert str(Replicates(np.array([np.nan]))) == "Replicates((1,) float64, 95 % in [nan, nan])"

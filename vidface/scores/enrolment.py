@@ -119,6 +119,8 @@ def _mean_templates(
     has_direction: NDArray[np.bool_],
     offsets: NDArray[np.int64],
 ) -> Templates:
+    if descriptors.shape[1] == 0:  # no clip at all has a face
+        return Templates(descriptors[:0], np.zeros_like(offsets))
     # An identity is pooled from its clips just as a clip is from its faces.
     pooled = pool_descriptors(descriptors, offsets, np.where(has_direction, 0, UNUSABLE))
     enrolled = pooled.any(axis=1)

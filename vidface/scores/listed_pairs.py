@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,27 @@ class ListedPairs:
 
     def totals(self, weights: NDArray[np.integer[Any]]) -> tuple[int, int]:
         """Genuine and impostor pairs where unit u was drawn weights[u] times."""
-        a, b = weights[self.units[self.first]], weights[self.units[self.second]]
-        own = self.units[self.first] == self.units[self.second]
-        counts = np.where(own, a, a * b)
-        return int(counts[self.same].sum()), int(counts[~self.same].sum())
+        w = weights.astype(np.float64)  # whole numbers, exactly
+        genuine, impostor = (
+            int(w @ own + w @ (between @ w)) for own, between in self._pairs_of_units
+        )
+        return genuine, impostor
+
+    @cached_property
+    def _pairs_of_units(self) -> tuple[tuple[NDArray[np.float64], Any], ...]:
+        """Genuine, then impostor pairs: within each unit, and between each two, as a matrix."""
+        from scipy.sparse import coo_array
+
+        n = self.n_units
+        a, b = self.units[self.first], self.units[self.second]
+        found = []
+        for kind in (self.same, ~self.same):
+            within = kind & (a == b)
+            between = kind & (a != b)
+            ones = np.ones(np.count_nonzero(between))
+            matrix = coo_array((ones, (a[between], b[between])), shape=(n, n)).tocsr()
+            found.append((np.bincount(a[within], minlength=n).astype(np.float64), matrix))
+        return tuple(found)
 
 
 def list_pairs(

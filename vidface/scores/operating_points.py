@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from vidface.errors import VidfaceError
+from vidface.pipeline import exact_rate
 from vidface.scores.uncertainty import Replicates, interval_dict
 
 DEFAULT_FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
@@ -72,12 +73,9 @@ def check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
     if isinstance(fars, str):
         raise VidfaceError(f"fars must be a list of decimal texts, got the text {fars!r}")
     for text in fars:
-        try:
-            # A float is not accepted: 0.1 is not a tenth, and the count of allowed errors is exact.
-            far = Fraction(text) if isinstance(text, str) else None
-        except (ValueError, ZeroDivisionError):
-            far = None
-        if far is None or not 0 < far <= 1:
+        # A float is not accepted: 0.1 is not a tenth, and the count of allowed errors is exact.
+        far = exact_rate(text) if isinstance(text, str) else None
+        if far is None:
             raise VidfaceError(f"a target FAR must be decimal text in (0, 1], '1e-4', got {text!r}")
         if text in targets:
             raise VidfaceError(f"the target FAR {text!r} is listed twice")

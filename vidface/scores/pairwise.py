@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,11 @@ KEEP_ALL = -1.5  # a floor below every score
 _MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
 _SAMPLE = 2048  # clips a side
 _WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
+
+PART_ROWS = 1024
+"""Rows of a strip, of which the parts of a pass are made."""
+
+_ONE_AT_A_TIME = Lock()
 
 Progress = Callable[[int], None]  # pairs counted since the last call
 
@@ -144,21 +149,25 @@ class Pairs:
         n, m = (int(side.all_sizes[k:].sum()) for side in (self.first, self.columns))
         return n * (n - 1) // 2 if self.second is None else n * m
 
-    def blocks(self, side: int) -> Iterator[tuple[slice, slice]]:
-        """(rows, columns) of all blocks; in unordered pairs columns start with the rows."""
+    def blocks(self, side: int, height: int | None = None) -> Iterator[tuple[slice, slice]]:
+        """(rows, columns) of all blocks; in unordered pairs columns start with the rows.
+
+        Blocks have `side` columns, and as many rows unless `height` says another number.
+        """
+        height = side if height is None else height
         labelled, m = self.first.n_labelled, len(self.first.rows)
         if self.second is None:
-            for top in range(0, labelled, side):
-                rows = slice(top, min(top + side, labelled))
+            for top in range(0, labelled, height):
+                rows = slice(top, min(top + height, labelled))
                 for left in range(top, m, side):
                     yield rows, slice(left, min(left + side, m))
             return
         parts = ((0, labelled, len(self.second.rows)), (labelled, m, self.second.n_labelled))
         for begin, end, width in parts:
-            for top in range(begin, end, side):
+            for top in range(begin, end, height):
                 for left in range(0, width, side):
                     yield (
-                        slice(top, min(top + side, end)),
+                        slice(top, min(top + height, end)),
                         slice(left, min(left + side, width)),
                     )
 
@@ -266,7 +275,7 @@ class PairCounts:
         pairs = (self, other)
         genuine = np.concatenate([p.genuine if complete else p.genuine[:0] for p in pairs])
         genuine_units = np.concatenate(
-            [p.genuine_units if complete else p.genuine_units[:0] for p in pairs]
+            [p.genuine_units if complete else p.genuine_units[..., :0] for p in pairs], axis=-1
         )
         counts = [_above(p.impostor, floor) for p in pairs]
         impostor = np.concatenate([p.impostor[:n] for p, n in zip(pairs, counts, strict=True)])
@@ -278,7 +287,7 @@ class PairCounts:
         return PairCounts(
             self.coarser(bins) + other.coarser(bins),
             genuine[by_genuine],
-            genuine_units[by_genuine],
+            genuine_units[..., by_genuine],
             complete,
             impostor[by_impostor],
             np.ascontiguousarray(units[:, by_impostor]),
@@ -320,6 +329,21 @@ class Passes:
         share = self.memory_bytes // self.workers // BYTES_PER_PAIR
         return min(LARGEST_BLOCK, max(1, int(share**0.5)))
 
+    def blocks(self, part: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """All blocks, or those of one part: of each n-th strip of `PART_ROWS` rows.
+
+        Strips are the same for every memory, device and number of cores, so that parts counted on
+        unlike machines neither overlap nor leave a gap.
+        """
+        i, n = part
+        if not 0 <= i < n:
+            raise VidfaceError(f"part {part}: write (i, n), each n-th strip from the i-th on")
+        if n == 1:
+            return list(self.pairs.blocks(self.side))
+        height = 1 << (min(self.side, PART_ROWS).bit_length() - 1)  # divides a strip
+        blocks = self.pairs.blocks(self.side, height)
+        return [b for b in blocks if b[0].start // PART_ROWS % n == i]
+
     def ops(self) -> BlockOps:
         first, columns = self.pairs.first, self.pairs.columns
         units = (first.units, columns.units)
@@ -334,15 +358,15 @@ class Passes:
         part: tuple[int, int] = (0, 1),
         finish: Callable[[Any], None] | None = None,
     ) -> list[Any]:
-        """`work(state, ops, rows, columns)` for all blocks, or for each n-th from the i-th on.
+        """`work(state, ops, rows, columns)` for all blocks, or for those of one part.
 
         After its last block each worker does `finish(state)`.
 
         Returns:
             The workers' states; which blocks came to which worker is chance.
         """
-        blocks = list(self.pairs.blocks(self.side))[part[0] :: part[1]]
-        queue, lock = iter(blocks), Lock()
+        blocks = self.blocks(part)
+        queue, lock, stop = iter(blocks), Lock(), Event()
         workers = min(self.workers, max(1, len(blocks)))
 
         shared = self.ops()
@@ -352,7 +376,7 @@ class Passes:
                 own = state(ops)
                 while True:
                     with lock:
-                        block = next(queue, None)
+                        block = None if stop.is_set() else next(queue, None)
                     if block is None:
                         break
                     work(own, ops, *block)
@@ -369,13 +393,18 @@ class Passes:
         import cv2
         from threadpoolctl import threadpool_limits
 
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # the blocks are the parallelism
-        try:
-            with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-                return list(pool.map(run, range(workers)))
-        finally:
-            cv2.setNumThreads(threads)
+        with _ONE_AT_A_TIME:  # what it limits is the process's
+            threads = cv2.getNumThreads()
+            cv2.setNumThreads(1)  # the blocks are the parallelism
+            try:
+                with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                    try:
+                        return list(pool.map(run, range(workers)))
+                    except BaseException:
+                        stop.set()  # the others, and who pressed Ctrl-C, need not wait for the end
+                        raise
+            finally:
+                cv2.setNumThreads(threads)
 
     def scores(self, ops: BlockOps, rows: slice, columns: slice) -> tuple[Any, int]:
         """A block's scores, what is no pair excluded, and how many entries that is."""
@@ -467,7 +496,8 @@ def count_pairs(
             kept; fewer come back where the floor was guessed too high, or where many scores tie.
         bins: of the histogram, a power of two from 2 to 2¹⁶ (default: by device).
         floor: above which impostor scores are kept (default: guessed from a sample).
-        part: (i, n): each n-th block, from the i-th on. All n parts, merged, are the whole.
+        part: (i, n): each n-th strip of rows, from the i-th on. All n parts, merged, are the whole,
+            wherever each was counted.
     """
     pairs = passes.pairs
     if bins is None:

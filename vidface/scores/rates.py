@@ -33,8 +33,8 @@ from vidface.scores.uncertainty import Replicates, interval_dict
 EXACT_FAR = Fraction(1, 1000)
 """Up to here TAR at FAR is exact in any case."""
 
-LONG_LIST = 2**23
-"""Distinct genuine scores up to which the AUC is worked out exactly where that is wanted."""
+LONG_LIST = 2**22
+"""Distinct genuine scores that an exact AUC ranks in one pass."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,15 @@ class Rates:
     passes: Passes | None = None
     exact: bool = False
     _collected: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = self.counts.histogram.sum(axis=1).tolist()
+        genuine, impostor = self.source.measured()
+        if found != [genuine + impostor, genuine]:
+            raise VidfaceError(
+                f"{found[0]} pairs were counted, {found[1]} of them genuine, where there are "
+                f"{genuine + impostor} and {genuine}: parts are missing, or overlap"
+            )
 
     @cached_property
     def unscored(self) -> tuple[int, int]:
@@ -422,14 +431,17 @@ class Rates:
         genuine, impostor = -np.diff(self.above_edge)
         if self.exact and counts.genuine_complete:
             values, times = np.unique(counts.genuine, return_counts=True)
-            if len(values) <= LONG_LIST and self.passes is not None:
+            if self.passes is not None:
+                passes = self.passes
                 lost, missing = self.unscored[1], self.unscored[0]
                 if missing and not (len(values) and values[0] <= NO_DESCRIPTOR_SCORE):
                     values = np.append(np.float32(NO_DESCRIPTOR_SCORE), values)
                     times = np.append(0, times)
                 if missing:
                     times[0] += missing
-                below = impostors_below(self.passes, values)  # < and ≤
+                parts = [values[i : i + LONG_LIST] for i in range(0, len(values), LONG_LIST)]
+                found = [impostors_below(passes, part) for part in parts or [values]]
+                below = np.concatenate(found, axis=1)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
                 twice = _products(times, below.sum(axis=0))
                 return Figure(twice / (2 * pairs))

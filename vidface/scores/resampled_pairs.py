@@ -39,6 +39,9 @@ RESAMPLED_PAIRS = 2**22
 DEEPER = 1.2
 """How many times the allowed impostors must be listed for a threshold to be estimated anew."""
 
+SUMS_BYTES = 2**30
+"""For the running sums of all threads together; one thread works in any case."""
+
 HELD = "threshold held fixed"
 IMPOSTORS_HELD = "the impostors' distribution held fixed"
 
@@ -71,16 +74,17 @@ def resample(
         n = rates.source.n_identities
         return draws.figures(bootstrap.weights(r, n, rates.source.n_units - n))
 
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(draws.workers) as pool:
         rows = np.array(list(pool.map(one, range(bootstrap.resamples))), dtype=np.float64)
-    notes = {text: "" if text in draws.anew else HELD for text in targets}
+    n = len(targets)
+    anew, held, (eer, auc) = rows[:, :n].T, rows[:, n : 2 * n].T, rows[:, 2 * n :].T
+    tar = {}
+    for i, text in enumerate(targets):
+        # One resample whose threshold lies deeper than the list would bias the interval.
+        fixed = text not in draws.anew or bool(np.isinf(anew[i]).any())
+        tar[text] = Replicates(held[i], HELD) if fixed else Replicates(anew[i])
     note = "" if draws.all_impostors else IMPOSTORS_HELD
-    columns = rows.T
-    return Resampled(
-        {t: Replicates(columns[i], notes[t]) for i, t in enumerate(targets)},
-        Replicates(columns[-2], note),
-        Replicates(columns[-1], note),
-    )
+    return Resampled(tar, Replicates(eer, note), Replicates(auc, note))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +145,7 @@ class _Draws:
         source = self.rates.source
         total_genuine, total_impostor = source.totals(weights)
         if not (total_genuine and total_impostor):
-            return [math.nan] * (len(self.targets) + 2)
+            return [math.nan] * (2 * len(self.targets) + 2)
         genuine, impostor = self._running()
         genuine.weigh(weights)
         impostor.weigh(weights)
@@ -151,7 +155,23 @@ class _Draws:
         ]
         eer = self._eer(genuine, impostor, total_genuine, total_impostor)
         auc = self._auc(weights, genuine, impostor, total_genuine, total_impostor)
-        return [*tars, eer, auc]
+        held = [self._held(text, genuine, total_genuine) for text in self.targets]
+        return [*tars, *held, eer, auc]
+
+    @property
+    def workers(self) -> int:
+        """Threads whose sums together stay within `SUMS_BYTES`."""
+        counts = self.rates.counts
+        own = 8 * (2 * len(counts.genuine) + 3 * self.n_weighed) + 1
+        return max(1, min(cores(), SUMS_BYTES // own))
+
+    def _held(self, text: str, genuine: _Running, total_genuine: int) -> float:
+        """TAR at the whole split's threshold."""
+        if text not in self.held:
+            return math.nan
+        if self.held[text] > genuine.n:  # with those that score −1: all of them
+            return 1.0
+        return genuine.first(self.held[text]) / total_genuine
 
     def _running(self) -> tuple[_Running, _Running]:
         """The thread's own sums, whose memory every resample uses again."""
@@ -182,11 +202,7 @@ class _Draws:
     ) -> float:
         counts = self.rates.counts
         if text not in self.anew:
-            if text not in self.held:
-                return math.nan
-            if self.held[text] > genuine.n:  # with those that score −1: all of them
-                return 1.0
-            return genuine.first(self.held[text]) / total_genuine
+            return math.nan
         if far * total_impostor < 1:
             return math.nan
         allowed = math.floor(far * total_impostor)
@@ -199,7 +215,7 @@ class _Draws:
         elif self.all_impostors:
             beyond = np.float32(NO_DESCRIPTOR_SCORE)
         else:
-            return math.nan  # deeper than the list
+            return math.inf  # deeper than the list
         falling = counts.genuine
         accepted = len(falling) - int(np.searchsorted(falling[::-1], beyond, side="right"))
         return genuine.first(accepted) / total_genuine

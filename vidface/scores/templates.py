@@ -144,7 +144,7 @@ def _rows_of(paths: Sequence[str], clip_ids: Sequence[str], n: int) -> NDArray[n
         more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
         raise VidfaceError(
             f"{len(absent)} path(s) of the templates have no clip: {some}{more}; clip ids must be "
-            "the paths: extract with the manifest that templates_manifest writes"
+            "the paths: `vidface import ijb` writes a manifest of them"
         )
     return np.array(rows, dtype=np.int64)
 

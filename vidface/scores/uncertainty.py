@@ -99,7 +99,15 @@ class Replicates:
     def to_dict(self) -> dict[str, Any]:
         """{"ci95": [low, high] or None}, and "ci95_note" where something was held fixed."""
         document: dict[str, Any] = {"ci95": None if self.ci95 is None else list(self.ci95)}
-        return {**document, **({"ci95_note": self.note} if self.note else {})}
+        note = self.note if self.ci95 is not None else self.why_none
+        return {**document, **({"ci95_note": note} if note else {})}
+
+    @property
+    def why_none(self) -> str:
+        """Why there is no interval, where there is none."""
+        missing = np.count_nonzero(np.isnan(self.values)) / max(1, len(self.values))
+        reason = f"{missing:.0%} of the resamples have no figure"
+        return f"{self.note}; {reason}" if self.note else reason
 
 
 def interval_dict(replicates: Replicates | None) -> dict[str, Any]:

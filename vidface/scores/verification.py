@@ -19,6 +19,7 @@ from vidface.scores.operating_points import (
     check_targets,
 )
 from vidface.scores.pairwise import (
+    GENUINE_LIMIT,
     MEMORY_BYTES,
     NO_DESCRIPTOR_SCORE,
     Passes,
@@ -26,7 +27,7 @@ from vidface.scores.pairwise import (
     make_pairs,
 )
 from vidface.scores.rates import Curve, Figure, Rates, count_for
-from vidface.scores.uncertainty import Bootstrap
+from vidface.scores.uncertainty import Bootstrap, Replicates
 
 __all__ = [
     "DEFAULT_FARS",
@@ -40,6 +41,10 @@ __all__ = [
     "score_pair_list",
     "score_verification",
 ]
+
+
+TOO_MANY_GENUINE = f"more than {GENUINE_LIMIT} genuine pairs, which are not kept"
+"""Why there is no interval, nor an exact AUC, of a split with so many."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def score_verification(
 
     Exact to the last tie for FARs up to 1e-3, in one pass over blocks of the matrix and in bounded
     memory (`vidface.scores.pairwise` says how). EER, AUC and higher FARs of a split with more than
-    some six million impostor pairs are read off the pass's histogram of 65,536 bins (8,192 on an
+    some four million impostor pairs are read off the pass's histogram of 65,536 bins (8,192 on an
     accelerator): then they are at bin edges, and `bounds` say what the exact figure can be; a TAR
     so read is at a FAR within the target, and the lower bound. `exact` goes over the pairs again
     and works them out, too. Exact means: for the products as float32 gives them. A product rounds
@@ -128,11 +133,14 @@ def score_verification(
         identities: n_clips names; "" is a distractor.
         fars: target FARs as decimal text ("1e-4"), each in (0, 1].
         convention: a name of `CONVENTIONS`.
-        exact: work everything out exactly, whatever it costs.
+        exact: work everything out exactly, in further passes; only the AUC of a split with more
+            than 67 million genuine pairs, which are not kept, stays with bounds (and without an
+            interval, as all its figures).
         bootstrap: resamples of the people, for 95 % intervals (`vidface.scores.uncertainty`).
         memory_bytes: bound for blocks of scores, beside one sorted copy of the descriptors and the
-            kept scores: 12 bytes for each of 2 · max(4·10⁶, 1e-3 · |impostor|) pairs at most, and 8
-            bytes a genuine pair.
+            kept scores: 12 bytes for each of about 1.5 · max(65,536, 1e-3 · |impostor|) pairs (of a
+            small split all, up to four million; where the floor was guessed too low at most twice
+            that for each worker), and 8 bytes a genuine pair. An accelerator uses blocks of 1 GiB.
         device: None for NumPy on all cores, or a torch device ("cuda").
         progress: called with the numbers of pairs as they are counted.
 
@@ -287,7 +295,12 @@ def _figures(
     points = rates.points(targets, convention)
     has_both = bool(source.genuine and source.impostor)
     eer, auc = (rates.eer(), rates.auc()) if has_both else (None, None)
-    if bootstrap is not None and has_both and rates.counts.genuine_complete:
+    if bootstrap is not None and has_both and not rates.counts.genuine_complete:
+        none = Replicates(np.full(bootstrap.resamples, np.nan), TOO_MANY_GENUINE)
+        points = [p if p.tar is None else replace(p, replicates=none) for p in points]
+        eer = eer and replace(eer, replicates=none)
+        auc = auc and replace(auc, replicates=none)
+    elif bootstrap is not None and has_both:
         from vidface.scores.resampled_pairs import resample
 
         found = resample(rates, targets, points, convention, bootstrap)
