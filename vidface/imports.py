@@ -75,6 +75,7 @@ class Imported:
     absent: int  # clips of which there is nothing; they stay in every denominator
     faces: int | None = None  # where the files say so
     templates: Path | None = None  # of "ijb": the list
+    order: str = "auto"  # of its fields
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
@@ -103,6 +104,8 @@ class Imported:
         lists = ""
         if self.templates is not None:
             lists = f" --templates {shlex.quote(str(self.templates))} --pairs PAIRS"
+            if self.order != "auto":
+                lists += f" --order {self.order}"
         steps.append(f"vidface score{flags}{lists}")
         # Features need no work but reading, which the command has done.
         return " && ".join(steps[1:] if self.kind == "iqiyi" else steps)
@@ -342,7 +345,7 @@ def import_ijb(
     score = f'split = "{split}"\n{_WITHOUT_GALLERY}'
     pipeline = _place_pipeline(out, "ijb", root, "detect", score, force)
     made = _imported("ijb", clips, out, pipeline, _absent(out / MANIFEST, root))
-    return replace(made, templates=templates)
+    return replace(made, templates=templates, order=order)
 
 
 def _lfrc_clips(
