@@ -512,3 +512,17 @@ def test_an_error_in_one_worker_stops_the_others(monkeypatch):
     with pytest.raises(ValueError, match="one"):
         passes.each_block(work, lambda ops: None)
     assert len(done) <= passes.workers
+
+
+def test_the_process_is_left_as_it_was():
+    import cv2
+
+    rows, names = oracles.tied_clips(n=120, n_identities=15, seed=3)
+    pairs = pairs_of((rows, names), None)
+    before = cv2.getNumThreads()
+    for workers in (1, 2):
+        patch = pytest.MonkeyPatch()
+        patch.setattr(pairwise, "cores", lambda n=workers: n)
+        count_pairs(Passes(pairs, BYTES_PER_PAIR * 100), 10, floor=-1.5)
+        patch.undo()
+        assert cv2.getNumThreads() == before

@@ -556,3 +556,16 @@ def test_bob_sets_hold_both_cases():
             lost += ours > 1 - theirs["frr"] + 1e-12
     assert equal > 10
     assert lost > 10
+
+
+def test_bounds_are_in_the_json(monkeypatch):
+    shrink(monkeypatch, bins=16)
+    rows, names = oracles.tied_clips(n=120, n_identities=15, seed=0)
+    document = score_verification(rows, names, ["0.3"]).to_dict()
+    point = document["tar_at_far"]["0.3"]
+    assert point["tar_bounds"][0] == point["tar"] < point["tar_bounds"][1]
+    assert len(document["auc"]["bounds"]) == 2
+    exact = score_verification(rows, names, ["0.3"], exact=True).to_dict()
+    assert "tar_bounds" not in exact["tar_at_far"]["0.3"]
+    low, high = point["tar_bounds"]
+    assert low <= exact["tar_at_far"]["0.3"]["tar"] <= high

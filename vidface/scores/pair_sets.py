@@ -119,7 +119,6 @@ class Pairs:
         units = self.first.units
         starts = np.searchsorted(self.columns.units, units, side="left")
         ends = np.searchsorted(self.columns.units, units, side="right")
-        ends[self.first.n_labelled :] = starts[self.first.n_labelled :]
         if self.second is None:
             starts = np.maximum(starts, np.arange(len(units)) + 1)
         return starts, ends
