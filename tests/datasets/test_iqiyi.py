@@ -83,7 +83,7 @@ def test_a_form_that_is_given_overrides(path: Path) -> None:
     with pytest.raises(VidfaceError, match=r"line 1: 'v1\.mp4' stands where an identity is due"):
         truth_of(path, "v1.mp4 1", "val")
     with pytest.raises(VidfaceError, match="unknown form 'test'; known: auto, train, val"):
-        truth_of(path, "1 2", "test")  # type: ignore[arg-type]
+        truth_of(path, "1 2", "test")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_hand_case(path: Path) -> None:
         "unknown_identities": [],
     }
     with pytest.raises(dataclasses.FrozenInstanceError):
-        score.k = 3  # type: ignore[misc]
+        score.k = 3
 
 
 def test_lists_that_are_empty_unknown_or_long() -> None:

@@ -59,12 +59,6 @@ class Bootstrap:
         ]
         return np.concatenate(parts)
 
-    def matrix(self, n_identities: int) -> NDArray[np.float64]:
-        """`weights` of the identities in all resamples, (resamples, n_identities)."""
-        return np.stack([self.weights(r, n_identities) for r in range(self.resamples)]).astype(
-            np.float64
-        )
-
 
 def _drawn(generator: np.random.Generator, n: int) -> NDArray[np.intp]:
     if n == 0:
