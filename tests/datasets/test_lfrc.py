@@ -701,3 +701,10 @@ def test_check_counts_rows_of_zeros(tmp_path: Path) -> None:
     write_submission(tmp_path / "s.bin", matrix)
     names = listed(tmp_path, "a\nb\nc\nd\n")
     assert check_submission(tmp_path / "s.bin", names).zero_rows == 2
+
+
+def test_the_filelist_is_no_list_of_labels(tmp_path):
+    (tmp_path / "filelist.txt").write_text("v1 12\nv2 12\n")
+    with pytest.raises(VidfaceError, match="says nobody's name"):
+        lfrc_manifest(tmp_path, tmp_path / "m.csv", identities=tmp_path / "filelist.txt")
+    assert not (tmp_path / "m.csv").exists()

@@ -11,13 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vidface.datasets import pair_lists
-from vidface.datasets.pair_lists import (
-    LONGEST_LINE_BYTES,
-    SAME_WORDS,
-    PairList,
-    numbered_rows,
-    read_pair_list,
-)
+from vidface.datasets.lines import LONGEST_LINE_BYTES, numbered_rows
+from vidface.datasets.pair_lists import SAME_WORDS, PairList, read_pair_list
 from vidface.errors import VidfaceError
 
 YTF = """split number, first name, second name, svm distance, is same

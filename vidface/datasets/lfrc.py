@@ -185,6 +185,10 @@ def lfrc_manifest(
     sources = [listing] if identities is None else [listing, Path(identities)]
     if os.path.realpath(out) in map(os.path.realpath, sources):
         raise VidfaceError(f"{out}: is a file to read; write the manifest elsewhere")
+    if len({os.path.realpath(source) for source in sources}) < len(sources):
+        raise VidfaceError(
+            f"{listing}: is the list of videos, and says nobody's name; leave it out"
+        )
     names = read_filelist(listing)
     labels = {} if identities is None else _read_labels(Path(identities), names)
     top = _crops_below(folder, names)

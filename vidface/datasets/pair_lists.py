@@ -6,11 +6,10 @@ such lists, comma- or white-space-separated, are read here for `vidface.datasets
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,13 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.datasets.lines import (
+    LONGEST_LINE_BYTES,
+    comma_fields,
+    numbered_lines,
+    numbered_rows,
+    open_list,
+)
 from vidface.errors import VidfaceError
 
 SAME_WORDS: dict[str, bool] = {
@@ -35,7 +41,6 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 }
 """What a header may call the columns, in any case; `fold` may be missing."""
 
-LONGEST_LINE_BYTES = 2**16
 
 _SCANNED_BYTES = 2**20  # read at a time for the sha256
 _FAST_FROM_BYTES = 2**20  # smaller files are not worth loading pyarrow
@@ -175,72 +180,6 @@ def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> Pair
     return PairList(first, second, same, names, sha256, folds)
 
 
-def open_list(path: Path, what: str) -> BinaryIO:
-    """The file, to be read in binary; VidfaceError where there is none."""
-    try:
-        return path.open("rb")
-    except (OSError, ValueError) as error:  # a NUL byte in the name is a ValueError
-        raise VidfaceError(f"{what}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def numbered_lines(file: BinaryIO, what: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, stripped text) of every line that is not blank.
-
-    Raises:
-        VidfaceError: a line that is not UTF-8 or longer than `LONGEST_LINE_BYTES`.
-
-    >>> import io
-    >>> list(numbered_lines(io.BytesIO(b"a b\\r\\n\\n  c\\n"), "list"))
-    [(1, 'a b'), (3, 'c')]
-    """
-    number = 0
-    try:
-        while data := file.readline(LONGEST_LINE_BYTES + 1):
-            number += 1
-            if len(data) > LONGEST_LINE_BYTES:
-                raise VidfaceError(
-                    f"{what}, line {number}: longer than {LONGEST_LINE_BYTES} bytes; "
-                    "is it a text file, with a pair or an image a line?"
-                )
-            text = data.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
-                yield number, text
-    except UnicodeDecodeError:
-        raise VidfaceError(f"{what}, line {number}: not UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise VidfaceError(f"{what}: {error.strerror or error}") from None
-
-
-def numbered_rows(file: BinaryIO, what: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, stripped fields) of every line that is not blank.
-
-    The first line tells what separates the fields: commas if it has two or more, else white space.
-    In comma-separated lines quotes work as in CSV, within a line.
-
-    >>> import io
-    >>> list(numbered_rows(io.BytesIO(b'a, "b, c",1\\nd ,e,0'), "list"))
-    [(1, ['a', 'b, c', '1']), (2, ['d', 'e', '0'])]
-    """
-    lines = numbered_lines(file, what)
-    for number, text in lines:
-        if text.count(",") < 2:
-            yield number, text.split()
-            yield from ((number, text.split()) for number, text in lines)
-            return
-        yield number, _comma_fields(text, number, what)
-        yield from ((number, _comma_fields(text, number, what)) for number, text in lines)
-
-
-def _comma_fields(text: str, number: int, what: str) -> list[str]:
-    if '"' not in text:
-        return [field.strip() for field in text.split(",")]
-    try:
-        fields = next(csv.reader([text], strict=True, skipinitialspace=True))
-    except csv.Error as error:
-        raise VidfaceError(f"{what}, line {number}: {error}") from None
-    return [field.strip() for field in fields]
-
-
 @dataclass(frozen=True)
 class _Layout:
     """Where a line has what; told from the first line."""
@@ -267,7 +206,7 @@ def _layout(file: BinaryIO, what: str) -> _Layout:
         raise VidfaceError(f"{what}: the file is empty; there should be a pair a line")
     after = file.tell()
     comma = text.count(",") >= 2
-    fields = _comma_fields(text, line, what) if comma else text.split()
+    fields = comma_fields(text, line, what) if comma else text.split()
     separator = "," if comma else "\t" if "\t" in text and " " not in text else " "
     width = len(fields)
     found = _named_columns(fields, line, what)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.datasets.pair_lists import numbered_rows, open_list
+from vidface.datasets.lines import numbered_rows, open_list
 from vidface.errors import VidfaceError
 from vidface.manifests import SPLITS, Clip, write_manifest
 from vidface.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
