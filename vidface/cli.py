@@ -42,6 +42,7 @@ from vidface.cli_options import (
     split_options,
 )
 from vidface.cli_scores import compare, score, sweep
+from vidface.cli_training import train
 from vidface.errors import UsageError, VidfaceError
 
 
@@ -55,6 +56,7 @@ def cli() -> None:
                       vidface extract, vidface cluster, vidface score, vidface sweep
     To try it out:    vidface demo
     A challenge's:    vidface import, then cluster and score; vidface export
+    A network:        vidface models, vidface verify, vidface train
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some clips failed.
     """
@@ -292,7 +294,7 @@ def verify(
     exit_for(done.failed)
 
 
-for command in (models, score, sweep, compare, import_data, export_data):
+for command in (models, score, sweep, compare, import_data, export_data, train):
     cli.add_command(command)
 
 

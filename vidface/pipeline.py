@@ -44,13 +44,15 @@ PROTOCOLS = (
 NEED_GALLERY = frozenset({"cross-verification", "retrieval", "identification"})
 
 
-def _check(condition: bool, key: str, problem: str) -> None:
+def check(condition: bool, key: str, problem: str) -> None:
+    """Raise VidfaceError "key: problem" unless the condition holds."""
     if not condition:
         raise VidfaceError(f"{key}: {problem}")
 
 
-def _choice(key: str, value: str, known: tuple[str, ...]) -> None:
-    _check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
+def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise VidfaceError that lists what is known unless the value is one of it."""
+    check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ class FrameSettings:
 
     def __post_init__(self) -> None:
         fits = math.isfinite(self.fps) and self.fps > 0
-        _check(fits, "[frames] fps", f"must be above 0, not {self.fps}")
-        _choice("[frames] decoder", self.decoder, ("pyav", "decord"))
+        check(fits, "[frames] fps", f"must be above 0, not {self.fps}")
+        check_choice("[frames] decoder", self.decoder, ("pyav", "decord"))
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,16 @@ class FaceSettings:
     keep_crops: bool = False
 
     def __post_init__(self) -> None:
-        _choice("[faces] source", self.source, ("detect", "aligned", "features"))
-        _choice("[faces] which", self.which, ("largest", "all"))
+        check_choice("[faces] source", self.source, ("detect", "aligned", "features"))
+        check_choice("[faces] which", self.which, ("largest", "all"))
         score = self.min_det_score
-        _check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
+        check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
         pixels = self.min_face_pixels
-        _check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
+        check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
         side = self.detector_long_side
-        _check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
+        check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
         pictures = not self.keep_crops or self.source != "features"
-        _check(pictures, "[faces] keep_crops", "features have no pictures to keep")
+        check(pictures, "[faces] keep_crops", "features have no pictures to keep")
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,20 @@ class BackboneSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        _choice("[backbone] runtime", self.runtime, ("auto", "onnxruntime", "openvino", "torch"))
-        _choice("[backbone] precision", self.precision, ("float32", "bf16", "fp16"))
-        _choice("[backbone] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
+        check_choice(
+            "[backbone] runtime", self.runtime, ("auto", "onnxruntime", "openvino", "torch")
+        )
+        check_choice("[backbone] precision", self.precision, ("float32", "bf16", "fp16"))
+        check_choice("[backbone] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
         if self.color is not None:
-            _choice("[backbone] color", self.color, ("rgb", "bgr"))
+            check_choice("[backbone] color", self.color, ("rgb", "bgr"))
         for name in ("mean", "std"):
             value = getattr(self, name)
             values = value if isinstance(value, tuple) else (0.0 if value is None else value,)
             fits = len(values) in (1, 3) and all(math.isfinite(v) for v in values)
-            _check(fits, f"[backbone] {name}", f"must be one finite number or three, not {value}")
+            check(fits, f"[backbone] {name}", f"must be one finite number or three, not {value}")
         std = self.std if isinstance(self.std, tuple) else (1.0 if self.std is None else self.std,)
-        _check(all(v > 0 for v in std), "[backbone] std", f"must be above 0, not {self.std}")
+        check(all(v > 0 for v in std), "[backbone] std", f"must be above 0, not {self.std}")
 
 
 @dataclass(frozen=True)
@@ -155,19 +159,17 @@ class ClusterSettings:
         if self.threshold is not None:
             fits = -1 <= self.threshold <= 1
             problem = f'a cosine in [-1, 1] or "none", not {self.threshold}'
-            _check(fits, "[cluster] threshold", problem)
+            check(fits, "[cluster] threshold", problem)
             if self.threshold == -1:  # by definition no clustering: one spelling inside
                 object.__setattr__(self, "threshold", None)
-        _choice("[cluster] method", self.method, METHODS)
-        _check(
-            self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}"
-        )
+        check_choice("[cluster] method", self.method, METHODS)
+        check(self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}")
         least = f"at least 2, not {self.min_cluster_size}"
-        _check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)
+        check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)
         share = f"must lie in [0, 1), not {self.trim_share}"
-        _check(0 <= self.trim_share < 1, "[cluster] trim_share", share)
+        check(0 <= self.trim_share < 1, "[cluster] trim_share", share)
         oracle = self.method != "oracle" or self.truth is not None
-        _check(oracle, "[cluster] truth", 'the method "oracle" needs a truth file')
+        check(oracle, "[cluster] truth", 'the method "oracle" needs a truth file')
         self.memory_bytes  # noqa: B018 - raises
 
     @property
@@ -183,7 +185,7 @@ class ClusterSettings:
         power = ["", "K", "M", "G", "T"].index(unit[:1])
         size = float(found[1]) * base**power if found else 0.0
         problem = f'a size such as "2GiB" or "500MB", not {self.memory!r}'
-        _check(1 <= size < 2**63, "[cluster] memory", problem)
+        check(1 <= size < 2**63, "[cluster] memory", problem)
         return int(size)
 
 
@@ -194,7 +196,7 @@ class DescriptorSettings:
     pooling: str = "mean"
 
     def __post_init__(self) -> None:
-        _choice("[descriptor] pooling", self.pooling, POOLING_NAMES)
+        check_choice("[descriptor] pooling", self.pooling, POOLING_NAMES)
 
 
 @dataclass(frozen=True)
@@ -221,28 +223,28 @@ class ScoreSettings:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        _choice("[score] device", self.device.split(":")[0], ("cpu", "cuda"))
-        _check(len(self.far_list) > 0, "[score] fars", "names none")
-        _choice("[score] gallery", self.gallery, SPLITS)
-        _choice("[score] split", self.split, SPLITS)
+        check_choice("[score] device", self.device.split(":")[0], ("cpu", "cuda"))
+        check(len(self.far_list) > 0, "[score] fars", "names none")
+        check_choice("[score] gallery", self.gallery, SPLITS)
+        check_choice("[score] split", self.split, SPLITS)
         for name in self.protocol_names:
-            _choice("[score] protocols", name, PROTOCOLS)
-        _check(len(self.protocol_names) > 0, "[score] protocols", "names none")
-        _choice("[score] enrolment", self.enrolment, ENROLMENT_NAMES)
-        _choice("[score] convention", self.convention, CONVENTION_NAMES)
-        _check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
+            check_choice("[score] protocols", name, PROTOCOLS)
+        check(len(self.protocol_names) > 0, "[score] protocols", "names none")
+        check_choice("[score] enrolment", self.enrolment, ENROLMENT_NAMES)
+        check_choice("[score] convention", self.convention, CONVENTION_NAMES)
+        check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
         several = f"0 for none, or at least 2, not {self.bootstrap}"
-        _check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)
-        _check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
+        check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)
+        check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
         for key in ("fars", "fpirs"):
             for text in getattr(self, f"{key[:-1]}_list"):
-                _check(
+                check(
                     exact_rate(text) is not None, f"[score] {key}", f"'{text}' is no rate in (0, 1]"
                 )
             listed = getattr(self, f"{key[:-1]}_list")
-            _check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
+            check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
         digits = all(rank.isdecimal() and int(rank) >= 1 for rank in split_list(self.ranks))
-        _check(digits, "[score] ranks", f"whole numbers from 1, not '{self.ranks}'")
+        check(digits, "[score] ranks", f"whole numbers from 1, not '{self.ranks}'")
 
     @property
     def protocol_names(self) -> tuple[str, ...]:
@@ -344,8 +346,20 @@ TABLES: dict[str, type] = {
 Overrides = Mapping[tuple[str, str], Any]
 
 
+TRAINING_PREFIX = "train"  # of recipes that `vidface train` reads
+
+
 def shipped_pipelines() -> dict[str, Path]:
     """Name → file of the recipes that come with vidface, also from an installed wheel."""
+    return {n: f for n, f in _shipped().items() if not n.startswith(TRAINING_PREFIX)}
+
+
+def shipped_trainings() -> dict[str, Path]:
+    """Name → file of the training recipes (`vidface.training.settings`) among them."""
+    return {n: f for n, f in _shipped().items() if n.startswith(TRAINING_PREFIX)}
+
+
+def _shipped() -> dict[str, Path]:
     package = Path(__file__).parent
     for folder in (package / "pipelines", package.parent / "pipelines"):
         files = sorted(folder.glob("*.toml"))
@@ -485,20 +499,44 @@ def _published(rows: Any, where: str) -> tuple[Published, ...]:
 
 
 def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:
-    """A TOML value as the field's type says, variables expanded, paths resolved."""
-    hints = typing.get_type_hints(TABLES[table])
-    if key not in hints:
-        raise VidfaceError(f"{where}: unknown key '{key}' in [{table}] (known: {', '.join(hints)})")
-    kinds = _members(hints[key])
+    """A TOML value as the field's type says, with what only a run's pipeline knows."""
     spot = f"{where}: [{table}] {key}"
+    threshold = (table, key) == ("cluster", "threshold")
+    if threshold and isinstance(value, str) and _expand(value, spot)[0] == "none":
+        return None
+    if (table, key) == ("backbone", "weights") and isinstance(value, str | Path):
+        text, from_environment = _expand(str(value), spot)
+        return _weights(text, Path.cwd() if from_environment else file.parent, table)
+    more = ' or "none"' if threshold else ""
+    return typed_value(TABLES[table], f"[{table}]", key, value, file, where, more)
+
+
+def typed_value(
+    kind: type, table: str, key: str, value: Any, file: Path, where: str, more: str = ""
+) -> Any:
+    """A TOML value as `kind`'s field `key` says: variables expanded, paths resolved.
+
+    Args:
+        kind: the dataclass of the table.
+        table: how the table is written, "[score]".
+        file: where relative paths start (its folder).
+        where: what a message begins with.
+        more: what else a message says is allowed.
+
+    Raises:
+        VidfaceError: unknown key, wrong type, a variable that is not set.
+    """
+    hints = typing.get_type_hints(kind)
+    if key not in hints:
+        raise VidfaceError(f"{where}: unknown key '{key}' in {table} (known: {', '.join(hints)})")
+    kinds = _members(hints[key])
+    spot = f"{where}: {table} {key}"
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
         text, from_environment = _expand(value, spot)
-        if table == "cluster" and key == "threshold" and text == "none":
-            return None
-        if Path in kinds or (table, key) == ("backbone", "weights"):
-            return _resolved(table, text, Path.cwd() if from_environment else file.parent)
+        if Path in kinds:
+            return _path(text, Path.cwd() if from_environment else file.parent, table)
         if str in kinds:
             return text
         if text != value or text == "":  # an expanded variable may hold a number or a truth value
@@ -512,15 +550,20 @@ def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:
         if int in kinds and isinstance(value, int):
             return value
     elif isinstance(value, list | tuple) and tuple in kinds:
+        texts = "str" in str(hints[key])
+        if texts and all(isinstance(v, str) for v in value):
+            return tuple(value)
         numbers = [v for v in value if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) == len(value):
+        if len(numbers) == len(value) and not texts:
             return tuple(float(v) for v in value)
+    elif isinstance(value, dict) and Mapping in kinds:
+        return value
     elif value is None and type(None) in kinds:
         return None
     names = " or ".join(_TYPE_NAMES[kind] for kind in kinds if kind in _TYPE_NAMES)
-    if (table, key) == ("cluster", "threshold"):
-        names += ' or "none"'
-    raise VidfaceError(f"{spot}: must be {names}, not {value!r}")
+    if tuple in kinds and "str" in str(hints[key]):
+        names = "a list of strings"
+    raise VidfaceError(f"{spot}: must be {names}{more}, not {value!r}")
 
 
 _TYPE_NAMES: dict[Any, str] = {
@@ -530,6 +573,7 @@ _TYPE_NAMES: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     tuple: "three numbers",
+    Mapping: "a table",
 }
 
 
@@ -574,13 +618,16 @@ def _expand(text: str, spot: str) -> tuple[str, bool]:
     return expanded, leading
 
 
-def _resolved(table: str, text: str, start: Path) -> Path | str:
+def _path(text: str, start: Path, table: str) -> Path:
     if not text:
-        raise VidfaceError(f"[{table}]: an empty path")
-    if table == "backbone":
-        from vidface.weights import WEIGHTS
+        raise VidfaceError(f"{table}: an empty path")
+    return Path(os.path.normpath((start / Path(text).expanduser()).absolute()))
 
-        if text in WEIGHTS or not re.search(r"[./\\]", text):
-            return text  # a registered name, or one that load_backbone will refuse by name
-    path = Path(os.path.normpath((start / Path(text).expanduser()).absolute()))
-    return str(path) if table == "backbone" else path
+
+def _weights(text: str, start: Path, table: str) -> str:
+    """A recogniser: a registered name as it is, anything else as a path."""
+    from vidface.weights import WEIGHTS
+
+    if text and (text in WEIGHTS or not re.search(r"[./\\]", text)):
+        return text  # a registered name, or one that load_backbone will refuse by name
+    return str(_path(text, start, f"[{table}]"))

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from vidface.embeddings import Progress
+
+if TYPE_CHECKING:
+    from vidface.training.loop import StepReport
 
 
 @contextmanager
@@ -81,5 +85,40 @@ def pair_progress(*, enabled: bool) -> Iterator[Callable[[int], None] | None]:
             nonlocal done
             done += pairs
             bar.update(task, pairs=f"{done:,}")
+
+        yield advance
+
+
+@contextmanager
+def training_progress(*, enabled: bool) -> Iterator[Callable[[StepReport], None] | None]:
+    """A bar on standard error with stage, loss, images/s and the time left; None if disabled."""
+    if not enabled:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.fields[stage]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        speed_estimate_period=300,
+    )
+    with bar:
+        task = bar.add_task("train", total=None, stage="train", loss="", rate="")
+
+        def advance(report: StepReport) -> None:
+            bar.update(
+                task,
+                completed=report.done,
+                total=report.total,
+                stage=report.stage.name,
+                loss=f"{report.loss:.4g}",
+                rate=f"{report.images_per_second:.1f}",
+            )
 
         yield advance

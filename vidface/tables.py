@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vidface.scores import OperatingPoint
     from vidface.scoring import Score
     from vidface.sweeps import Sweep
+    from vidface.training.results import Trained
     from vidface.verify import Verified
     from vidface.weights import CacheEntry
 
@@ -363,3 +364,35 @@ def verified(done: Verified) -> str:
     if done.failed:
         failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")
     return render(*lines, table, *failures)
+
+
+def trained(done: Trained) -> str:
+    """A row a stage, as the paper's Tables 3 and 4 have them; a dash: not at hand."""
+    names = done.verifications
+    columns = ("stage", "losses", *names, "loss", "best step", "steps", "faces", "images/s")
+    rows = [
+        (
+            stage.name,
+            " + ".join(stage.losses),
+            *(_accuracy(stage.accuracies.get(name)) for name in names),
+            "n/a" if stage.final_loss is None else f"{stage.final_loss:.4g}",
+            str(stage.best_step),
+            str(stage.steps),
+            f"{stage.faces:,}",
+            f"{stage.images_per_second:.1f}",
+        )
+        for stage in done.stages
+    ]
+    cut = [
+        f"{stage.name}: cut {sum(stage.cut.values()):,} faces ("
+        + ", ".join(f"{reason} {count:,}" for reason, count in stage.cut.items())
+        + ")"
+        for stage in done.stages
+        if stage.cut
+    ]
+    chosen = f"best model of a stage by {done.choose_by}; accuracies in percent"
+    return render(grid(columns, rows, text=("losses",)), chosen, *cut, f"model: {done.model}")
+
+
+def _accuracy(value: float | None) -> str:
+    return "n/a" if value is None else f"{100 * value:.3f}"

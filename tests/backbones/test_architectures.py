@@ -458,7 +458,7 @@ def test_unknown_names_list_the_known_ones() -> None:
         assert "\n" not in message
         for known in (*EXACT, "paper-step0", "paper-step5", "NAME-x0.5"):
             assert known in message
-    with pytest.raises(VidfaceError, match="mobilefacenet: has one width only"):
+    with pytest.raises(VidfaceError, match="mobilefacenet: has one size only"):
         architecture("mobilefacenet-x0.5")
 
 

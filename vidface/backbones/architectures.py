@@ -1,8 +1,9 @@
 """The networks that vidface can build, as tables; no torch is needed to read them.
 
 `architecture("paper")` is the paper's Table 1; `architecture("paper-x0.5")` the same with half of
-the channels. An architecture is not weights: it can be shown, counted, exported and trained, but
-what extracts is a file of weights that fits it.
+the channels, `architecture("paper-x0.5-d0.25")` with a quarter of the blocks as well. An
+architecture is not weights: it can be shown, counted, exported and trained, but what extracts is a
+file of weights that fits it.
 """
 
 from __future__ import annotations
@@ -188,64 +189,98 @@ _ALL = (
 ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in _ALL}
 ALIASES = {"paper-step5": "paper", "paper-step0": "y2"}
 
-_WIDTH = re.compile(r"(?P<name>.+)-x(?P<width>[0-9]*\.?[0-9]+)")
+_NUMBER = r"[0-9]*\.?[0-9]+"
+_SCALED = re.compile(
+    rf"(?P<name>.+?)(?:-x(?P<width>{_NUMBER}))?(?:-d(?P<depth>{_NUMBER}))?(?:-e(?P<out>[0-9]+))?"
+)
+MAX_DIMENSION = 4096
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture of that name; `NAME-x0.5` has half of the channels (see `scaled`).
+    """The architecture of that name; `NAME-x0.5` has half of the channels, `NAME-d0.25` a quarter
+    of the blocks, `NAME-e128` an embedding of 128 numbers; in this order they go together
+    (see `scaled`).
 
     >>> architecture("paper").rows[0], architecture("paper-step5").name
     (Row(t=56, c=24, n=2, s=1), 'paper')
-    >>> architecture("paper-x0.5").rows[0]
-    Row(t=28, c=12, n=2, s=1)
+    >>> architecture("paper-x0.5-d0.25").rows[4], architecture("paper").rows[4]
+    (Row(t=124, c=62, n=4, s=1), Row(t=248, c=124, n=15, s=1))
+    >>> architecture("paper-x0.5-e128").dimension
+    128
 
     Raises:
-        VidfaceError: unknown name (the message lists the known ones), or a width that is no use.
+        VidfaceError: unknown name (the message lists the known ones), or a scale that is no use.
     """
     found = ARCHITECTURES.get(ALIASES.get(name, name))
     if found is not None:
         return found
-    match = _WIDTH.fullmatch(name)
+    match = _SCALED.fullmatch(name)
     if match and ALIASES.get(match["name"], match["name"]) in ARCHITECTURES:
-        return scaled(architecture(match["name"]), float(match["width"]))
+        base = architecture(match["name"])
+        dimension = int(match["out"]) if match["out"] else None
+        return scaled(base, float(match["width"] or 1), float(match["depth"] or 1), dimension)
     known = ", ".join((*ARCHITECTURES, *ALIASES))
     raise VidfaceError(
-        f"no architecture named '{name}' (known: {known}; NAME-x0.5 for half of the channels)"
+        f"no architecture named '{name}' (known: {known}; NAME-x0.5 for half of the channels, "
+        "NAME-d0.5 for half of the blocks, NAME-e128 for an embedding of 128 numbers)"
     )
 
 
 def is_architecture(name: str) -> bool:
     """Whether `architecture` knows the name."""
-    match = _WIDTH.fullmatch(name)
+    match = _SCALED.fullmatch(name)
     base = match["name"] if match else name
-    return ALIASES.get(base, base) in ARCHITECTURES
+    return any(ALIASES.get(each, each) in ARCHITECTURES for each in (name, base))
 
 
-def scaled(base: Architecture, width: float) -> Architecture:
-    """`base` with every number of channels times `width`, rounded to an even number of at least 8.
+def scaled(
+    base: Architecture, width: float, depth: float = 1.0, dimension: int | None = None
+) -> Architecture:
+    """`base` with every number of channels times `width` and of repeated blocks times `depth`.
 
-    Depth and the embedding's dimension stay. Width 1 is `base` itself, to the digit.
+    Channels are rounded to an even number of at least 8; a row's blocks to a whole number of at
+    least 1. `dimension` is the embedding's; None keeps it. Width 1 and depth 1 are `base` itself,
+    to the digit.
 
     Raises:
-        VidfaceError: a width outside [0.1, 4], or an architecture that has no table of widths.
+        VidfaceError: a scale outside [0.1, 4], or an architecture that has no table of widths.
     """
-    if width == 1:
+    dimension = base.dimension if dimension is None else dimension
+    if width == 1 and depth == 1 and dimension == base.dimension:
         return base
-    if not 0.1 <= width <= 4:
-        raise VidfaceError(f"{base.name}: width {width:g} must lie in [0.1, 4]")
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise VidfaceError(f"{base.name}: dimension {dimension} must lie in [1, {MAX_DIMENSION}]")
+    for what, value in (("width", width), ("depth", depth)):
+        if not 0.1 <= value <= 4:
+            raise VidfaceError(f"{base.name}: {what} {value:g} must lie in [0.1, 4]")
     if base.builder != _BOTTLENECKS:
-        raise VidfaceError(f"{base.name}: has one width only; scale one of the paper's networks")
+        raise VidfaceError(f"{base.name}: has one size only; scale one of the paper's networks")
 
     def narrow(channels: int) -> int:
-        return max(8, 2 * math.floor(channels * width / 2 + 0.5))
+        return channels if width == 1 else max(8, 2 * math.floor(channels * width / 2 + 0.5))
 
+    def suffix(letter: str, value: float) -> str:  # all digits: the name is read again
+        return "" if value == 1 else f"-{letter}{str(float(value)).removesuffix('.0')}"
+
+    changes = (
+        [f"channels times {width:g}"] * (width != 1)
+        + [f"blocks times {depth:g}"] * (depth != 1)
+        + [f"embedding of {dimension}"] * (dimension != base.dimension)
+    )
+    out = "" if dimension == base.dimension else f"-e{dimension}"
     return replace(
         base,
-        name=f"{base.name}-x{str(float(width)).removesuffix('.0')}",  # all digits: it is read again
-        source=f"{base.source}, channels times {width:g}",
+        name=f"{base.name}{suffix('x', width)}{suffix('d', depth)}{out}",
+        dimension=dimension,
+        source=f"{base.source}, {', '.join(changes)}",
         stem=narrow(base.stem),
         rows=tuple(
-            replace(row, t=None if row.t is None else narrow(row.t), c=narrow(row.c))
+            replace(
+                row,
+                t=None if row.t is None else narrow(row.t),
+                c=narrow(row.c),
+                n=max(1, math.floor(row.n * depth + 0.5)),
+            )
             for row in base.rows
         ),
         last=narrow(base.last),

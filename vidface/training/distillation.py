@@ -1,0 +1,77 @@
+"""Knowledge distillation: the student's embeddings follow a teacher's (Hinton et al., 2015).
+
+    L = (1/n) Σ_i (1 − cos(f_i, g_i)) + relation · (1/n²) Σ_ij (cos(f_i, f_j) − cos(g_i, g_j))²
+
+f are the student's embeddings and g the teacher's, of the same dimension. The second sum is the
+relational term (Park et al., Relational Knowledge Distillation, 2019, with cosines for distances).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidface.training.losses import LossParts
+
+
+@dataclass(frozen=True)
+class Distil:
+    """The loss above; `relation` ≥ 0 is the weight of its second sum.
+
+    >>> import torch
+    >>> loss = Distil(relation=1.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
+    >>> float(loss.total), float(loss.parts["relation"])
+    (1.0, 0.0)
+    """
+
+    relation: float = 0.0
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.relation, int | float) and not isinstance(self.relation, bool)
+        if not (number and 0 <= self.relation < float("inf")):
+            raise VidfaceError(f"loss 'distil': relation must be ≥ 0, not {self.relation!r}")
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> LossParts:
+        """The loss of a batch.
+
+        Args:
+            student: (n, d), raw.
+            teacher: (n, d), unit.
+
+        Raises:
+            VidfaceError: other dimensions.
+        """
+        from torch.nn.functional import normalize
+
+        from vidface.training.losses import LossParts
+
+        if student.shape != teacher.shape:
+            raise VidfaceError(
+                f"loss 'distil': embeddings are {tuple(student.shape)} and the teacher's "
+                f"{tuple(teacher.shape)}: name an architecture of the teacher's dimension "
+                f"(…-e{teacher.shape[-1]})"
+            )
+        unit = normalize(student.float(), dim=1)
+        distance = (1 - (unit * teacher).sum(dim=1)).mean()
+        relation = (unit @ unit.T - teacher @ teacher.T).square().mean()
+        total = distance + self.relation * relation if self.relation else distance
+        return LossParts(total, {"distance": distance.detach(), "relation": relation.detach()})
+
+
+def build_distil(settings: Mapping[str, Any]) -> Distil:
+    """The loss from a recipe's table.
+
+    Raises:
+        VidfaceError: an unknown setting (the known ones are listed), or a value out of range.
+    """
+    known = [each.name for each in fields(Distil)]
+    for key in settings:
+        if key not in known:
+            raise VidfaceError(f"loss 'distil': no setting '{key}' (known: {', '.join(known)})")
+    return Distil(**settings)

@@ -1,0 +1,190 @@
+"""Faces in one folder a person, on disk or inside an uncompressed tar."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.media import is_image_name, natural_key
+from vidface.training.sources import (
+    MAX_IMAGE_BYTES,
+    Faces,
+    PackedNames,
+    Pictures,
+    check_size,
+    fingerprint_of,
+    numbered,
+)
+from vidface.training.sources.shards import FileReader, TarPictures, tar_members
+
+
+class _Image(NamedTuple):
+    folder: str  # its person's, relative to the root
+    base: str
+    size: int
+    offset: int = 0  # in a tar
+
+    @property
+    def name(self) -> str:
+        return posixpath.join(self.folder, self.base)
+
+    @property
+    def person(self) -> str:
+        return posixpath.basename(self.folder)
+
+
+def open_faces(path: Path, *, resize: bool = False) -> Faces:
+    """Images as `person/image.jpg`, in a folder or an uncompressed tar.
+
+    The people's folders may lie below one more folder (`faces/person/image.jpg`). Images come by
+    person, then in natural order (`2.jpg` before `10.jpg`). Hidden files and other files are passed
+    over; in a tar also links, devices and paths that lead out of it, which are counted.
+
+    Raises:
+        VidfaceError: nothing there; no image; an image in no person's folder or in a folder below
+            one; a person's folder without an image; a tar that is damaged.
+    """
+    try:
+        if path.is_dir():
+            images, note = _on_disk(path), ""
+        elif path.is_file():
+            images, note = _in_tar(path)
+        else:
+            raise VidfaceError(f"{path}: no such folder or tar")
+    except OSError as error:
+        raise VidfaceError(f"{error.filename or path}: {error.strerror or error}") from None
+    if not images:
+        raise VidfaceError(
+            f"{path}: no image in it, expected person/image.jpg{note and f' ({note})'}"
+        )
+    images.sort(key=lambda image: (image.person, natural_key(image.base)))
+    for image in images:
+        check_size(f"{path}: {image.name}", image.size)
+    identities, labels = numbered([image.person for image in images])
+    names = PackedNames(image.name for image in images)
+    sizes = np.array([image.size for image in images], dtype=np.int64)
+    pictures: Pictures = _Files(path, names)
+    if path.is_file():
+        pictures = TarPictures(
+            reader=FileReader((path,)),
+            files=np.zeros(len(images), dtype=np.int32),
+            offsets=np.array([image.offset for image in images], dtype=np.int64),
+            sizes=sizes,
+            names=names,
+        )
+    return Faces(
+        title=str(path),
+        identities=identities,
+        labels=labels,
+        fingerprint=fingerprint_of(identities, labels, names, sizes),
+        pictures=pictures,
+        resize=resize,
+        note=note,
+    )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Picture files in a folder."""
+
+    folder: Path
+    names: PackedNames
+
+    def read(self, index: int) -> bytes:
+        with (self.folder / self.names[index]).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            check_size(file.name, size)
+            return file.read(min(size, MAX_IMAGE_BYTES))
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+
+def _on_disk(root: Path) -> list[_Image]:
+    """All images; descends through folders that hold nothing but one folder."""
+    top = root
+    folders, files = _entries(top)
+    while not files and len(folders) == 1:
+        below, inside = _entries(top / folders[0])
+        if inside:
+            break
+        top, folders = top / folders[0], below
+    if files:
+        _homeless(root, files[0].name)
+    images: list[_Image] = []
+    for person in folders:
+        below, files = _entries(top / person)
+        folder = (top / person).relative_to(root).as_posix()
+        for name in below:
+            deeper = _entries(top / person / name)[1]
+            if deeper:
+                _homeless(root, f"{folder}/{name}/{deeper[0].name}")
+        if not files:
+            _empty(root, folder)
+        images += [_Image(folder, file.name, file.stat().st_size) for file in files]
+    return images
+
+
+def _entries(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
+    """(names of the folders, images), none of them hidden."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_image_name(entry.name) and entry.is_file():
+                files.append(entry)
+            elif not _hidden(entry.name) and entry.is_dir():
+                folders.append(entry.name)
+    return sorted(folders), files
+
+
+def _in_tar(path: Path) -> tuple[list[_Image], str]:
+    """All images, and what was passed over."""
+    images: dict[str, _Image] = {}
+    folders: set[str] = set()
+    n_others = 0
+    for member in tar_members(path):
+        folder, base = posixpath.split(member.name)
+        if member.kind != "other" and any(map(_hidden, folder.split("/"))):
+            continue
+        if member.kind == "folder":
+            folders.add(member.name)
+        elif not is_image_name(base):
+            continue
+        elif member.kind == "file":  # a name stored again replaces the first, as in any tar
+            images[member.name] = _Image(folder, base, member.size, member.offset)
+        else:
+            n_others += 1
+    people = {image.folder for image in images.values()}
+    above = Counter(posixpath.dirname(folder) for folder in people if folder)
+    top = min(above, key=lambda folder: (-above[folder], len(folder), folder), default="")
+    for image in images.values():
+        if not image.folder or posixpath.dirname(image.folder) != top:
+            _homeless(path, image.name)
+    for folder in sorted(folders - people - {""}):
+        lies_beside = bool(people) and posixpath.dirname(folder) == top
+        if lies_beside and not _hidden(posixpath.basename(folder)):
+            _empty(path, folder)
+    note = f"{n_others} link(s), device(s) or paths out of the tar passed over"
+    return list(images.values()), note if n_others else ""
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _homeless(root: Path, name: str) -> NoReturn:
+    raise VidfaceError(
+        f"{root}: {name} does not lie as person/image.jpg, all people's folders side by side; "
+        "give the folder that holds the people's folders"
+    )
+
+
+def _empty(root: Path, folder: str) -> NoReturn:
+    raise VidfaceError(f"{root}: folder {folder} has no image; fill or remove it")

@@ -1,0 +1,95 @@
+"""Faces of a clips manifest: every image of a clip shows the clip's person."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.manifests import SPLITS, Clip, Manifest, read_manifest
+from vidface.media import MediaRoot, is_image_name
+from vidface.training.sources import Faces, PackedNames, check_size, fingerprint_of, numbered
+
+
+def open_faces(
+    path: Path, *, split: str = "train", root: str | Path | None = None, resize: bool = False
+) -> Faces:
+    """The images of one split's clips. Clips of nobody known are left out and counted.
+
+    Args:
+        path: the manifest, a CSV file (data_manifests/README.md).
+        split: which clips.
+        root: where the clips' paths start, a folder or an uncompressed tar; default: the
+            manifest's own folder.
+
+    Raises:
+        VidfaceError: what `read_manifest` finds wrong; an unknown split, or one that has no clip of
+            a known person; a clip that is a video or a folder without an image.
+    """
+    if split not in SPLITS:
+        raise VidfaceError(f"{path}: split {split!r} is unknown (known: {', '.join(SPLITS)})")
+    if not isinstance(root, str | Path | None):
+        raise VidfaceError(f"{path}: root = {root!r} is not the name of a folder or tar")
+    manifest = read_manifest(path, root)
+    clips = manifest.of_split(split)
+    known = [clip for clip in clips if clip.identity]
+    if not known:
+        raise VidfaceError(
+            f"{path}: split '{split}' has {len(clips)} clips, none with an identity; "
+            f"its splits: {', '.join(manifest.splits)}"
+        )
+    names: list[str] = []
+    people: list[str] = []
+    try:
+        for clip in known:
+            found = _images(clip, manifest)
+            names += found
+            people += [clip.identity] * len(found)
+        sizes = np.array([manifest.root.size(name) for name in names], dtype=np.int64)
+    except OSError as error:
+        raise VidfaceError(f"{path}: {error.filename}: {error.strerror or error}") from None
+    for name, size in zip(names, sizes.tolist(), strict=True):
+        check_size(f"{path}: {name}", size)
+    identities, labels = numbered(people)
+    packed = PackedNames(names)
+    n_unknown = len(clips) - len(known)
+    return Faces(
+        title=f"{path}, {split}",
+        identities=identities,
+        labels=labels,
+        fingerprint=fingerprint_of(identities, labels, packed, sizes),
+        pictures=_Pictures(manifest.root, packed),
+        resize=resize,
+        note=f"{len(known)} clips" + (f", {n_unknown} of nobody known left out" * bool(n_unknown)),
+    )
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    root: MediaRoot
+    names: PackedNames
+
+    def read(self, index: int) -> bytes:
+        return self.root.read(self.names[index])
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+
+def _images(clip: Clip, manifest: Manifest) -> list[str]:
+    """Paths of a clip's images, in natural order."""
+    where = f"{manifest.path}, line {clip.line}: clip '{clip.clip_id}'"
+    if manifest.root.kind(clip.path) == "folder":
+        names = manifest.root.image_names(clip.path)
+        if not names:
+            raise VidfaceError(f"{where}: no image in {clip.path}")
+        return [posixpath.join(clip.path, name) for name in names]
+    if not is_image_name(clip.path):
+        raise VidfaceError(
+            f"{where}: {clip.path} is no folder of images; training takes aligned faces: "
+            "`vidface extract --keep-crops` makes them from videos"
+        )
+    return [clip.path]

@@ -1,0 +1,109 @@
+"""Faces of nobody: mixtures and warps of a few people's faces, for a teacher to describe.
+
+Ninety-four people are few, and a network that is to repeat a teacher's embeddings must see how the
+teacher's answer changes between people. A face mixed of two aligned faces, its shape bent a little,
+is a face of nobody, and the teacher says where it lies. Face `i` is a pure function of (seed, i):
+only the teacher's answers need to be kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.training.augment import Colour, Move
+
+
+class Faces(Protocol):
+    """What faces are made from: a `vidface.training.sources.FaceSource` is one."""
+
+    def __len__(self) -> int: ...
+    def image(self, index: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SyntheticFaces:
+    """`count` faces: first the source's own, unchanged, then faces of nobody.
+
+    Args:
+        source: faces (112, 112, 3) uint8 RGB, all aligned alike.
+        count: how many there are in all.
+        seed: of the mixtures.
+        mix_share, bend_share: of the faces that are mixed of two, and that are bent.
+        bend_pixels: standard deviation of the bending.
+
+    `image(i)` reads at most two faces of the source.
+    """
+
+    source: Faces
+    count: int
+    seed: int = 0
+    mix_share: float = 0.7
+    bend_share: float = 0.5
+    bend_pixels: float = 2.5
+
+    def __post_init__(self) -> None:
+        if self.count < len(self.source):
+            raise VidfaceError(
+                f"synthetic faces: count {self.count} is less than the source's {len(self.source)} "
+                "faces, which come first"
+            )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def image(self, index: int) -> np.ndarray:
+        """Face `index` (112, 112, 3) uint8 RGB; the same at every call."""
+        if not 0 <= index < self.count:
+            raise VidfaceError(f"synthetic faces: there is no face {index} of {self.count}")
+        if index < len(self.source):
+            return self.source.image(index)
+        rng = np.random.default_rng([self.seed, index])
+        face = self.source.image(int(rng.integers(len(self.source))))
+        if rng.random() < self.mix_share:
+            face = mixed(face, self.source.image(int(rng.integers(len(self.source)))), rng)
+        if rng.random() < self.bend_share:
+            face = bent(face, self.bend_pixels, rng)
+        if rng.random() < 0.5:
+            face = Move()(face, rng)
+        if rng.random() < 0.5:
+            face = Colour()(face, rng)
+        return face
+
+
+def mixed(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A face of two: half of them blended evenly, half by a smooth random mask of regions."""
+    import cv2
+
+    if rng.random() < 0.5:
+        second = np.ascontiguousarray(second[:, ::-1])
+    side = first.shape[0]
+    if rng.random() < 0.5:
+        mask = np.full((side, side), rng.uniform(0.25, 0.75), np.float32)
+    else:
+        coarse = rng.normal(rng.normal(0, 0.5), 2.0, (4, 4)).astype(np.float32)
+        fine = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
+        mask = (1 / (1 + np.exp(-2 * fine))).astype(np.float32)
+    # The second face gets the first one's mean colour in part, as one light falls on a face.
+    shift = np.array(cv2.mean(first)[:3]) - np.array(cv2.mean(second)[:3])
+    shift *= rng.random()
+    table = np.clip(np.arange(256)[:, None] + shift + 0.5, 0, 255).astype(np.uint8)
+    second = cv2.LUT(second, table.reshape(1, 256, 3))
+    return cv2.blendLinear(first, second, mask, 1 - mask)
+
+
+def bent(face: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    """The face under a smooth displacement: standard deviation `pixels` at 5x5 knots."""
+    import cv2
+
+    side = face.shape[0]
+    knots = rng.normal(0, pixels, (5, 5, 2)).astype(np.float32)
+    field = cv2.resize(knots, (side, side), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    return cv2.remap(
+        face, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )  # fmt: skip

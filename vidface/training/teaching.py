@@ -1,0 +1,139 @@
+"""A teacher's answers: its unit embeddings of many faces, kept in pieces in a folder.
+
+Knowledge distillation: a small network learns to give what a teacher gives, which says far more of
+a face than the name of one of a few people. Answers are computed once; a call that was cut off goes
+on where it was. The folder holds `answers.json`, which says of whom and by whom, and pieces of
+`PIECE` faces, `answers-000000.safetensors` (float16: rounding moves a cosine by less than 0.001).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from vidface.backbones import Embedder
+    from vidface.training.synthetic import Faces
+
+PIECE = 2048  # faces a file
+_BATCH = 64  # faces at once
+ANSWERS = "answers.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's unit embeddings: `embeddings` (n, d) float32, one row a face."""
+
+    embeddings: np.ndarray
+    about: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or not np.isfinite(self.embeddings).all():
+            raise VidfaceError("a teacher's answers must be an array (n, d) of finite numbers")
+
+    def __str__(self) -> str:
+        n, d = self.embeddings.shape
+        return f"answers of {self.about.get('teacher', 'a teacher')}: ({n}, {d})"
+
+
+def teach(
+    faces: Faces,
+    teacher: Embedder,
+    folder: Path,
+    about: dict[str, Any],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Answers:
+    """Ask the teacher about every face, or read what it said before.
+
+    Args:
+        faces: `len(faces)` faces by `image(index)`.
+        teacher: a recogniser; its preprocessing is its own.
+        folder: where the answers are kept.
+        about: what the faces are made of (fingerprint, count, seed …); answers about other faces,
+            or by another teacher, are refused.
+        progress: called with the number of faces done since the last call.
+
+    Raises:
+        VidfaceError: the folder holds answers about other faces, or damaged ones; the teacher gave
+            no finite embedding for a face.
+    """
+    said = {**about, "teacher": teacher.name, "teacher_sha256": teacher.sha256, "n": len(faces)}
+    _claim(folder, said)
+    pieces = []
+    for start in range(0, len(faces), PIECE):
+        stop = min(start + PIECE, len(faces))
+        path = folder / f"answers-{start:08d}.safetensors"
+        if path.is_file():
+            piece = _read(path, stop - start)
+        else:
+            piece = _ask(faces, teacher, start, stop)
+            _write(path, piece)
+        pieces.append(piece)
+        if progress is not None:
+            progress(stop - start)
+    rows = np.concatenate(pieces).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return Answers(rows, said)
+
+
+def _ask(faces: Faces, teacher: Embedder, start: int, stop: int) -> np.ndarray:
+    found = np.empty((stop - start, teacher.dimension), np.float16)
+    for first in range(start, stop, _BATCH):
+        last = min(first + _BATCH, stop)
+        rows = teacher.embed(np.stack([faces.image(index) for index in range(first, last)]))
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
+        if len(bad):
+            raise VidfaceError(f"teacher {teacher.name}: no embedding of face {first + bad[0]}")
+        found[first - start : last - start] = rows / norms
+    return found
+
+
+def _claim(folder: Path, said: dict[str, Any]) -> None:
+    from vidface.files import atomic_file
+
+    path = folder / ANSWERS
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(json.dumps(said, indent=2, sort_keys=True).encode())
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if found != said:
+        keys = [k for k in said if not isinstance(found, dict) or found.get(k) != said[k]]
+        raise VidfaceError(
+            f"{folder}: holds a teacher's answers about something else "
+            f"({', '.join(keys) or 'more'} differ): remove the folder, or name another"
+        )
+
+
+def _write(path: Path, piece: np.ndarray) -> None:
+    from safetensors.numpy import save
+
+    from vidface.files import atomic_file
+
+    with atomic_file(path) as file:
+        file.write(save({"answers": piece}))
+
+
+def _read(path: Path, rows: int) -> np.ndarray:
+    from safetensors.numpy import load_file
+
+    try:
+        piece = load_file(path)["answers"]
+    except Exception:
+        raise VidfaceError(f"{path}: damaged: remove it, and it is made again") from None
+    if piece.ndim != 2 or len(piece) != rows or not np.isfinite(piece).all():
+        raise VidfaceError(f"{path}: not {rows} answers: remove it, and it is made again")
+    return piece
