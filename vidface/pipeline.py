@@ -506,7 +506,7 @@ def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:
         return None
     if (table, key) == ("backbone", "weights") and isinstance(value, str | Path):
         text, from_environment = _expand(str(value), spot)
-        return _weights(text, Path.cwd() if from_environment else file.parent, table)
+        return weights_value(text, Path.cwd() if from_environment else file.parent, table)
     more = ' or "none"' if threshold else ""
     return typed_value(TABLES[table], f"[{table}]", key, value, file, where, more)
 
@@ -624,7 +624,7 @@ def _path(text: str, start: Path, table: str) -> Path:
     return Path(os.path.normpath((start / Path(text).expanduser()).absolute()))
 
 
-def _weights(text: str, start: Path, table: str) -> str:
+def weights_value(text: str, start: Path, table: str) -> str:
     """A recogniser: a registered name as it is, anything else as a path."""
     from vidface.weights import WEIGHTS
 

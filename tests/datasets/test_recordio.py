@@ -226,7 +226,7 @@ def test_damage_in_the_middle_is_found_when_read(tmp_path: Path) -> None:
     rec[36 * 5] ^= 1
     rec[36 * 7 + 4] += 4  # longer than there is room
     (tmp_path / "train.rec").write_bytes(rec)
-    with pytest.raises(VidfaceError, match="record 7 .*: 32 bytes are due from byte 260, record 8"):
+    with pytest.raises(VidfaceError, match=r"record 7 .* 32 bytes are due from byte 260, record"):
         opened(tmp_path).heads(np.arange(1000))
 
 

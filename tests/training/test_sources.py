@@ -31,6 +31,7 @@ from vidface.training.sources import (
     FaceSource,
     PackedNames,
     class_counts,
+    fingerprint_of,
     hold_out,
     open_source,
     subset,
@@ -234,6 +235,18 @@ def test_packed_names(names: list[str]) -> None:
     assert [found[-1 - i] for i in range(len(names))] == names[::-1]
     assert found[1:4] == names[1:4]
     assert list(pickle.loads(pickle.dumps(found))) == names
+
+
+def test_fingerprint_tells_names_apart() -> None:
+    """Names with the same letters one after the other are not the same names."""
+    numbers = np.zeros(2, dtype=np.int64)
+    lists = [["ab", "c"], ["a", "bc"], ["", "abc"]]
+    found = {
+        fingerprint_of(people, numbers, PackedNames(names), numbers)
+        for people in lists
+        for names in lists
+    }
+    assert len(found) == 9
 
 
 # Subsets

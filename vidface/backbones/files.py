@@ -244,11 +244,18 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_safetensors(
-    module: nn.Module, path: Path, architecture_name: str, preprocessing: Preprocessing, **more: Any
+    module: nn.Module,
+    path: Path,
+    architecture_name: str,
+    preprocessing: Preprocessing,
+    *,
+    half: bool = False,
+    **more: Any,
 ) -> None:
     """Write a module's parameters with all that is needed to use them again.
 
     Args:
+        half: as float16, half the size; whoever reads them computes in float32 all the same.
         more: further entries of the declaration, such as licence or how it was trained.
     """
     from safetensors.torch import save
@@ -257,6 +264,11 @@ def save_safetensors(
 
     said = {"architecture": architecture_name, "preprocessing": preprocessing.to_dict(), **more}
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+    if half:
+        state = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
+        for name, tensor in state.items():
+            if not tensor.isfinite().all():
+                raise VidfaceError(f"weights {path}: '{name}' leaves float16's range")
     with atomic_file(path) as file:
         file.write(save(state, metadata={METADATA_KEY: json.dumps(said)}))
 

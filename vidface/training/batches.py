@@ -85,6 +85,7 @@ class StageBatches:
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
             worker_init_fn=_one_thread if self.workers else None,
+            generator=torch.Generator(),  # or it would draw from torch's own
         )
         for indices, images in zip(wanted, loader, strict=True):
             yield Batch(images, torch.from_numpy(indices))

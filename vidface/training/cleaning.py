@@ -545,7 +545,7 @@ class _Work:
         sizes = self.sizes
         ranks = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         n = np.repeat(sizes, sizes)
-        # Rank r of n is kept where r·most/n reaches a new whole number: `most` of them, or all, 0 among them.
+        # Rank r of n is kept where r·most/n reaches a new whole number: `most` of them, or all.
         kept = ranks * most // n != (ranks * most - most) // n
         self.reason[rows[~kept]] = Reason.SURPLUS
 

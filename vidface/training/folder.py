@@ -64,7 +64,8 @@ class TrainingFolder:
                     "another --run-dir"
                 )
             return
-        if self.path.is_dir() and any(self.path.iterdir()):
+        others = self.path.iterdir() if self.path.is_dir() else iter(())
+        if any(path != self.answers for path in others):  # a teacher is asked first
             raise VidfaceError(
                 f"{self.path}: is not empty and holds no training; name another --run-dir"
             )

@@ -180,6 +180,7 @@ class _Run:
                 self.folder.model,
                 setting.architecture.name,
                 setting.preprocessing,
+                half=self.pipeline.train.save_half,
                 trained_by=f"vidface train, {len(self.stages)} stages",
             )
             write_json(self.folder.results, trained.to_dict())

@@ -339,6 +339,7 @@ def _cut(given: Mapping[str, Any], source: FaceSource, setting: Setting, path: P
         measures = {
             "sharpness": np.concatenate([sharpness(part) for part in parts]),
             "contrast": np.concatenate([contrast(part) for part in parts]),
+            "embedding norm": np.linalg.norm(rows, axis=1),
         }
     found = cut_images(rows, np.asarray(source.labels), settings, quality=measures or None)
     names = [source.name(i) for i in range(len(source))]

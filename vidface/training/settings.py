@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from vidface.errors import VidfaceError
-from vidface.pipeline import RunSettings, check, check_choice, shipped_trainings, typed_value
+from vidface.pipeline import (
+    RunSettings,
+    check,
+    check_choice,
+    shipped_trainings,
+    typed_value,
+    weights_value,
+)
 
 HELD_OUT = "held-out"  # the name of the verification on people who were held out
 LAST = "last"
@@ -48,6 +55,7 @@ class TrainSettings:
             benchmark's name, or "last" for the model at the stage's end. Where nothing is said it
             is "held-out" if people are held out, and "last" if not.
         log_steps: steps from one line of the log to the next.
+        save_half: the finished model's file as float16.
     """
 
     architecture: str = "paper"
@@ -69,6 +77,7 @@ class TrainSettings:
     choose_by: str = ""
     log_steps: int = 10
     tensorboard: bool = True
+    save_half: bool = False
 
     def __post_init__(self) -> None:
         from vidface.backbones.architectures import architecture
@@ -133,7 +142,8 @@ class OptimiserSettings:
         check_choice("[optimiser] name", self.name, ("sgd", "adamw"))
         check_choice("[optimiser] schedule", self.schedule, ("cosine", "constant"))
         check(0 <= self.momentum < 1, "[optimiser] momentum", f"in [0, 1), not {self.momentum}")
-        positive = self.learning_rate > 0 and (self.centres_learning_rate or 1) > 0
+        centres = self.centres_learning_rate
+        positive = self.learning_rate > 0 and (centres is None or centres > 0)
         check(positive, "[optimiser] learning_rate", f"above 0, not {self.learning_rate}")
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
             value = getattr(self, name)
@@ -215,14 +225,16 @@ class StageSettings:
         check(bool(self.name.strip()), "[[stage]] name", "is empty")
         one = (self.epochs is None) != (self.steps is None)
         check(one, where, "say how long: epochs or steps, one of them")
-        check((self.epochs or 1) > 0 and (self.steps or 1) >= 1, where, "must take a step at least")
+        taken = (self.epochs is None or self.epochs > 0) and (self.steps is None or self.steps >= 1)
+        check(taken, where, "must take a step at least")
         check(self.patience >= 0, f"{where} patience", f"must be ≥ 0, not {self.patience}")
         check_choice(f"{where} start", self.start, ("best", "last", "scratch"))
         check_choice(f"{where} short", self.short, ("error", "skip", "repeat"))
         rate = self.learning_rate
         check(rate is None or rate > 0, f"{where} learning_rate", f"above 0, not {rate}")
         check((self.warmup_steps or 0) >= 0, f"{where} warmup_steps", "must be ≥ 0")
-        check((self.batch_size or 2) >= 2, f"{where} batch_size", "must be at least 2")
+        batch = self.batch_size
+        check(batch is None or batch >= 2, where, "batch_size must be at least 2")
         images = self.images_per_person
         check(images in (None, 0) or images >= 2, f"{where} images_per_person", "0, or at least 2")
 
@@ -249,6 +261,7 @@ class TrainingPipeline:
     def document(self) -> dict[str, Any]:
         """Everything that decides the weights, as JSON; a resumed run must have the same."""
         free = {"device", "threads", "workers", "checkpoint_steps", "log_steps", "tensorboard"}
+        free.add("save_half")
         train = {k: v for k, v in dataclasses.asdict(self.train).items() if k not in free}
         teacher = dataclasses.asdict(self.teacher) if self.teacher else None
         if teacher is not None:
@@ -336,6 +349,9 @@ def parse_training(
         if not isinstance(table, dict | None):
             raise VidfaceError(f"{where}: [{name}] must be a table")
         tables[name] = _values(kind, f"[{name}]", table or {}, file, where)
+    if "weights" in tables.get("teacher", {}):
+        text = tables["teacher"]["weights"]
+        tables["teacher"]["weights"] = weights_value(text, file.parent, "teacher")
     for (name, key), value in (overrides or {}).items():
         kind = TABLES[name]
         tables.setdefault(name, {})[key] = typed_value(
