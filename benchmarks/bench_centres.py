@@ -25,12 +25,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from vidface.training.centres import CentreSGD, ClassCentres
+from vidface.training.centres import CentreSGD, ClassCentres, Selected
 from vidface.training.losses import Geometry
 
 Step = Callable[[Tensor, Tensor, int], None]
 
 SCALE = 64.0
+
+
+def softmax_of(embeddings: Tensor, chosen: Selected) -> Tensor:
+    geometry = Geometry.of(embeddings, chosen.weight, chosen.labels, chosen.rows)
+    return cross_entropy(SCALE * geometry.cosines, chosen.labels)
 
 
 def centres_step(classes: int, dimension: int, sample_rate: float) -> Step:
@@ -39,8 +44,7 @@ def centres_step(classes: int, dimension: int, sample_rate: float) -> Step:
 
     def step(embeddings: Tensor, labels: Tensor, number: int) -> None:
         chosen = centres.select(labels, [0, number])
-        geometry = Geometry.of(embeddings, chosen.weight, chosen.labels, chosen.rows)
-        cross_entropy(SCALE * geometry.cosines, chosen.labels).backward()
+        softmax_of(embeddings, chosen).backward()
         optimiser.step(chosen)
 
     return step
@@ -96,19 +100,24 @@ def batch_of(options: argparse.Namespace, number: int) -> tuple[Tensor, Tensor]:
 
 
 def times(options: argparse.Namespace) -> dict[str, tuple[float, float]]:
-    """Median seconds of a step and of CPU, the contestants in turn; the first round warms up."""
+    """Median seconds of a step and of CPU, the contestants in turn.
+
+    Of two steps in a row the second counts: the first also pays for memory that the operating
+    system (or a virtual machine's host) took back while the others ran.
+    """
     steps = {name: make() for name, make in contestants(options).items()}
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-    for number in range(options.repeats + 1):
+    for number in range(options.repeats):
         for name, step in steps.items():
             batch = batch_of(options, number)
+            step(*batch, number)
             start, cpu = time.perf_counter(), time.process_time()
             step(*batch, number)
             taken[name].append((time.perf_counter() - start, time.process_time() - cpu))
     return {
         name: (
-            statistics.median(seconds for seconds, _ in pairs[1:]),
-            statistics.median(cpu for _, cpu in pairs[1:]),
+            statistics.median(seconds for seconds, _ in pairs),
+            statistics.median(cpu for _, cpu in pairs),
         )
         for name, pairs in taken.items()
     }
@@ -142,7 +151,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--sample-rate", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

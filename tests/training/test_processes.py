@@ -284,7 +284,6 @@ class TestEnvironment:
 
     def test_size_missing(self, environment):
         environment(RANK="0")
-        os.environ.pop("WORLD_SIZE", None)
         with pytest.raises(VidfaceError, match="WORLD_SIZE"):
             self.start()
 

@@ -371,6 +371,8 @@ class _StageRun:
             self._save()
 
     def _save(self) -> None:
+        for tensor in self.task.tensors().values():  # GPUs may have rounded differently
+            self.processes.broadcast_tensor(tensor)
         if self.processes.is_first:
             place = {**vars(self.place), "scaler": self.scaler.state_dict()}
             save_checkpoint(

@@ -137,7 +137,7 @@ class Setting:
         return torch.autocast(self.device.type, dtype=kinds[self.precision])
 
     def embedder(self) -> Embedder:
-        return embedder_of(self.plain, self.architecture.name, self.preprocessing, self.threads)
+        return embedder_of(self.plain, self.architecture, self.preprocessing, self.threads)
 
 
 def open_data(
