@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidface.errors import VidfaceError
 from vidface.training.batches import Batch
@@ -31,11 +31,12 @@ from vidface.training.checkpoints import (
 from vidface.training.folder import TrainingFolder
 from vidface.training.logs import Log
 from vidface.training.opening import Centres, Data, Setting, open_data, open_setting, stage_task
-from vidface.training.optimisers import build_optimiser, rate_at
+from vidface.training.optimisers import rate_at
 from vidface.training.processes import Processes, start_processes
 from vidface.training.results import StageResult, Trained
 from vidface.training.settings import LAST, TrainingPipeline
 from vidface.training.stages import Stage, resolve
+from vidface.training.steps import NotFinite, Stepper
 
 _LOSSES_KEPT = 50  # the mean of a stage's last losses is its row's
 
@@ -211,9 +212,9 @@ class _StageRun:
             run.notify, run.last,
         )  # fmt: skip
         self.run_of_stages = run
-        self.optimiser = build_optimiser(setting.plain, self.pipeline.optimiser)
-        half = self.pipeline.train.precision == "fp16" and setting.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
+        self.stepper = Stepper(
+            setting, self.task, self.pipeline.optimiser, self.stage.learning_rate, self.processes
+        )
         self.steps = stage_steps(self.stage, len(self.batches))
         if tensors:
             self._load(tensors)
@@ -247,38 +248,21 @@ class _StageRun:
         self._end()
 
     def _step(self, batch: Batch) -> tuple[float, dict[str, float], float]:
-        place, stage, train = self.place, self.stage, self.pipeline.train
-        rate = rate_at(place.step, self.steps, stage.warmup_steps, self.pipeline.optimiser.schedule)
-        for group in self.optimiser.param_groups:
-            group["lr"] = stage.learning_rate * rate
-        self.setting.module.train()
-        faces = self.setting.prepared(batch.images)
-        with self.setting.mixed_precision():
-            embeddings = self.setting.module(faces)
-        whole = self.processes.gather(embeddings.float())
-        moment = (train.seed, stage.number, place.step)
-        found = self.task.loss(whole, batch.indices, moment, place.step)
-        loss = float(found.total.detach())
-        if not math.isfinite(loss):
+        place, stage = self.place, self.stage
+        part_of_rate = rate_at(
+            place.step, self.steps, stage.warmup_steps, self.pipeline.optimiser.schedule
+        )
+        moment = (self.pipeline.train.seed, stage.number, place.step)
+        rate = stage.learning_rate * part_of_rate
+        try:
+            loss, parts = self.stepper.step(batch, part_of_rate, moment, place.step)
+        except NotFinite as error:
             raise VidfaceError(
-                f"{stage}: the loss is {loss} at step {place.step + 1} (learning rate "
-                f"{stage.learning_rate * rate:.3g}): the last good checkpoint is kept, "
-                f"{self.folder.checkpoint}; lower the learning rate or warm up, and --restart"
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(found.total).backward()
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
-        if self.pipeline.optimiser.clip_norm:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(
-                self.setting.plain.parameters(), self.pipeline.optimiser.clip_norm
-            )
-        self.scaler.step(self.optimiser)
-        centres_rate = self.pipeline.optimiser.centres_learning_rate or stage.learning_rate
-        self.task.step(centres_rate * rate, scale)
-        self.scaler.update()
-        parts = {f"loss/{name}": float(value) for name, value in found.parts.items()}
-        return loss, parts, stage.learning_rate * rate
+                f"{stage}: {error} at step {place.step + 1} (learning rate {rate:.3g}): the last "
+                f"good checkpoint is kept, {self.folder.checkpoint}; lower the learning rate or "
+                "warm up, and --restart"
+            ) from None
+        return loss, parts, rate
 
     def _start(self) -> None:
         """The weights that the stage begins with."""
@@ -374,13 +358,13 @@ class _StageRun:
         for tensor in self.task.tensors().values():  # GPUs may have rounded differently
             self.processes.broadcast_tensor(tensor)
         if self.processes.is_first:
-            place = {**vars(self.place), "scaler": self.scaler.state_dict()}
+            place = {**vars(self.place), "scaler": self.stepper.scaler.state_dict()}
             save_checkpoint(
                 self.folder.checkpoint,
                 {
                     **under("backbone", self.setting.state()),
                     **under("task", self.task.tensors()),
-                    **under("optimiser", optimiser_tensors(self.optimiser)),
+                    **under("optimiser", optimiser_tensors(self.stepper.optimiser)),
                 },
                 {"place": place},
             )
@@ -388,8 +372,8 @@ class _StageRun:
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         self.task.load(part("task", tensors))
-        load_optimiser(self.optimiser, part("optimiser", tensors))
-        self.scaler.load_state_dict(self.place.scaler)
+        load_optimiser(self.stepper.optimiser, part("optimiser", tensors))
+        self.stepper.scaler.load_state_dict(self.place.scaler)
 
     def _total_steps(self) -> int:
         """Steps of all stages; those to come are taken to have this one's batches an epoch."""

@@ -1,0 +1,88 @@
+"""One training step: faces → embeddings → loss → gradients → weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from vidface.errors import VidfaceError
+from vidface.training.batches import Batch
+from vidface.training.opening import Setting
+from vidface.training.optimisers import build_optimiser
+from vidface.training.processes import Processes
+from vidface.training.settings import OptimiserSettings
+from vidface.training.tasks import Task
+
+
+class NotFinite(VidfaceError):
+    """The loss is NaN or infinite; no weight has been changed by this step."""
+
+
+class Stepper:
+    """Takes a stage's steps.
+
+    Args:
+        setting: the network on its device.
+        task: the stage's loss.
+        settings: of the optimiser.
+        learning_rate: the stage's highest.
+        processes: all that train together.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        task: Task,
+        settings: OptimiserSettings,
+        learning_rate: float,
+        processes: Processes,
+    ) -> None:
+        self._setting, self._task, self._processes = setting, task, processes
+        self._clip_norm = settings.clip_norm
+        self._rate = learning_rate
+        self._centres_rate = settings.centres_learning_rate or learning_rate
+        self.optimiser = build_optimiser(setting.plain, settings)
+        half = setting.precision == "fp16" and setting.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
+
+    def step(
+        self, batch: Batch, part: float, moment: Sequence[int], step: int
+    ) -> tuple[float, dict[str, float]]:
+        """One step.
+
+        Args:
+            batch: this process's faces, and the numbers of all.
+            part: of the learning rate, in (0, 1].
+            moment: integers that name the step, for what is drawn.
+            step: the stage's step.
+
+        Returns:
+            The loss of the whole batch, and its parts by name.
+
+        Raises:
+            NotFinite: the loss is NaN or infinite.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._rate * part
+        self._setting.module.train()
+        faces = self._setting.prepared(batch.images)
+        with self._setting.mixed_precision():
+            embeddings = self._setting.module(faces)
+        whole = self._processes.gather(embeddings.float())
+        found = self._task.loss(whole, batch.indices, moment, step)
+        loss = float(found.total.detach())
+        if not math.isfinite(loss):
+            raise NotFinite(f"the loss is {loss}")
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(found.total).backward()
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
+        if self._clip_norm:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self._setting.plain.parameters(), self._clip_norm)
+        self.scaler.step(self.optimiser)
+        self._task.step(self._centres_rate * part, scale)
+        self.scaler.update()
+        return loss, {f"loss/{name}": float(value) for name, value in found.parts.items()}
