@@ -36,7 +36,7 @@ from vidface.training.processes import Processes, start_processes
 from vidface.training.results import StageResult, Trained
 from vidface.training.settings import LAST, TrainingPipeline
 from vidface.training.stages import Stage, resolve
-from vidface.training.steps import NotFinite, Stepper
+from vidface.training.steps import NotFiniteError, Stepper
 
 _LOSSES_KEPT = 50  # the mean of a stage's last losses is its row's
 
@@ -256,7 +256,7 @@ class _StageRun:
         rate = stage.learning_rate * part_of_rate
         try:
             loss, parts = self.stepper.step(batch, part_of_rate, moment, place.step)
-        except NotFinite as error:
+        except NotFiniteError as error:
             raise VidfaceError(
                 f"{stage}: {error} at step {place.step + 1} (learning rate {rate:.3g}): the last "
                 f"good checkpoint is kept, {self.folder.checkpoint}; lower the learning rate or "

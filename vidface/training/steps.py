@@ -17,7 +17,7 @@ from vidface.training.settings import OptimiserSettings
 from vidface.training.tasks import Task
 
 
-class NotFinite(VidfaceError):
+class NotFiniteError(VidfaceError):
     """The loss is NaN or infinite; no weight has been changed by this step."""
 
 
@@ -63,7 +63,7 @@ class Stepper:
             The loss of the whole batch, and its parts by name.
 
         Raises:
-            NotFinite: the loss is NaN or infinite.
+            NotFiniteError: the loss is NaN or infinite.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate * part
@@ -75,7 +75,7 @@ class Stepper:
         found = self._task.loss(whole, batch.indices, moment, step)
         loss = float(found.total.detach())
         if not math.isfinite(loss):
-            raise NotFinite(f"the loss is {loss}")
+            raise NotFiniteError(f"the loss is {loss}")
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(found.total).backward()
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
