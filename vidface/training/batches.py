@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,50 +77,44 @@ class StageBatches:
         return len(self.sampler)
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of the stage's steps [start, stop)."""
-        wanted = list(self._indices(start, stop))
-        loader: DataLoader[Tensor] = DataLoader(
-            AugmentedFaces(self.faces, self.augmentation),
-            batch_sampler=_Listed(self._items(start, wanted), len(wanted)),
-            num_workers=self.workers,
-            prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_one_thread if self.workers else None,
-            generator=torch.Generator(),  # or it would draw from torch's own
-        )
-        for indices, images in zip(wanted, loader, strict=True):
-            yield Batch(images, torch.from_numpy(indices))
-
-    def _indices(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        epoch, rows = -1, np.empty((0, 0), np.int64)
-        for step in range(start, stop):
-            if step // len(self.sampler) != epoch:
-                epoch = step // len(self.sampler)
-                rows = self.sampler.epoch(epoch)
-            yield self.numbers[rows[step % len(self.sampler)]]
-
-    def _items(self, start: int, wanted: list[np.ndarray]) -> Callable[[], Iterator[list[Item]]]:
-        def items() -> Iterator[list[Item]]:
-            for step, indices in enumerate(wanted, start):
-                first, last = self.processes.share(len(indices))
-                yield [
-                    Item(int(indices[place]), (self.seed, self.stage, step, place, _AUGMENT))
-                    for place in range(first, last)
-                ]
-
-        return items
+        """The batches of the stage's steps [start, stop), an epoch's order in memory at once."""
+        faces = AugmentedFaces(self.faces, self.augmentation)
+        while start < stop:
+            epoch = start // len(self)
+            end = min(stop, (epoch + 1) * len(self))
+            rows = self.sampler.epoch(epoch)[start - epoch * len(self) : end - epoch * len(self)]
+            loader: DataLoader[Tensor] = DataLoader(
+                faces,
+                batch_sampler=_Listed(self, rows, start),
+                num_workers=self.workers,
+                prefetch_factor=4 if self.workers else None,
+                worker_init_fn=_one_thread if self.workers else None,
+                generator=torch.Generator(),  # or it would draw from torch's own
+            )
+            for row, images in zip(rows, loader, strict=True):
+                yield Batch(images, torch.from_numpy(self.numbers[row]))
+            start = end
 
 
+@dataclass(frozen=True)
 class _Listed:
-    """A batch sampler over prepared items."""
+    """A batch sampler: this process's share of the batches `rows`, the first of them of `start`."""
 
-    def __init__(self, items: Callable[[], Iterator[list[Item]]], count: int) -> None:
-        self._items, self._count = items, count
+    batches: StageBatches
+    rows: np.ndarray
+    start: int
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return self._items()
+        of = self.batches
+        for step, row in enumerate(self.rows, self.start):
+            first, last = of.processes.share(len(row))
+            yield [
+                Item(int(of.numbers[row[place]]), (of.seed, of.stage, step, place, _AUGMENT))
+                for place in range(first, last)
+            ]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.rows)
 
 
 def _one_thread(_: int) -> None:
