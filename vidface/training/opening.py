@@ -190,11 +190,9 @@ def _taught(
         "bend_share": teacher.bend_share,
         "bend_pixels": teacher.bend_pixels,
     }
-    done = [0]
 
-    def progress(n: int) -> None:
-        done[0] += n
-        notify(f"{teacher.weights} answers: {done[0]:,} of {len(faces):,}")
+    def progress(done: int) -> None:
+        notify(f"{teacher.weights} answers: {done:,} of {len(faces):,}")
 
     answers: Answers | None = None
     place = teacher.dir or folder.answers

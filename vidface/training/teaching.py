@@ -59,7 +59,7 @@ def teach(
         folder: where the answers are kept.
         about: what the faces are made of (fingerprint, count, seed …); answers about other faces,
             or by another teacher, are refused.
-        progress: called with the number of faces done since the last call.
+        progress: called after each new piece, with the number of faces that are done.
 
     Raises:
         VidfaceError: the folder holds answers about other faces, or damaged ones; the teacher gave
@@ -76,9 +76,9 @@ def teach(
         else:
             piece = _ask(faces, teacher, start, stop)
             _write(path, piece)
+            if progress is not None:
+                progress(stop)
         pieces.append(piece)
-        if progress is not None:
-            progress(stop - start)
     rows = np.concatenate(pieces).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return Answers(rows, said)

@@ -111,10 +111,12 @@ def unit_rows(rows: Tensor) -> Tensor:
     """
     import torch
 
+    from vidface.training.losses.normalised import OverNorms
+
     rows = rows if rows.dtype == torch.float64 else rows.float()
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(rows.detach(), dim=1, keepdim=True)
     norms = torch.where(norms < _ZERO_NORM, 1.0, norms)
-    return rows / torch.where(torch.isfinite(norms), norms, torch.nan)
+    return OverNorms.apply(rows, torch.where(torch.isfinite(norms), norms, torch.nan))
 
 
 def angles(cosines: Tensor) -> Tensor:
