@@ -241,7 +241,7 @@ def test_shipped_recipes_are_read_and_are_no_pipelines() -> None:
 
 def test_the_progressive_recipe_is_the_papers_schedule() -> None:
     names = [list(stage.losses) for stage in resolve(load_training("train_progressive"))]
-    table3 = ["arcface"], ["combined"], ["combined", "sv-guided"]
+    table3 = ["arcface"], ["arcface"], ["combined"], ["combined", "sv-guided"]
     wrapped = ["combined", "sv-guided", "intra", "inter"]
     balanced = ["combined", "intra", "inter", "class-balance"]
     assert names == [
@@ -253,8 +253,8 @@ def test_the_progressive_recipe_is_the_papers_schedule() -> None:
         [*balanced, "triplet"],
     ]
     stages = resolve(load_training("train_progressive"))
-    assert [stage.images_per_person for stage in stages] == [0] * 5 + [4] * 3
-    assert [stage.cut is not None for stage in stages] == [False] * 7 + [True]
+    assert [stage.images_per_person for stage in stages] == [0] * 6 + [4] * 3
+    assert [stage.cut is not None for stage in stages] == [False] * 8 + [True]
     assert all(stage.settings.start == "best" for stage in stages)
 
 
