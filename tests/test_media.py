@@ -168,3 +168,22 @@ def test_size_is_that_of_the_clip(root) -> None:
 def test_absolute_paths_stand_for_themselves(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     assert FolderRoot(tmp_path / "elsewhere").kind(str(tmp_path / "a.mp4")) == "file"
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -1536])
+def test_a_tar_that_leads_back_is_refused_and_not_read_for_ever(tmp_path: Path, size: int) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 512
+            archive.addfile(member, io.BytesIO(b"x" * 512))
+    data = bytearray(packed.getvalue())
+    header = data[1024:1536]
+    header[124:136] = b"\xff" + size.to_bytes(11, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    (tmp_path / "clips.tar").write_bytes(data)
+    with pytest.raises(VidfaceError, match="leads back"):
+        open_root(tmp_path / "clips.tar")

@@ -113,7 +113,12 @@ class TarRoot:
         self._folders: dict[str, list[str]] = {}  # folder → names of the images in it
         try:
             with tarfile.open(location, "r:") as archive:
+                last = -1
                 for member in archive:
+                    # Some versions of tarfile can be led in a circle by a negative size.
+                    if member.offset <= last or member.size < 0:
+                        raise ValueError(f"a member at byte {member.offset} leads back")
+                    last = member.offset
                     self._add(member)
         except (tarfile.TarError, EOFError, ValueError) as error:
             raise VidfaceError(
