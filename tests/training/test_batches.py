@@ -74,7 +74,9 @@ def test_processes_share_a_batch_and_augment_it_as_one_would(workers: int) -> No
     chain = Chain((Flip(),))
     whole = list(batches(augmentation=chain).between(1, 5))
     shares = [
-        list(batches(augmentation=chain, processes=Processes(rank, 3), workers=workers).between(1, 5))
+        list(
+            batches(augmentation=chain, processes=Processes(rank, 3), workers=workers).between(1, 5)
+        )
         for rank in range(3)
     ]
     for step, batch in enumerate(whole):

@@ -57,7 +57,12 @@ name = "mined"
 steps = 4
 images_per_person = 2
 losses.triplet.mining = "all"
-cut = { min_images = 2, own_cosine = "off", stranger_cosine = "off", quality_quantile = "off", domain_images = "off" }
+[stage.cut]
+min_images = 2
+own_cosine = "off"
+stranger_cosine = "off"
+quality_quantile = "off"
+domain_images = "off"
 """
     )
     return file
@@ -101,9 +106,9 @@ def test_killed_by_the_system_and_resumed_gives_the_same_bits(
 
 
 def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
-    # On such faces a network amplifies the rounding of a sum a hundredfold a step at usual rates (so
-    # do two memory layouts in one process); at a gentle one it does not. A gradient wrong by a
-    # factor shows in the second step, which changes the loss by a tenth.
+    # At usual rates a network on such faces amplifies the rounding of a sum a hundredfold a step
+    # (two memory layouts in one process differ as much); at a gentle one it does not. A gradient
+    # wrong by a factor shows in the second step, which changes the loss by a tenth.
     gentle = recipe.parent / "gentle.toml"
     text = recipe.read_text().replace("learning_rate = 0.05", "learning_rate = 0.0005")
     text = text.replace("warmup_steps = 2", "").replace("-e16", "-e128")
@@ -124,7 +129,7 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_batch_that_processes_cannot_share(recipe: Path, tmp_path: Path) -> None:
     odd = recipe.parent / "odd.toml"
-    odd.write_text(recipe.read_text().replace("batch_size = 8", "batch_size = 7").split("cut =")[0]
+    odd.write_text(recipe.read_text().replace("batch_size = 8", "batch_size = 7").split("[stage.cut]")[0]
                    .replace("images_per_person = 2", ""))  # fmt: skip
     done = train(TWO, odd, tmp_path / "run")
     assert done.returncode != 0
