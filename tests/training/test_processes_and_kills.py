@@ -129,8 +129,8 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
 
 def test_a_batch_that_processes_cannot_share(recipe: Path, tmp_path: Path) -> None:
     odd = recipe.parent / "odd.toml"
-    odd.write_text(recipe.read_text().replace("batch_size = 8", "batch_size = 7").split("[stage.cut]")[0]
-                   .replace("images_per_person = 2", ""))  # fmt: skip
+    text = recipe.read_text().replace("batch_size = 8", "batch_size = 7")
+    odd.write_text(text.split('[[stage]]\nname = "mined"')[0])
     done = train(TWO, odd, tmp_path / "run")
     assert done.returncode != 0
     assert "a batch of 7 can't be shared evenly by 2 processes" in done.stderr

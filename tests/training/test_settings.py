@@ -265,3 +265,17 @@ def test_reading_a_recipe_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_guide_names_every_key_loss_and_augmentation() -> None:
+    from dataclasses import fields
+
+    from vidface.training.augment import AUGMENTATIONS
+    from vidface.training.losses import LOSSES
+    from vidface.training.settings import LISTS, TABLES
+
+    guide = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_-]+)[`\s=]", guide))
+    for kind in (*TABLES.values(), *LISTS.values()):
+        assert {each.name for each in fields(kind)} <= named, kind.__name__
+    assert {*LOSSES, "distil", *AUGMENTATIONS} <= named
