@@ -502,10 +502,10 @@ def _typed(table: str, key: str, value: Any, file: Path, where: str) -> Any:
     """A TOML value as the field's type says, with what only a run's pipeline knows."""
     spot = f"{where}: [{table}] {key}"
     threshold = (table, key) == ("cluster", "threshold")
-    if threshold and isinstance(value, str) and _expand(value, spot)[0] == "none":
+    if threshold and isinstance(value, str) and expand(value, spot)[0] == "none":
         return None
     if (table, key) == ("backbone", "weights") and isinstance(value, str | Path):
-        text, from_environment = _expand(str(value), spot)
+        text, from_environment = expand(str(value), spot)
         return weights_value(text, Path.cwd() if from_environment else file.parent, table)
     more = ' or "none"' if threshold else ""
     return typed_value(TABLES[table], f"[{table}]", key, value, file, where, more)
@@ -534,7 +534,7 @@ def typed_value(
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
-        text, from_environment = _expand(value, spot)
+        text, from_environment = expand(value, spot)
         if Path in kinds:
             return _path(text, Path.cwd() if from_environment else file.parent, table)
         if str in kinds:
@@ -546,7 +546,10 @@ def typed_value(
             return value
     elif isinstance(value, int | float):
         if float in kinds:
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise VidfaceError(f"{spot}: a number beyond all bounds") from None
         if int in kinds and isinstance(value, int):
             return value
     elif isinstance(value, list | tuple) and tuple in kinds:
@@ -592,7 +595,7 @@ def _literal(text: str) -> Any:
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 
-def _expand(text: str, spot: str) -> tuple[str, bool]:
+def expand(text: str, spot: str) -> tuple[str, bool]:
     """Expanded text, and whether it begins with a variable that the environment set."""
     from vidface.cache import cache_folder
 

@@ -100,7 +100,7 @@ def training_progress(*, enabled: bool) -> Iterator[Callable[[StepReport], None]
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("{task.fields[stage]}"),
+        TextColumn("{task.fields[stage]}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"),

@@ -367,7 +367,7 @@ def verified(done: Verified) -> str:
 
 
 def trained(done: Trained) -> str:
-    """A row a stage, as the paper's Tables 3 and 4 have them; a dash: not at hand."""
+    """A row a stage, as the paper's Tables 3 and 4 have them; n/a: not at hand."""
     names = done.verifications
     columns = ("stage", "losses", *names, "loss", "best step", "steps", "faces", "images/s")
     rows = [

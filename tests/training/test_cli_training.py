@@ -55,9 +55,7 @@ def test_half_precision_halves_the_file(vidface, recipe: Path) -> None:
     [
         (["train", "nowhere.toml"], "no such file; give a path, or one of the shipped recipes"),
         (["train", "mine.toml", "--data", "nobody"], "nobody"),
-        (["train", "mine.toml", "--precision", "int8"], "unknown value 'int8'"),
         (["train", "mine.toml", "--run", "mine.toml"], "mine.toml"),
-        (["train", "mine.toml", "--device", "cuda:7"], "cuda"),
     ],
 )
 def test_errors_are_one_line(vidface, recipe: Path, arguments: list[str], message: str) -> None:
@@ -71,7 +69,18 @@ def test_errors_are_one_line(vidface, recipe: Path, arguments: list[str], messag
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("flags", [["--seed", "-1"], ["--workers", "-1"], ["--threads", "0"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "-1"],
+        ["--seed", str(2**63)],
+        ["--workers", "-1"],
+        ["--threads", "0"],
+        ["--threads", "9999999"],
+        ["--precision", "int8"],
+        ["--device", "cuda:7"],
+    ],
+)
 def test_wrong_flags_are_wrong_usage(vidface, recipe: Path, flags: list[str]) -> None:
     assert vidface("train", recipe, *flags).code == 2
 

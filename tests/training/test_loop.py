@@ -144,7 +144,9 @@ def test_nan_stops_says_the_step_and_keeps_the_last_good_checkpoint(
 ) -> None:
     # A learning rate that leaves float32 within a few steps.
     recipe = RECIPE.replace("learning_rate = 0.05", "learning_rate = 1e30\nclip_norm = 0.0")
-    with pytest.raises(VidfaceError, match=r"loss is (nan|inf) at step \d.*last good checkpoint"):
+    with pytest.raises(
+        VidfaceError, match=r"(loss is|not finite).* at step \d.*last good checkpoint"
+    ):
         run(people, tmp_path / "run", recipe)
     tensors, said = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert said["place"]["step"] == 0
@@ -177,7 +179,7 @@ def test_other_data_in_the_same_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(people, tmp_path / "run", kill_at=2)
     (people / "person0" / "0.png").unlink()
-    with pytest.raises(VidfaceError, match="data_fingerprint"):
+    with pytest.raises(VidfaceError, match=r"inputs\.faces"):
         run(people, tmp_path / "run")
 
 

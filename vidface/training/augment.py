@@ -117,6 +117,9 @@ class Degrade:
         _check_share("degrade share", self.share)
         _check_positive("degrade blur_pixels", self.blur_pixels)
         _check_positive("degrade noise_levels", self.noise_levels)
+        for name in ("smallest_pixels", "worst_quality"):
+            if not isinstance(getattr(self, name), int):
+                raise VidfaceError(f"augmentation: degrade {name} must be a whole number")
         if not 8 <= self.smallest_pixels <= 112:
             raise VidfaceError(
                 f"augmentation: degrade smallest_pixels in [8, 112], not {self.smallest_pixels}"

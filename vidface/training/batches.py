@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from vidface.errors import VidfaceError
 from vidface.training.augment import Chain
 from vidface.training.processes import Processes
 from vidface.training.sampling import Sampler
@@ -36,8 +37,12 @@ class Item(NamedTuple):
     seed_ints: tuple[int, ...]
 
 
-class AugmentedFaces(Dataset[Tensor]):
-    """Faces as they are trained on; an item is a face's number and its random seed."""
+class AugmentedFaces(Dataset["Tensor | str"]):
+    """Faces as they are trained on; an item is a face's number and its random seed.
+
+    A face that can't be read is what is wrong with it, as text: not every error gets out of a
+    reading process whole.
+    """
 
     def __init__(self, faces: Faces, augmentation: Chain) -> None:
         self._faces, self._augmentation = faces, augmentation
@@ -45,8 +50,11 @@ class AugmentedFaces(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self._faces)
 
-    def __getitem__(self, item: Item) -> Tensor:
-        face = self._faces.image(item.face)
+    def __getitem__(self, item: Item) -> Tensor | str:
+        try:
+            face = self._faces.image(item.face)
+        except (VidfaceError, OSError) as error:
+            return " ".join(str(error).split())
         face = self._augmentation(face, np.random.default_rng(item.seed_ints))
         return torch.from_numpy(np.require(face, requirements=["C", "W"]))
 
@@ -83,15 +91,18 @@ class StageBatches:
             epoch = start // len(self)
             end = min(stop, (epoch + 1) * len(self))
             rows = self.sampler.epoch(epoch)[start - epoch * len(self) : end - epoch * len(self)]
-            loader: DataLoader[Tensor] = DataLoader(
+            loader: DataLoader[Tensor | str] = DataLoader(
                 faces,
                 batch_sampler=_Listed(self, rows, start),
+                collate_fn=_stacked,
                 num_workers=self.workers,
                 prefetch_factor=4 if self.workers else None,
                 worker_init_fn=_one_thread if self.workers else None,
                 generator=torch.Generator(),  # or it would draw from torch's own
             )
             for row, images in zip(rows, loader, strict=True):
+                if isinstance(images, str):
+                    raise VidfaceError(images)
                 yield Batch(images, torch.from_numpy(self.numbers[row]))
             start = end
 
@@ -115,6 +126,16 @@ class _Listed:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def _stacked(faces: list[Tensor | str]) -> Tensor | str:
+    """(n, 112, 112, 3), or what is wrong with the first face that can't be read."""
+    whole = [face for face in faces if isinstance(face, Tensor)]
+    return (
+        torch.stack(whole)
+        if len(whole) == len(faces)
+        else next(face for face in faces if isinstance(face, str))
+    )
 
 
 def _one_thread(_: int) -> None:

@@ -103,10 +103,19 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take over what an optimiser of the same kind and parameters remembered."""
+    """Take over what an optimiser of the same kind and parameters remembered.
+
+    Raises:
+        VidfaceError: it was of other parameters.
+    """
+    parameters = [each for group in optimiser.param_groups for each in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
+        place = int(number) if number.isdecimal() and len(number) < 9 else len(parameters)
+        fits = place < len(parameters) and tensor.shape in (parameters[place].shape, ())
+        if not fits:
+            raise VidfaceError(f"the optimiser's '{name}' {tuple(tensor.shape)} fits no parameter")
+        state.setdefault(place, {})[key] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})

@@ -39,6 +39,18 @@ class TrainingFolder:
     def cut(self, stage_folder: str) -> Path:
         return self.path / "stages" / stage_folder / "cut.parquet"
 
+    def refuse_foreign(self) -> None:
+        """Raise VidfaceError where the folder is in use for something else."""
+        if self.about.is_file():
+            return
+        if self.path.exists() and not self.path.is_dir():
+            raise VidfaceError(f"{self.path}: is a file; name a folder (--run)")
+        others = self.path.iterdir() if self.path.is_dir() else iter(())
+        if any(path != self.answers for path in others):  # left by a training before its claim
+            raise VidfaceError(
+                f"{self.path}: is not empty and holds no training; name another --run"
+            )
+
     def claim(self, document: Mapping[str, Any], *, restart: bool) -> None:
         """Make the folder this training's, or go on in one that is.
 
@@ -54,21 +66,17 @@ class TrainingFolder:
                 found = json.loads(self.about.read_text(encoding="utf-8"))["settings"]
             except (OSError, ValueError, KeyError, TypeError):
                 raise VidfaceError(
-                    f"{self.about}: damaged; give --restart to begin anew, or another --run-dir"
+                    f"{self.about}: damaged; give --restart to begin anew, or another --run"
                 ) from None
             wanted = json.loads(json.dumps(document))
             if found != wanted:
                 raise VidfaceError(
                     f"{self.path}: holds a training with other settings "
                     f"({', '.join(differing(found, wanted))}); give --restart to begin anew, or "
-                    "another --run-dir"
+                    "another --run"
                 )
             return
-        others = self.path.iterdir() if self.path.is_dir() else iter(())
-        if any(path != self.answers for path in others):  # a teacher is asked first
-            raise VidfaceError(
-                f"{self.path}: is not empty and holds no training; name another --run-dir"
-            )
+        self.refuse_foreign()
         write_json(self.about, {"settings": document, "provenance": provenance("train", {})})
 
     def _clear(self) -> None:
@@ -77,19 +85,25 @@ class TrainingFolder:
             return
         for path in (self.checkpoint, self.log, self.results, self.model):
             path.unlink(missing_ok=True)
-        for path in (self.tensorboard, self.path / "stages"):
-            shutil.rmtree(path, ignore_errors=True)
+        self.forget_stages()
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.about.unlink(missing_ok=True)
         # Answers are about faces, not about settings: `teach` refuses those that do not fit.
 
-    def trim_log(self, step: int) -> None:
-        """Forget lines after a step: the steps are taken again."""
+    def forget_stages(self) -> None:
+        """Remove the stages' models and cuts."""
+        shutil.rmtree(self.path / "stages", ignore_errors=True)
+
+    def trim_log(self, step: int, *, ends_again: bool = False) -> None:
+        """Forget lines after a step: the steps are taken again, and so may be a stage's end."""
         if not self.log.is_file():
             return
         from vidface.files import atomic_file
 
         lines = self.log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= step]
+        if ends_again:
+            kept = [line for line in kept if _step(line) < step or '"best/' not in line]
         with atomic_file(self.log) as file:
             file.write("".join(f"{line}\n" for line in kept).encode())
 

@@ -13,8 +13,10 @@ from vidface.training.folder import TrainingFolder
 class Log:
     """Writes scalars by step; `step` counts over all stages, from 1."""
 
-    def __init__(self, folder: TrainingFolder, *, tensorboard: bool, after_step: int) -> None:
-        folder.trim_log(after_step)
+    def __init__(
+        self, folder: TrainingFolder, *, tensorboard: bool, after_step: int, ends_again: bool
+    ) -> None:
+        folder.trim_log(after_step, ends_again=ends_again)
         self._lines = folder.log.open("a", encoding="utf-8")
         self._writer: Any = None
         if tensorboard:
@@ -34,6 +36,12 @@ class Log:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """What was written is on its way to the disk, as the checkpoint is."""
+        self._lines.flush()
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         self._lines.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,16 @@ from vidface.training.checkpoints import (
 )
 from vidface.training.folder import TrainingFolder
 from vidface.training.logs import Log
-from vidface.training.opening import Centres, Data, Setting, open_data, open_setting, stage_task
+from vidface.training.opening import (
+    Centres,
+    Data,
+    Setting,
+    ask_teacher,
+    check_stages,
+    open_data,
+    open_setting,
+    stage_task,
+)
 from vidface.training.optimisers import rate_at
 from vidface.training.processes import Processes, start_processes
 from vidface.training.results import StageResult, Trained
@@ -109,6 +118,21 @@ class _Place:
     results: list[dict[str, Any]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, said: Any, stages: int, where: str) -> _Place:
+        """What a checkpoint says, checked."""
+        plain = cls()
+        fits = isinstance(said, dict) and said.keys() == vars(plain).keys()
+        if fits:
+            # A whole number can stand for a fraction in JSON.
+            kinds = {
+                k: (int, float) if type(v) is float else type(v) for k, v in vars(plain).items()
+            }
+            fits = all(isinstance(said[key], kind) for key, kind in kinds.items())
+        if not fits or not 1 <= said["stage"] <= stages + 1 or min(said["step"], said["done"]) < 0:
+            raise VidfaceError(f"{where}: does not say where the training stood; give --restart")
+        return cls(**said)
+
 
 class _Run:
     def __init__(
@@ -125,12 +149,15 @@ class _Run:
         self.last: Centres | None = None  # at the end of the stage before
 
     def all_stages(self, restart: bool) -> Trained:
-        data = open_data(self.pipeline, self.processes, self.folder, self.notify)
-        document = {**self.pipeline.document(), "data_fingerprint": data.fingerprint}
+        self.folder.refuse_foreign()
+        data = open_data(self.pipeline, self.notify)
+        check_stages(self.stages, data.source)
+        document = {**self.pipeline.document(), "inputs": dict(data.decides)}
         self.processes.everywhere_same(document, "settings and data")
         if self.processes.is_first:
             self.folder.claim(document, restart=restart)
         self.processes.barrier()
+        data = ask_teacher(self.pipeline, data, self.processes, self.folder, self.notify)
         setting = open_setting(self.pipeline, data, self.processes)
         place, tensors = self._resume(setting)
         log = None
@@ -139,6 +166,7 @@ class _Run:
                 self.folder,
                 tensorboard=self.pipeline.train.tensorboard,
                 after_step=place.done + place.step,
+                ends_again=place.step > 0,
             )
         try:
             while place.stage <= len(self.stages):
@@ -151,11 +179,14 @@ class _Run:
 
     def _resume(self, setting: Setting) -> tuple[_Place, dict[str, Tensor]]:
         if not self.folder.checkpoint.is_file():
+            if self.processes.is_first:
+                self.folder.forget_stages()  # cuts by models that are gone
+            self.processes.barrier()
             return _Place(), {}
         tensors, said = load_checkpoint(self.folder.checkpoint)
-        place = _Place(**said["place"])
         where = f"checkpoint {self.folder.checkpoint}"
-        load_module(setting.module, part("backbone", tensors), where)
+        place = _Place.of(said.get("place"), len(self.stages), where)
+        load_module(setting.plain, part("backbone", tensors), where)
         if place.stage <= len(self.stages):
             stage = self.stages[place.stage - 1]
             self.notify(f"going on with {stage}, after step {place.step}")
@@ -226,7 +257,8 @@ class _StageRun:
         if place.step == 0:
             self._save()
         every = max(1, round(self.pipeline.train.validate_epochs * len(self.batches)))
-        batches = self.batches.between(place.step, self.steps)
+        ended = place.step > 0 and 0 < self.stage.settings.patience <= place.stale
+        batches = self.batches.between(self.steps if ended else place.step, self.steps)
         clock, at = time.monotonic(), place.step
         for batch in batches:
             loss, parts, rate = self._step(batch)
@@ -234,7 +266,8 @@ class _StageRun:
             place.losses = [*place.losses[-_LOSSES_KEPT + 1 :], loss]
             if place.step % self.pipeline.train.log_steps == 0 or place.step == self.steps:
                 speed = self._speed(at, clock)
-                self._write({"loss/total": loss, **parts, "learning_rate": rate, **speed})
+                values = {f"loss/{name}": float(value) for name, value in parts.items()}
+                self._write({"loss/total": loss, **values, "learning_rate": rate, **speed})
             self._report(loss, at, clock)
             validates = place.step % every == 0 or place.step == self.steps
             if validates or place.step % self.pipeline.train.checkpoint_steps == 0:
@@ -247,7 +280,7 @@ class _StageRun:
                     break
         self._end()
 
-    def _step(self, batch: Batch) -> tuple[float, dict[str, float], float]:
+    def _step(self, batch: Batch) -> tuple[float, Mapping[str, Tensor], float]:
         place, stage = self.place, self.stage
         part_of_rate = rate_at(
             place.step, self.steps, stage.warmup_steps, self.pipeline.optimiser.schedule
@@ -257,12 +290,23 @@ class _StageRun:
         try:
             loss, parts = self.stepper.step(batch, part_of_rate, moment, place.step)
         except NotFiniteError as error:
-            raise VidfaceError(
-                f"{stage}: {error} at step {place.step + 1} (learning rate {rate:.3g}): the last "
-                f"good checkpoint is kept, {self.folder.checkpoint}; lower the learning rate or "
-                "warm up, and --restart"
-            ) from None
+            raise self._diverged(str(error), place.step + 1, rate) from None
         return loss, parts, rate
+
+    def _diverged(self, what: str, step: int, rate: float) -> VidfaceError:
+        return VidfaceError(
+            f"{self.stage}: {what} at step {step} (learning rate {rate:.3g}): the last good "
+            f"checkpoint is kept, {self.folder.checkpoint}; lower the learning rate or warm up, "
+            "and --restart"
+        )
+
+    def _check_finite(self) -> None:
+        """Weights that an update took out of float32's range are never saved."""
+        for tensor in (*self.setting.state().values(), *self.task.tensors().values()):
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise self._diverged(
+                    "a weight is not finite", self.place.step, self.stage.learning_rate
+                )
 
     def _start(self) -> None:
         """The weights that the stage begins with."""
@@ -276,17 +320,17 @@ class _StageRun:
 
     def _validate(self) -> bool:
         """Verify, keep the model if it is the best; True where the stage is to end early."""
+        self._check_finite()
         place, chosen_by = self.place, self.pipeline.choose_by
-        accuracy = place.best
-        if self.processes.is_first:
-            if chosen_by == LAST:
-                accuracy = float(place.step)
-            else:
-                accuracy = self.data.validation.accuracy(chosen_by, self.setting.embedder())
-                self._write({f"accuracy/{chosen_by}": accuracy})
-                self.notify(
-                    f"{self.stage}: step {place.step} of {self.steps}, {chosen_by} {accuracy:.4f}"
-                )
+        accuracy = float(place.step)
+        names = dict.fromkeys((*((chosen_by,) if chosen_by != LAST else ()),
+                               *self.data.each_validation))  # fmt: skip
+        if self.processes.is_first and names:
+            embedder = self.setting.embedder()
+            found = {name: self.data.validation.accuracy(name, embedder) for name in names}
+            accuracy = found.get(chosen_by, accuracy)
+            self._write({f"accuracy/{name}": value for name, value in found.items()})
+            self.notify(f"{self.stage}: step {place.step} of {self.steps}, {_said(found)}")
         accuracy = self.processes.broadcast_object(accuracy)
         if accuracy > place.best:
             place.best, place.best_step, place.stale = accuracy, place.step, 0
@@ -355,6 +399,7 @@ class _StageRun:
             self._save()
 
     def _save(self) -> None:
+        self._check_finite()
         for tensor in self.task.tensors().values():  # GPUs may have rounded differently
             self.processes.broadcast_tensor(tensor)
         if self.processes.is_first:
@@ -368,12 +413,22 @@ class _StageRun:
                 },
                 {"place": place},
             )
+            if self.log is not None:
+                self.log.flush()
         self.processes.barrier()
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
-        self.task.load(part("task", tensors))
-        load_optimiser(self.stepper.optimiser, part("optimiser", tensors))
-        self.stepper.scaler.load_state_dict(self.place.scaler)
+        where = f"checkpoint {self.folder.checkpoint}"
+        momenta = part("optimiser", tensors)
+        if self.place.step > 0 and not momenta and self.pipeline.optimiser.momentum:
+            raise VidfaceError(f"{where}: holds no momenta; give --restart")
+        try:
+            self.task.load(part("task", tensors))
+            load_optimiser(self.stepper.optimiser, momenta)
+        except VidfaceError as error:
+            raise VidfaceError(f"{where}: {error}; give --restart") from None
+        if self.place.scaler and self.stepper.scaler.is_enabled():
+            self.stepper.scaler.load_state_dict(self.place.scaler)
 
     def _total_steps(self) -> int:
         """Steps of all stages; those to come are taken to have this one's batches an epoch."""
@@ -409,6 +464,6 @@ def stage_steps(stage: Stage, batches: int) -> int:
     return max(1, round((stage.settings.epochs or 0) * batches))
 
 
-def _said(accuracies: dict[str, float | None]) -> str:
+def _said(accuracies: Mapping[str, float | None]) -> str:
     shown = (f"{k} {'n/a' if v is None else f'{v:.4f}'}" for k, v in accuracies.items())
     return ", ".join(shown) or "done"

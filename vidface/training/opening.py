@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from vidface.backbones import architecture
 from vidface.backbones.architectures import Architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.cache import sha256_of
 from vidface.errors import VidfaceError
 from vidface.training.augment import build_augmentation
 from vidface.training.batch_norm import synchronised
@@ -28,7 +29,7 @@ from vidface.training.fast_prelu import with_fast_prelu
 from vidface.training.folder import TrainingFolder
 from vidface.training.losses import build_objective
 from vidface.training.processes import Processes
-from vidface.training.sampling import sampler
+from vidface.training.sampling import Sampler, sampler
 from vidface.training.settings import HELD_OUT, LAST, TeacherSettings, TrainingPipeline
 from vidface.training.sources import FaceSource, class_counts, hold_out, open_source, subset
 from vidface.training.stages import DISTIL, Stage, cut_values
@@ -52,8 +53,9 @@ class Data:
 
     source: FaceSource  # without held-out people
     validation: Validation
-    fingerprint: str
+    decides: Mapping[str, Any]  # what of them decides the weights: hashes
     verifications: tuple[str, ...]  # columns of the table, missing benchmarks too
+    each_validation: tuple[str, ...] = ()  # benchmarks verified at every validation
     taught: SyntheticFaces | None = None
     answers: Answers | None = None
 
@@ -140,12 +142,12 @@ class Setting:
         return embedder_of(self.plain, self.architecture, self.preprocessing, self.threads)
 
 
-def open_data(
-    pipeline: TrainingPipeline, processes: Processes, folder: TrainingFolder, notify: Notify
-) -> Data:
-    """Open the faces and verifications; ask the teacher, if there is one and a stage wants it."""
+def open_data(pipeline: TrainingPipeline, notify: Notify) -> Data:
+    """Open the faces and the verifications."""
     settings = pipeline.data
-    extra = {"split": settings.split} if settings.kind == "manifest" else {}
+    extra: dict[str, Any] = {"resize": settings.resize}
+    if settings.kind == "manifest":
+        extra["split"] = settings.split
     source = open_source(settings.kind, settings.path, **extra)
     notify(str(source))
     held: HeldOutPairs | None = None
@@ -161,11 +163,39 @@ def open_data(
             f"[train] choose_by: '{chosen}' is not at hand; choose by {HELD_OUT} (with [data] "
             f"hold_out_people) or '{LAST}'"
         )
-    taught, answers = None, None
+    decides = {"faces": source.fingerprint, "resize": settings.resize}
+    if chosen in benchmarks:
+        pairs, flip = benchmarks[chosen]
+        decides["pairs"] = f"{pairs.sha256} {'with' if flip else 'without'} the flip test"
+    if pipeline.train.init is not None:
+        decides["init"] = sha256_of(pipeline.train.init)
+    often = tuple(b.name for b in pipeline.benchmarks if b.each_validation and b.name in benchmarks)
+    return Data(source, validation, decides, columns, often)
+
+
+def ask_teacher(
+    pipeline: TrainingPipeline,
+    data: Data,
+    processes: Processes,
+    folder: TrainingFolder,
+    notify: Notify,
+) -> Data:
+    """The data with the teacher's answers, if there is one and a stage wants it."""
     distils = any(DISTIL in stage.losses for stage in pipeline.stages)
-    if pipeline.teacher is not None and distils:
-        taught, answers = _taught(pipeline.teacher, source, processes, folder, pipeline, notify)
-    return Data(source, validation, source.fingerprint, columns, taught, answers)
+    if pipeline.teacher is None or not distils:
+        return data
+    taught, answers = _taught(pipeline.teacher, data.source, processes, folder, pipeline, notify)
+    return replace(data, taught=taught, answers=answers)
+
+
+def check_stages(stages: tuple[Stage, ...], source: FaceSource) -> None:
+    """Raise at once what a later stage's batches would: too few faces, people or faces a person.
+
+    Stages that cut are checked when it is known what is left.
+    """
+    for stage in stages:
+        if stage.cut is None and not stage.distils:
+            _sampler(stage, source, 0)
 
 
 def _taught(
@@ -251,16 +281,7 @@ def stage_task(
         return Repetition(objective, answers), batches, Scope(len(data.taught))
     source, cut = _kept_faces(stages, stage, data, setting, processes, folder, notify)
     labels = np.asarray(source.labels)
-    order = sampler(
-        stage.sampling,
-        labels,
-        stage.batch_size,
-        images_per_person=stage.images_per_person or 4,
-        seed=train.seed,
-        stage=stage.number,
-        short=stage.settings.short,
-        identities=source.identities,
-    )
+    order = _sampler(stage, source, train.seed)
     batches = StageBatches(
         source, augmentation, order, np.arange(len(source)), train.seed, stage.number, processes,
         train.workers,
@@ -274,6 +295,21 @@ def stage_task(
         pipeline.optimiser.weight_decay,
     )
     return task, batches, Scope(len(source), tuple(source.identities), cut)
+
+
+def _sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:
+    if len(source.identities) < 2:
+        raise VidfaceError(f"{stage}: faces of one person only: there is nobody to tell apart")
+    return sampler(
+        stage.sampling,
+        np.asarray(source.labels),
+        stage.batch_size,
+        images_per_person=stage.images_per_person or 4,
+        seed=seed,
+        stage=stage.number,
+        short=stage.short,
+        identities=source.identities,
+    )
 
 
 def _first_centres(
@@ -294,8 +330,18 @@ def _first_centres(
         return made.to(setting.device)
     if stage.settings.start == "best" or last is None:
         tensors, said = load_checkpoint(folder.best(before.folder))
-        last = Centres(tuple(said["people"]), part("task", tensors)["centres"])
+        try:
+            last = Centres(tuple(said["people"]), part("task", tensors)["centres"])
+        except KeyError:
+            raise VidfaceError(
+                f"{folder.best(before.folder)}: holds no class centres; give --restart"
+            ) from None
     held = ClassCentres(len(last.people), dimension, train.seed, train.sample_rate)
+    if last.values.shape != held.weight.shape:
+        raise VidfaceError(
+            f"class centres {tuple(last.values.shape)} of {before}: another number of classes, or "
+            f"another dimension, than {tuple(held.weight.shape)}"
+        )
     with torch.no_grad():
         held.weight.copy_(last.values)
     return resized(held, last.people, identities, seed=train.seed).to(setting.device)

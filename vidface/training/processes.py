@@ -149,7 +149,7 @@ class _Gathered(torch.autograd.Function):
 
 
 @contextmanager
-def start_processes(device: str = "cpu", *, timeout_s: float = 600.0) -> Iterator[Processes]:
+def start_processes(device: str = "cpu", *, timeout_s: float = 86_400.0) -> Iterator[Processes]:
     """Join the other processes that `torchrun` started, if it did; leave them at the end.
 
     Once in the life of a process: torch can't be relied on to join at the same address again.

@@ -15,24 +15,36 @@ Paths and `${NAME:-default}` are as in every pipeline file (`vidface.pipeline`).
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError, VidfaceError
 from vidface.pipeline import (
     RunSettings,
     check,
     check_choice,
+    expand,
     shipped_trainings,
     typed_value,
     weights_value,
 )
 
+MAX_SEED = 2**63 - 1
+MAX_PROCESSES = 1024
 HELD_OUT = "held-out"  # the name of the verification on people who were held out
 LAST = "last"
+
+
+def _check_finite(settings: Any, table: str) -> None:
+    """TOML has inf and nan; no setting of a training may be one."""
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if isinstance(value, float):
+            check(math.isfinite(value), f"{table} {each.name}", f"must be finite, not {value}")
 
 
 @dataclass(frozen=True)
@@ -82,10 +94,11 @@ class TrainSettings:
     def __post_init__(self) -> None:
         from vidface.backbones.architectures import architecture
 
+        _check_finite(self, "[train]")
         architecture(self.architecture)
         check_choice("[train] color", self.color, ("rgb", "bgr"))
         check_choice("[train] precision", self.precision, ("float32", "bf16", "fp16"))
-        check_choice("[train] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
+        check_choice("[train] device", self.device, ("auto", "cpu", "cuda"))
         check(self.std > 0, "[train] std", f"must be above 0, not {self.std}")
         check(self.scale > 0, "[train] scale", f"must be above 0, not {self.scale}")
         rate = self.sample_rate
@@ -95,6 +108,10 @@ class TrainSettings:
         for name, low in least.items():
             value = getattr(self, name)
             check(value >= low, f"[train] {name}", f"must be at least {low}, not {value}")
+        most = {"seed": MAX_SEED, "threads": MAX_PROCESSES, "workers": MAX_PROCESSES}
+        for name, high in most.items():
+            value = getattr(self, name)
+            check(value <= high, f"[train] {name}", f"must be at most {high}, not {value}")
         often = self.validate_epochs
         check(often > 0, "[train] validate_epochs", f"must be above 0, not {often}")
 
@@ -104,12 +121,14 @@ class DataSettings:
     """The training faces: a kind and a place (`vidface.training.sources`).
 
     `hold_out_people` identities, drawn by [train] seed, are not trained on: pairs of their faces
-    are the validation that chooses a stage's best model.
+    are the validation that chooses a stage's best model. `resize`: square images of another size
+    are resized to 112x112, which is else an error.
     """
 
     path: Path
     kind: str = "folders"
     split: str = "train"
+    resize: bool = False
     hold_out_people: int = 0
 
     def __post_init__(self) -> None:
@@ -139,6 +158,7 @@ class OptimiserSettings:
     centres_learning_rate: float | None = None
 
     def __post_init__(self) -> None:
+        _check_finite(self, "[optimiser]")
         check_choice("[optimiser] name", self.name, ("sgd", "adamw"))
         check_choice("[optimiser] schedule", self.schedule, ("cosine", "constant"))
         check(0 <= self.momentum < 1, "[optimiser] momentum", f"in [0, 1), not {self.momentum}")
@@ -167,15 +187,23 @@ class TeacherSettings:
     dir: Path | None = None
 
     def __post_init__(self) -> None:
+        _check_finite(self, "[teacher]")
         check(self.count >= 1, "[teacher] count", f"at least 1, not {self.count}")
-        check(self.seed >= 0, "[teacher] seed", f"must be ≥ 0, not {self.seed}")
+        seeds = 0 <= self.seed <= MAX_SEED
+        check(seeds, "[teacher] seed", f"must lie in [0, {MAX_SEED}], not {self.seed}")
+        for name in ("mix_share", "bend_share"):
+            share = getattr(self, name)
+            check(0 <= share <= 1, f"[teacher] {name}", f"must lie in [0, 1], not {share}")
+        pixels = self.bend_pixels
+        check(0 <= pixels <= 20, "[teacher] bend_pixels", f"must lie in [0, 20], not {pixels}")
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
     """Pairs of faces: an InsightFace .bin, or images with a list in LFW's format.
 
-    `optional`: a benchmark that is not at hand is n/a in the table instead of an error.
+    `optional`: a benchmark that is not at hand is n/a in the table instead of an error. It is
+    verified at each stage's end, with `each_validation` at every validation too.
     """
 
     name: str
@@ -183,6 +211,7 @@ class BenchmarkSettings:
     pairs: Path | None = None
     flip: bool = False
     optional: bool = False
+    each_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,9 +228,10 @@ class StageSettings:
         start: "best" model of the stage before, its "last", or "scratch".
         learning_rate, warmup_steps, batch_size: instead of the file's.
         images_per_person: K of P×K sampling, batches of batch_size / K people; 0: plain shuffling.
-            It stays for the stages that follow, as `cut` and `augment` do.
+            It stays for the stages that follow, as `short`, `cut` and `augment` do.
         short: what is done with a person of fewer faces than K: "error", "skip" or "repeat".
-        cut: settings of `vidface.training.cleaning`, by the model that the stage starts from.
+        cut: settings of `vidface.training.cleaning`, by the model that the stage starts from; an
+            empty table is the default settings.
         augment: changes of the file's [augment] table, for this stage.
     """
 
@@ -216,20 +246,22 @@ class StageSettings:
     warmup_steps: int | None = None
     batch_size: int | None = None
     images_per_person: int | None = None
-    short: str = "error"
-    cut: Mapping[str, Any] = field(default_factory=dict)
+    short: str | None = None
+    cut: Mapping[str, Any] | None = None
     augment: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"[[stage]] {self.name!r}"
         check(bool(self.name.strip()), "[[stage]] name", "is empty")
+        check(self.name.isprintable(), where, "a name of one line, without control characters")
+        _check_finite(self, where)
         one = (self.epochs is None) != (self.steps is None)
         check(one, where, "say how long: epochs or steps, one of them")
         taken = (self.epochs is None or self.epochs > 0) and (self.steps is None or self.steps >= 1)
         check(taken, where, "must take a step at least")
         check(self.patience >= 0, f"{where} patience", f"must be ≥ 0, not {self.patience}")
         check_choice(f"{where} start", self.start, ("best", "last", "scratch"))
-        check_choice(f"{where} short", self.short, ("error", "skip", "repeat"))
+        check_choice(f"{where} short", self.short or "error", ("error", "skip", "repeat"))
         rate = self.learning_rate
         check(rate is None or rate > 0, f"{where} learning_rate", f"above 0, not {rate}")
         check((self.warmup_steps or 0) >= 0, f"{where} warmup_steps", "must be ≥ 0")
@@ -268,7 +300,8 @@ class TrainingPipeline:
             teacher.pop("dir")
         data = dataclasses.asdict(self.data)
         data.pop("path")  # the data's fingerprint says more
-        train["init"] = str(train["init"]) if train["init"] else None
+        train.pop("init")  # the loop adds its hash
+        data.pop("resize")
         return {
             "train": train,
             "data": data,
@@ -350,8 +383,9 @@ def parse_training(
             raise VidfaceError(f"{where}: [{name}] must be a table")
         tables[name] = _values(kind, f"[{name}]", table or {}, file, where)
     if "weights" in tables.get("teacher", {}):
-        text = tables["teacher"]["weights"]
-        tables["teacher"]["weights"] = weights_value(text, file.parent, "teacher")
+        text, from_environment = expand(document["teacher"]["weights"], f"{where}: [teacher]")
+        start = Path.cwd() if from_environment else file.parent
+        tables["teacher"]["weights"] = weights_value(text, start, "teacher")
     for (name, key), value in (overrides or {}).items():
         kind = TABLES[name]
         tables.setdefault(name, {})[key] = typed_value(
@@ -384,6 +418,10 @@ def parse_training(
         resolve(pipeline)
     except VidfaceError as error:
         text = str(error)
+        for table, key in overrides or {}:
+            if text.startswith(f"[{table}] {key}:"):
+                flag = f"--{key.replace('_', '-')}"
+                raise UsageError(f"{flag}{text.removeprefix(f'[{table}] {key}')}") from None
         raise VidfaceError(text if text.startswith(where) else f"{where}: {text}") from None
     return pipeline
 

@@ -40,6 +40,7 @@ class Stage:
     learning_rate: float
     warmup_steps: int
     images_per_person: int
+    short: str
     cut: Mapping[str, Any] | None
     cut_by: int | None
     settings: StageSettings
@@ -80,22 +81,28 @@ def resolve(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
     """
     stages: list[Stage] = []
     losses: dict[str, Mapping[str, Any]] = {}
-    augment, images, cut, cut_by = dict(pipeline.augment), 0, None, None
+    augment, images, short = dict(pipeline.augment), 0, "error"
+    cut: Mapping[str, Any] | None = None
+    cut_by: int | None = None
     for number, settings in enumerate(pipeline.stages, start=1):
         where = f"[[stage]] '{settings.name}'"
         losses = _next_losses(losses, settings, where)
         augment = {**augment, **settings.augment}
         if settings.images_per_person is not None:
             images = settings.images_per_person
+        short = settings.short or short
         if CUT in settings.remove:
+            if cut is None:
+                raise VidfaceError(f"{where}: remove 'cut': the stage before cuts nothing")
             cut, cut_by = None, None
-        if settings.cut:
+        if settings.cut is not None:
             cut, cut_by = settings.cut, number
         stage = Stage(
             number=number,
             losses=dict(losses),
             augment=augment,
             images_per_person=images,
+            short=short,
             cut=cut,
             cut_by=cut_by,
             batch_size=settings.batch_size or pipeline.train.batch_size,
@@ -154,7 +161,8 @@ def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
     from vidface.training.losses import build_objective
 
     build_augmentation(stage.augment)
-    _check_cut(stage.settings.cut)
+    if stage.settings.cut is not None:
+        _check_cut(stage.settings.cut)
     images = stage.images_per_person
     if images and stage.batch_size % images:
         raise VidfaceError(
@@ -169,7 +177,7 @@ def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
         raise VidfaceError(f"'{DISTIL}' stands alone, but there is {others}")
     if pipeline.teacher is None:
         raise VidfaceError(f"'{DISTIL}' needs a [teacher] table: weights, count")
-    if stage.cut or images:
+    if stage.cut is not None or images:
         raise VidfaceError(f"'{DISTIL}' asks about all faces: leave cut and images_per_person out")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from vidface.training.tasks import Task
 
 
 class NotFiniteError(VidfaceError):
-    """The loss is NaN or infinite; no weight has been changed by this step."""
+    """A loss or gradient is NaN or infinite; no weight has been changed by this step."""
 
 
 class Stepper:
@@ -50,7 +50,7 @@ class Stepper:
 
     def step(
         self, batch: Batch, part: float, moment: Sequence[int], step: int
-    ) -> tuple[float, dict[str, float]]:
+    ) -> tuple[float, Mapping[str, torch.Tensor]]:
         """One step.
 
         Args:
@@ -63,7 +63,8 @@ class Stepper:
             The loss of the whole batch, and its parts by name.
 
         Raises:
-            NotFiniteError: the loss is NaN or infinite.
+            NotFiniteError: the loss or a gradient is NaN or infinite (with float16, whose steps are
+                left out where a gradient is: the loss alone).
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate * part
@@ -78,11 +79,13 @@ class Stepper:
             raise NotFiniteError(f"the loss is {loss}")
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(found.total).backward()
-        scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
-        if self._clip_norm:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self._setting.plain.parameters(), self._clip_norm)
+        scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
+        self.scaler.unscale_(self.optimiser)
+        parameters = self._setting.plain.parameters()
+        norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm or math.inf)
+        if scale is None and not (math.isfinite(norm) and self._task.finite()):
+            raise NotFiniteError("a gradient is not finite")
         self.scaler.step(self.optimiser)
         self._task.step(self._centres_rate * part, scale)
         self.scaler.update()
-        return loss, {f"loss/{name}": float(value) for name, value in found.parts.items()}
+        return loss, found.parts

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vidface.errors import VidfaceError
 from vidface.training.centres import CentreSGD, ClassCentres, Selected
 from vidface.training.distillation import Distil
 from vidface.training.losses import Geometry, LossParts, Objective
@@ -28,8 +29,15 @@ class Task(Protocol):
             step: the stage's step.
         """
 
-    def step(self, learning_rate: float, gradient_scale: float) -> None:
-        """Move what is learned beside the backbone by the gradients of the last loss."""
+    def finite(self) -> bool:
+        """Whether the gradients of the last loss are."""
+
+    def step(self, learning_rate: float, gradient_scale: float | None) -> None:
+        """Move what is learned beside the backbone by the gradients of the last loss.
+
+        gradient_scale: what they are multiplied with (float16); then a step whose gradients are
+        not finite is left out. None: they are as they are.
+        """
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -63,27 +71,36 @@ class Recognition:
         geometry = Geometry.of(embeddings, selected.weight, selected.labels, selected.rows)
         return self.objective(geometry, self.counts, step)
 
-    def step(self, learning_rate: float, gradient_scale: float) -> None:
+    def finite(self) -> bool:
+        gradient = self._selected.weight.grad if self._selected else None
+        return gradient is None or bool(torch.isfinite(gradient.sum()))
+
+    def step(self, learning_rate: float, gradient_scale: float | None) -> None:
+        finite = gradient_scale is None or self.finite()
         selected, self._selected = self._selected, None
         if selected is None or selected.weight.grad is None:
             return
-        if gradient_scale != 1:
+        if not finite:
+            selected.weight.grad = None  # as the scaler leaves the backbone out
+            return
+        if gradient_scale is not None:
             selected.weight.grad.div_(gradient_scale)
-            if not torch.isfinite(selected.weight.grad).all():
-                selected.weight.grad = None  # as the scaler leaves the backbone out
-                return
         self._optimiser.lr = learning_rate
         self._optimiser.step(selected)
 
     def tensors(self) -> dict[str, Tensor]:
-        momentum = self._optimiser.state_dict()
+        momentum = self._optimiser.state_dict()  # by reference
         return {"centres": self.centres.weight.detach(), **momentum}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        wanted = {name: tuple(t.shape) for name, t in self.tensors().items()}
+        if found != wanted:
+            raise VidfaceError(f"class centres of another number of classes: {found}, not {wanted}")
         with torch.no_grad():
             self.centres.weight.copy_(tensors["centres"])
         own = self._optimiser.state_dict()
-        self._optimiser.load_state_dict({name: tensors[name] for name in own if name in tensors})
+        self._optimiser.load_state_dict({name: tensors[name] for name in own})
 
 
 class Repetition:
@@ -97,11 +114,15 @@ class Repetition:
     ) -> LossParts:
         return self._objective(embeddings, self._answers[indices].to(embeddings.device))
 
-    def step(self, learning_rate: float, gradient_scale: float) -> None:
+    def finite(self) -> bool:
+        return True
+
+    def step(self, learning_rate: float, gradient_scale: float | None) -> None:
         pass
 
     def tensors(self) -> dict[str, Tensor]:
         return {}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        pass
+        if tensors:
+            raise VidfaceError("class centres where a teacher is repeated: of another stage")

@@ -3,7 +3,7 @@
 Knowledge distillation: a small network learns to give what a teacher gives, which says far more of
 a face than the name of one of a few people. Answers are computed once; a call that was cut off goes
 on where it was. The folder holds `answers.json`, which says of whom and by whom, and pieces of
-`PIECE` faces, `answers-000000.safetensors` (float16: rounding moves a cosine by less than 0.001).
+`PIECE` faces, `answers-00000000.safetensors` (float16: rounding moves a cosine by less than 0.001).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def teach(
         stop = min(start + PIECE, len(faces))
         path = folder / f"answers-{start:08d}.safetensors"
         if path.is_file():
-            piece = _read(path, stop - start)
+            piece = _read(path, stop - start, teacher.dimension)
         else:
             piece = _ask(faces, teacher, start, stop)
             _write(path, piece)
@@ -127,13 +127,17 @@ def _write(path: Path, piece: np.ndarray) -> None:
         file.write(save({"answers": piece}))
 
 
-def _read(path: Path, rows: int) -> np.ndarray:
+def _read(path: Path, rows: int, dimension: int) -> np.ndarray:
     from safetensors.numpy import load_file
 
     try:
         piece = load_file(path)["answers"]
     except Exception:
         raise VidfaceError(f"{path}: damaged: remove it, and it is made again") from None
-    if piece.ndim != 2 or len(piece) != rows or not np.isfinite(piece).all():
-        raise VidfaceError(f"{path}: not {rows} answers: remove it, and it is made again")
+    fits = piece.shape == (rows, dimension) and piece.dtype == np.float16
+    norms = np.linalg.norm(piece.astype(np.float32), axis=1) if fits else np.zeros(1)
+    if not (np.abs(norms - 1) < 0.01).all():
+        raise VidfaceError(
+            f"{path}: not {rows} unit rows of {dimension} numbers: remove it, and it is made again"
+        )
     return piece

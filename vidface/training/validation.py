@@ -34,6 +34,8 @@ def embedder_of(
 
     Run by torch: an export to ONNX would run somewhat faster, and takes 17 s each time.
     """
+    import torch
+
     from vidface.backbones.embedder import Embedder
     from vidface.backbones.files import Network, module_network
 
@@ -44,6 +46,8 @@ def embedder_of(
     network = module_network(plain)
     device = "cuda" if next(module.parameters()).is_cuda else "cpu"
     frozen = Network(network.name, network.sha256, module=plain)
+    # The runtime sets torch's threads: to what they are, or the training would go on with others.
+    threads = threads or torch.get_num_threads()
     return Embedder(frozen, preprocessing, runtime="torch", device=device, threads=threads)
 
 
