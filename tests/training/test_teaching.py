@@ -242,4 +242,34 @@ def test_an_unknown_setting_lists_the_known() -> None:
 def test_the_description_says_of_whom(tmp_path: Path) -> None:
     teach(Plain(), Teacher(), tmp_path, {"seed": 5})
     said = json.loads((tmp_path / "answers.json").read_text())
-    assert said == {"seed": 5, "teacher": "toy", "teacher_sha256": "0" * 64, "n": 5}
+    assert said == {"seed": 5, "teacher": "toy", "teacher_sha256": "0" * 64}
+
+
+def test_more_or_fewer_of_the_same_faces(tmp_path: Path) -> None:
+    few = teach(Plain(5), Teacher(), tmp_path, {})
+    teacher = Teacher()
+    more = teach(Plain(9), teacher, tmp_path, {})
+    assert teacher.seen == 9  # a piece that was not full is made anew
+    assert np.array_equal(more.embeddings[:5], few.embeddings)
+    again = Teacher()
+    assert np.array_equal(teach(Plain(7), again, tmp_path, {}).embeddings, more.embeddings[:7])
+    assert again.seen == 0
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        np.ones((5, 2), np.float16),
+        np.zeros((5, 3), np.float16),
+        np.ones((5, 3), np.float16),
+        np.full((5, 3), 3**-0.5, np.float32),
+        np.full((5, 3), np.nan, np.float16),
+    ],
+)
+def test_answers_of_another_kind_are_refused(tmp_path: Path, piece: np.ndarray) -> None:
+    from safetensors.numpy import save_file
+
+    teach(Plain(), Teacher(), tmp_path, {})
+    save_file({"answers": piece}, tmp_path / "answers-00000000.safetensors")
+    with pytest.raises(VidfaceError, match="not unit rows of 3 numbers"):
+        teach(Plain(), Teacher(), tmp_path, {})

@@ -214,7 +214,6 @@ def _taught(
     )  # fmt: skip
     about = {
         "data": source.fingerprint,
-        "count": teacher.count,
         "seed": teacher.seed,
         "mix_share": teacher.mix_share,
         "bend_share": teacher.bend_share,

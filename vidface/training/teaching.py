@@ -57,23 +57,22 @@ def teach(
         faces: `len(faces)` faces by `image(index)`.
         teacher: a recogniser; its preprocessing is its own.
         folder: where the answers are kept.
-        about: what the faces are made of (fingerprint, count, seed …); answers about other faces,
-            or by another teacher, are refused.
+        about: what the faces are made of (fingerprint, seed …); answers about other faces, or by
+            another teacher, are refused. Of the same faces there may be more or fewer than before.
         progress: called after each new piece, with the number of faces that are done.
 
     Raises:
         VidfaceError: the folder holds answers about other faces, or damaged ones; the teacher gave
             no finite embedding for a face.
     """
-    said = {**about, "teacher": teacher.name, "teacher_sha256": teacher.sha256, "n": len(faces)}
+    said = {**about, "teacher": teacher.name, "teacher_sha256": teacher.sha256}
     _claim(folder, said)
     pieces = []
     for start in range(0, len(faces), PIECE):
         stop = min(start + PIECE, len(faces))
         path = folder / f"answers-{start:08d}.safetensors"
-        if path.is_file():
-            piece = _read(path, stop - start, teacher.dimension)
-        else:
+        piece = _read(path, teacher.dimension)[: stop - start] if path.is_file() else None
+        if piece is None or len(piece) < stop - start:  # none, or of when there were fewer faces
             piece = _ask(faces, teacher, start, stop)
             _write(path, piece)
             if progress is not None:
@@ -127,17 +126,17 @@ def _write(path: Path, piece: np.ndarray) -> None:
         file.write(save({"answers": piece}))
 
 
-def _read(path: Path, rows: int, dimension: int) -> np.ndarray:
+def _read(path: Path, dimension: int) -> np.ndarray:
     from safetensors.numpy import load_file
 
     try:
         piece = load_file(path)["answers"]
     except Exception:
         raise VidfaceError(f"{path}: damaged: remove it, and it is made again") from None
-    fits = piece.shape == (rows, dimension) and piece.dtype == np.float16
+    fits = piece.ndim == 2 and piece.shape[1] == dimension and piece.dtype == np.float16
     norms = np.linalg.norm(piece.astype(np.float32), axis=1) if fits else np.zeros(1)
     if not (np.abs(norms - 1) < 0.01).all():
         raise VidfaceError(
-            f"{path}: not {rows} unit rows of {dimension} numbers: remove it, and it is made again"
+            f"{path}: not unit rows of {dimension} numbers: remove it, and it is made again"
         )
     return piece
