@@ -117,6 +117,8 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
     for begin, run in zip((ALONE, TWO), runs, strict=True):
         done = train(begin, gentle, run)
         assert done.returncode == 0, done.stderr
+    again = train(TWO, gentle, runs[1])  # finished: nothing is done, and nothing breaks
+    assert again.returncode == 0, again.stderr
     one, two = (np.array(losses(run)) for run in runs)
     assert len(one) == len(two) == 28
     assert two[:12] == pytest.approx(one[:12], rel=2e-3)

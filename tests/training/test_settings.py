@@ -82,6 +82,20 @@ WRONG = [
     ("margin_radians = 0.3", "margin_radians = 28.6", "arcface|margin_radians"),
     ("arcface]\nmargin_radians = 0.3", "distil]", r"needs a \[teacher\] table"),
     ("steps = 5", "steps = 5\n[stage.cut]\nmin_faces = 3", "cut has no setting 'min_faces'"),
+    ("steps = 5", "epochs = inf", "epochs: must be finite"),
+    ("seed = 1", "validate_epochs = inf", "validate_epochs: must be finite"),
+    ("seed = 1", "mean = nan", "mean: must be finite"),
+    ("seed = 1", f"seed = {2**63}", "seed: must be at most"),
+    ("seed = 1", f"scale = {10**400}", "scale: a number beyond all bounds"),
+    ("threads = 1", "threads = 99999999999", "threads: must be at most 1024"),
+    ("learning_rate = 0.05", "learning_rate = inf", "learning_rate: must be finite"),
+    ("seed = 1", 'device = "cuda:1"', "device: unknown value 'cuda:1'"),
+    ("[optimiser]", "[augment]\ndegrade.worst_quality = 'a'\n[optimiser]", "a whole number"),
+    ("[optimiser]", "[teacher]\nbend_pixels = nan\n[optimiser]", "bend_pixels: must be finite"),
+    ("[optimiser]", "[teacher]\nbend_pixels = -1.0\n[optimiser]", "bend_pixels: must lie in"),
+    ("[optimiser]", "[teacher]\nmix_share = 7.0\n[optimiser]", "mix_share: must lie in"),
+    ("steps = 5", 'steps = 5\nremove = ["cut"]', "the stage before cuts nothing"),
+    ('name = "Combined"', 'name = "two\\nlines"', "a name of one line"),
     ('name = "Combined"', 'name = "ArcFace"', r"\[\[stage\]\]: two have the name ArcFace"),
 ]
 
@@ -223,6 +237,40 @@ def test_folder_names_are_plain(tmp_path: Path) -> None:
         tmp_path, '[[stage]]\nname = "../../etc/… + Größe"\nsteps = 1\nlosses.arcface = {}'
     )
     assert re.fullmatch("01-[a-z0-9-]+", stages[0].folder)
+
+
+def test_an_empty_cut_is_the_default_one_and_short_stays(tmp_path: Path) -> None:
+    stages = stages_of(
+        tmp_path,
+        """
+[[stage]]
+name = "a"
+steps = 1
+losses.arcface = {}
+images_per_person = 4
+short = "skip"
+cut = {}
+[[stage]]
+name = "b"
+steps = 1
+""",
+    )
+    assert [stage.cut for stage in stages] == [{}, {}]
+    assert [stage.short for stage in stages] == ["skip", "skip"]
+
+
+def test_a_teachers_path_starts_where_it_should(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(text: str) -> str:
+        teacher = read(tmp_path, f'{RECIPE}\n[teacher]\nweights = "{text}"').teacher
+        assert teacher is not None
+        return teacher.weights
+
+    monkeypatch.setenv("TEACHER", "models/t.onnx")
+    assert weights("sface") == "sface"
+    assert weights("models/t.onnx") == str(tmp_path / "models" / "t.onnx")
+    assert weights("${TEACHER}") == str(Path.cwd() / "models" / "t.onnx")
 
 
 def test_off_is_none() -> None:
