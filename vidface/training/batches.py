@@ -86,38 +86,45 @@ class StageBatches:
 
     def between(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the stage's steps [start, stop), an epoch's order in memory at once."""
-        faces = AugmentedFaces(self.faces, self.augmentation)
-        while start < stop:
-            epoch = start // len(self)
-            end = min(stop, (epoch + 1) * len(self))
-            rows = self.sampler.epoch(epoch)[start - epoch * len(self) : end - epoch * len(self)]
-            loader: DataLoader[Tensor | str] = DataLoader(
-                faces,
-                batch_sampler=_Listed(self, rows, start),
-                collate_fn=_stacked,
-                num_workers=self.workers,
-                prefetch_factor=4 if self.workers else None,
-                worker_init_fn=_one_thread if self.workers else None,
-                generator=torch.Generator(),  # or it would draw from torch's own
-            )
-            for row, images in zip(rows, loader, strict=True):
-                if isinstance(images, str):
-                    raise VidfaceError(images)
-                yield Batch(images, torch.from_numpy(self.numbers[row]))
-            start = end
+        if stop <= start:
+            return
+        loader: DataLoader[Tensor | str] = DataLoader(
+            AugmentedFaces(self.faces, self.augmentation),
+            batch_sampler=_Listed(self, start, stop),
+            collate_fn=_stacked,
+            num_workers=self.workers,
+            prefetch_factor=4 if self.workers else None,
+            worker_init_fn=_one_thread if self.workers else None,
+            # A fork of a process whose libraries run threads can wait for ever.
+            multiprocessing_context="spawn" if self.workers else None,
+            generator=torch.Generator(),  # or it would draw from torch's own
+        )
+        for row, images in zip(self.rows(start, stop), loader, strict=True):
+            if isinstance(images, str):
+                raise VidfaceError(images)
+            yield Batch(images, torch.from_numpy(self.numbers[row]))
+
+    def rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """For each step of [start, stop), the places in `numbers` of its batch, (n,) int64."""
+        epoch, order = -1, np.empty((0, 0), np.int64)
+        for step in range(start, stop):
+            if step // len(self) != epoch:
+                epoch = step // len(self)
+                order = self.sampler.epoch(epoch)
+            yield order[step % len(self)]
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """A batch sampler: this process's share of the batches `rows`, the first of them of `start`."""
+    """A batch sampler: this process's share of the batches of the steps [start, stop)."""
 
     batches: StageBatches
-    rows: np.ndarray
     start: int
+    stop: int
 
     def __iter__(self) -> Iterator[list[Item]]:
         of = self.batches
-        for step, row in enumerate(self.rows, self.start):
+        for step, row in enumerate(of.rows(self.start, self.stop), self.start):
             first, last = of.processes.share(len(row))
             yield [
                 Item(int(of.numbers[row[place]]), (of.seed, of.stage, step, place, _AUGMENT))
@@ -125,7 +132,7 @@ class _Listed:
             ]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.stop - self.start
 
 
 def _stacked(faces: list[Tensor | str]) -> Tensor | str:
