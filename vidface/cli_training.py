@@ -37,7 +37,7 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
 
     \b
     vidface train train_progressive
-    torchrun --nproc-per-node 2 -m vidface train train_progressive
+    torchrun --nproc-per-node 2 -m -- vidface train train_progressive
 
     The same command goes on where a killed run stopped.
     """

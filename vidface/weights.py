@@ -1,7 +1,7 @@
 """The weights that vidface fetches by name: what they are, where they come from, how they are fed.
 
-A record names a file, its sha256 and its sources in order; `weights_path` gives the checked file
-in the cache, fetching it the first time. The one that vidface trained itself comes with it.
+Nothing binary lives in the repository. A record names a file, its sha256 and its sources in
+order; `weights_path` gives the checked file in the cache, fetching it the first time.
 
     >>> record = weights_record("sface")
     >>> record.input_size, record.color, record.dimension
@@ -82,7 +82,6 @@ class WeightsRecord:
     flops: int | None = None  # by the challenge's counter
     macs: int | None = None
     lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
-    shipped: bool = False  # the file lies in the package: it is never fetched
 
     @property
     def budget(self) -> Budget | None:
@@ -163,10 +162,6 @@ def weights_path(name: str, *, progress: Progress | None = None) -> Path:
     """
     record = weights_record(name)
     path = _place(record)
-    if record.shipped:
-        if path.is_file() and sha256_of(path) == record.sha256:
-            return path
-        raise VidfaceError(f"{path}: missing or damaged; it comes with vidface: install it again")
     if path.is_file():
         if sha256_of(path) == record.sha256:
             return path
@@ -190,8 +185,6 @@ def weights_path(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def _place(record: WeightsRecord) -> Path:
-    if record.shipped:
-        return Path(__file__).parent / "shipped" / record.file
     return cache_folder() / "weights" / record.file
 
 
@@ -250,7 +243,7 @@ def cache_entries() -> list[CacheEntry]:
         ]
     for record in WEIGHTS.values():
         path = _place(record)
-        if path.is_file() and not record.shipped:
+        if path.is_file():
             what = f"{record.kind}'s weights, {record.licence}"
             entries.append(CacheEntry(record.name, path, path.stat().st_size, what))
     photographs = photographs_file()

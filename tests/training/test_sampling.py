@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import absent
 from vidface.errors import VidfaceError
 from vidface.training.sampling import (
     SAMPLERS,
@@ -145,7 +146,10 @@ def test_equal_identities_give_every_image_once_an_epoch():
 
 
 def test_the_property_is_that_of_pytorch_metric_learning():
-    samplers = pytest.importorskip("pytorch_metric_learning.samplers")
+    try:
+        from pytorch_metric_learning import samplers
+    except ImportError:
+        absent("pytorch-metric-learning is not installed")
     theirs = list(samplers.MPerClassSampler(UNEVEN, 4, batch_size=12, length_before_new_iter=48))
     ours = sampler("people-by-images", UNEVEN, 12).epoch(0)
     for batches in (np.array(theirs).reshape(-1, 12), ours):

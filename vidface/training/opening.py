@@ -154,8 +154,8 @@ def open_data(pipeline: TrainingPipeline, notify: Notify) -> Data:
     if settings.hold_out_people:
         source, apart = hold_out(source, settings.hold_out_people, pipeline.train.seed)
         held = HeldOutPairs.draw(apart, np.asarray(apart.labels), pipeline.train.seed)
-    benchmarks, missing = open_benchmarks(pipeline.benchmarks, notify)
-    validation = Validation(held, benchmarks, missing)
+    benchmarks = open_benchmarks(pipeline.benchmarks, notify)
+    validation = Validation(held, benchmarks)
     columns = ((HELD_OUT,) if held else ()) + tuple(b.name for b in pipeline.benchmarks)
     chosen = pipeline.choose_by
     if chosen not in (*validation.names, LAST):

@@ -121,11 +121,10 @@ class HeldOutPairs:
 
 @dataclass(frozen=True)
 class Validation:
-    """The verifications at hand, by name; `missing` are optional benchmarks that are not there."""
+    """The verifications at hand, by name."""
 
     held_out: HeldOutPairs | None
     benchmarks: dict[str, tuple[PairSet, bool]]  # and whether with the flip test
-    missing: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,16 +142,15 @@ class Validation:
 
 def open_benchmarks(
     benchmarks: tuple[BenchmarkSettings, ...], notify: Callable[[str], None]
-) -> tuple[dict[str, tuple[PairSet, bool]], tuple[str, ...]]:
-    """The benchmarks that are there, and the names of optional ones that are not."""
+) -> dict[str, tuple[PairSet, bool]]:
+    """The benchmarks that are there; of optional ones that are not, a line is told."""
     from vidface.datasets import open_pairs
 
-    found, missing = {}, []
+    found = {}
     for each in benchmarks:
         absent = [path for path in (each.images, each.pairs) if path and not path.exists()]
         if absent and each.optional:
             notify(f"benchmark {each.name}: n/a, {absent[0]} is not there")
-            missing.append(each.name)
             continue
         found[each.name] = (open_pairs(each.images, each.pairs), each.flip)
-    return found, tuple(missing)
+    return found
