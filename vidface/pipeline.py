@@ -466,13 +466,20 @@ def parse_pipeline(
     try:
         built = {name: TABLES[name](**values) for name, values in tables.items()}
     except VidfaceError as error:
-        for table, key in overrides:
-            if str(error).startswith(f"[{table}] {key}:"):
-                raise UsageError(
-                    f"--{key.replace('_', '-')}{str(error).removeprefix(f'[{table}] {key}')}"
-                ) from None
-        raise VidfaceError(f"{where}: {error}") from None
+        raise where_said(str(error), where, overrides) from None
     return Pipeline(file=file, published=published, **built)
+
+
+def where_said(text: str, where: str, overrides: Overrides) -> VidfaceError:
+    """The error of a setting "[table] key: …": wrong usage if a flag gave it, else the file's.
+
+    >>> where_said("[score] k: at least 1, not 0", "pipeline a.toml", {("score", "k"): 0})
+    UsageError('--k: at least 1, not 0')
+    """
+    for table, key in overrides:
+        if text.startswith(f"[{table}] {key}:"):
+            return UsageError(f"--{key.replace('_', '-')}{text.removeprefix(f'[{table}] {key}')}")
+    return VidfaceError(text if text.startswith(where) else f"{where}: {text}")
 
 
 def _published(rows: Any, where: str) -> tuple[Published, ...]:

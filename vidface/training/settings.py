@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import UsageError, VidfaceError
+from vidface.errors import VidfaceError
 from vidface.pipeline import (
     RunSettings,
     check,
@@ -31,6 +31,7 @@ from vidface.pipeline import (
     shipped_trainings,
     typed_value,
     weights_value,
+    where_said,
 )
 
 MAX_SEED = 2**63 - 1
@@ -417,12 +418,7 @@ def parse_training(
         _check_whole(pipeline)
         resolve(pipeline)
     except VidfaceError as error:
-        text = str(error)
-        for table, key in overrides or {}:
-            if text.startswith(f"[{table}] {key}:"):
-                flag = f"--{key.replace('_', '-')}"
-                raise UsageError(f"{flag}{text.removeprefix(f'[{table}] {key}')}") from None
-        raise VidfaceError(text if text.startswith(where) else f"{where}: {text}") from None
+        raise where_said(str(error), where, overrides or {}) from None
     return pipeline
 
 
