@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from vidface.errors import VidfaceError
@@ -72,6 +72,7 @@ def sample_frames(
     decoder: str = DEFAULT_DECODER,
     threads: int = 0,
     name: str | None = None,
+    on_frame: Callable[[], None] | None = None,
 ) -> Iterator[Frame]:
     """Yield the frame being shown at start_seconds + k / fps, for k = 0, 1, 2, … up to the end.
 
@@ -85,6 +86,7 @@ def sample_frames(
     decoder: a key of DECODERS.
     threads: of the decoder; 0 = as many as it likes. One is best where clips run side by side.
     name: the source in messages; default: the path.
+    on_frame: called at every decoded frame, yielded or not: a sign of life.
 
     Raises VidfaceError at the call for impossible arguments; while iterating ClipError:
     "no_video_stream" (none, or none with a frame), "corrupt" (not a video, or damaged: at the
@@ -111,7 +113,7 @@ def sample_frames(
         raise VidfaceError(
             f"{name}: end_seconds={end_seconds} is not after start_seconds={start_seconds or 0}"
         )
-    window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop)
+    window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame)
     return _frames(decode, source, name, window, threads)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 
 MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
 MAX_GAP_SECONDS = 3600  # that one frame is shown; beyond it the timestamps are damaged
+MAX_SECONDS_PER_FRAME = 60  # on average, after the first hour: a small file is no endless film
 
 
 class ClipError(VidfaceError):
@@ -56,11 +57,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class Window:
-    """The moments asked for, seconds: start + k × step in [start, stop); stop None = the end."""
+    """The moments asked for, seconds: start + k × step in [start, stop); stop None = the end.
+
+    on_frame: called at every decoded frame, one that is not asked for included.
+    """
 
     step: Fraction
     start: Fraction
     stop: Fraction | None
+    on_frame: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
 class Decoder(Protocol):
@@ -90,6 +95,8 @@ def shown_at(
     k, due = 0, window.start
     shown: tuple[Fraction, Item] | None = None
     for begin, item in changes:
+        if window.on_frame is not None:
+            window.on_frame()
         while shown is not None and due < begin:
             if window.stop is not None and due >= window.stop:
                 return
