@@ -13,6 +13,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,16 +22,21 @@ from vidface.errors import VidfaceError
 from vidface.files import atomic_file, csv_rows
 from vidface.media import (
     VIDEO_SUFFIXES,
+    Kind,
     MediaRoot,
+    as_location,
     is_image_name,
     natural_key,
     open_root,
 )
+from vidface.urls import Address, is_url, redacted, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
 OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")
 SPLITS = ("train", "val", "test", "gallery", "probe")
 LISTED_PROBLEMS = 20
+MAX_MANIFEST_BYTES = 1 << 30  # of a manifest at a URL
+ASKED_AT_ONCE = 32  # clips at URLs that are looked for side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ class Manifest:
     """A checked manifest; `missing` holds the clip ids whose path leads nowhere."""
 
     clips: tuple[Clip, ...]
-    path: Path
-    root_location: Path  # where relative paths start: a folder or a tar
+    path: Path | Address
+    root_location: Path | Address  # where relative paths start: a folder, a tar or a URL
     sha256: str
     missing: frozenset[str] = frozenset()
     unused_columns: tuple[str, ...] = ()
@@ -80,18 +86,19 @@ class Manifest:
     def clips_sha256(self) -> str:
         """Hash of what extraction depends on: ids, paths and times, but neither names nor splits.
 
-        So a corrected identity needs no new extraction, and a changed path does.
+        So a corrected identity needs no new extraction, and a changed path does. A URL that was
+        signed anew is the same path.
         """
         digest = hashlib.sha256()
         for clip in self.clips:
-            fields = (clip.clip_id, clip.path, clip.start_seconds, clip.end_seconds)
+            fields = (clip.clip_id, unsigned(clip.path), clip.start_seconds, clip.end_seconds)
             digest.update(repr(fields).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
 
 def read_manifest(
-    path: str | Path,
-    root: str | Path | None = None,
+    path: str | Path | Address,
+    root: str | Path | Address | None = None,
     *,
     allow_missing: bool = False,
     check_files: bool = True,
@@ -99,19 +106,19 @@ def read_manifest(
     """Read and check a manifest; every problem is found before any work starts.
 
     Args:
-        path: the CSV file.
-        root: where relative paths start: a folder or an uncompressed tar (default: the manifest's
-            own folder).
+        path: the CSV file, or its URL.
+        root: where relative paths start: a folder, an uncompressed tar or a URL (default: the
+            manifest's own folder).
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
         check_files: whether to look for the clips; stages after extraction need none of them.
 
     Raises:
         VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
-            ids, unknown splits, wrong times or missing files.
+            ids, unknown splits, wrong times, missing files or refused URLs.
     """
-    path = Path(path)
+    path = as_location(path)
     try:
-        data = path.read_bytes()
+        data = _bytes_at(path)
     except IsADirectoryError:
         raise VidfaceError(
             f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
@@ -132,7 +139,7 @@ def read_manifest(
     if not clips and not problems:
         raise VidfaceError(f"manifest {path}: no clips below the header")
     _check_duplicates(clips, problems)
-    location = Path(root) if root is not None else path.parent
+    location = as_location(root) if root is not None else path.parent
     known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
     manifest = Manifest(
         clips=tuple(clips),
@@ -156,7 +163,15 @@ def read_manifest(
 Problem = tuple[int, str]  # line number, what is wrong there
 
 
-def _check_header(header: Sequence[str], path: Path) -> None:
+def _bytes_at(path: Path | Address) -> bytes:
+    if isinstance(path, Path):
+        return path.read_bytes()
+    from vidface.media_urls import read_address
+
+    return read_address(path, MAX_MANIFEST_BYTES)
+
+
+def _check_header(header: Sequence[str], path: Path | Address) -> None:
     wanted = ",".join(REQUIRED_COLUMNS)
     absent = [column for column in REQUIRED_COLUMNS if column not in header]
     if absent:
@@ -217,19 +232,57 @@ def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
 
 
 def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]) -> list[Problem]:
-    """The lines whose path leads nowhere; times given for images are problems."""
-    absent = []
-    for clip in clips:
-        if not clip.path:
+    """The lines whose path leads nowhere; times given for images and refused URLs are problems."""
+    absent, unknown = [], []
+    for clip, kind in _kinds(clips, root):
+        if isinstance(kind, VidfaceError):
+            problems.append((clip.line, str(kind)))
             continue
-        kind = root.kind(clip.path)
+        if isinstance(kind, OSError):
+            unknown.append((clip.line, f"'{redacted(clip.path)}': {kind.strerror or kind}"))
+            if len(unknown) >= LISTED_PROBLEMS:  # a server that is down, or denies everything
+                raise VidfaceError(f"clips cannot be looked for: {_listed(unknown)}")
+            continue
         timed = clip.start_seconds is not None or clip.end_seconds is not None
         if kind is None:
-            absent.append((clip.line, f"no file or folder '{clip.path}'"))
+            absent.append((clip.line, f"no file or folder '{redacted(clip.path)}'"))
         elif timed and (kind == "folder" or is_image_name(clip.path)):
-            text = f"start_seconds and end_seconds are for videos; '{clip.path}' holds images"
+            path = redacted(clip.path)
+            text = f"start_seconds and end_seconds are for videos; '{path}' holds images"
             problems.append((clip.line, text))
-    return absent
+    return absent + unknown
+
+
+Found = Kind | None | OSError | VidfaceError  # what a path is, or why that is not known
+
+
+def _kinds(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, Found]]:
+    """What every clip's path is. Clips at URLs are asked for side by side, since answers are slow.
+
+    The error of a library that isn't installed concerns them all, and is raised.
+    """
+    named = [clip for clip in clips if clip.path]
+    if isinstance(root.location, Path) and not any(is_url(clip.path) for clip in named):
+        for clip in named:
+            yield clip, root.kind(clip.path)
+        return
+
+    def found(clip: Clip) -> Found:
+        if is_url(clip.path):
+            try:
+                Address(clip.path)
+            except VidfaceError as error:
+                return error
+        try:
+            return root.kind(clip.path)
+        except OSError as error:
+            return error
+
+    batch = 64 * ASKED_AT_ONCE
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        for first in range(0, len(named), batch):
+            some = named[first : first + batch]
+            yield from zip(some, pool.map(found, some), strict=True)
 
 
 def _listed(problems: list[Problem]) -> str:

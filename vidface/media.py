@@ -1,4 +1,4 @@
-"""Where clips lie: a folder on disk, or an uncompressed tar that is read in place.
+"""Where clips lie: a folder, an uncompressed tar that is read in place, or below a URL.
 
 A root answers a few questions about a path of the manifest: what it is (a file, a folder, nothing),
 which images it holds, how large it is, the bytes of one image, what to hand to a video decoder.
@@ -13,9 +13,13 @@ import re
 import sys
 import tarfile
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from vidface.errors import VidfaceError
+from vidface.urls import Address, base_name, is_url, local_path
+
+if TYPE_CHECKING:
+    from vidface.media_urls import UrlReader
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -29,7 +33,7 @@ Kind = Literal["file", "folder"]
 
 def is_image_name(name: str) -> bool:
     """Whether a file name is that of a picture; hidden files (`._a.jpg`) are not."""
-    base = posixpath.basename(name)
+    base = base_name(name)
     return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -50,8 +54,8 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
 class MediaRoot(Protocol):
     """What extraction asks of the place where the clips lie."""
 
-    location: Path
-
+    @property
+    def location(self) -> Path | Address: ...
     def kind(self, path: str) -> Kind | None: ...
     def image_names(self, path: str) -> list[str]: ...
     def all_images(self) -> list[str]: ...
@@ -61,12 +65,24 @@ class MediaRoot(Protocol):
 
 
 class FolderRoot:
-    """Clips in a folder; an absolute path of the manifest stands for itself."""
+    """Clips in a folder; an absolute path of the manifest stands for itself, and so does a URL."""
 
     def __init__(self, location: Path) -> None:
         self.location = location
+        self._reader: UrlReader | None = None
+
+    @property
+    def _urls(self) -> UrlReader:
+        if self._reader is None:
+            from vidface.media_urls import UrlReader
+
+            self._reader = UrlReader()
+        return self._reader
 
     def kind(self, path: str) -> Kind | None:
+        """What a path is; for a URL OSError where nobody knows: access denied, no answer."""
+        if is_url(path):
+            return self._urls.kind(_address_of(path))
         full = self.location / path
         try:
             if full.is_file():
@@ -77,6 +93,8 @@ class FolderRoot:
 
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order."""
+        if is_url(path):
+            return list(self._urls.images(_address_of(path)))
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
@@ -88,6 +106,8 @@ class FolderRoot:
 
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        if is_url(path):
+            return self._urls.size(_address_of(path))
         full = self.location / path
         if self.kind(path) != "folder":
             return full.stat().st_size if self.kind(path) else 0
@@ -95,10 +115,20 @@ class FolderRoot:
             return sum(e.stat().st_size for e in entries if is_image_name(e.name))
 
     def read(self, path: str) -> bytes:
+        if is_url(path):
+            return self._urls.read(_address_of(path))
         return (self.location / path).read_bytes()
 
-    def open_video(self, path: str) -> str:
+    def open_video(self, path: str) -> str | BinaryIO:
+        if is_url(path):
+            return self._urls.open_video(_address_of(path))
         return str(self.location / path)
+
+
+def _address_of(path: str) -> Address:
+    from vidface.media_urls import address_of
+
+    return address_of(path)
 
 
 class TarRoot:
@@ -221,17 +251,36 @@ def _inside(path: str) -> str | None:
     return "" if name == "." else name
 
 
-def open_root(location: Path) -> MediaRoot:
-    """The root at `location`: a folder, or an uncompressed `.tar`.
+def open_root(location: Path | str | Address) -> MediaRoot:
+    """The root at `location`: a folder, an uncompressed `.tar`, or what lies below a URL.
 
     Raises:
-        VidfaceError: it does not exist, or is neither.
+        VidfaceError: it does not exist, or is neither; a URL that is not allowed.
     """
-    if location.is_dir():
-        return FolderRoot(location)
-    if location.is_file():
-        return TarRoot(location)
+    place = as_location(location)
+    if isinstance(place, Address):
+        from vidface.media_urls import UrlRoot
+
+        return UrlRoot(place)
+    if place.is_dir():
+        return FolderRoot(place)
+    if place.is_file():
+        return TarRoot(place)
     raise VidfaceError(
-        f"root {location}: no such folder or tar; set [manifest] root, --root, "
+        f"root {place}: no such folder or tar; set [manifest] root, --root, "
         "or the variable it begins with (VIDFACE_DATA in the shipped recipes)"
     )
+
+
+def as_location(place: Path | str | Address) -> Path | Address:
+    """A place that the user names: a path, or a URL (`file://` is a path).
+
+    Raises:
+        VidfaceError: a URL that is not allowed.
+    """
+    if isinstance(place, Path | Address):
+        return place
+    path = local_path(place)
+    if path is not None:
+        return path
+    return Address(place) if is_url(place) else Path(place)
