@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import COLOURS
-from vidface import artefacts, clusters, denoising, embeddings
+from vidface import artefacts, clusters, denoising
 from vidface.artefacts import EmbeddingShard
 from vidface.backbones import Preprocessing, load_backbone
 from vidface.clusterings import cluster, cluster_once, latest, read_clustering
@@ -76,10 +76,9 @@ def mixed(tmp_path: Path, colour_network: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "mixed.toml").write_text(
         f'[manifest]\npath = "{manifest.as_posix()}"\n[faces]\nsource = "aligned"\n'
         f'[backbone]\nweights = "{colour_network.as_posix()}"\ncolor = "rgb"\nmean = 127.5\n'
-        'std = 127.5\n[run]\ndir = "mixed"\n',
+        'std = 127.5\n[run]\ndir = "mixed"\nshard_clips = 2\n',
         encoding="utf-8",
     )
-    monkeypatch.setattr(embeddings, "SHARD_FACES", 12)
     opened = open_run(load_pipeline(tmp_path / "mixed.toml"))
     extract(opened)
     assert len(opened.folder.shard_paths) > 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface import artefacts
-from vidface.denoising import NAMED_UNUSABLE, Clips, Denoised, Denoising, What, meant
+from vidface.denoising import (
+    NAMED_UNUSABLE,
+    Clips,
+    Denoised,
+    Denoising,
+    Part,
+    ShardWork,
+    What,
+    meant,
+)
 from vidface.errors import VidfaceError
-from vidface.runs import Run
+from vidface.executor import Executor, executor_of, map_shards
+from vidface.runs import Notify, Run, quiet, writing
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidface.artefacts import EmbeddingShard
     from vidface.diagnostics import Diagnostics
 
 _DIAGNOSTIC_COLUMNS = (
@@ -27,17 +42,24 @@ _DIAGNOSTIC_COLUMNS = (
 )
 
 
-def cluster(run: Run, what: What) -> Denoised:
+@writing("cluster")
+def cluster(
+    run: Run, what: What, *, executor: Executor | None = None, notify: Notify = quiet
+) -> Denoised:
     """Embeddings → labels, descriptors and diagnostics, written as the clustering of `what`.
 
-    Shard by shard: what is in memory is one shard, the working arrays and a row a clip.
+    Shard by shard: what is in memory is one shard, the working arrays and a row a clip. In this
+    process, unless the pipeline or `executor` says otherwise: a shard's noise removal uses all
+    cores by itself. Whoever does it, the result is the same.
+
+    Args:
+        executor: who works on the shards (default: the pipeline's).
+        notify: told of workers that were lost.
 
     Raises:
-        VidfaceError: no extraction, or one made with other settings.
+        VidfaceError: no extraction, or one made with other settings; see `map_shards`.
     """
-    import pyarrow as pa
-
-    from vidface.diagnostics import combine, diagnose
+    from vidface.diagnostics import combine
 
     denoising = meant(run, what)
     clips = Clips(run)
@@ -51,29 +73,61 @@ def cluster(run: Run, what: What) -> Denoised:
     )
     collected = clips.collect(denoising)
     parts, places = [], []
+    executor = executor or executor_of(run.pipeline.run)
     with artefacts.parquet_writer(folder / "faces.parquet", artefacts.LABELS_SCHEMA, made) as write:
-        for one in clips.each_shard():
-            shard, part = one.shard, one.denoise(denoising)
-            collected.add(one, part)
-            found = diagnose(
-                shard.embeddings,
-                shard.offsets,
-                part.labels,
-                part.descriptors,
-                clustered=denoising.clusters,
-            )
+        for work, (part, found) in _denoised(run, clips, denoising, executor, notify):
+            shard = work.embeddings()
+            collected.add(shard, part, work.noise)
             # Of its faces a shard's similarities are written at once and forgotten.
             parts.append(replace(found, similarity=found.similarity[:0]))
-            places.append(one.places)
-            columns = shard.table.select(["clip_id", "frame_index", "face_index"])
-            columns = columns.append_column("cluster", pa.array(part.labels, pa.int32()))
-            similarity = pa.array(found.similarity, mask=np.isnan(found.similarity))
-            columns = columns.append_column("similarity", similarity)
-            write(columns.cast(artefacts.LABELS_SCHEMA))
+            places.append(clips.places(shard))
+            write(_labels_of(shard, part, found))
     diagnostics = combine(parts, places, len(clips.clip_ids))
     denoised = collected.finish(diagnostics)
     artefacts.write_parquet(folder / "descriptors.parquet", _table_of(denoised), made)
     return denoised
+
+
+def _denoised(
+    run: Run, clips: Clips, denoising: Denoising, executor: Executor, notify: Notify
+) -> Iterator[tuple[ShardWork, tuple[Part, Diagnostics]]]:
+    """Every shard with what came of it, in their order."""
+    given: deque[ShardWork] = deque()
+
+    def works() -> Iterator[ShardWork]:
+        for number, shard in run.each_shard():
+            given.append(clips.work(number, shard, denoising, executor))
+            yield given[-1]
+
+    for result in map_shards(denoise_shard, works(), executor=executor, notify=notify):
+        yield given.popleft(), result
+
+
+def denoise_shard(work: ShardWork) -> tuple[Part, Diagnostics]:
+    """One shard's labels, descriptors and diagnostics; the linkage tree is written."""
+    from vidface.diagnostics import diagnose
+
+    one = work.open()
+    part = one.denoise(work.denoising)
+    found = diagnose(
+        one.shard.embeddings,
+        one.shard.offsets,
+        part.labels,
+        part.descriptors,
+        clustered=work.denoising.clusters,
+    )
+    return part, found
+
+
+def _labels_of(shard: EmbeddingShard, part: Part, found: Diagnostics) -> pa.Table:
+    """The rows of a shard in the labels' artefact."""
+    import pyarrow as pa
+
+    columns = shard.table.select(["clip_id", "frame_index", "face_index"])
+    columns = columns.append_column("cluster", pa.array(part.labels, pa.int32()))
+    similarity = pa.array(found.similarity, mask=np.isnan(found.similarity))
+    columns = columns.append_column("similarity", similarity)
+    return columns.cast(artefacts.LABELS_SCHEMA)
 
 
 def _table_of(denoised: Denoised) -> Any:
@@ -100,17 +154,19 @@ def _table_of(denoised: Denoised) -> Any:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def cluster_once(run: Run, what: What) -> Denoised:
+def cluster_once(
+    run: Run, what: What, *, executor: Executor | None = None, notify: Notify = quiet
+) -> Denoised:
     """`cluster`, unless it is done already with the same settings.
 
     Where a truth is given it is done again: precision and recall are not stored.
     """
     denoising = meant(run, what)
     if denoising.truth_path is not None:
-        return cluster(run, denoising)
+        return cluster(run, denoising, executor=executor, notify=notify)
     found = read_clustering(run, denoising)
     if found is None:
-        return cluster(run, denoising)
+        return cluster(run, denoising, executor=executor, notify=notify)
     if not found.unusable.any():
         return found
     path = run.folder.clustering(denoising.name) / "faces.parquet"

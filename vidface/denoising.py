@@ -11,16 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface import artefacts
 from vidface.artefacts import threshold_name
-from vidface.denoisers import DENOISERS, DenoiserSettings, label_faces, uses_threshold
+from vidface.denoisers import DENOISERS, DenoiserSettings, uses_threshold
 from vidface.errors import VidfaceError
+from vidface.executor import Executor, executor_of, map_shards
 from vidface.pipeline import Pipeline
 from vidface.runs import Run
+from vidface.shards import Part, ShardSource, ShardWork, linkage_of, make_linkage
+from vidface.shards import Shard as _Shard
+
+__all__ = [
+    "Clips",
+    "Denoised",
+    "Denoising",
+    "Part",
+    "ShardWork",
+    "What",
+    "denoise",
+    "denoise_all",
+    "linkage_of",
+    "meant",
+]
 
 if TYPE_CHECKING:
     from vidface.artefacts import EmbeddingShard
-    from vidface.clusters import LinkageTree
     from vidface.diagnostics import Diagnostics
     from vidface.truth import NoiseRemoval, Truth
 
@@ -181,13 +195,19 @@ def meant(run: Run, what: What) -> Denoising:
     return what if isinstance(what, Denoising) else Denoising.of(run.pipeline).at(what)
 
 
-def denoise(run: Run, what: What) -> Denoised:
-    """Label every face and pool what is kept; nothing is written but the linkage tree."""
-    [found] = _denoise(run, [meant(run, what)])
+def denoise(run: Run, what: What, executor: Executor | None = None) -> Denoised:
+    """Label every face and pool what is kept; nothing is written but the linkage tree.
+
+    Args:
+        executor: who makes the linkage trees that are missing (default: the pipeline's).
+    """
+    [found] = _denoise(run, [meant(run, what)], executor)
     return found
 
 
-def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[Denoised]:
+def denoise_all(
+    run: Run, thresholds: Sequence[float | None], executor: Executor | None = None
+) -> Iterator[Denoised]:
     """The pipeline's noise removal at several thresholds, one after the other.
 
     No similarity is computed twice: union-find cuts a tree that is stored. A clip is pooled again
@@ -202,134 +222,34 @@ def denoise_all(run: Run, thresholds: Sequence[float | None]) -> Iterator[Denois
             f"the method '{denoising.denoiser.method}' has no threshold to sweep; "
             "`vidface score` scores it"
         )
-    return _denoise(run, [denoising.at(threshold) for threshold in thresholds])
+    return _denoise(run, [denoising.at(threshold) for threshold in thresholds], executor)
 
 
-def _denoise(run: Run, wanted: Sequence[Denoising]) -> Iterator[Denoised]:
+def _denoise(
+    run: Run, wanted: Sequence[Denoising], executor: Executor | None
+) -> Iterator[Denoised]:
     clips = Clips(run)
+    executor = executor or executor_of(run.pipeline.run)
+    if executor.name != "serial" and wanted[:1] and wanted[0].denoiser.method == "union-find":
+        make_linkages(run, clips, wanted[0], executor)
     shards = list(clips.each_shard())
     for denoising in wanted:
         collected = clips.collect(denoising)
         for one in shards:
-            collected.add(one, one.denoise(denoising))
+            noise = None if denoising.truth is None else one.noise(denoising.truth)
+            collected.add(one.shard, one.denoise(denoising), noise)
         yield collected.finish()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One shard after noise removal."""
-
-    labels: np.ndarray  # (n_faces,) int32
-    descriptors: np.ndarray  # (n_clips, d) float32
-    pooling: str
-    weights_ignored: int
-    fallen_back: int
-
-
-class _Shard:
-    """One shard, and what of it serves every threshold: its tree, its noise, the last pooling."""
-
-    def __init__(self, run: Run, number: int, shard: EmbeddingShard, clips: Clips) -> None:
-        self._run, self._number, self.shard, self._clips = run, number, shard, clips
-        self._tree: LinkageTree | None = None
-        self._noise: np.ndarray | None = None
-        self._before: _Part | None = None
-
-    @cached_property
-    def places(self) -> np.ndarray:
-        """(n_clips,) where the shard's clips stand among all."""
-        place = self._clips.place
-        return np.array([place[clip_id] for clip_id in self.shard.clip_ids], dtype=np.int64)
-
-    def noise(self, truth: Truth) -> np.ndarray:
-        """(n_faces,) bool; of the one truth of a call."""
-        if self._noise is None:
-            self._noise = truth.noise_of(self.shard.table)
-        return self._noise
-
-    def denoise(self, denoising: Denoising) -> _Part:
-        from vidface.descriptors import pool_faces, pooling_weights
-
-        shard, before = self.shard, self._before
-        labels = self._labels(denoising)
-        weights = pooling_weights(shard.table, denoising.pooling)
-        if before is not None and before.pooling == denoising.pooling and weights is None:
-            changed = _clips_with(shard, (labels == 0) != (before.labels == 0))
-            descriptors = before.descriptors.copy()
-            if changed.any():
-                lengths = np.diff(shard.offsets)
-                rows = np.repeat(changed, lengths)
-                offsets = np.concatenate([[0], np.cumsum(lengths[changed])])
-                pooled = pool_faces(
-                    shard.embeddings[rows], offsets, labels[rows], pooling=denoising.pooling
-                )
-                descriptors[changed] = pooled.descriptors
-            part = _Part(labels, descriptors, denoising.pooling, 0, 0)
-        else:
-            pooled = pool_faces(
-                shard.embeddings, shard.offsets, labels, pooling=denoising.pooling, weights=weights
-            )
-            part = _Part(
-                labels,
-                pooled.descriptors,
-                denoising.pooling,
-                pooled.weights_ignored,
-                pooled.clips_fallen_back,
-            )
-        self._before = part
-        return part
-
-    def _labels(self, denoising: Denoising) -> np.ndarray:
-        if denoising.denoiser.method == "union-find":
-            from vidface.clusters import cut
-
-            if self._tree is None:
-                created, budget = self._clips.created, denoising.memory_bytes
-                self._tree = linkage_of(self._run, self._number, self.shard, created, budget)
-            return cut(self._tree, denoising.threshold)
-        noise = None
-        if denoising.denoiser.method == "oracle" and denoising.truth is not None:
-            noise = self.noise(denoising.truth)
-        return label_faces(
-            self.shard.embeddings,
-            self.shard.offsets,
-            denoising.denoiser,
-            noise,
-            memory_bytes=denoising.memory_bytes,
-        )
-
-
-def _clips_with(shard: EmbeddingShard, rows: np.ndarray) -> np.ndarray:
-    """(n_clips,) bool: clips of which any of `rows`, (n_faces,) bool, is true. None is empty."""
-    if not len(shard.clip_ids):
-        return np.zeros(0, dtype=bool)
-    return np.asarray(np.logical_or.reduceat(rows, shard.offsets[:-1]))
-
-
-def linkage_of(
-    run: Run, number: int, shard: EmbeddingShard, extraction_created: str, memory_bytes: int
-) -> LinkageTree:
-    """A shard's linkage tree: from its artefact, which is written where it is not there yet."""
-    import pyarrow as pa
-
-    from vidface.clusters import LinkageTree, linkage_tree
-
-    path = run.folder.linkage_path(number)
-    if path.is_file():
-        table, made = artefacts.read_arrow(path)
-        if made.get("extraction_created") == extraction_created:
-            columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
-            return LinkageTree(shard.offsets, *columns)
-    tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
-    table = pa.Table.from_arrays(
-        [pa.array(column) for column in (tree.order, tree.similarities)],
-        schema=artefacts.LINKAGE_SCHEMA,
+def make_linkages(run: Run, clips: Clips, denoising: Denoising, executor: Executor) -> None:
+    """Make the linkage trees that are missing, a shard a task."""
+    works = (
+        clips.work(number, shard, denoising, executor)
+        for number, shard in run.each_shard()
+        if not run.folder.linkage_path(number).is_file()
     )
-    made = artefacts.provenance(
-        "linkage", run.extraction_settings, extraction_created=extraction_created
-    )
-    artefacts.write_arrow(path, table, made)
-    return tree
+    for _ in map_shards(make_linkage, works, executor=executor):
+        pass
 
 
 class Clips:
@@ -346,15 +266,32 @@ class Clips:
         self.faces = table.column("faces").to_numpy().astype(np.int64)
         self.place = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
 
-    def collect(self, denoising: Denoising) -> _Collected:
-        return _Collected(self, denoising)
+    def collect(self, denoising: Denoising) -> Collected:
+        return Collected(self, denoising)
+
+    @cached_property
+    def source(self) -> ShardSource:
+        return ShardSource(self._run.folder, self._run.extraction_settings, self.created)
+
+    def places(self, shard: EmbeddingShard) -> np.ndarray:
+        """(n_clips,) where the shard's clips stand among all."""
+        return np.array([self.place[clip_id] for clip_id in shard.clip_ids], dtype=np.int64)
 
     def each_shard(self) -> Iterator[_Shard]:
         for number, shard in self._run.each_shard():
-            yield _Shard(self._run, number, shard, self)
+            yield _Shard(self.source, number, shard)
+
+    def work(
+        self, number: int, shard: EmbeddingShard, denoising: Denoising, executor: Executor
+    ) -> ShardWork:
+        """What another process needs to denoise a shard, within its part of the memory."""
+        noise = None if denoising.truth is None else denoising.truth.noise_of(shard.table)
+        budget = max(1, denoising.memory_bytes // executor.processes)
+        sent = replace(denoising, truth_path=None, memory_bytes=budget)
+        return ShardWork(self.source, number, shard.path, sent, noise, opened=shard)
 
 
-class _Collected:
+class Collected:
     """Shards after noise removal, one after the other, becoming one `Denoised`."""
 
     def __init__(self, clips: Clips, denoising: Denoising) -> None:
@@ -365,15 +302,18 @@ class _Collected:
         self._truth_counts = np.zeros(3, np.int64)  # dropped, noise, dropped noise
         self._unusable: list[str] = []
 
-    def add(self, one: _Shard, part: _Part) -> None:
-        from vidface.clusters import UNUSABLE
+    def add(self, shard: EmbeddingShard, part: Part, noise: np.ndarray | None = None) -> None:
+        """Take in a shard.
 
-        shard = one.shard
+        Args:
+            noise: (n_faces,) bool, where a truth is named.
+        """
+        from vidface.clusters import UNUSABLE
 
         n_clips = len(self._clips.clip_ids)
         if self._descriptors is None:
             self._descriptors = np.zeros((n_clips, shard.embeddings.shape[1]), np.float32)
-        rows, starts, labels = one.places, shard.offsets[:-1], part.labels
+        rows, starts, labels = self._clips.places(shard), shard.offsets[:-1], part.labels
         self._descriptors[rows] = part.descriptors
         if len(starts):
             self._counts[1, rows] = np.add.reduceat(labels == 0, starts, dtype=np.int64)
@@ -391,8 +331,8 @@ class _Collected:
                 shard.table.column(c)[row].as_py() for c in ("clip_id", "frame_index")
             )
             self._unusable.append(f"{clip_id}, frame {frame}")
-        if self._denoising.truth is not None:
-            noise, dropped = one.noise(self._denoising.truth), labels != 0
+        if noise is not None:
+            dropped = labels != 0
             self._truth_counts += [dropped.sum(), noise.sum(), (dropped & noise).sum()]
 
     def finish(self, diagnostics: Diagnostics | None = None) -> Denoised:

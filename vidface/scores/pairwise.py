@@ -16,9 +16,9 @@ lie above it; a guess that was too high is noticed, and the pass repeated with a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Lock
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vidface.batches import cores
 from vidface.errors import VidfaceError
+from vidface.executor import Executor
 from vidface.scores.blocks import (
     LARGEST_BLOCK,
     BlockOps,
@@ -36,6 +37,7 @@ from vidface.scores.blocks import (
     falling_order,
 )
 from vidface.scores.pair_sets import Pairs, Side, make_pairs
+from vidface.scores.spread import PART_ROWS, over_parts
 
 __all__ = [
     "MEMORY_BYTES",
@@ -75,9 +77,6 @@ KEEP_ALL = -1.5  # a floor below every score
 _MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
 _SAMPLE = 2048  # clips a side
 _WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
-
-PART_ROWS = 1024
-"""Rows of a strip, of which the parts of a pass are made."""
 
 _ONE_AT_A_TIME = Lock()
 
@@ -128,23 +127,40 @@ class PairCounts:
         Exact: bins of two histograms nest, so that counts add up in the coarser one's; above the
         higher of two floors both lists of impostors hold every score.
         """
-        bins = min(self.bins, other.bins)
-        floor = max(self.floor, other.floor)
-        complete = self.genuine_complete and other.genuine_complete
-        pairs = (self, other)
-        genuine = np.concatenate([p.genuine if complete else p.genuine[:0] for p in pairs])
-        genuine_units = np.concatenate(
-            [p.genuine_units if complete else p.genuine_units[..., :0] for p in pairs], axis=-1
+        return PairCounts.joined((self, other))
+
+    def highest(self, keep: int) -> PairCounts:
+        """With the impostor scores above the `keep + 1`-th highest alone, which is the floor."""
+        if len(self.impostor) <= keep:
+            return self
+        floor = float(self.impostor[keep])
+        n = _above(self.impostor, floor)
+        return replace(
+            self,
+            impostor=self.impostor[:n].copy(),  # so that the rest is let go
+            impostor_units=self.impostor_units[:, :n].copy(),
+            floor=floor,
         )
-        counts = [_above(p.impostor, floor) for p in pairs]
-        impostor = np.concatenate([p.impostor[:n] for p, n in zip(pairs, counts, strict=True)])
+
+    @staticmethod
+    def joined(parts: Sequence[PairCounts]) -> PairCounts:
+        """`merged`, of one or more, sorted once."""
+        bins = min(p.bins for p in parts)
+        floor = max(p.floor for p in parts)
+        complete = all(p.genuine_complete for p in parts)
+        genuine = np.concatenate([p.genuine if complete else p.genuine[:0] for p in parts])
+        genuine_units = np.concatenate(
+            [p.genuine_units if complete else p.genuine_units[..., :0] for p in parts], axis=-1
+        )
+        counts = [_above(p.impostor, floor) for p in parts]
+        impostor = np.concatenate([p.impostor[:n] for p, n in zip(parts, counts, strict=True)])
         units = np.concatenate(
-            [p.impostor_units[:, :n] for p, n in zip(pairs, counts, strict=True)], axis=1
+            [p.impostor_units[:, :n] for p, n in zip(parts, counts, strict=True)], axis=1
         )
         by_genuine = falling_order(genuine)
         by_impostor = falling_order(impostor)
         return PairCounts(
-            self.coarser(bins) + other.coarser(bins),
+            np.sum([p.coarser(bins) for p in parts], axis=0, dtype=np.int64),
             genuine[by_genuine],
             genuine_units[..., by_genuine],
             complete,
@@ -154,14 +170,32 @@ class PairCounts:
         )
 
 
+def gathered(parts: Iterable[PairCounts], keep: int) -> PairCounts:
+    """`PairCounts.joined`, of parts as they come in; of the impostors no more than some `keep`.
+
+    Where the floor was guessed too low, all parts together have many more.
+    """
+    found: list[PairCounts] = []
+    for part in parts:
+        found.append(part)
+        if sum(len(p.impostor) for p in found) > 2 * keep + _WAITING:
+            found = [PairCounts.joined(found).highest(keep + keep // 4 + 1)]
+    return PairCounts.joined(found)
+
+
 @dataclass(frozen=True)
 class Passes:
-    """How the blocks are gone through; the same again gives the same scores again."""
+    """How the blocks are gone through; the same again gives the same scores again.
+
+    With a cluster for an executor, parts of the pass are its tasks. Any other one, and None, means
+    this process: its threads share the rows, which processes would copy.
+    """
 
     pairs: Pairs
     memory_bytes: int = MEMORY_BYTES
     device: str | None = None
     progress: Progress | None = None
+    executor: Executor | None = None
 
     def __post_init__(self) -> None:
         if self.memory_bytes < BYTES_PER_PAIR:
@@ -265,6 +299,11 @@ class Passes:
             finally:
                 cv2.setNumThreads(threads)
 
+    @property
+    def spread(self) -> bool:
+        """Whether parts of a pass go to other machines."""
+        return self.executor is not None and self.executor.name == "dask"
+
     def scores(self, ops: BlockOps, rows: slice, columns: slice) -> tuple[Any, int]:
         """A block's scores, what is no pair excluded, and how many entries that is."""
         scores = ops.product(rows, columns)
@@ -358,13 +397,21 @@ def count_pairs(
         part: (i, n): each n-th strip of rows, from the i-th on. All n parts, merged, are the whole,
             wherever each was counted.
     """
-    pairs = passes.pairs
     if bins is None:
         bins = ACCELERATOR_BINS if passes.on_accelerator else HISTOGRAM_BINS
     if not (2 <= bins <= HISTOGRAM_BINS and bins & (bins - 1) == 0):
         raise VidfaceError(f"bins must be a power of two from 2 to {HISTOGRAM_BINS}, got {bins}")
     if floor is None:
         floor = guess_floor(passes, keep)
+    if passes.spread:
+        return gathered(over_parts(passes, _count_pairs, keep, bins, floor), keep)
+    return _count_pairs(passes, keep, bins, floor, part=part)
+
+
+def _count_pairs(
+    passes: Passes, keep: int, bins: int, floor: float, *, part: tuple[int, int]
+) -> PairCounts:
+    pairs = passes.pairs
     keeps_genuine = pairs.genuine <= GENUINE_LIMIT
 
     def state(ops: BlockOps) -> _Collector:
@@ -417,6 +464,9 @@ def collect(
         For each interval the scores, (n,), and (2, n) counts: all pairs, genuine pairs. As
         everywhere, pairs that score −1 for want of a descriptor are not among them.
     """
+    if passes.spread:
+        found = list(over_parts(passes, collect, intervals))
+        return [_Distinct.of([part[i] for part in found]) for i in range(len(intervals))]
     pairs = passes.pairs
 
     def state(ops: BlockOps) -> list[_Distinct]:
@@ -456,7 +506,13 @@ class _Distinct:
 
     @staticmethod
     def joined(many: Sequence[_Distinct]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        parts = [part for own in many for part in own.parts]
+        return _Distinct.of([part for own in many for part in own.parts])
+
+    @staticmethod
+    def of(
+        parts: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Distinct scores and counts of several, as one."""
         if not parts:
             return np.zeros(0, np.float32), np.zeros((2, 0), np.int64)
         values, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
@@ -491,6 +547,10 @@ def impostors_below(
     Returns:
         (2, n) counts. They are of whole pairs, so those of parts add up.
     """
+    if passes.spread:
+        return sum(
+            over_parts(passes, impostors_below, genuine), np.zeros((2, len(genuine)), np.int64)
+        )
     pairs = passes.pairs
 
     least = 8 * len(genuine)  # so that sorting scores costs more than searching for each genuine

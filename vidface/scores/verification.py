@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidface.descriptors import check_descriptors
 from vidface.errors import VidfaceError
+from vidface.executor import Executor
 from vidface.scores.operating_points import (
     CONVENTIONS,
     DEFAULT_FARS,
@@ -93,6 +94,7 @@ def score_verification(
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> Verification:
     """TAR at FAR, EER and AUC over all unordered pairs of clips.
 
@@ -143,6 +145,8 @@ def score_verification(
             that for each worker), and 8 bytes a genuine pair. An accelerator uses blocks of 1 GiB.
         device: None for NumPy on all cores, or a torch device ("cuda").
         progress: called with the numbers of pairs as they are counted.
+        executor: Dask's, to count on the workers of a cluster, each within `memory_bytes` beside
+            the descriptors; None, and any other: this process, on all cores.
 
     Raises:
         VidfaceError: shapes that disagree, rows neither of norm 1 nor zero, NaN, a bad target.
@@ -166,7 +170,7 @@ def score_verification(
     codes = identity_codes(identities, len(descriptors), "identities")
     pairs = make_pairs(descriptors, has_direction, codes, int(codes.max(initial=-1)) + 1)
     return _scored(
-        Passes(pairs, memory_bytes, device, progress), fars, convention, exact, bootstrap
+        Passes(pairs, memory_bytes, device, progress, executor), fars, convention, exact, bootstrap
     )
 
 
@@ -183,6 +187,7 @@ def score_cross_verification(
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> Verification:
     """TAR at FAR, EER and AUC over all pairs of a gallery clip and a probe clip.
 
@@ -223,7 +228,7 @@ def score_cross_verification(
         (probes, directed, codes[len(gallery) :]),
     )
     return _scored(
-        Passes(pairs, memory_bytes, device, progress), fars, convention, exact, bootstrap
+        Passes(pairs, memory_bytes, device, progress, executor), fars, convention, exact, bootstrap
     )
 
 
