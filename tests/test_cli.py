@@ -592,3 +592,54 @@ def test_a_threshold_that_is_not_used_is_said(vidface, colour_pipeline: Path) ->
         )
         assert done.code == 0, done.err
         assert "the method 'none' has no threshold; --threshold 0.5 is not used" in done.err
+
+
+class TestExtractOptions:
+    @pytest.fixture
+    def broken(self, colour_pipeline: Path, colour_clips: Path) -> Path:
+        (colour_clips.parent / "green" / "val" / "2.png").write_bytes(b"no picture")
+        return colour_pipeline
+
+    def test_failed_clips_exit_with_3_or_with_1(self, vidface, broken: Path) -> None:
+        assert vidface("extract", "--pipeline", broken).code == 3
+        assert vidface("extract", "--pipeline", broken, "--strict").code == 1
+        assert vidface("run", broken, "--strict").code == 1
+        listed = vidface("clips", "--pipeline", broken, "--status", "corrupt", "--json").json
+        assert [line["clip_id"] for line in listed["clips"]] == ["green.v"]
+
+    def test_retry_failed(self, vidface, broken: Path, colour_clips: Path) -> None:
+        done = vidface("extract", "--pipeline", broken, "--retry-failed")
+        assert (done.code, done.out) == (1, "")
+        assert "no finished extraction; leave --retry-failed out" in done.err
+        vidface("extract", "--pipeline", broken)
+        done = vidface("extract", "--pipeline", broken, "--retry-failed", "--force")
+        assert done.code == 2
+        write_crop(colour_clips.parent / "green" / "val" / "2.png", "green", seed=12)
+        done = vidface("extract", "--pipeline", broken, "--retry-failed", "--json")
+        assert (done.code, done.json["states"]) == (0, {"ok": 7})
+        done = vidface("extract", "--pipeline", broken, "--retry-failed")
+        assert done.code == 0
+        assert "already done" in done.err  # none failed: nothing to do
+
+    def test_profile(self, vidface, colour_pipeline: Path) -> None:
+        done = vidface("extract", "--pipeline", colour_pipeline, "--profile")
+        assert re.search(r"^decode +\d+\.\d\d s", done.out, re.MULTILINE)
+        assert re.search(r"^limit: (decode|embed)$", done.out, re.MULTILINE)
+        told = vidface("extract", "--pipeline", colour_pipeline, "--profile", "--json").json
+        assert told["profile"]["frames"] == 26
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (("--stall-timeout", "0"), "--stall-timeout: must be above 0, not 0.0"),
+            (("--clip-timeout", "-1"), "--clip-timeout: must be above 0"),
+            (("--clip-memory", "much"), "--clip-memory: a size such as"),
+            (("--workers", "0"), "--workers: at least 1, not 0"),
+            (("--executor", "slurm"), "--executor: unknown value 'slurm' (known: serial, joblib"),
+            (("--scheduler", "tcp://a:1"), '--scheduler: only with executor = "dask"'),
+        ],
+    )
+    def test_wrong_values(self, vidface, colour_pipeline: Path, given, message: str) -> None:
+        done = vidface("extract", "--pipeline", colour_pipeline, *given)
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err

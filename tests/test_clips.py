@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vidface import artefacts
-from vidface.artefacts import STATES
+from vidface.states import STATES
 from vidface.clips import list_clips, show_clip
 from vidface.clusterings import cluster
 from vidface.denoisers import DenoiserSettings
@@ -249,10 +250,9 @@ class TestShow:
         assert told["clusters"].tolist() == [0] * 5
         assert told["diagnostics"].startswith("none; 5 of 5 faces kept")
 
-    def test_in_many_shards(self, run: Run, tmp_path: Path, monkeypatch) -> None:
-        from vidface import embeddings
-
-        monkeypatch.setattr(embeddings, "SHARD_FACES", 7)
+    def test_in_many_shards(self, run: Run, tmp_path: Path) -> None:
+        settings = replace(run.pipeline.run, shard_clips=2)
+        run = replace(run, pipeline=replace(run.pipeline, run=settings))
         extract(run, force=True)
         cluster(run, 0.5)
         for clip_id, kept in (("green.v", 3), ("stranger", 2)):

@@ -13,6 +13,7 @@ from vidface.pipeline import (
     load_pipeline,
     shipped_pipelines,
 )
+from vidface.run_settings import RunSettings
 
 MINIMAL = '[manifest]\npath = "clips.csv"\n'
 
@@ -305,3 +306,29 @@ pooling = "norm"
     overrides = {("cluster", "method"): "none", ("descriptor", "pooling"): "medoid"}
     changed = load_pipeline(tmp_path / "my.toml", overrides)
     assert (changed.cluster.method, changed.descriptor.pooling) == ("none", "medoid")
+
+
+class TestRunSettings:
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (
+                {"executor": "slurm"},
+                r"executor: unknown value 'slurm' \(known: serial, joblib, dask",
+            ),
+            ({"scheduler": "tcp://a:1"}, r"scheduler: only with executor = \"dask\""),
+            ({"workers": 0}, "workers: at least 1, not 0"),
+            ({"shard_clips": 0}, "shard_clips: at least 1, not 0"),
+            ({"stall_timeout_seconds": 0}, "stall_timeout_seconds: must be above 0, not 0"),
+            ({"clip_timeout_seconds": float("nan")}, "clip_timeout_seconds: must be above 0"),
+            ({"clip_memory": "much"}, "clip_memory: a size such as"),
+            ({"clip_memory": "1MB"}, "clip_memory: at least 64MiB, not 1MB"),
+        ],
+    )
+    def test_wrong_values(self, given: dict, message: str) -> None:
+        with pytest.raises(VidfaceError, match=rf"\[run\] {message}"):
+            RunSettings(Path("run"), **given)
+
+    def test_sizes(self) -> None:
+        assert RunSettings(Path("run"), clip_memory="64MiB").clip_memory_bytes == 2**26
+        assert RunSettings(Path("run")).clip_memory_bytes == 2**31

@@ -177,13 +177,13 @@ def test_a_failed_new_extraction_leaves_the_old_one(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = cluster(run, 0.5)
-    from vidface import embeddings
+    from vidface.staging import Staging
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(embeddings._Shard, "write", interrupted)
+        patch.setattr(Staging, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             extract(run, force=True)
     read = read_clustering(run, 0.5)
@@ -305,17 +305,16 @@ def test_a_clip_that_came_back_is_noticed(run: Run, colour_pipeline: Path) -> No
     assert extract(open_run(pipeline)).states == {"ok": 5, "missing": 2}
     notes: list[str] = []
     extract(open_run(pipeline), notify=notes.append)
-    assert "2 clips failed then (--force makes it again)" in notes[0]
+    assert "2 clips failed then (--force makes it again, --retry-failed those)" in notes[0]
     (folder / "away").rename(folder / "red")
     with pytest.raises(VidfaceError, match=r"2 clip\(s\) changed since"):
         extract(open_run(pipeline))
 
 
-def test_many_shards_are_one_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidface import embeddings
-
+def test_many_shards_are_one_run(run: Run) -> None:
     expected = cluster(run, 0.5)
-    monkeypatch.setattr(embeddings, "SHARD_FACES", 7)
+    settings = replace(run.pipeline.run, shard_clips=2)
+    run = replace(run, pipeline=replace(run.pipeline, run=settings))
     extract(run, force=True)
     assert len(run.folder.shard_paths) == 4  # 3 + 5, 3 + 5, 3 + 5, 2 faces
     again = cluster(run, 0.5)

@@ -5,6 +5,8 @@ A run directory holds
     embeddings/shard-00000.arrow …   a row a face (Arrow IPC, uncompressed: mapped, never copied)
     crops/shard-00000.parquet …      with keep_crops: the aligned faces as JPEGs, row for row
     clips.parquet                    a row for every line of the manifest; written last
+    profile.json                     where the time went
+    .extracting/                     an extraction that is not finished (`vidface.staging`)
     linkage/shard-00000.arrow …      spanning trees of the faces, row for row: any threshold's cut
     clusters/threshold_0.4/          faces.parquet (labels), descriptors.parquet (a row a clip)
     scores/, sweeps/                 JSON
@@ -38,9 +40,7 @@ from vidface.files import PART_SUFFIX, atomic_file
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
-
-STATES = ("ok", "no_face", "no_video_stream", "corrupt", "truncated", "missing")
-FAILED_STATES = frozenset(STATES) - {"ok", "no_face"}
+_MOVING = "moving"  # in it, once what it replaces is gone
 
 CLIPS_SCHEMA = pa.schema(
     [
@@ -325,7 +325,7 @@ def read_shard(path: Path) -> tuple[EmbeddingShard, dict[str, Any]]:
         column = table.column("embedding")
         dimension = column.type.list_size
         flat = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
-        clip_ids, offsets = _runs(table.column("clip_id"))
+        clip_ids, offsets = runs_of(table.column("clip_id"))
     except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from None
     values = flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, np.float32), *flat])
@@ -334,7 +334,7 @@ def read_shard(path: Path) -> tuple[EmbeddingShard, dict[str, Any]]:
     return EmbeddingShard(path, clip_ids, offsets, values.reshape(-1, dimension), table), made
 
 
-def _runs(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+def runs_of(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     """Distinct neighbours of a column, and where their runs begin and end."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
@@ -358,6 +358,11 @@ class RunFolder:
     def pipeline_path(self) -> Path:
         """The settings of the run, as `vidface.runs` writes them."""
         return self.folder / "run.json"
+
+    @property
+    def profile_path(self) -> Path:
+        """Where the time of the extraction went (`vidface.profiles`)."""
+        return self.folder / "profile.json"
 
     @property
     def shard_paths(self) -> list[Path]:
@@ -423,7 +428,7 @@ class RunFolder:
         """Put a finished extraction in the place of this one's, and of all made from it.
 
         `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
-        last: whoever is killed in between has none, and not a mixture.
+        last: whoever is killed in between has none, and not a mixture; the next call goes on.
         """
         patterns = (
             "embeddings/shard-*.arrow",
@@ -436,19 +441,31 @@ class RunFolder:
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )
         try:
-            self.clips_path.unlink(missing_ok=True)
-            for pattern in patterns:
-                for path in self.folder.glob(pattern):
-                    if staging.folder not in path.parents:
-                        path.unlink()
-            made = sorted(path for path in staging.folder.glob("*/*") if path.is_file())
-            for path in (*made, staging.clips_path):
+            if not staging.is_moving:
+                self.clips_path.unlink(missing_ok=True)
+                for pattern in patterns:
+                    for path in self.folder.glob(pattern):
+                        if staging.folder not in path.parents:
+                            path.unlink()
+                (staging.folder / _MOVING).touch()
+            made = sorted(
+                path
+                for path in staging.folder.glob("*/*")
+                if path.is_file() and path.parent.name != "clips" and path.suffix != PART_SUFFIX
+            )
+            profile = [path for path in (staging.profile_path,) if path.is_file()]
+            for path in (*made, *profile, staging.clips_path):
                 target = self.folder / path.relative_to(staging.folder)
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)
             shutil.rmtree(staging.folder)
         except OSError as error:
             raise self._error(error) from None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether `replace_extraction` of this staging was cut off between its steps."""
+        return (self.folder / _MOVING).is_file() and self.clips_path.is_file()
 
     def _error(self, error: OSError) -> VidfaceError:
         return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")

@@ -25,7 +25,9 @@ from vidface.cli_options import (
     USAGE,
     backbone_from,
     denoising_from,
+    executor_options,
     exit_for,
+    extract_options,
     fed_options,
     noise_options,
     note,
@@ -40,6 +42,7 @@ from vidface.cli_options import (
     score_options,
     show,
     split_options,
+    with_lines,
 )
 from vidface.cli_scores import compare, score, sweep
 from vidface.cli_training import train
@@ -88,22 +91,38 @@ def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
 
 @cli.command()
 @run_options
-@click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
+@extract_options
+@click.option("--profile", is_flag=True, help="Print the time in each stage, and the limit.")
 @output_options
-def extract(force: bool, as_json: bool, **flags: Any) -> None:
-    """Clips → frames at 8 FPS → aligned faces → embeddings."""
+def extract(
+    force: bool, retry_failed: bool, strict: bool, profile: bool, as_json: bool, **flags: Any
+) -> None:
+    """Clips → frames at 8 FPS → aligned faces → embeddings.
+
+    Killed and started again it goes on where it was. Every clip ends in one state; a failed one
+    stays in every denominator (vidface clips --status corrupt lists them).
+    """
     from vidface import runs, tables
 
     run = open_run_from(flags, check_files=True)
     with progress_bar(run) as progress:
-        done = runs.extract(run, force=force, notify=note, progress=progress)
-    show(as_json, done.to_dict(), lambda: printable(tables.extraction(done, run)))
-    exit_for(done.failed)
+        done = runs.extract(
+            run, force=force, retry_failed=retry_failed, notify=note, progress=progress
+        )
+    document, text = done.to_dict(), lambda: printable(tables.extraction(done, run))
+    if profile:
+        from vidface.profiles import read_profile
+
+        times = read_profile(run.folder)
+        document, text = {**document, "profile": times.to_dict()}, with_lines(text, times)
+    show(as_json, document, text)
+    exit_for(done.failed, strict=strict)
 
 
 @cli.command()
 @run_options
 @noise_options
+@executor_options
 @click.option("--threshold", metavar="COSINE", help="Cosine above which two frames are joined.")
 @output_options
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
@@ -114,7 +133,7 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     run = open_run_from(flags)
     note_unused(run, threshold)
     chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
-    done = clusterings.cluster(run, chosen)
+    done = clusterings.cluster(run, chosen, notify=note)
     show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
 
 
@@ -186,7 +205,7 @@ def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **
 @split_options
 @score_options
 @click.option("--threshold", metavar="COSINE", help="Instead of the pipeline's.")
-@click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
+@extract_options
 @output_options
 def run_all(
     name: str,
@@ -194,6 +213,8 @@ def run_all(
     gallery: str | None,
     threshold: str | None,
     force: bool,
+    retry_failed: bool,
+    strict: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -209,10 +230,12 @@ def run_all(
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
     scoring.check_splits(run, split, gallery)
     with progress_bar(run) as progress:
-        extraction = runs.extract(run, force=force, notify=note, progress=progress)
+        extraction = runs.extract(
+            run, force=force, retry_failed=retry_failed, notify=note, progress=progress
+        )
     if not as_json:
         click.echo(printable(tables.extraction(extraction, run)))
-    denoised = clusterings.cluster_once(run, chosen)
+    denoised = clusterings.cluster_once(run, chosen, notify=note)
     if not as_json:
         click.echo(printable(tables.clustering(denoised, run)))
     with pairs_bar() as progress:
@@ -225,7 +248,7 @@ def run_all(
         **done.to_dict(),
     }
     show(as_json, document, lambda: score_tables.score(done, run))
-    exit_for(extraction.failed)
+    exit_for(extraction.failed, strict=strict)
 
 
 @cli.command()

@@ -57,6 +57,13 @@ OVERRIDES = {
     "ranks": ("score", "ranks"),
     "score_device": ("score", "device"),
     "run": ("run", "dir"),
+    "executor": ("run", "executor"),
+    "scheduler": ("run", "scheduler"),
+    "workers": ("run", "workers"),
+    "shard_clips": ("run", "shard_clips"),
+    "stall_timeout": ("run", "stall_timeout_seconds"),
+    "clip_timeout": ("run", "clip_timeout_seconds"),
+    "clip_memory": ("run", "clip_memory"),
 }
 
 
@@ -118,6 +125,51 @@ def runtime_options(command: Command) -> Command:
         click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
     )
     return decorated(command, options)
+
+
+def executor_options(command: Command) -> Command:
+    """Who does the work."""
+    options = (
+        click.option(
+            "--executor",
+            metavar="NAME",
+            help="joblib (this machine), dask (a cluster) or serial.",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Of dask, tcp://...; without it dask starts its workers on this machine.",
+        ),
+        click.option("--workers", type=int, help="Processes. [default: one a core]"),
+    )
+    return decorated(command, options)
+
+
+def extract_options(command: Command) -> Command:
+    """What a clip may cost, and who does the work."""
+    options = (
+        click.option(
+            "--stall-timeout",
+            type=float,
+            metavar="SECONDS",
+            help="A clip without a new frame for so long is given up. [default: 60]",
+        ),
+        click.option(
+            "--clip-timeout", type=float, metavar="SECONDS", help="For a whole clip. [default: no]"
+        ),
+        click.option(
+            "--clip-memory", metavar="SIZE", help="That decoding a clip may take. [default: 2GiB]"
+        ),
+        click.option(
+            "--shard-clips", type=int, help="Clips that are written at once. [default: 256]"
+        ),
+        click.option("--force", is_flag=True, help="Begin again, whatever is there."),
+        click.option(
+            "--retry-failed", is_flag=True, help="Work once more on the clips that failed."
+        ),
+        click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
+    )
+    return decorated(executor_options(command), options)
 
 
 def output_options(command: Command) -> Command:
@@ -285,6 +337,12 @@ def note(text: str) -> None:
     click.echo(f"vidface: {printable(text)}", err=True)
 
 
-def exit_for(failed: Sequence[Any]) -> None:
+def with_lines(text: Callable[[], str], more: object) -> Callable[[], str]:
+    """`text`, and below it what `more` prints."""
+    return lambda: f"{text()}\n\n{more}"
+
+
+def exit_for(failed: Sequence[Any], *, strict: bool = False) -> None:
+    """End with the code that says that clips failed; with `strict` that of an error."""
     if failed:
-        raise click.exceptions.Exit(CLIPS_FAILED)
+        raise click.exceptions.Exit(ERROR if strict else CLIPS_FAILED)

@@ -9,6 +9,7 @@ import click
 
 from vidface.cli_options import (
     denoising_from,
+    executor_options,
     noise_options,
     note,
     open_run_from,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.command()
 @run_options
 @noise_options
+@executor_options
 @split_options
 @score_options
 @click.option(
@@ -112,6 +114,7 @@ def score(
 @click.command()
 @run_options
 @noise_options
+@executor_options
 @split_options
 @click.option(
     "--thresholds",
@@ -221,9 +224,11 @@ def _refuse_unused(given: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -
 
 def _open(name: str, flags: dict[str, Any]) -> Run:
     """A run directory or a pipeline, with the flags' settings of scores."""
+    from vidface.media import as_location
     from vidface.runs import open_run_folder
+    from vidface.urls import is_url
 
-    folder = Path(name)
-    if not folder.is_dir():
+    place = as_location(name) if is_url(name) else Path(name)
+    if isinstance(place, Path) and not place.is_dir():
         return open_run_from({"pipeline": name, **flags})
-    return open_run_folder(folder, overrides_from(flags), note)
+    return open_run_folder(place, overrides_from(flags), note)

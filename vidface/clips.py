@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from vidface import artefacts
-from vidface.artefacts import STATES
 from vidface.clusterings import latest, read_clustering
 from vidface.denoising import Denoising
 from vidface.diagnostics import FLAGS
 from vidface.errors import UsageError, VidfaceError
 from vidface.manifests import SPLITS
 from vidface.runs import Run
+from vidface.states import STATES
 
 _DIAGNOSTICS = ("clusters", "kept", "dropped", "unusable", "lowest_similarity", "second_size",
                 "second_share", "second_cosine")  # fmt: skip

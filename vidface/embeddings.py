@@ -1,20 +1,15 @@
-"""Extraction: clips → sampled frames → aligned faces → embeddings, batched across clips.
+"""Embeddings: faces of clips, as decoding finds them, → rows; batches fill across clips.
 
-Decoding, detection and alignment run in worker threads (all three leave Python's lock); one thread
-embeds what they hand over. Artefact: see `vidface.artefacts.embeddings_schema`.
+Artefact: see `vidface.artefacts.embeddings_schema`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
-import posixpath
-import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,50 +17,187 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidface import artefacts
-from vidface.artefacts import RunFolder
-from vidface.backbones.embedder import Embedder, available_cores
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE, FaceDetector, align_face
-from vidface.frames import ClipError, decode_image, sample_frames
-from vidface.manifests import Clip, Manifest
-from vidface.media import MediaRoot, is_image_name
-from vidface.pipeline import FaceSettings, FrameSettings
+from vidface.backbones.embedder import Embedder
+from vidface.decoding import ClipEnd, Face, FoundFaces
+from vidface.manifests import Clip
+from vidface.states import FAILED_STATES, KEPT_STATES, STATES
+from vidface.urls import redacted
 
-SHARD_CLIPS = 1024
-SHARD_FACES = 65_536  # a shard ends with the clip that reaches either
-EMBED_AT_ONCE = 256  # faces gathered, across clips, before they are embedded
+EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
 
-
-@dataclass(frozen=True)
-class Face:
-    """One face of a clip, before it is embedded."""
-
-    frame_index: int  # k, or the image's place in its folder
-    time_seconds: float | None
-    source_time_seconds: float | None
-    file: str | None
-    face_index: int
-    box: np.ndarray | None  # (4,) float32
-    landmarks: np.ndarray | None  # (5, 2) float32
-    det_score: float | None
-    crop: np.ndarray = field(repr=False)  # (112, 112, 3) uint8 RGB
+Progress = Callable[[int, int, int], None]  # clips, frames and faces done since the last call
 
 
 @dataclass(frozen=True)
-class ClipFaces:
-    """What came of one clip. `frames` counts the sampled frames or the images."""
+class EmbeddedClip:
+    """A clip that is done: its state, and a row for every face that counts."""
 
     clip: Clip
     state: str
     message: str
     frames: int
     frames_without_face: int
-    faces: tuple[Face, ...]
-    bytes: int = 0  # of the file, or of the folder's images
+    size_bytes: int
+    rows: pa.Table = field(repr=False)  # of embeddings_schema
+    jpegs: tuple[bytes, ...] = field(default=(), repr=False)  # with keep_crops, one a row
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of each stage
 
     def __str__(self) -> str:
-        return f"ClipFaces({self.clip.clip_id}: {self.state}, {len(self.faces)} faces)"
+        return f"EmbeddedClip({self.clip.clip_id}: {self.state}, {len(self.rows)} faces)"
+
+    def to_row(self) -> dict[str, Any]:
+        """Its row of clips.parquet."""
+        return {
+            "clip_id": self.clip.clip_id,
+            "path": redacted(self.clip.path),
+            "bytes": self.size_bytes,
+            "state": self.state,
+            "message": self.message,
+            "frames": self.frames,
+            "frames_without_face": self.frames_without_face,
+            "faces": len(self.rows),
+        }
+
+
+class _Waiting:
+    """A clip on its way: rows so far, faces that still wait to be embedded, its end if it came."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.batches: list[pa.RecordBatch] = []
+        self.jpegs: list[bytes] = []
+        self.unembedded = 0
+        self.end: ClipEnd | None = None
+
+    @property
+    def thrown_away(self) -> bool:
+        return self.end is not None and self.end.state not in KEPT_STATES
+
+
+def embed_clips(
+    clips: Sequence[Clip],
+    events: Iterable[FoundFaces | ClipEnd],
+    backbone: Embedder,
+    *,
+    keep_crops: bool = False,
+) -> Generator[EmbeddedClip]:
+    """Clips with their embeddings, in the order of `clips`, from what decoding finds of them.
+
+    Faces are embedded in batches of one shape whatever clip they are of, so that a row has the
+    same bits however the clips came in. Memory: rows of clips that are not done yet, a few hundred
+    crops.
+
+    Args:
+        clips: what was decoded; an event's `clip_number` counts from 0 in them.
+        events: of `vidface.decoding.decode_clips`.
+        keep_crops: keep every face that counts as a JPEG.
+    """
+    schema = artefacts.embeddings_schema(backbone.dimension)
+    on_the_way: dict[int, _Waiting] = {}
+    queue: deque[tuple[_Waiting, tuple[Face, ...], np.ndarray]] = deque()
+    queued, next_number, embed_seconds = 0, 0, 0.0
+
+    def embed_all() -> None:
+        nonlocal queued, embed_seconds
+        begun = time.perf_counter()
+        wanted = [entry for entry in queue if not entry[0].thrown_away]
+        if wanted:
+            crops = np.concatenate([crops for _, _, crops in wanted])
+            vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
+            start = 0
+            for waiting, faces, own in wanted:
+                stop = start + len(faces)
+                waiting.batches.append(_rows(waiting.clip, faces, vectors[start:stop], schema))
+                if keep_crops:
+                    waiting.jpegs += [encode_jpeg(crop) for crop in own]
+                start = stop
+        for waiting, faces, _ in queue:
+            waiting.unembedded -= len(faces)
+        queue.clear()
+        queued = 0
+        embed_seconds += time.perf_counter() - begun
+
+    def finished() -> Generator[EmbeddedClip]:
+        nonlocal next_number, embed_seconds
+        while (waiting := on_the_way.get(next_number)) is not None:
+            if waiting.end is None or (waiting.unembedded and not waiting.thrown_away):
+                return
+            del on_the_way[next_number]
+            next_number += 1
+            seconds = {**vars(waiting.end.seconds), "embed": embed_seconds}
+            embed_seconds = 0.0
+            yield _embedded(waiting, waiting.end, schema, seconds)
+
+    for event in events:
+        number = event.clip_number
+        waiting = on_the_way.setdefault(number, _Waiting(clips[number]))
+        if isinstance(event, FoundFaces):
+            queue.append((waiting, event.faces, event.crops))
+            waiting.unembedded += len(event.faces)
+            queued += len(event.faces)
+            if queued >= EMBED_AT_ONCE:
+                embed_all()
+        else:
+            waiting.end = event
+        yield from finished()
+    embed_all()
+    yield from finished()
+
+
+def _rows(
+    clip: Clip, faces: Sequence[Face], vectors: np.ndarray, schema: pa.Schema
+) -> pa.RecordBatch:
+    """Rows of some faces of a clip."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+    columns: dict[str, Any] = {
+        "clip_id": [clip.clip_id] * len(faces),
+        "frame_index": [face.frame_index for face in faces],
+        "time_seconds": [face.time_seconds for face in faces],
+        "source_time_seconds": [face.source_time_seconds for face in faces],
+        "file": [face.file for face in faces],
+        "face_index": [face.face_index for face in faces],
+        "box": [None if face.box is None else face.box.tolist() for face in faces],
+        "landmarks": [
+            None if face.landmarks is None else face.landmarks.ravel().tolist() for face in faces
+        ],
+        "det_score": [face.det_score for face in faces],
+        "norm": norms,
+    }
+    arrays = [
+        artefacts.fixed_lists(vectors)
+        if name == "embedding"
+        else pa.array(columns[name], schema.field(name).type)
+        for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _embedded(
+    waiting: _Waiting, end: ClipEnd, schema: pa.Schema, seconds: Mapping[str, float]
+) -> EmbeddedClip:
+    kept = end.state in KEPT_STATES
+    return EmbeddedClip(
+        waiting.clip,
+        end.state,
+        " ".join(end.message.split()),
+        end.frames if kept else 0,  # of a damaged clip nothing is trusted
+        end.frames_without_face if kept else 0,
+        end.bytes,
+        pa.Table.from_batches(waiting.batches if kept else [], schema),
+        tuple(waiting.jpegs) if kept else (),
+        seconds,
+    )
+
+
+def encode_jpeg(crop: np.ndarray) -> bytes:
+    """A (112, 112, 3) uint8 RGB crop as JPEG bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -93,347 +225,14 @@ class Extraction:
         }
 
 
-Progress = Callable[[int, int, int], None]  # clips, frames and faces done since the last call
-
-
-def clip_faces(
-    clip: Clip,
-    root: MediaRoot,
-    frames: FrameSettings,
-    faces: FaceSettings,
-    detector: FaceDetector | None,
-) -> ClipFaces:
-    """Sample, detect and align one clip. Damage to the clip becomes its state, never an exception.
-
-    Args:
-        detector: None with source = "aligned", where images are used as they are.
-
-    Raises:
-        VidfaceError: only what concerns every clip, such as a decoder that is not installed.
-    """
-    found: list[Face] = []
-    count = 0
-    state, message = "", ""
-    previous: tuple[np.ndarray, list[Face]] | None = None
-    try:
-        for index, times, file, image in _images(clip, root, frames, faces):
-            if previous is None or previous[0] is not image:  # a picture may be shown for long
-                previous = image, list(_faces_of(image, detector))
-            time, source_time = times or (None, None)
-            found.extend(
-                replace(
-                    face,
-                    frame_index=index,
-                    time_seconds=time,
-                    source_time_seconds=source_time,
-                    file=file,
-                )
-                for face in previous[1]
-            )
-            count += 1
-    except ClipError as error:
-        state, message = error.state, str(error)
-    except VidfaceError:
-        raise
-    except FileNotFoundError as error:
-        state, message = "missing", f"{clip.path}: {error.strerror}"
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise VidfaceError("too many open files; raise the limit (ulimit -n)") from None
-        state, message = "corrupt", f"{clip.path}: cannot be read: {error.strerror or error}"
-    except Exception as error:  # a stranger's file never stops a run
-        state, message = "corrupt", f"{clip.path}: {type(error).__name__}: {error}"
-    if state in artefacts.FAILED_STATES and state != "truncated":
-        found, count = [], 0  # of a damaged clip nothing is trusted
-    if not state:
-        state = "ok" if found else "no_face"
-        message = "" if found else f"{clip.path}: no face in {count} frames"
-        if not count:
-            message = f"{clip.path}: start_seconds lies behind the end of the clip"
-    without = count - len({face.frame_index for face in found})
-    message = " ".join(message.split())
-    return ClipFaces(clip, state, message, count, without, tuple(found), clip_bytes(clip, root))
-
-
-def clip_bytes(clip: Clip, root: MediaRoot) -> int:
-    """The size by which a changed clip is noticed; 0 where it cannot be read."""
-    try:
-        return root.size(clip.path)
-    except OSError:
-        return 0
-
-
-Times = tuple[float, float] | None
-
-
-def _images(
-    clip: Clip, root: MediaRoot, frames: FrameSettings, faces: FaceSettings
-) -> Iterator[tuple[int, Times, str | None, np.ndarray]]:
-    """(k, times, file, RGB image) of every frame of a clip, whatever it is stored as."""
-    kind = root.kind(clip.path)
-    if kind is None:
-        raise FileNotFoundError(2, "no such file or folder", clip.path)
-    if kind == "folder" or is_image_name(clip.path):
-        folder, names = clip.path, []
-        if kind == "folder":
-            names = root.image_names(clip.path)
-        else:
-            folder, name = posixpath.split(clip.path)
-            names = [name]
-        if not names:
-            raise ClipError(f"{clip.path}: no images in this folder", state="no_video_stream")
-        for index, name in enumerate(names):
-            path = posixpath.join(folder, name)
-            image = decode_image(root.read(path), path)
-            if faces.source == "aligned" and image.shape != (CROP_SIZE, CROP_SIZE, 3):
-                raise ClipError(
-                    f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but aligned crops are "
-                    f'{CROP_SIZE}x{CROP_SIZE}; set [faces] source = "detect" for whole frames',
-                    state="corrupt",
-                )
-            yield index, None, name, image
-        return
-    if faces.source == "aligned":
-        raise ClipError(
-            f"{clip.path}: a video file where aligned crops are expected; "
-            'set [faces] source = "detect"',
-            state="corrupt",
-        )
-    source = root.open_video(clip.path)
-    with contextlib.nullcontext() if isinstance(source, str) else source:
-        for frame in sample_frames(
-            source,
-            frames.fps,
-            start_seconds=clip.start_seconds,
-            end_seconds=clip.end_seconds,
-            decoder=frames.decoder,
-            threads=1,  # clips run side by side
-            name=clip.path,
-        ):
-            times = (frame.time_seconds, frame.source_time_seconds)
-            yield frame.index, times, None, frame.image
-
-
-def _faces_of(image: np.ndarray, detector: FaceDetector | None) -> Iterator[Face]:
-    """The faces of one picture, not yet placed in time."""
-    if detector is None:
-        yield Face(0, None, None, None, 0, None, None, None, image)
-        return
-    found = detector.detect(image)
-    number = 0
-    for box, landmarks, score in zip(found.boxes, found.landmarks, found.scores, strict=True):
-        try:
-            crop = align_face(image, landmarks)
-        except VidfaceError:  # landmarks that coincide: nothing to align by
-            continue
-        yield Face(0, None, None, None, number, box, landmarks, float(score), crop)
-        number += 1
-
-
-def extract(
-    manifest: Manifest,
-    run: RunFolder,
-    backbone: Embedder,
-    frames: FrameSettings,
-    faces: FaceSettings,
-    settings: Mapping[str, Any],
-    *,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Extraction:
-    """Extract every clip of a manifest into a run directory.
-
-    Args:
-        settings: what the artefacts record and later stages compare.
-        workers: decoding threads (default: one a core).
-        progress: called after every clip with the numbers of clips, frames and faces it added.
-
-    Returns:
-        The summary; the artefacts lie in `run`, `clips.parquet` written last.
-
-    Raises:
-        VidfaceError: the run directory cannot be written, or a setting is wrong.
-    """
-    made = artefacts.provenance(
-        "extract", settings, manifest_sha256=manifest.sha256, runtime=str(backbone.plan)
-    )
-    staging = run.new_staging()  # what is there stays until all of the new is
-    table = _extract_shards(manifest, staging, backbone, frames, faces, made, workers, progress)
-    artefacts.write_parquet(staging.clips_path, table, made)
-    run.replace_extraction(staging)
-    return summarise(table)
-
-
-def _extract_shards(
-    manifest: Manifest,
-    run: RunFolder,
-    backbone: Embedder,
-    frames: FrameSettings,
-    faces: FaceSettings,
-    made: Mapping[str, Any],
-    workers: int | None,
-    progress: Progress | None,
-) -> pa.Table:
-    """The clips' states; of what a shard holds only those stay in memory, as columns."""
-    tables, states, done = [], [], 0
-    results = _results(manifest, frames, faces, workers or available_cores())
-    shard = _Shard(backbone, keep_crops=faces.keep_crops)
-    number = 0
-    with contextlib.closing(results):
-        for result in results:
-            states.append(_state_row(result))
-            shard.add(result)
-            if progress is not None:
-                progress(1, result.frames, len(result.faces))
-            full = shard.clips >= SHARD_CLIPS or shard.faces >= SHARD_FACES
-            done += 1
-            if full or done == len(manifest.clips):
-                shard.write(run, number, made)
-                shard = _Shard(backbone, keep_crops=faces.keep_crops)
-                number += 1
-                tables.append(pa.Table.from_pylist(states, schema=artefacts.CLIPS_SCHEMA))
-                states = []
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def _results(
-    manifest: Manifest, frames: FrameSettings, faces: FaceSettings, workers: int
-) -> Generator[ClipFaces]:
-    """The clips' faces, in the manifest's order, at most two clips a worker ahead of the reader.
-
-    Not joblib: its generator works on however slowly it is read, and would fill the memory.
-    """
-    import cv2
-
-    own = threading.local()  # a detector is not for two threads at once
-
-    def work(clip: Clip) -> ClipFaces:
-        if faces.source == "detect" and not hasattr(own, "detector"):
-            own.detector = make_detector(faces)
-        detector = getattr(own, "detector", None)
-        return clip_faces(clip, manifest.root, frames, faces, detector)
-
-    waiting: deque[Future[ClipFaces]] = deque()
-    pool = ThreadPoolExecutor(max_workers=workers)
-    opencv_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # the workers are the parallelism
-    try:
-        for clip in manifest.clips:
-            waiting.append(pool.submit(work, clip))
-            if len(waiting) == 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(opencv_threads)
-
-
-def make_detector(faces: FaceSettings) -> FaceDetector:
-    """The detector that the settings describe."""
-    from vidface.weights import weights_path
-
-    return FaceDetector(
-        min_score=faces.min_det_score,
-        min_face_pixels=faces.min_face_pixels,
-        which=faces.which,
-        long_side=faces.detector_long_side,
-        model=weights_path(faces.detector),
-    )
-
-
-class _Shard:
-    """Rows of one shard as they come in; faces are embedded once a full load of them waits."""
-
-    def __init__(self, backbone: Embedder, *, keep_crops: bool) -> None:
-        self._backbone = backbone
-        self._keep_crops = keep_crops
-        self.clips = self.faces = 0
-        self._columns: dict[str, list[Any]] = {}
-        self._waiting: list[np.ndarray] = []
-        self._embeddings: list[np.ndarray] = [np.empty((0, backbone.dimension), np.float32)]
-        self._jpegs: list[bytes] = []
-
-    def add(self, result: ClipFaces) -> None:
-        self.clips += 1
-        self.faces += len(result.faces)
-        for face in result.faces:
-            for name, value in (
-                ("clip_id", result.clip.clip_id),
-                ("frame_index", face.frame_index),
-                ("time_seconds", face.time_seconds),
-                ("source_time_seconds", face.source_time_seconds),
-                ("file", face.file),
-                ("face_index", face.face_index),
-                ("box", None if face.box is None else face.box.tolist()),
-                ("landmarks", None if face.landmarks is None else face.landmarks.ravel().tolist()),
-                ("det_score", face.det_score),
-            ):
-                self._columns.setdefault(name, []).append(value)
-            self._waiting.append(face.crop)
-            if self._keep_crops:
-                self._jpegs.append(encode_jpeg(face.crop))
-            if len(self._waiting) >= EMBED_AT_ONCE:
-                self._embed()
-
-    def _embed(self) -> None:
-        if self._waiting:
-            self._embeddings.append(self._backbone.embed(np.stack(self._waiting)))
-            self._waiting = []
-
-    def write(self, run: RunFolder, number: int, made: Mapping[str, Any]) -> None:
-        self._embed()
-        embeddings = np.concatenate(self._embeddings)  # (n_faces, d) float32
-        schema = artefacts.embeddings_schema(self._backbone.dimension)
-        with np.errstate(over="ignore", invalid="ignore"):
-            norms = np.linalg.norm(embeddings, axis=1).astype(np.float32)
-        columns: dict[str, Any] = {
-            name: pa.array(self._columns.get(name, []), schema.field(name).type)
-            for name in schema.names
-            if name not in ("norm", "embedding")
-        }
-        columns["norm"] = pa.array(norms)
-        columns["embedding"] = artefacts.fixed_lists(embeddings)
-        table = pa.table(columns, schema=schema)
-        if self._keep_crops:
-            keys = ("clip_id", "frame_index", "face_index")
-            crops = {name: columns[name] for name in keys}
-            crops["jpeg"] = pa.array(self._jpegs, pa.binary())
-            kept = pa.table(crops, schema=artefacts.CROPS_SCHEMA)
-            artefacts.write_parquet(run.crops_path(number), kept, made)
-        artefacts.write_arrow(run.shard_path(number), table, made)
-
-
-def encode_jpeg(crop: np.ndarray) -> bytes:
-    """A (112, 112, 3) uint8 RGB crop as JPEG bytes."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, format="JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _state_row(result: ClipFaces) -> dict[str, Any]:
-    return {
-        "clip_id": result.clip.clip_id,
-        "path": result.clip.path,
-        "bytes": result.bytes,
-        "state": result.state,
-        "message": result.message,
-        "frames": result.frames,
-        "frames_without_face": result.frames_without_face,
-        "faces": len(result.faces),
-    }
-
-
 def summarise(clips: pa.Table) -> Extraction:
     """The summary of clips.parquet."""
     counted = {row["values"]: row["counts"] for row in clips["state"].value_counts().to_pylist()}
-    failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(artefacts.FAILED_STATES))))
+    failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(FAILED_STATES))))
     columns = [failed[name].to_pylist() for name in ("clip_id", "state", "message")]
     return Extraction(
         clips=len(clips),
-        states={state: counted[state] for state in artefacts.STATES if state in counted},
+        states={state: counted[state] for state in STATES if state in counted},
         frames=pc.sum(clips["frames"]).as_py(),
         frames_without_face=pc.sum(clips["frames_without_face"]).as_py(),
         faces=pc.sum(clips["faces"]).as_py(),

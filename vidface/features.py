@@ -26,12 +26,15 @@ from vidface.artefacts import RunFolder
 from vidface.cache import sha256_of
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
-from vidface.embeddings import SHARD_CLIPS, SHARD_FACES, Extraction, Progress, summarise
+from vidface.embeddings import Extraction, Progress, summarise
 from vidface.errors import VidfaceError
 from vidface.manifests import Clip, Manifest
 from vidface.media import FolderRoot
 
 Notify = Callable[[str], None]
+
+SHARD_CLIPS = 1024
+SHARD_FACES = 65_536  # a shard ends with the video that reaches either
 
 
 def extract_features(
@@ -107,7 +110,8 @@ def _files_of(manifest: Manifest) -> dict[str, _File]:
     root = manifest.root
     if not isinstance(root, FolderRoot):
         raise VidfaceError(
-            f"root {root.location}: feature files are read from a folder, not from a tar; unpack it"
+            f"root {root.location}: feature files are read from a folder on this machine; unpack "
+            "or fetch it"
         )
     files: dict[str, _File] = {}
     for row, clip in enumerate(manifest.clips):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.errors import VidfaceError
-from vidface.runs import Notify, Run, quiet
+from vidface.runs import Notify, Run, quiet, writing
 from vidface.scoring import (
     LATEST,
     bootstrap_of,
@@ -63,6 +63,7 @@ class PairListScore:
         }
 
 
+@writing("score")
 def score_listed(
     run: Run,
     pairs: Path,

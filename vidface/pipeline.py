@@ -24,6 +24,9 @@ from typing import Any
 
 from vidface.errors import UsageError, VidfaceError
 from vidface.manifests import SPLITS
+from vidface.media import as_location
+from vidface.run_settings import RunSettings, size_bytes
+from vidface.urls import Address, is_url
 
 LOCAL_PIPELINE = "vidface.toml"
 DEMO_PIPELINE = "demo"
@@ -59,8 +62,8 @@ def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
 class ManifestSettings:
     """Which clips: the CSV file, and where its relative paths start (a folder or a tar)."""
 
-    path: Path
-    root: Path | None = None
+    path: Path | Address
+    root: Path | Address | None = None
     prepare: str | None = None  # makes the manifest: a name of vidface.runs.PREPARERS
     allow_missing: bool = False
 
@@ -179,14 +182,7 @@ class ClusterSettings:
         >>> ClusterSettings(memory="1.5GiB").memory_bytes
         1610612736
         """
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", self.memory)
-        unit = found[2].replace("B", "") if found else ""
-        base = 1024 if unit.endswith("i") else 1000
-        power = ["", "K", "M", "G", "T"].index(unit[:1])
-        size = float(found[1]) * base**power if found else 0.0
-        problem = f'a size such as "2GiB" or "500MB", not {self.memory!r}'
-        check(1 <= size < 2**63, "[cluster] memory", problem)
-        return int(size)
+        return size_bytes(self.memory, "[cluster] memory")
 
 
 @dataclass(frozen=True)
@@ -310,13 +306,6 @@ class Published:
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """The run directory: every artefact of a run lies below it."""
-
-    dir: Path
-
-
-@dataclass(frozen=True)
 class Pipeline:
     """All settings of a run, checked."""
 
@@ -372,7 +361,7 @@ def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
     """A pipeline as a document that `parse_pipeline` reads back, its paths absolute."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Path):
+        if isinstance(value, Path | Address):
             return str(value)
         return list(value) if isinstance(value, tuple) else value
 
@@ -478,7 +467,8 @@ def where_said(text: str, where: str, overrides: Overrides) -> VidfaceError:
     """
     for table, key in overrides:
         if text.startswith(f"[{table}] {key}:"):
-            return UsageError(f"--{key.replace('_', '-')}{text.removeprefix(f'[{table}] {key}')}")
+            flag = key.removesuffix("_seconds").replace("_", "-")
+            return UsageError(f"--{flag}{text.removeprefix(f'[{table}] {key}')}")
     return VidfaceError(text if text.startswith(where) else f"{where}: {text}")
 
 
@@ -540,8 +530,15 @@ def typed_value(
     spot = f"{where}: {table} {key}"
     if isinstance(value, Path):
         value = str(value)
+    if isinstance(value, Address):
+        value = value.url
     if isinstance(value, str):
         text, from_environment = expand(value, spot)
+        if Path in kinds and is_url(text):
+            place = as_location(text)
+            if isinstance(place, Path) or Address in kinds:
+                return place
+            raise VidfaceError(f"{spot}: must lie on this machine, not at {place}")
         if Path in kinds:
             return _path(text, Path.cwd() if from_environment else file.parent, table)
         if str in kinds:

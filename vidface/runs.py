@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from vidface import artefacts
 from vidface.artefacts import RunFolder
-from vidface.errors import VidfaceError
+from vidface.errors import UsageError, VidfaceError
+from vidface.locks import locked
 from vidface.manifests import Manifest, read_manifest
-from vidface.pipeline import Overrides, Pipeline
+from vidface.pipeline import BackboneSettings, Overrides, Pipeline
+from vidface.states import FAILED_STATES
+from vidface.urls import Address, base_name, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +27,10 @@ if TYPE_CHECKING:
     from vidface.artefacts import EmbeddingShard
     from vidface.backbones import Embedder, Preprocessing
     from vidface.embeddings import Extraction, Progress
+    from vidface.remote import Mirror
 
 Notify = Callable[[str], None]
+Result = TypeVar("Result")
 
 # Manifests that vidface makes itself where they are missing: name → the function that does it.
 PREPARERS = {
@@ -40,6 +45,20 @@ def quiet(_: str) -> None:
     return None
 
 
+def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """For a function of a run that writes into its directory: see `Run.writing`."""
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        @wraps(function)
+        def held(run: Run, *arguments: Any, **named: Any) -> Result:
+            with run.writing(what):
+                return function(run, *arguments, **named)
+
+        return held
+
+    return decorate
+
+
 @dataclass(frozen=True)
 class Run:
     """A pipeline with its manifest read and its run directory."""
@@ -48,6 +67,7 @@ class Run:
     manifest: Manifest
     folder: RunFolder
     backbone: Embedder | None = None  # loaded already, instead of the pipeline's
+    mirror: Mirror | None = None  # of a run directory at a URL, whose files `folder` holds
 
     @cached_property
     def extraction_settings(self) -> dict[str, Any]:
@@ -89,6 +109,22 @@ class Run:
             "backbone.precision": precision,
         }
 
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Where the run directory is at a URL: hold its lock, and store there what was written."""
+        if self.mirror is None or self.mirror.is_held:
+            yield
+            return
+        with self.mirror.lock(what):
+            self.mirror.pull()
+            yield
+            self.mirror.push_new()
+
+    def store(self) -> None:
+        """Store what was written so far, where the run directory is at a URL."""
+        if self.mirror is not None:
+            self.mirror.push_new()
+
     @property
     def of_features(self) -> bool:
         """Whether the embeddings come from feature files, and no recogniser is run."""
@@ -98,7 +134,7 @@ class Run:
     def weights_name(self) -> str:
         """The recogniser's name in tables; with features, the file's if there is one."""
         if self.of_features:
-            names = {Path(clip.path).name for clip in self.manifest.clips}
+            names = {base_name(clip.path) for clip in self.manifest.clips}
             return names.pop() if len(names) == 1 else "features"
         return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
 
@@ -164,9 +200,12 @@ def open_run(
         VidfaceError: see `read_manifest`.
     """
     settings = pipeline.manifest
-    if settings.prepare is not None and (check_files or not settings.path.is_file()):
-        # Which mends lost clips, too.
-        prepare_manifest(settings.prepare, settings.path, notify, root=settings.root)
+    path, root = settings.path, settings.root
+    if settings.prepare is not None:
+        if isinstance(path, Address) or isinstance(root, Address):
+            raise VidfaceError("[manifest] prepare: path and root must lie on this machine")
+        if check_files or not path.is_file():
+            prepare_manifest(settings.prepare, path, notify, root=root)  # mends lost clips, too
     manifest = read_manifest(
         settings.path,
         settings.root,
@@ -175,11 +214,24 @@ def open_run(
     )
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
-    return Run(pipeline, manifest, RunFolder(pipeline.run.dir), backbone)
+    folder = pipeline.run.dir
+    if not isinstance(folder, Address):
+        return Run(pipeline, manifest, RunFolder(folder), backbone)
+    mirror = _mirror(folder)
+    return Run(pipeline, manifest, RunFolder(mirror.folder), backbone, mirror)
+
+
+def _mirror(address: Address) -> Mirror:
+    """The mirror of a run directory at a URL, filled; the crops are fetched by their own reader."""
+    from vidface.remote import open_mirror
+
+    mirror = open_mirror(address.url)
+    mirror.pull()
+    return mirror
 
 
 def open_run_folder(
-    folder: Path, overrides: Overrides | None = None, notify: Notify = quiet
+    folder: Path | Address, overrides: Overrides | None = None, notify: Notify = quiet
 ) -> Run:
     """A run by its directory alone: it holds the pipeline that it was last extracted with.
 
@@ -188,7 +240,8 @@ def open_run_folder(
     """
     from vidface.pipeline import parse_pipeline
 
-    path = RunFolder(folder).pipeline_path
+    here = _mirror(folder).folder if isinstance(folder, Address) else folder
+    path = RunFolder(here).pipeline_path
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -200,7 +253,8 @@ def open_run_folder(
         raise VidfaceError(f"{path}: cannot be read: {error}") from None
     if not isinstance(document, dict):
         raise VidfaceError(f"{path}: not what vidface wrote; run `vidface extract` once more")
-    document["run"] = {"dir": str(folder.absolute())}  # wherever it was moved
+    where = folder.url if isinstance(folder, Address) else str(folder.absolute())
+    document["run"] = {"dir": where}  # wherever it was moved
     return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)
 
 
@@ -241,9 +295,12 @@ def prepare_manifest(
 
 def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
     """What the pipeline says of a recogniser's input; None where it says nothing."""
+    return _preprocessing(pipeline.backbone)
+
+
+def _preprocessing(b: BackboneSettings) -> Preprocessing | None:
     from vidface.backbones import Preprocessing
 
-    b = pipeline.backbone
     if b.color is None and b.mean is None and b.std is None and b.size is None:
         return None
     return Preprocessing(b.color, b.mean, b.std, b.size)
@@ -251,19 +308,23 @@ def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
 
 def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Embedder:
     """The pipeline's recogniser, with a word where its preprocessing had to be assumed."""
-    from vidface.backbones import load_backbone
-
-    b = pipeline.backbone
-    backbone = load_backbone(
-        b.weights,
-        preprocessing_of(pipeline),
-        architecture=b.architecture,
-        runtime=b.runtime,
-        precision=b.precision,
-        device=b.device,
-    )
+    backbone = load_settings(pipeline.backbone)
     note_assumed(backbone, notify)
     return backbone
+
+
+def load_settings(settings: BackboneSettings) -> Embedder:
+    """The recogniser that a pipeline's table [backbone] describes."""
+    from vidface.backbones import load_backbone
+
+    return load_backbone(
+        settings.weights,
+        _preprocessing(settings),
+        architecture=settings.architecture,
+        runtime=settings.runtime,
+        precision=settings.precision,
+        device=settings.device,
+    )
 
 
 def note_assumed(backbone: Embedder, notify: Notify) -> None:
@@ -293,64 +354,115 @@ def extract(
     run: Run,
     *,
     force: bool = False,
+    retry_failed: bool = False,
     notify: Notify = quiet,
     progress: Progress | None = None,
 ) -> Extraction:
     """Clips → embeddings. An extraction that is there already is kept, with the same settings.
 
+    One that was killed goes on where it was. The run directory is locked meanwhile.
+
     Args:
         force: make it again, whatever is there (everything made from it goes too).
+        retry_failed: do the clips that failed once more (everything made from it goes too).
 
     Raises:
-        VidfaceError: the run directory holds an extraction with other settings.
+        VidfaceError: the run directory holds an extraction with other settings, or another process
+            works on it.
     """
-    from vidface import embeddings
-
+    if force and retry_failed:
+        raise UsageError("--force does all clips again, --retry-failed some; give one of them")
     if run.folder.clips_path.is_file() and not force:
-        table, made = run.folder.read_clips()
-        remedy = "choose another --run, or --force to replace it"
-        artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
-        _check_unchanged(run, table, remedy)
-        if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
-            raise VidfaceError(
-                f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
-            )
-        done = embeddings.summarise(table)
-        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
-        where = run.folder.folder
-        notify(f"extraction: already done in {where}{failed} (--force makes it again)")
+        done = _finished(run, notify, retry=retry_failed)
+        if not (retry_failed and done.failed):
+            _remember(run)
+            return done
+    elif retry_failed:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
+        )
+    with run.writing("extract"), locked(run.folder.folder, "extract"):
+        done = _extract(run, force, retry_failed, notify, progress)
         _remember(run)
-        return done
-    if run.of_features:
-        from vidface.features import extract_features
-
-        done = extract_features(
-            run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
-        )
-    else:
-        fetch_weights(run, notify)
-        done = embeddings.extract(
-            run.manifest,
-            run.folder,
-            run.backbone or open_backbone(run.pipeline, notify),
-            run.pipeline.frames,
-            run.pipeline.faces,
-            run.extraction_settings,
-            progress=progress,
-        )
-    _remember(run)
     return done
 
 
-def _check_unchanged(run: Run, clips: pa.Table, remedy: str) -> None:
-    """Refuse an extraction whose clips have since changed, come or gone, by their sizes."""
-    from vidface.embeddings import clip_bytes
+def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
+    """The summary of the extraction that is there, if it is what the pipeline asks for."""
+    from vidface import embeddings
 
+    table, made = run.folder.read_clips()
+    remedy = "choose another --run, or --force to replace it"
+    artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
+    _check_unchanged(run, table, remedy, retry=retry)
+    if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
+        raise VidfaceError(
+            f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
+        )
+    done = embeddings.summarise(table)
+    if not (retry and done.failed):
+        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
+        again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
+        notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
+    return done
+
+
+def _extract(
+    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: Progress | None
+) -> Extraction:
+    if run.of_features:
+        from vidface.features import extract_features
+
+        return extract_features(
+            run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
+        )
+    from vidface.extraction import extract
+
+    how = run.pipeline.run
+    if run.mirror is not None and how.scheduler is not None:
+        raise VidfaceError(
+            "[run] dir: at a URL it is written by this machine alone; with a scheduler use a "
+            "folder that all its workers see"
+        )
+    fetch_weights(run, notify)
+    return extract(
+        run.manifest,
+        run.folder,
+        run.backbone or open_backbone(run.pipeline, notify),
+        run.pipeline.frames,
+        run.pipeline.faces,
+        run.extraction_settings,
+        how,
+        backbone_settings=None if run.backbone else run.pipeline.backbone,
+        force=force,
+        retry_failed=retry_failed,
+        notify=notify,
+        progress=progress,
+        store=run.store,
+    )
+
+
+def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = False) -> None:
+    """Refuse an extraction whose clips have since changed, come or gone, by their sizes.
+
+    A clip that failed may have changed where it is to be done again.
+    """
+    from vidface.decoding.finding import clip_bytes
+
+    if getattr(run.manifest.root, "remote", False):
+        return
     sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
+    if retry:
+        states = zip(clips["clip_id"].to_pylist(), clips["state"].to_pylist(), strict=True)
+        for clip_id, state in states:
+            if state in FAILED_STATES:
+                del sizes[clip_id]
     clip_ids = [
         clip.clip_id
         for clip in run.manifest.clips
-        if clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
+        if clip.clip_id in sizes
+        and not is_url(clip.path)
+        and clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
     ]
     if clip_ids:
         named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vidface import artefacts
 from vidface.denoising import Denoising, denoise_all
 from vidface.errors import UsageError
-from vidface.runs import Run
+from vidface.runs import Run, writing
 from vidface.scoring import Score, check_splits, score_denoised
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Sweep:
         }
 
 
+@writing("sweep")
 def sweep(
     run: Run,
     thresholds: Sequence[float | None],

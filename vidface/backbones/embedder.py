@@ -81,7 +81,7 @@ class Embedder:
         """The type of the numbers in the network's products: "float32", "bf16" or "fp16"."""
         return self.plan.precision
 
-    def embed(self, crops: np.ndarray) -> np.ndarray:
+    def embed(self, crops: np.ndarray, *, whole_batches: bool = False) -> np.ndarray:
         """Embeddings of aligned faces, raw (not normalised).
 
         All batches have the same shape, the last one filled up with black, so that an embedding
@@ -90,6 +90,8 @@ class Embedder:
 
         Args:
             crops: (n, 112, 112, 3) uint8 RGB. Not changed.
+            whole_batches: also the last few, so that a face's bits are the same however faces are
+                spread over calls.
 
         Returns:
             (n, d) float32.
@@ -108,6 +110,7 @@ class Embedder:
         if n == 0:
             return np.empty((0, self.dimension), np.float32)
         few = n % batch if n % batch * FEW <= batch and self.plan.device == "cpu" else 0
+        few = 0 if whole_batches else few
         batches = [np.ascontiguousarray(crops[i : i + batch]) for i in range(0, n - few, batch)]
         if batches and len(batches[-1]) < batch:
             filled = np.zeros((batch, *shape), np.uint8)

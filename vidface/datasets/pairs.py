@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vidface.errors import VidfaceError
 from vidface.faces import CROP_SIZE
 from vidface.frames import decode_image
-from vidface.media import FolderRoot, MediaRoot, open_root
+from vidface.media import FolderRoot, MediaRoot, TarRoot, open_root
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first that there is, in either case
 
@@ -259,6 +259,8 @@ def _top_folder(root: MediaRoot) -> str | None:
     if isinstance(root, FolderRoot):
         tops = [e.name for e in root.location.iterdir() if e.is_dir() and e.name[0] != "."]
         return tops[0] if len(tops) == 1 else None
+    if not isinstance(root, TarRoot):
+        return None
     with tarfile.open(root.location, "r:") as archive:
         for member in archive:
             top, _, rest = posixpath.normpath(member.name).partition("/")
