@@ -19,7 +19,7 @@ from PIL import Image
 
 from vidface.backbones import Preprocessing, architecture, load_backbone
 from vidface.backbones.files import save_safetensors
-from vidface.embeddings import extract
+from vidface.extraction import extract
 from vidface.manifests import read_manifest
 from vidface.pipeline import FaceSettings, FrameSettings
 from vidface.runs import RunFolder
