@@ -268,7 +268,7 @@ def test_features_in_a_tar_are_refused(run: Run, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         archive.add(tmp_path / "x.pickle", "x.pickle")
     overrides = {("manifest", "root"): str(tmp_path / "x.tar")}
-    with pytest.raises(VidfaceError, match="from a folder, not from a tar; unpack it"):
+    with pytest.raises(VidfaceError, match="from a folder on this machine; unpack"):
         extract(open_run(load_pipeline(tmp_path / "vidface.toml", overrides)))
 
 
