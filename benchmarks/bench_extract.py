@@ -1,7 +1,7 @@
 """How fast are clips extracted, against what people run today and against the machine's limit?
 
-    VIDFACE_DATA=../shared/data python benchmarks/bench_extract.py            # about ten minutes
-    VIDFACE_DATA=../shared/data python benchmarks/bench_extract.py --quick    # a quarter of the clips
+    VIDFACE_DATA=../shared/data python benchmarks/bench_extract.py          # about ten minutes
+    VIDFACE_DATA=../shared/data python benchmarks/bench_extract.py --quick  # a quarter of the clips
 
 Every figure is frames/s (sampled frames) on the same clips, models and cores, all in one run:
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from vidface import artefacts
-from vidface.states import STATES
 from vidface.clips import list_clips, show_clip
 from vidface.clusterings import cluster
 from vidface.denoisers import DenoiserSettings
@@ -21,6 +20,7 @@ from vidface.diagnostics import FLAGS
 from vidface.errors import UsageError, VidfaceError
 from vidface.pipeline import load_pipeline
 from vidface.runs import Run, extract, open_run
+from vidface.states import STATES
 
 ALL = ["red.t", "red.v", "green.t", "green.v", "blue.t", "blue.v", "stranger"]
 CONTESTED = ["red.v", "green.v", "blue.v"]  # two faces of the intruder against three

@@ -44,6 +44,8 @@ from vidface.cli_options import (
     split_options,
     with_lines,
 )
+from vidface.cli_plots import plot
+from vidface.cli_reports import report
 from vidface.cli_scores import compare, score, sweep
 from vidface.cli_training import train
 from vidface.errors import UsageError, VidfaceError
@@ -262,6 +264,7 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     """
     from vidface import clusterings, runs, scoring, sweeps, tables
     from vidface.pipeline import DEMO_PIPELINE, shipped_pipelines
+    from vidface.reports.page import ReportSettings, write_report
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
     opened = open_run_from({"pipeline": demo_file, "run": run}, check_files=True)
@@ -277,7 +280,11 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
         "after": after.to_dict(),
         "sweep": swept.to_dict(),
     }
-    show(as_json, document, lambda: tables.demo(opened, extraction, denoised, before, after, swept))
+    page = opened.folder.folder / "report.html"
+    made = write_report([opened.folder.folder], page, ReportSettings(command="vidface demo"), note)
+    document["report"] = made.to_dict()
+    text = lambda: tables.demo(opened, extraction, denoised, before, after, swept)  # noqa: E731
+    show(as_json, document, with_lines(text, printable(str(made))))
     exit_for(extraction.failed)
 
 
@@ -317,7 +324,7 @@ def verify(
     exit_for(done.failed)
 
 
-for command in (models, score, sweep, compare, import_data, export_data, train):
+for command in (models, score, sweep, compare, import_data, export_data, train, report, plot):
     cli.add_command(command)
 
 

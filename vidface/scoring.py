@@ -17,8 +17,11 @@ from vidface import artefacts
 from vidface.clusterings import latest, read_clustering
 from vidface.denoising import Denoised, Denoising, denoise, meant
 from vidface.errors import UsageError
+from vidface.executor import executor_of
 from vidface.files import atomic_file
-from vidface.runs import Notify, Run, quiet
+from vidface.reports.curves import curves_path, score_curves
+from vidface.runs import Notify, Run, quiet, writing
+from vidface.states import STATES
 
 if TYPE_CHECKING:
     from vidface.pipeline import ScoreSettings
@@ -173,6 +176,7 @@ def score_denoised(
         "bootstrap": bootstrap,
         "progress": progress,
         "device": None if settings.device == "cpu" else settings.device,
+        "executor": executor_of(run.pipeline.run),
     }
     fars = settings.far_list
     enrolment: dict[str, Any] = {"enrolment": settings.enrolment, "bootstrap": bootstrap}
@@ -274,7 +278,7 @@ def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
     return {
         "clips": len(rows),
         "no_descriptor": int(np.count_nonzero(~denoised.has_descriptor[rows])),
-        "states": {state: states[state] for state in artefacts.STATES if states[state]},
+        "states": {state: states[state] for state in STATES if states[state]},
         "frames": int(denoised.frames[rows].sum()),
         "faces": int(denoised.faces[rows].sum()),
         "kept": int(denoised.kept[rows].sum()),
@@ -285,6 +289,7 @@ def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
 LATEST = object()  # "the clustering made last", where None already means "no clustering"
 
 
+@writing("score")
 def score(
     run: Run,
     threshold: object = LATEST,
@@ -297,8 +302,8 @@ def score(
 ) -> Score:
     """Score a split; the result is also written to `scores/` of the run directory.
 
-    Beside the JSON file lie the ROC (`…_roc.csv`) and each identity's average precision
-    (`…_average_precision.csv`).
+    Beside the JSON file lie the points of its curves (`….curves.json`), the whole ROC
+    (`…_roc.csv`) and each identity's average precision (`…_average_precision.csv`).
 
     Args:
         threshold: a cosine, None for no clustering, settings, or LATEST, the clustering made last.
@@ -315,7 +320,8 @@ def score(
     result = score_denoised(run, denoised, split, gallery, settings=settings, progress=progress)
     against = f"_against_{gallery}" if settings.needs_gallery else ""
     path = run.folder.folder / "scores" / f"{split}{against}_{chosen.name}{_unusual(settings)}.json"
-    store(path, result.to_dict(), side_tables(result), notify)
+    curves = score_curves(result, path.name, bootstrap_of(settings))
+    store(path, result.to_dict(), side_tables(result), notify, curves)
     return result
 
 
@@ -333,9 +339,13 @@ SIDE_TABLES = ("average_precision", "roc", "cross_roc")
 
 
 def store(
-    path: Path, document: Mapping[str, Any], tables: Mapping[str, Any], notify: Notify
+    path: Path,
+    document: Mapping[str, Any],
+    tables: Mapping[str, Any],
+    notify: Notify,
+    curves: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a score file and its tables; figures of a directory that can't be written are shown."""
+    """Write a score file, its tables and its curves; where that can't be, figures are shown."""
     there = next(folder for folder in path.parents if folder.exists())
     if not os.access(there, os.W_OK):
         notify(f"{there} can't be written to: the figures are shown, not stored")
@@ -347,6 +357,10 @@ def store(
             write_csv(table, tables[suffix])
         else:
             table.unlink(missing_ok=True)  # of an earlier score, with other protocols
+    if curves is not None:
+        artefacts.write_json(curves_path(path), curves)
+    else:
+        curves_path(path).unlink(missing_ok=True)
 
 
 def denoised_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ def render(*parts: Any) -> str:
     console = Console(
         width=WIDTH,
         force_terminal=terminal,
-        no_color=not terminal,
+        no_color=not terminal or bool(os.environ.get("NO_COLOR")),  # https://no-color.org
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -55,10 +56,11 @@ def grid(
     *,
     best: int | None = None,
     text: Sequence[str] = (),
+    styles: Sequence[str | None] = (),
 ) -> Any:
     """A plain table: the first column and `text` to the left, numbers to the right.
 
-    The row `best` is emphasised.
+    The row `best` is emphasised; `styles` are the rows' colours. Both are seen on a terminal only.
     """
     from rich import box
     from rich.table import Table
@@ -70,7 +72,8 @@ def grid(
         )
     for number, row in enumerate(rows):
         cells = [printable(" ".join(cell.splitlines())) for cell in row]
-        table.add_row(*cells, style="bold green" if number == best else None)
+        own = styles[number] if number < len(styles) else None
+        table.add_row(*cells, style="bold green" if number == best else own)
     return table
 
 
@@ -151,6 +154,7 @@ def clips(found: ClipList) -> str:
     ]  # fmt: skip
     columns = ("clip", "identity", "split", "state", "frames", "faces", "clusters", "kept",
                "dropped", "lowest", "second", "cosine", "")  # fmt: skip
+    styles = [_colour_of(line) for line in found.lines[:LISTED_CLIPS]]
     head = f"{len(found.lines)} of {found.of} clips"
     if found.denoising is not None:
         head += f"; {found.denoising}"
@@ -163,7 +167,15 @@ def clips(found: ClipList) -> str:
         "lowest: similarity of the two least similar kept faces; second: size of the second "
         "cluster against the first; cosine: of their means"
     )
-    return render(head, grid(columns, rows, text=("identity", "split", "state", "")), *notes)
+    table = grid(columns, rows, text=("identity", "split", "state", ""), styles=styles)
+    return render(head, table, *notes)
+
+
+def _colour_of(line: ClipLine) -> str | None:
+    """Red for a clip that failed, yellow for one to look at."""
+    if line.state not in ("ok", "no_face"):
+        return "red"
+    return "yellow" if line.flags or line.state == "no_face" else None
 
 
 def _short(message: str, most: int = 48) -> str:

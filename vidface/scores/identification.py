@@ -92,6 +92,18 @@ class RankPoint:
         return {"value": self.value, **interval_dict(self.replicates), "found": self.found}
 
 
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The ranks of all mated probes, of which the whole CMC can be drawn."""
+
+    ranks: NDArray[np.int64]  # (n_mated,) from 1; 0: a miss at any rank
+    units: NDArray[np.int64]  # (n_mated,) the number of its identity: what a bootstrap draws
+    n_units: int  # identities of the split, mated or not
+
+    def __str__(self) -> str:
+        return f"Ranked(({len(self.ranks)},) ranks of {self.n_units} identities)"
+
+
 @dataclass(frozen=True)
 class Identification:
     """What a split's clips, as probes, find in a gallery."""
@@ -104,6 +116,7 @@ class Identification:
     mated_without_template: int  # whose identity's gallery clips have no direction: misses
     gallery_identities: int
     enrolment: str
+    ranked: Ranked | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return (
@@ -239,6 +252,9 @@ def score_identification(
         mated_without_template=int((~enrolled[own[probes.is_mated]]).sum()),
         gallery_identities=len(names),
         enrolment=enrolment,
+        ranked=Ranked(
+            probes.ranks[probes.is_mated], probes.units[probes.is_mated], probes.n_identities
+        ),
     )
 
 

@@ -46,6 +46,8 @@ class Retrieval:
     enrolment: str = "mean"
     replicates: Replicates | None = field(default=None, compare=False)  # where a bootstrap ran
     table: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    # For each identity, in that order, the ranks of its hits among the first k, from 1, rising.
+    hit_ranks: tuple[NDArray[np.int64], ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; the mean's key names k: "map_at_100".
@@ -185,9 +187,11 @@ def score_retrieval(
     names = sorted(set(identities) - {""})  # the ground truth; codes number it
     n_positives = np.bincount(codes[codes >= 0], minlength=len(names))
     precisions = dict.fromkeys(names, 0.0)
+    hit_ranks = [np.zeros(0, dtype=np.int64) for _ in names]
     enrolled, ranked = search.ranked(names)
     for code, rows in ranked:
         is_hit = codes[rows] == code
+        hit_ranks[code] = np.flatnonzero(is_hit) + 1
         precisions[names[code]] = average_precision(is_hit, int(n_positives[code]), k)
 
     gallery_clips = Counter(gallery_identities)
@@ -222,6 +226,7 @@ def score_retrieval(
         enrolment=enrolment,
         replicates=replicates,
         table=table,
+        hit_ranks=tuple(hit_ranks),
     )
 
 

@@ -1,0 +1,143 @@
+"""Histograms of genuine and impostor scores, with the thresholds of the operating points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidface.errors import VidfaceError
+from vidface.reports.figures.documents import Block
+from vidface.reports.figures.style import (
+    BLACK,
+    BLUE,
+    VERMILION,
+    WIDTH_INCHES,
+    grid,
+    legend,
+    power_of_ten,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vidface.reports.figures import Data, FigureOptions
+
+MOST_PANELS = 4
+_LABEL_POINTS = 8.0  # that a threshold's name takes, turned upright
+
+
+def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+    """A panel a run, one below the other; shares of all genuine and of all impostor pairs."""
+    from matplotlib.patches import Patch
+
+    n = len(data)
+    if n > MOST_PANELS:
+        raise VidfaceError(f"a histogram shows at most {MOST_PANELS} runs, got {n}; give fewer")
+    figure.set_size_inches(WIDTH_INCHES, 0.75 + 1.65 * n)
+    panels = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+    ends = []
+    for axes, (label, document) in zip(panels, data, strict=True):
+        hint = f"score with --protocols {options.protocol.replace('_', '-')}"
+        found = Block(label, document).block(options.protocol, hint)
+        ends.append(_bars(axes, found.block("histogram")))
+        name = shown(label, 90, 7)
+        axes.set_ylabel(f"{name}\nshare of pairs" if name else "share of pairs")
+        grid(axes)
+    left, right = min(low for low, _ in ends), max(high for _, high in ends)
+    margin = 0.02 * (right - left)
+    panels[0].set_xlim(left - margin, right + margin)
+    for axes, (label, document) in zip(panels, data, strict=True):
+        _thresholds(axes, Block(label, document).block(options.protocol))
+    panels[-1].set_xlabel("score (cosine)")
+    handles = [
+        Patch(facecolor=VERMILION, alpha=0.35, edgecolor=VERMILION, hatch="////"),
+        Patch(facecolor=BLUE, alpha=0.45, edgecolor=BLUE),
+    ]
+    legend(figure, handles, ["impostor pairs", "genuine pairs"])
+
+
+def _bars(axes: Axes, found: Block) -> tuple[float, float]:
+    """Both histograms; the scores between which they lie."""
+    edges = found.numbers("edges", -1.1, 1.1)
+    n = len(edges) - 1
+    if n < 1 or not (np.diff(edges) > 0).all():
+        raise VidfaceError(f"{found.what}: edges must rise; not what vidface wrote")
+    impostor = found.numbers("impostor_share", 0, 1, n)
+    genuine = found.numbers("genuine_share", 0, 1, n)
+    axes.stairs(
+        impostor,
+        edges,
+        fill=True,
+        facecolor=VERMILION,
+        alpha=0.35,
+        hatch="////",
+        edgecolor=VERMILION,
+        linewidth=0,
+    )
+    axes.stairs(impostor, edges, color=VERMILION, linewidth=0.8)
+    axes.stairs(genuine, edges, fill=True, color=BLUE, alpha=0.45, linewidth=0)
+    axes.stairs(genuine, edges, color=BLUE, linewidth=0.8)
+    axes.set_ylim(0, 1.08 * max(float(impostor.max()), float(genuine.max()), 1e-9))
+    return float(edges[0]), float(edges[-1])
+
+
+def _thresholds(axes: Axes, found: Block) -> None:
+    """A line at each threshold, named above the axes; names move aside where they would touch."""
+    marks = [
+        (point.number("threshold", -1.1, 1.1), _name(point.text("target_far")))
+        for point in found.blocks("points")[:12]
+        if "threshold" in point
+    ]
+    if "eer" in found and "threshold" in found.block("eer"):
+        marks.append((found.block("eer").number("threshold", -1.1, 1.1), "EER"))
+    if not marks:
+        return
+    marks.sort()
+    left, right = axes.get_xlim()
+    room = WIDTH_INCHES * 72 - 45  # points: about what the axes are wide
+    places = spread([(x - left) / (right - left) * room for x, _ in marks], _LABEL_POINTS, room)
+    for (x, name), place in zip(marks, places, strict=True):
+        axes.axvline(x, color=BLACK, linewidth=0.6, linestyle=(0, (4, 2)))
+        axes.annotate(
+            name,
+            xy=(x, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(place / room, 1.08),
+            textcoords="axes fraction",
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=5.5,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0},
+            annotation_clip=False,
+        )
+
+
+def _name(target: str) -> str:
+    return f"FAR {power_of_ten(float(target))}" if len(target) < 12 else shown(target, 30, 5.5)
+
+
+def spread(places: list[float], apart: float, room: float) -> list[float]:
+    """Rising places moved so that neighbours are `apart`, within [0, room], as little as needed.
+
+    >>> spread([10.0, 11.0, 50.0], 8, 100)
+    [6.5, 14.5, 50.0]
+    >>> spread([99.0, 100.0], 8, 100)
+    [92.0, 100.0]
+    """
+    groups: list[tuple[float, int]] = []  # the first place of a row of names, and how many
+    for place in places:
+        start, count = place, 1
+        while groups and groups[-1][0] + groups[-1][1] * apart > start:
+            before, n = groups.pop()
+            middle = (
+                (before + (n - 1) * apart / 2) * n + (start + (count - 1) * apart / 2) * count
+            ) / (n + count)
+            count += n
+            start = middle - (count - 1) * apart / 2
+        start = float(max(0, min(start, room - (count - 1) * apart)))
+        groups.append((start, count))
+    return [start + i * apart for start, count in groups for i in range(count)]

@@ -1,0 +1,293 @@
+"""The threshold sweep: mAP and TAR against threshold, and the share of faces that is dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.errors import VidfaceError
+from vidface.reports.figures.documents import Block
+from vidface.reports.figures.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    MARKERS,
+    PURPLE,
+    VERMILION,
+    WIDTH_INCHES,
+    grid,
+    legend,
+    power_of_ten,
+    width,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from vidface.reports.figures import Data, FigureOptions
+
+TABLE_5 = {
+    "baseline": ((0.0, 0.57201), (0.3, 0.57191), (0.4, 0.57442), (0.5, 0.57191), (0.6, 0.56473)),
+    "best model": ((0.3, 0.57952), (0.4, 0.58207), (0.5, 0.57894)),
+}
+"""Threshold and TAR at FAR 1e-4 on track 3, as Chai et al. 2019 published them."""
+
+_SOLID: Any = "-"
+_DASHED: Any = (0, (4, 1.5))
+_DOTTED: Any = (0, (1, 1.2))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one sweep, thresholds rising; NaN where a row has no figure. Rates in [0, 1]."""
+
+    label: str
+    thresholds: NDArray[np.float64]  # (n,) NaN: no clustering, the first
+    map_at_k: NDArray[np.float64] | None
+    tars: dict[str, NDArray[np.float64]]  # by target FAR
+    dropped: NDArray[np.float64]
+
+    def __str__(self) -> str:
+        return f"Rows({self.label}: {self.thresholds.shape} thresholds)"
+
+
+def rows_of(label: str, document: Any) -> Rows:
+    """What a sweep file says.
+
+    Raises:
+        VidfaceError: not a sweep.
+    """
+    blocks = Block(label, document).blocks("rows")
+    if not blocks:
+        raise VidfaceError(f"{label}: rows is empty; not a sweep that vidface wrote")
+    thresholds, maps, dropped = [], [], []
+    tars: dict[str, list[float]] = {}
+    for number, row in enumerate(blocks):
+        thresholds.append(row.number("threshold", -1, 1) if "threshold" in row else np.nan)
+        dropped.append(row.block("denoised").number("dropped_share", 0, 1))
+        maps.append(_map(row))
+        points = row.block("verification").block("tar_at_far") if "verification" in row else None
+        for target in points.values if points is not None else ():
+            point = points.block(target) if points is not None else row
+            if "tar" in point:
+                column = tars.setdefault(target, [np.nan] * len(blocks))
+                column[number] = point.number("tar", 0, 1)
+    order = np.argsort(np.nan_to_num(thresholds, nan=-2.0), kind="stable")
+    means = np.array(maps)
+    return Rows(
+        label,
+        np.array(thresholds)[order],
+        None if np.isnan(means).all() else means[order],
+        {target: np.array(column)[order] for target, column in tars.items()},
+        np.array(dropped)[order],
+    )
+
+
+def _map(row: Block) -> float:
+    if "retrieval" not in row:
+        return float("nan")
+    found = row.block("retrieval")
+    keys = [key for key in found.values if key.startswith("map_at_") and key in found]
+    return found.number(keys[0], 0, 1) if keys else float("nan")
+
+
+def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+    """Rates on the left axis, the dropped share on the right; Table 5 in a panel of its own."""
+    from matplotlib.lines import Line2D
+
+    runs = [rows_of(label, document) for label, document in data]
+    far = options.far or _lowest_far(runs)
+    if options.far is not None and not any(options.far in run.tars for run in runs):
+        known = ", ".join(dict.fromkeys(t for run in runs for t in run.tars)) or "none"
+        raise VidfaceError(f"no row has a TAR at FAR {options.far} (there: {known})")
+    if far is None and all(run.map_at_k is None for run in runs):
+        raise VidfaceError(f"{runs[0].label}: neither mAP nor TAR in it; nothing to draw")
+    if options.published:
+        figure.set_size_inches(WIDTH_INCHES, 3.7)
+        above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    else:
+        figure.set_size_inches(WIDTH_INCHES, 2.7)
+        above, axes = None, figure.subplots()
+    places = _Places(runs)
+    right = axes.twinx()
+    key = _Key(len(runs) == 1)
+    for number, run in enumerate(runs if len(runs) > 1 else []):
+        key.handles.append(Line2D([], [], color=COLOURS[number], marker=MARKERS[number]))
+        key.labels.append(run.label or f"run {number + 1}")
+    for number, run in enumerate(runs):
+        _draw_run(axes, right, run, number, places, far, key)
+    rates = [run.map_at_k for run in runs if run.map_at_k is not None]
+    rates += [run.tars[far] for run in runs if far in run.tars] if far else []
+    low = float(min(np.nanmin(values) for values in rates))
+    high = float(max(np.nanmax(values) for values in rates))
+    margin = max(0.01, 0.08 * (high - low))
+    axes.set_ylim(max(0, low - margin), min(1.0 + margin / 2, high + margin))
+    right.set_ylim(0, max(5.0, 110 * max(float(run.dropped.max()) for run in runs)))
+    right.set_ylabel("faces dropped (%)")
+    axes.set_ylabel("mAP, TAR" if rates and far else ("TAR" if far else "mAP"))
+    axes.set_xlabel("threshold (cosine)")
+    grid(axes)
+    right.tick_params(width=0.6, length=2.5)
+    axes.set_zorder(right.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    places.ticks(axes)
+    _mark_chosen(axes, options.chosen, places, len(runs), key)
+    if above is not None:
+        _draw_published(above, key)
+    legend(figure, key.handles, key.labels)
+
+
+@dataclass
+class _Key:
+    """What the legend will hold."""
+
+    single: bool
+
+    def __post_init__(self) -> None:
+        self.handles: list[Artist] = []
+        self.labels: list[str] = []
+
+    def add(self, handle: Artist, label: str) -> None:
+        if label not in self.labels:
+            self.handles.append(handle)
+            self.labels.append(label)
+
+
+class _Places:
+    """Where thresholds stand: "none" a step to the left of the lowest."""
+
+    def __init__(self, runs: list[Rows]) -> None:
+        found = np.unique(np.concatenate([run.thresholds for run in runs]))
+        self.thresholds = found[~np.isnan(found)]
+        steps = np.diff(self.thresholds)
+        first = float(self.thresholds[0]) if len(self.thresholds) else 0.0
+        span = float(self.thresholds[-1]) - first if len(self.thresholds) else 0.0
+        step = max(float(steps.min()) if len(steps) else 0.1, span / 10, 0.02)
+        self.has_none = any(np.isnan(run.thresholds).any() for run in runs)
+        self.none = first - step
+        self.ends = (
+            (self.none if self.has_none else first) - step / 3,
+            (float(self.thresholds[-1]) if len(self.thresholds) else self.none) + step / 3,
+        )
+
+    def of(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(np.isnan(thresholds), self.none, thresholds)
+
+    def ticks(self, axes: Axes) -> None:
+        axes.set_xlim(*self.ends)
+        for most in range(8, 0, -1):
+            at, names = self._names(most)
+            if self._apart(at, names):
+                break
+        axes.set_xticks(at, names)
+
+    def _names(self, most: int) -> tuple[list[float], list[str]]:
+        """About `most` round thresholds, and "none"."""
+        from matplotlib.ticker import MaxNLocator
+
+        if not len(self.thresholds):
+            return [self.none], ["none"]
+        low, high = float(self.thresholds[0]), float(self.thresholds[-1])
+        round_ones = MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(low, high)
+        at = [float(t) for t in round_ones if low - 1e-9 <= t <= high + 1e-9] or [low]
+        names = [f"{t:g}" for t in np.round(at, 6) + 0.0]
+        return ([self.none, *at], ["none", *names]) if self.has_none else (at, names)
+
+    def _apart(self, at: list[float], names: list[str]) -> bool:
+        """Whether the names leave room between them."""
+        room = WIDTH_INCHES * 72 - 75  # points: about what the axes are wide
+        scale = room / (self.ends[1] - self.ends[0])
+        widths = [width(name, 6.5) for name in names]
+        return all(
+            (at[i + 1] - at[i]) * scale > (widths[i] + widths[i + 1]) / 2 + 3
+            for i in range(len(at) - 1)
+        )
+
+
+def _draw_run(
+    axes: Axes, right: Axes, run: Rows, number: int, places: _Places, far: str | None, key: _Key
+) -> None:
+    """One run: solid mAP, dashed TAR, dotted share; hues tell runs apart, or of one run lines."""
+    from matplotlib.lines import Line2D
+
+    x = places.of(run.thresholds)
+    hues = (BLUE, GREEN, VERMILION) if key.single else (COLOURS[number],) * 3
+    marker = MARKERS[0] if key.single else MARKERS[number]
+    neutral = None if key.single else GREY
+    if run.map_at_k is not None:
+        axes.plot(x, run.map_at_k, color=hues[0], linestyle=_SOLID, marker=marker)
+        own = marker if key.single else None
+        key.add(Line2D([], [], color=neutral or hues[0], linestyle=_SOLID, marker=own), "mAP")
+    if far is not None and far in run.tars:
+        marker = MARKERS[1] if key.single else marker
+        axes.plot(x, run.tars[far], color=hues[1], linestyle=_DASHED, marker=marker)
+        name = f"TAR at FAR {power_of_ten(float(far))}"
+        own = marker if key.single else None
+        key.add(Line2D([], [], color=neutral or hues[1], linestyle=_DASHED, marker=own), name)
+    right.plot(x, 100 * run.dropped, color=hues[2], linestyle=_DOTTED)
+    key.add(Line2D([], [], color=neutral or hues[2], linestyle=_DOTTED), "dropped (right)")
+
+
+def _mark_chosen(
+    axes: Axes, chosen: tuple[float | None, ...], places: _Places, runs: int, key: _Key
+) -> None:
+    """A line at each run's threshold, named above where it is one for all."""
+    from matplotlib.lines import Line2D
+
+    at = [(i, t) for i, t in enumerate(chosen[:runs]) if t is not None]
+    for number, threshold in at:
+        if not places.ends[0] <= threshold <= places.ends[1]:
+            continue
+        colour = BLACK if runs == 1 else COLOURS[number]
+        axes.axvline(threshold, color=colour, linewidth=0.7, linestyle=(0, (6, 2)), zorder=1)
+        axes.plot(
+            threshold,
+            1,
+            "v",
+            color=colour,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            markersize=4,
+        )
+        name = f"chosen: {threshold:g}" if runs == 1 else "chosen"
+        neutral = BLACK if runs == 1 else GREY
+        key.add(
+            Line2D([], [], color=neutral, linewidth=0.7, linestyle=(0, (6, 2)), marker="v"), name
+        )
+
+
+def _draw_published(axes: Axes, key: _Key) -> None:
+    """The paper's rows: another recogniser on other clips, so never on our axis."""
+    looks = (("P", GREY, _SOLID), ("X", PURPLE, _DASHED))
+    for (name, rows), (marker, colour, dashes) in zip(TABLE_5.items(), looks, strict=True):
+        x, y = zip(*rows, strict=True)
+        [line] = axes.plot(
+            x, y, marker=marker, color=colour, linestyle=dashes, linewidth=0.7, markersize=4
+        )
+        key.add(line, f"published, {name}")
+    axes.set_ylabel("TAR at 10⁻⁴\n(Table 5)")
+    axes.margins(y=0.15)
+    grid(axes)
+    axes.tick_params(labelbottom=False)
+
+
+def _lowest_far(runs: list[Rows]) -> str | None:
+    """The lowest target whose TAR all runs' rows have."""
+    from vidface.pipeline import exact_rate
+
+    whole = [
+        target
+        for target, values in runs[0].tars.items()
+        if exact_rate(target) is not None
+        and all(t in run.tars for run in runs for t in [target])
+        and not any(np.isnan(run.tars[target]).any() for run in runs)
+        and len(values)
+    ]
+    return min(whole, key=lambda text: exact_rate(text) or 1, default=None)

@@ -1,0 +1,336 @@
+"""What a report shows of a run, gathered from its artefacts: one `RunData` a run directory.
+
+Nothing is scored here. Clips come from `clips.parquet` and the clustering made last, identities
+from the manifest, figures from `scores/` and `sweeps/`; what lacks or is outdated is a note, not an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface import artefacts
+from vidface.artefacts import RunFolder
+from vidface.diagnostics import FLAGS
+from vidface.errors import VidfaceError
+from vidface.reports.score_files import (
+    CURVES_SUFFIX,
+    ScoreFile,
+    SweepFile,
+    mapping,
+    number,
+    read_average_precision,
+    read_curves,
+    read_json,
+    read_score,
+    read_sweep,
+    text,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_SCORES = 6
+"""The newest scores of a run that are shown side by side."""
+
+COUNTS = ("kept", "dropped", "clusters", "second_size")
+COSINES = ("lowest_similarity", "second_share", "second_cosine")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """The clips of a run, a row a line of the manifest; columns have one length n.
+
+    What clustering says (`counts`, `cosines`, `flags`) is empty without one.
+    """
+
+    clip_ids: tuple[str, ...]
+    paths: tuple[str, ...]
+    states: tuple[str, ...]
+    messages: tuple[str, ...]
+    frames: NDArray[np.int64]
+    faces: NDArray[np.int64]
+    identities: tuple[str, ...]  # "" is nobody
+    splits: tuple[str, ...]
+    counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    cosines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # NaN: nothing to say
+    flags: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    descriptors: NDArray[np.float32] | None = None  # (n, d) unit rows; zero: none
+
+    def __post_init__(self) -> None:
+        n = len(self.clip_ids)
+        columns = [self.paths, self.states, self.messages, self.frames, self.faces,
+                   self.identities, self.splits, *self.counts.values(), *self.cosines.values(),
+                   *self.flags.values()]  # fmt: skip
+        if any(len(column) != n for column in columns):
+            raise VidfaceError(f"clips: columns of {n} rows and of others; `vidface cluster` again")
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __str__(self) -> str:
+        d = "no" if self.descriptors is None else f"{self.descriptors.shape}"
+        return f"ClipTable({len(self)} clips, {d} descriptors)"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """All that a report shows of one run directory."""
+
+    label: str
+    folder: Path
+    clips: ClipTable
+    clustering: Path | None  # the folder of the clustering made last
+    denoising: str  # in words, of that clustering; "" without one
+    scores: tuple[ScoreFile, ...]  # the newest MOST_SCORES, oldest first
+    more_scores: int  # older ones that are not shown
+    sweep: SweepFile | None
+    average_precision: Mapping[str, float]  # of the newest score that has them
+    average_precision_of: str  # that score's name
+    pipeline: Mapping[str, Any]  # run.json
+    extraction: Mapping[str, Any]  # provenance of clips.parquet
+    profile: Mapping[str, Any]  # {} without profile.json
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"RunData({self.label}: {self.clips}, {len(self.scores)} scores)"
+
+    @property
+    def weights(self) -> str:
+        """The recogniser's name, as the newest score or the pipeline says it."""
+        named = text(self.scores[-1].provenance.get("weights")) if self.scores else ""
+        backbone = text(mapping(self.pipeline.get("backbone")).get("weights"))
+        return named or Path(backbone).name or "features"
+
+    @property
+    def data(self) -> str:
+        """The manifest's file name."""
+        return Path(text(mapping(self.pipeline.get("manifest")).get("path"))).name
+
+    @property
+    def prepared_by(self) -> str:
+        """Which challenge's manifest it is, as `vidface.runs.PREPARERS` names it; "" of others."""
+        return text(mapping(self.pipeline.get("manifest")).get("prepare"))
+
+    @property
+    def published(self) -> tuple[tuple[str, str, float, str], ...]:
+        """(name, figure, value, source) of the figures that the recipe says others published."""
+        rows = self.pipeline.get("published")
+        found = []
+        for row in rows if isinstance(rows, list) else []:
+            entry = mapping(row)
+            if (value := number(entry.get("value"))) is not None:
+                found.append((text(entry.get("name")), text(entry.get("figure")), value,
+                              text(entry.get("source"))))  # fmt: skip
+        return tuple(found)
+
+
+def gather_run(folder: Path, label: str = "") -> RunData:
+    """Read a run directory.
+
+    Args:
+        folder: with a finished extraction; scores, sweeps and clusterings as far as there are any.
+        label: what the report calls it; the folder's name unless given.
+
+    Raises:
+        VidfaceError: no finished extraction, or a damaged `clips.parquet`.
+    """
+    run, notes = RunFolder(folder), _Notes()
+    table, extraction = run.read_clips()
+    pipeline: dict[str, Any] = {}
+    pipeline = notes.tried(lambda: read_json(run.pipeline_path), pipeline)
+    clips = _clips_of(table, run.clips_path)
+    clips, manifest_sha256 = _with_manifest(clips, pipeline, extraction, notes)
+    clustering, denoising, clips = _with_clustering(run, clips, extraction, notes)
+    scores = _scores_of(folder / "scores", notes)
+    shown = scores[-MOST_SCORES:]
+    scored_with = text(shown[-1].provenance.get("manifest_sha256")) if shown else ""
+    if manifest_sha256 and scored_with and scored_with != manifest_sha256:
+        notes.lines.append("the manifest was edited since the newest score; `vidface score` again")
+    precision: dict[str, float] = {}
+    precision_of = ""
+    for score in reversed(shown):
+        path = folder / "scores" / f"{Path(score.name).stem}_average_precision.csv"
+        precision = notes.tried(lambda path=path: read_average_precision(path), {})  # type: ignore[misc]
+        if precision:
+            precision_of = score.name
+            break
+    profile: dict[str, Any] = {}
+    if run.profile_path.is_file():
+        profile = notes.tried(lambda: read_json(run.profile_path), {})
+    return RunData(
+        label=label or folder.resolve().name,
+        folder=folder,
+        clips=clips,
+        clustering=clustering,
+        denoising=denoising,
+        scores=tuple(shown),
+        more_scores=len(scores) - len(shown),
+        sweep=_sweep_of(folder / "sweeps", notes),
+        average_precision=precision,
+        average_precision_of=precision_of,
+        pipeline=pipeline,
+        extraction=extraction,
+        profile=profile,
+        notes=tuple(notes.lines),
+    )
+
+
+class _Notes:
+    """What could not be read, in words."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def tried(self, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except VidfaceError as error:
+            self.lines.append(str(error))
+            return otherwise
+
+
+def _clips_of(table: pa.Table, path: Path) -> ClipTable:
+    try:
+        table = table.cast(artefacts.CLIPS_SCHEMA.with_metadata(table.schema.metadata))
+    except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors too
+        raise VidfaceError(f"{path}: not the columns of clips ({error}); extract again") from None
+
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(value or "" for value in table.column(name).to_pylist())
+
+    n = table.num_rows
+    return ClipTable(
+        texts("clip_id"), texts("path"), texts("state"), texts("message"),
+        _integers(table, "frames"), _integers(table, "faces"), ("",) * n, ("",) * n,
+    )  # fmt: skip
+
+
+def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
+    return np.array([value or 0 for value in table.column(name).to_pylist()], np.int64)
+
+
+def _with_manifest(
+    clips: ClipTable, pipeline: Mapping[str, Any], extraction: Mapping[str, Any], notes: _Notes
+) -> tuple[ClipTable, str]:
+    """The clips with their identities and splits, if the manifest is still that of the run.
+
+    And the manifest's SHA-256; "" where it is not.
+    """
+    from vidface.manifests import read_manifest
+
+    settings = mapping(pipeline.get("manifest"))
+    path, root = text(settings.get("path")), text(settings.get("root"))
+    if not path:
+        return clips, ""
+    try:
+        manifest = read_manifest(path, root or None, allow_missing=True, check_files=False)
+    except VidfaceError as error:
+        notes.lines.append(f"identities and splits are not known: {error}")
+        return clips, ""
+    made = mapping(extraction.get("settings")).get("manifest.clips_sha256")
+    if made != manifest.clips_sha256:
+        notes.lines.append(
+            f"identities and splits are not known: {path} changed since the extraction"
+        )
+        return clips, ""
+    of_id = {clip.clip_id: clip for clip in manifest.clips}
+    found = [of_id.get(clip_id) for clip_id in clips.clip_ids]
+    known = replace(
+        clips,
+        identities=tuple("" if clip is None else clip.identity for clip in found),
+        splits=tuple("" if clip is None else clip.split for clip in found),
+    )
+    return known, manifest.sha256
+
+
+def _with_clustering(
+    run: RunFolder, clips: ClipTable, extraction: Mapping[str, Any], notes: _Notes
+) -> tuple[Path | None, str, ClipTable]:
+    """The clips with what the clustering made last says of them, its folder and its name."""
+    newest: tuple[str, Path, pa.Table, dict[str, Any]] | None = None
+    for path in sorted((run.folder / "clusters").glob("*/descriptors.parquet")):
+        try:
+            table, made = artefacts.read_parquet(path)
+        except VidfaceError as error:
+            notes.lines.append(str(error))
+            continue
+        if made.get("extraction_created") != extraction.get("created"):
+            notes.lines.append(f"{path}: of another extraction; `vidface cluster` again")
+        elif newest is None or str(made.get("created")) > newest[0]:
+            newest = str(made.get("created")), path, table, made
+    if newest is None:
+        return None, "", clips
+    _, path, table, made = newest
+    try:
+        if tuple(table.column("clip_id").to_pylist()) != clips.clip_ids:
+            raise VidfaceError("its clips are not those of the extraction")
+        return path.parent, _in_words(made, path), _clustered(clips, table)
+    except (VidfaceError, ValueError, KeyError, TypeError, AttributeError) as error:
+        notes.lines.append(f"{path}: unreadable ({error}); `vidface cluster` again")
+        return None, "", clips
+
+
+def _in_words(made: Mapping[str, Any], path: Path) -> str:
+    """Noise removal in words, as scores name it: "threshold 0.4", "trim"."""
+    used = mapping(made.get("denoiser"))
+    method = text(used.get("method"))
+    if method in ("", "union-find"):
+        return path.parent.name.replace("_", " ")
+    return f"{method} ({path.parent.name})"
+
+
+def _clustered(clips: ClipTable, table: pa.Table) -> ClipTable:
+    def floats(name: str) -> NDArray[np.float64]:
+        values = table.column(name).to_pylist()
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+
+    column = table.column("descriptor").combine_chunks()
+    width = column.type.list_size
+    descriptors = np.zeros((len(column), width), np.float32)
+    present = ~column.is_null().to_numpy(zero_copy_only=False)
+    rows = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    descriptors[present] = np.asarray(rows, np.float32).reshape(-1, width)
+    return replace(
+        clips,
+        counts={name: _integers(table, name) for name in COUNTS},
+        cosines={name: floats(name) for name in COSINES},
+        flags={
+            name: np.array([bool(v) for v in table.column(name).to_pylist()], bool)
+            for name in FLAGS
+        },
+        descriptors=descriptors,
+    )
+
+
+def _scores_of(folder: Path, notes: _Notes) -> list[ScoreFile]:
+    """The score files, oldest first, with their curves."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        if path.name.endswith(CURVES_SUFFIX):
+            continue
+        score = notes.tried(lambda path=path: read_score(path), None)  # type: ignore[misc]
+        if score is not None and score.figures:
+            none: dict[str, Any] = {}
+            curves = notes.tried(lambda path=path: read_curves(path), none)  # type: ignore[misc]
+            found.append(replace(score, curves=curves))
+    return sorted(found, key=lambda score: (score.created, score.name))
+
+
+def _sweep_of(folder: Path, notes: _Notes) -> SweepFile | None:
+    """The sweep made last."""
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        sweep = notes.tried(lambda path=path: read_sweep(path), None)  # type: ignore[misc]
+        if sweep is not None and sweep.rows:
+            created = text(mapping(sweep.document.get("provenance")).get("created"))
+            found.append((created, sweep.name, sweep))
+    return max(found, key=lambda entry: entry[:2])[2] if found else None

@@ -1,0 +1,145 @@
+"""The JSON that a report's charts, frames and table of clips are drawn from."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vidface.reports.gather import COSINES, RunData
+from vidface.reports.markup import clean
+from vidface.reports.picks import REASONS, Picks
+from vidface.reports.pseudonyms import Names
+from vidface.reports.published import TABLE_5, TRACK_3
+from vidface.reports.score_files import SweepFile, mapping, number
+from vidface.reports.sections import clip_message, columns_of, sweep_figures
+from vidface.reports.sprites import SPRITE_COLUMNS, TILE, ClipFaces
+
+MOST_ROWS = 20_000
+"""Clips in the table of a run: of more, those in pictures, the flagged, the failed, then others."""
+
+
+def page_document(
+    runs: Sequence[RunData],
+    picks: Sequence[Picks],
+    faces: Sequence[Sequence[ClipFaces]],
+    names: Names,
+) -> dict[str, Any]:
+    """All of it, ready for JSON; texts are cleaned, faces' pictures stand elsewhere."""
+    return {
+        "tile": TILE,
+        "sprite_columns": SPRITE_COLUMNS,
+        "reasons": REASONS,
+        "runs": [
+            _run(run, picked, shown, names)
+            for run, picked, shown in zip(runs, picks, faces, strict=True)
+        ],
+        "curves": [{"label": clean(label), **score.curves} for label, _, score in columns_of(runs)],
+        "sweeps": [_sweep(run, run.sweep) for run in runs if run.sweep is not None],
+    }
+
+
+def rows_shown(run: RunData, picks: Picks) -> list[int]:
+    """The rows of the clips that the table has, rising."""
+    n = len(run.clips)
+    if n <= MOST_ROWS:
+        return list(range(n))
+    worth = np.zeros(n, bool)
+    for flag in run.clips.flags.values():
+        worth |= flag
+    worth |= np.array(run.clips.states, dtype=object) != "ok"
+    order = [*picks.reasons, *np.flatnonzero(worth).tolist(), *range(n)]
+    return sorted(list(dict.fromkeys(order))[:MOST_ROWS])
+
+
+def _run(run: RunData, picks: Picks, faces: Iterable[ClipFaces], names: Names) -> dict[str, Any]:
+    rows = rows_shown(run, picks)
+    place = {row: at for at, row in enumerate(rows)}  # of a row in the table
+    by_row = {one.row: one for one in faces}
+    return {
+        "label": clean(run.label),
+        "clips": _clips(run, rows, names),
+        "reasons": {place[row]: list(why) for row, why in picks.reasons.items()},
+        "faces": [_faces(by_row[row], place[row], names) for row in picks.reasons if row in by_row],
+    }
+
+
+def _clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[Any]]:
+    clips = run.clips
+    columns: dict[str, list[Any]] = {
+        "clip_id": [clean(names.clip(clips.clip_ids[row])) for row in rows],
+        "identity": [clean(names.identity(clips.identities[row])) for row in rows],
+        "split": [clean(clips.splits[row]) for row in rows],
+        "state": [clean(clips.states[row]) for row in rows],
+        "message": [clean(clip_message(run, row, names)) for row in rows],
+        "frames": clips.frames[rows].tolist(),
+        "faces": clips.faces[rows].tolist(),
+        "ap": [_rounded(run.average_precision.get(clips.identities[row])) for row in rows],
+        "flags": [[flag for flag in clips.flags if clips.flags[flag][row]] for row in rows],
+    }
+    for name in ("kept", "dropped", "clusters"):
+        if name in clips.counts:
+            columns[name] = clips.counts[name][rows].tolist()
+    for name in COSINES:
+        if name in clips.cosines:
+            columns[name] = [_rounded(value) for value in clips.cosines[name][rows].tolist()]
+    return columns
+
+
+def _rounded(value: float | None) -> float | None:
+    found = number(value)
+    return None if found is None else round(found, 4)
+
+
+def _faces(one: ClipFaces, place: int, names: Names) -> dict[str, Any]:
+    timed = all(caption.endswith(" s") for caption in one.captions)
+    captions = one.captions if timed or not names.hidden else [""] * len(one.captions)
+    return {
+        "row": place,
+        "of": one.of,
+        "captions": [clean(caption) for caption in captions],
+        "clusters": one.clusters.tolist(),
+        "similarities": [_rounded(value) for value in one.similarities.tolist()],
+        "order": one.order.tolist(),
+        "matrix": base64.b64encode(one.matrix.tobytes()).decode("ascii"),
+    }
+
+
+def _sweep(run: RunData, sweep: SweepFile) -> dict[str, Any]:
+    rows = [{figure.name: figure.value for figure in row.figures} for row in sweep.rows]
+    document: dict[str, Any] = {
+        "thresholds": [row.threshold for row in sweep.rows],
+        "dropped": [row.dropped_share for row in sweep.rows],
+        "figures": [
+            {"label": clean(label), "values": [row.get(name) for row in rows]}
+            for name, label in sweep_figures(sweep)
+        ],
+        "references": [],
+    }
+    chosen = mapping(run.pipeline.get("cluster"))
+    if chosen.get("method", "union-find") == "union-find" and "threshold" in chosen:
+        document["chosen"] = number(chosen["threshold"])  # None: "none", no clustering
+    if run.prepared_by in TRACK_3:
+        document["references"] = [
+            {"label": curve.label, "thresholds": curve.thresholds, "values": curve.values}
+            for curve in TABLE_5
+        ]
+    return document
+
+
+def curve_blocks(runs: Sequence[RunData]) -> Mapping[str, bool]:
+    """Which curves there is anything to draw of."""
+    found = [score.curves for _, _, score in columns_of(runs)]
+
+    def of(block: str, part: str) -> bool:
+        return any(mapping(curves.get(block)).get(part) for curves in found)
+
+    return {
+        "roc": of("verification", "roc"),
+        "cross": of("cross_verification", "roc"),
+        "histogram": of("verification", "histogram"),
+        "pr": any("precision_recall" in curves for curves in found),
+        "cmc": any("cmc" in curves for curves in found),
+    }

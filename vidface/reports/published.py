@@ -1,0 +1,51 @@
+"""Figures that others published on the Lightweight Face Recognition Challenge's track 3.
+
+Nothing of this was measured here. They stand in a report only where its data is that of the track,
+and always under the word "published".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Recipes' preparers (`vidface.runs.PREPARERS`) whose manifests are iQIYI-VID's.
+TRACK_3 = ("lfrc", "iqiyi")
+
+TABLE_5_FIGURE = "TAR @ FAR 1e-4"
+TABLE_5_SOURCE = (
+    "Chai et al., A Progressive Learning Framework for Unconstrained Face Recognition, "
+    "ICCV Workshops 2019, table 5"
+)
+
+
+@dataclass(frozen=True)
+class PublishedCurve:
+    """TAR at FAR 1e-4 over the threshold of Union-Find, as a paper prints it."""
+
+    label: str
+    thresholds: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"PublishedCurve({self.label}: {len(self.values)} thresholds)"
+
+
+TABLE_5 = (
+    PublishedCurve(
+        "published: paper, baseline",
+        (0.0, 0.3, 0.4, 0.5, 0.6),
+        (0.57201, 0.57191, 0.57442, 0.57191, 0.56473),
+    ),
+    PublishedCurve("published: paper, best model", (0.3, 0.4, 0.5), (0.57952, 0.58207, 0.57894)),
+)
+
+# (name, figure, value, source), as a recipe's [[published]] has them.
+TRACK_3_ROWS = (
+    ("y2, the challenge's baseline", "tar_at_far.1e-4", 0.47191,
+     "deepinsight/insightface, challenges/iccv19-lfr"),
+    ("r100 (24 GFLOPs)", "tar_at_far.1e-4", 0.64894,
+     "deepinsight/insightface, challenges/iccv19-lfr"),
+    ("track 3, first", "tar_at_far.1e-4", 0.6323, "leaderboard of track 3"),
+    ("track 3, second", "tar_at_far.1e-4", 0.6187, "leaderboard of track 3"),
+    ("track 3, third", "tar_at_far.1e-4", 0.6105, "leaderboard of track 3"),
+)  # fmt: skip

@@ -1,0 +1,266 @@
+"""The faces of the clips that a report shows, as one WebP picture a clip, shard by shard.
+
+Beside the faces stand their clusters, their similarities to the descriptor and the matrix of their
+similarities to one another, in cluster order. In memory are one clip's faces and no more.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface import artefacts
+from vidface.artefacts import EmbeddingShard, RunFolder
+from vidface.clusters import UNUSABLE
+from vidface.errors import VidfaceError
+from vidface.rows import unit_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TILE = 56
+"""Pixels a side of a face in a sprite."""
+
+MOST_FACES = 40
+"""Of a longer clip so many are shown, evenly spaced, the first and the last among them."""
+
+SPRITE_COLUMNS = 10
+MOST_CROP_BYTES = 4_000_000  # a face as JPEG has some 3 kB; a larger one is not decoded
+MOST_CROP_PIXELS = 4_000_000
+_QUALITY = (60, 25)  # WebP; the second where the first came out too large
+_CHUNK = 256  # rows of crops that are read at once
+
+
+@dataclass(frozen=True)
+class ClipFaces:
+    """The shown faces of one clip, n in time order."""
+
+    row: int  # of the clips
+    of: int  # faces that the clip has
+    captions: tuple[str, ...]  # (n,) "1.25 s", or the file's name
+    clusters: NDArray[np.int64]  # (n,) 0 kept, 1 second cluster, 2, … dropped, −1 unusable
+    similarities: NDArray[np.float64]  # (n,) cosine to the descriptor; NaN: none
+    order: NDArray[np.int64]  # (n,) the faces in cluster order, as rows of this
+    matrix: NDArray[np.uint8]  # (n, n) cosines in cluster order; −1 is 0, 1 is 254, 255 unknown
+    webp: bytes | None  # tiles of TILE pixels, SPRITE_COLUMNS a line; None: no pictures
+
+    def __str__(self) -> str:
+        picture = "no picture" if self.webp is None else f"{len(self.webp)} bytes of WebP"
+        return f"ClipFaces(clip {self.row}: {len(self.captions)} of {self.of} faces, {picture})"
+
+
+def each_clip_faces(
+    folder: RunFolder,
+    clustering: Path | None,
+    wanted: Mapping[str, int],
+    *,
+    pictures: bool = True,
+    most_bytes: int = 50_000,
+) -> Iterator[ClipFaces]:
+    """The faces of the wanted clips, in the order of the shards.
+
+    Args:
+        clustering: the folder with the clusters; None: all faces count as kept.
+        wanted: clip id → row of the clips.
+        pictures: False to leave every face out; so it is where the run has no crops.
+        most_bytes: a clip's picture that is larger even at low quality is left out.
+
+    Raises:
+        VidfaceError: damaged shards, or clusters that do not fit the faces.
+    """
+    labels = _labels(clustering, wanted) if clustering is not None else {}
+    for path in folder.shard_paths:
+        shard, _ = artefacts.read_shard(path)
+        places = [i for i, clip_id in enumerate(shard.clip_ids) if clip_id in wanted]
+        if not places:
+            continue
+        spans = {i: (int(shard.offsets[i]), int(shard.offsets[i + 1])) for i in places}
+        shown = {i: first + _evenly(last - first) for i, (first, last) in spans.items()}
+        number = int(path.stem.removeprefix("shard-"))
+        crops = _crops(folder.crops_path(number), shard, shown) if pictures else repeat(None)
+        for i, jpegs in zip(places, crops, strict=False):
+            clip_id = shard.clip_ids[i]
+            yield _faces_of(shard, i, wanted[clip_id], shown[i], labels.get(clip_id), jpegs,
+                            most_bytes)  # fmt: skip
+
+
+def _evenly(n: int) -> NDArray[np.int64]:
+    """Rows of n that are shown."""
+    return np.linspace(0, n - 1, min(n, MOST_FACES)).round().astype(np.int64)
+
+
+def _labels(clustering: Path, wanted: Mapping[str, int]) -> dict[str, tuple[NDArray[Any], ...]]:
+    """Clip id → (frame, cluster, similarity) of its faces, in their order."""
+    path = clustering / "faces.parquet"
+    table, _ = artefacts.read_rows(path, [("clip_id", "in", list(wanted))])
+    try:
+        table = table.cast(artefacts.LABELS_SCHEMA.with_metadata(table.schema.metadata))
+    except (ValueError, KeyError, TypeError) as error:
+        raise VidfaceError(f"{path}: unreadable ({error}); `vidface cluster` again") from None
+    ids, offsets = artefacts.runs_of(table.column("clip_id"))
+    frames = table.column("frame_index").to_numpy(zero_copy_only=False)
+    clusters = table.column("cluster").to_numpy(zero_copy_only=False)
+    cosines = table.column("similarity").to_numpy(zero_copy_only=False).astype(np.float64)
+    spans = zip(ids, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+    return {
+        clip_id: (frames[first:last], clusters[first:last], cosines[first:last])
+        for clip_id, first, last in spans
+    }
+
+
+def _crops(
+    path: Path, shard: EmbeddingShard, shown: Mapping[int, NDArray[np.int64]]
+) -> Iterator[list[bytes | None] | None]:
+    """For each place of `shown`, rising, its faces as JPEGs; None where there are no crops."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        yield from (None for _ in shown)
+        return
+    names = artefacts.CROPS_SCHEMA.names
+    places = iter(shown.items())
+    try:
+        # Buffered ahead, the column with all its JPEGs would be read at once.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            if file.metadata.num_rows != shard.table.num_rows:
+                raise VidfaceError(f"{path}: crops do not fit the faces; extract again")
+            batches = _numbered(file.iter_batches(batch_size=_CHUNK, columns=names))
+            start, batch = next(batches, (0, None))
+            for i, rows in places:
+                found: list[bytes | None] = []
+                for row in rows.tolist():
+                    while batch is not None and row >= start + len(batch):
+                        start, batch = next(batches, (start, None))
+                    found.append(_jpeg(batch, row - start, shard.clip_ids[i]))
+                yield found
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VidfaceError(f"{path}: unreadable crops ({reason}); extract again") from None
+
+
+def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    start = 0
+    for batch in batches:
+        yield start, batch
+        start += len(batch)
+
+
+def _jpeg(batch: pa.RecordBatch | None, row: int, clip_id: str) -> bytes | None:
+    """One crop; None where it is another clip's, which is worse than none."""
+    if batch is None or batch.column("clip_id")[row].as_py() != clip_id:
+        return None
+    jpeg = batch.column("jpeg")[row]
+    return jpeg.as_py() if jpeg.is_valid else None
+
+
+def _faces_of(
+    shard: EmbeddingShard,
+    place: int,
+    row: int,
+    rows: NDArray[np.int64],
+    labels: tuple[NDArray[Any], ...] | None,
+    jpegs: list[bytes | None] | None,
+    most_bytes: int,
+) -> ClipFaces:
+    first, last = int(shard.offsets[place]), int(shard.offsets[place + 1])
+    chosen = rows - first
+    clusters = np.zeros(len(rows), np.int64)
+    similarities = np.full(len(rows), np.nan)
+    if labels is not None:
+        frames, of_faces, cosines = labels
+        there = shard.table.column("frame_index").slice(first, last - first).to_numpy()
+        if not np.array_equal(frames, there):
+            raise VidfaceError(
+                f"clip {shard.clip_ids[place]!r}: clusters do not fit the faces; "
+                "`vidface cluster` again"
+            )
+        clusters, similarities = of_faces[chosen].astype(np.int64), cosines[chosen]
+    order = _cluster_order(clusters)
+    return ClipFaces(
+        row=row,
+        of=last - first,
+        captions=_captions(shard.table, rows),
+        clusters=clusters,
+        similarities=similarities,
+        order=order,
+        matrix=_matrix(shard.embeddings[rows][order]),
+        webp=None if jpegs is None else make_sprite(jpegs, most_bytes),
+    )
+
+
+def _cluster_order(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By cluster, the unusable last; within one by time."""
+    last = np.where(clusters == UNUSABLE, np.iinfo(np.int64).max, clusters)
+    return np.argsort(last, kind="stable")
+
+
+def _captions(table: pa.Table, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    import pyarrow as pa
+
+    found = table.select(["time_seconds", "file", "frame_index"]).take(pa.array(rows))
+    names = zip(*(found.column(i).to_pylist() for i in range(3)), strict=True)
+    return tuple(
+        f"{time:.2f} s" if time is not None else Path(file or "").name[-40:] or f"frame {frame}"
+        for time, file, frame in names
+    )
+
+
+def _matrix(faces: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(n, n) cosines as bytes: −1 is 0, 1 is 254; 255 where a face has no direction."""
+    unit, usable = unit_rows(faces)
+    cosines = np.clip(unit @ unit.T, -1, 1)
+    found = np.rint((cosines + 1) * 127).astype(np.uint8)
+    found[~usable] = 255
+    found[:, ~usable] = 255
+    return found
+
+
+def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
+    """One WebP picture of all faces; None if there is none, or it is larger than `most_bytes`.
+
+    A face that is no picture is a grey tile.
+    """
+    from PIL import Image
+
+    if not jpegs:
+        return None
+    lines = -(-len(jpegs) // SPRITE_COLUMNS)
+    width = min(len(jpegs), SPRITE_COLUMNS) * TILE
+    sheet = Image.new("RGB", (width, lines * TILE), (128, 128, 128))
+    for k, jpeg in enumerate(jpegs):
+        tile = _tile(jpeg)
+        if tile is not None:
+            sheet.paste(tile, (k % SPRITE_COLUMNS * TILE, k // SPRITE_COLUMNS * TILE))
+    for quality in _QUALITY:
+        out = io.BytesIO()
+        sheet.save(out, "WEBP", quality=quality, method=4)
+        if out.tell() <= most_bytes:
+            return out.getvalue()
+    return None
+
+
+def _tile(jpeg: bytes | None) -> Any:
+    """A face of TILE pixels a side; None for bytes that are no picture, or too large a one."""
+    from PIL import Image
+
+    if jpeg is None or len(jpeg) > MOST_CROP_BYTES:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged pictures, which stay grey
+            image: Image.Image = Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG"))
+            if image.width * image.height > MOST_CROP_PIXELS:
+                return None
+            image.draft("RGB", (TILE, TILE))
+            return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+    except Exception:  # a stranger's bytes never stop a report
+        return None
