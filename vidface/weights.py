@@ -1,7 +1,8 @@
 """The weights that vidface fetches by name: what they are, where they come from, how they are fed.
 
-Nothing binary lives in the repository. A record names a file, its sha256 and its sources in
-order; `weights_path` gives the checked file in the cache, fetching it the first time.
+A record names a file, its sha256 and its sources in order; `weights_path` gives the checked file in
+the cache, fetching it the first time. One small recogniser, `light`, comes with the package
+(docs/light.md).
 
     >>> record = weights_record("sface")
     >>> record.input_size, record.color, record.dimension
@@ -69,7 +70,7 @@ class WeightsRecord:
     sha256: str
     licence: str
     homepage: str
-    sources: tuple[Source, ...]  # tried in this order
+    sources: tuple[Source, ...]  # tried in this order; none: the file comes with the package
     input_size: int | None = None
     color: Literal["rgb", "bgr"] | None = None
     mean: float | None = None
@@ -82,6 +83,11 @@ class WeightsRecord:
     flops: int | None = None  # by the challenge's counter
     macs: int | None = None
     lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the file comes with the package, instead of into the cache."""
+        return not self.sources
 
     @property
     def budget(self) -> Budget | None:
@@ -99,9 +105,10 @@ class WeightsRecord:
         )
 
 
+SHIPPED = Path(__file__).parent / "shipped"  # what comes with the package
 _ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
 
-# The hashes are those that the OpenCV Zoo publishes.
+# The hashes of what is fetched are those that the OpenCV Zoo publishes.
 WEIGHTS: dict[str, WeightsRecord] = {
     "yunet": WeightsRecord(
         name="yunet",
@@ -140,6 +147,27 @@ WEIGHTS: dict[str, WeightsRecord] = {
         flops=1_145_145_190,
         macs=574_138_880,
     ),
+    "light": WeightsRecord(
+        name="light",
+        kind="recogniser",
+        file="light.safetensors",
+        bytes=1_170_924,
+        sha256="2223ab9f9d65e40a65479b908c14b4dd4fa469c745118fd659daf8f98989ae67",
+        licence="Apache-2.0",
+        homepage="docs/light.md",
+        sources=(),
+        input_size=112,
+        color="rgb",
+        mean=127.5,
+        std=128.0,
+        template="arcface-112",
+        dimension=128,
+        lfw_accuracy=0.9615,
+        parameters=547_582,
+        tensor_bytes=2_244_120,
+        flops=107_225_774,
+        macs=54_097_880,
+    ),
 }
 
 
@@ -158,9 +186,12 @@ def weights_path(name: str, *, progress: Progress | None = None) -> Path:
     fetched again. `progress` gets a line for each thing that takes time.
 
     Raises VidfaceError for an unknown name, and when no source gives the right bytes: the
-    message has the file, its sha256, each source's reason, and the path for a file put by hand.
+    message has the file, its sha256, each source's reason, and the path for a file put by hand. A
+    shipped file is checked and given where it lies.
     """
     record = weights_record(name)
+    if record.shipped:
+        return _shipped_path(record)
     path = _place(record)
     if path.is_file():
         if sha256_of(path) == record.sha256:
@@ -182,6 +213,18 @@ def weights_path(name: str, *, progress: Progress | None = None) -> Path:
         f"put the file with sha256 {record.sha256} at {path}, "
         "or let VIDFACE_CACHE name a cache folder that has it"
     )
+
+
+def _shipped_path(record: WeightsRecord) -> Path:
+    path = SHIPPED / record.file
+    if not path.is_file():
+        raise VidfaceError(f"weights '{record.name}': {path} is missing: install vidface again")
+    if sha256_of(path) != record.sha256:
+        raise VidfaceError(
+            f"weights '{record.name}': {path} is not the file that was shipped (another sha256): "
+            "install vidface again"
+        )
+    return path
 
 
 def _place(record: WeightsRecord) -> Path:
@@ -242,6 +285,8 @@ def cache_entries() -> list[CacheEntry]:
             if re.fullmatch("[0-9a-f]{32}", path.stem) and path.is_file()
         ]
     for record in WEIGHTS.values():
+        if record.shipped:
+            continue  # the package's, not the cache's
         path = _place(record)
         if path.is_file():
             what = f"{record.kind}'s weights, {record.licence}"

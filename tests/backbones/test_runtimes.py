@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -428,3 +430,39 @@ def test_runtimes_are_what_the_settings_allow() -> None:
         assert BackboneSettings(runtime=runtime).runtime == runtime
     for precision in runtimes.PRECISIONS:
         assert BackboneSettings(precision=precision).precision == precision
+
+
+def test_openvino_leaves_the_stack_for_signals_alone(colour_network: Path) -> None:
+    """Its plugin registers one and takes the memory back from another thread: Ctrl-C then kills."""
+    if importlib.util.find_spec("openvino") is None:
+        absent("openvino is not installed")
+    command = [sys.executable, "-c", SIGNAL_AFTER_OPENVINO, str(colour_network)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled 1\n"), done.stderr
+
+
+SIGNAL_AFTER_OPENVINO = """
+import ctypes, gc, signal, sys, threading, time
+from vidface.backbones import Preprocessing, load_backbone
+
+class Stack(ctypes.Structure):
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+def registered():
+    found = Stack()
+    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+    return found.sp, found.flags, found.size
+
+before = registered()
+held = [load_backbone(sys.argv[1], Preprocessing("rgb", 0.0, 1.0), runtime="openvino")]
+assert registered() == before, (before, registered())
+other = threading.Thread(target=held.clear)  # the plugin goes in another thread
+other.start()
+other.join()
+gc.collect()
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.2)
+print("handled", len(seen))
+"""

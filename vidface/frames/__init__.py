@@ -19,8 +19,13 @@ Two decoders, both measured against frames that ffmpeg produced (tests/make_gold
 | AVI                       | mended here (no times of its own)| often no usable times: raises     |
 | AV1                       | right                            | raises                            |
 | odd width                 | right                            | chroma up to 47 of 255 off        |
+| 10 bits, interlaced       | right, but chroma up to 55 of    | the same; interlaced MPEG-TS is   |
+|                           | 255 off at edges                 | one GOP off                       |
+| two video streams         | the default one, as ffprobe      | the first one                     |
+| animated GIF              | right                            | raises                            |
 | the file ends too early   | mended here: frames, then raises | raises, or silent (MKV, AVI, FLV) |
 | corrupt in mid-stream     | frames before it, then raises    | raises                            |
+| damage that is only logged| one thread: raises at the end    | not measured                      |
 
 What neither can know: that a file without a declared length (MPEG-TS, a live recording) was cut.
 """
@@ -84,7 +89,8 @@ def sample_frames(
     source: path, or a seekable binary file object (read from its beginning, not closed).
     fps: frames per second, > 0; the exact decimal that it prints as.
     decoder: a key of DECODERS.
-    threads: of the decoder; 0 = as many as it likes. One is best where clips run side by side.
+    threads: of the decoder; 0 = as many as it likes. One is best where clips run side by side,
+        and finds more damage: what libav only logs (vidface/frames/log.py).
     name: the source in messages; default: the path.
     on_frame: called at every decoded frame, yielded or not: a sign of life.
 

@@ -11,6 +11,7 @@ import numpy as np
 from vidface.errors import VidfaceError
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
+    MAX_SECONDS_PER_FRAME,
     ClipError,
     Source,
     Window,
@@ -59,6 +60,8 @@ def decode_with_decord(
         raise no_video(name)
     begins, ends = times[:, 0], times[:, 1]
     bounded = np.isfinite(times).all() and np.abs(times).max() < 1e9
+    longest = MAX_GAP_SECONDS + MAX_SECONDS_PER_FRAME * len(times)
+    bounded = bounded and ends.max() - begins.min() <= longest
     if not (bounded and (ends - begins).max() <= MAX_GAP_SECONDS):
         raise corrupt(name, "decord reads no usable times from it; decoder 'pyav' may")
 

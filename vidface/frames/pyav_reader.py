@@ -12,13 +12,13 @@ import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
-    MAX_PIXELS,
+    MAX_SECONDS_PER_FRAME,
     Source,
     Window,
     closing,
@@ -30,6 +30,15 @@ from vidface.frames.common import (
     truncated,
     unreadable,
 )
+from vidface.frames.headers import header_fault, lost_its_index, unfinished_part
+from vidface.frames.lengths import (
+    DECLARING,
+    base_of,
+    declared_end,
+    index_runs_past_the_file,
+    ticks_per_frame_of,
+)
+from vidface.frames.log import Ear
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -43,6 +52,11 @@ _DEMUXERS = (
     "mjpeg,yuv4mpegpipe,rm,dv,wtv,gif,apng,jpeg_pipe,png_pipe,webp_pipe,wav,mp3,aac,flac"
 )
 _READ_BYTES = 1 << 16
+MAX_PIXELS = 2**25  # 8192 x 4096, above 8K television; about seven pictures are held at a time
+_MAX_AVI_FPS = 10_000  # beyond it the header is damaged
+# Their decoders know by themselves when the first pictures have something to build on.
+_KEEP_COUNT_OF_REFERENCES = ("h264", "hevc")
+_NONE, _PREDICTED = 0, (2, 3, 4)  # AVPictureType: P, B, S
 _MAX_STEP_BACK_SECONDS = 1  # a late frame is never shown; a longer jump is damage
 # The declared length may exceed what is decoded by this many frames before the clip counts as
 # truncated. Edit lists that drop a frame too many make 1.0 in ordinary files, half a frame is room.
@@ -55,6 +69,7 @@ def decode_with_pyav(
     """A `Decoder`: right in every case that is measured."""
     import av
 
+    ear = Ear(threads == 1)
     with contextlib.ExitStack() as stack:
         try:
             # Through Python's open: libav would take "http://…" or "img%03d.png" at their word.
@@ -64,29 +79,32 @@ def decode_with_pyav(
         except OSError as error:
             raise unreadable(name, error) from error
         try:
-            unfinished = _unfinished_part(file)
+            unfinished = unfinished_part(file)
             if file.seek(0, os.SEEK_END) == 0:
                 raise ValueError("the file is empty")
             file.seek(0)
             if unfinished == b"moov":
                 raise ValueError("cut off: its index, the moov atom, is incomplete")
-            if _lost_its_index(file):
+            if lost_its_index(file):
                 raise ValueError("cut off: its index, the moov atom, is missing")
-            container = stack.enter_context(
-                av.open(
-                    file,
-                    metadata_errors="replace",
-                    buffer_size=_READ_BYTES,
-                    container_options={"format_whitelist": _DEMUXERS},
-                    options={"max_pixels": str(MAX_PIXELS)},
+            if (fault := header_fault(file)) is not None:
+                raise ValueError(fault)
+            with ear:
+                container = stack.enter_context(
+                    av.open(
+                        file,
+                        metadata_errors="replace",
+                        buffer_size=_READ_BYTES,
+                        container_options={"format_whitelist": _DEMUXERS},
+                        options={"max_pixels": str(MAX_PIXELS)},
+                    )
                 )
-            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise corrupt(name, error) from error
         stream = _film_stream(container, name)
         stream.thread_count = threads
         cut = unfinished is not None
-        changes = stack.enter_context(closing(_changes(container, stream, name, cut)))
+        changes = stack.enter_context(closing(_changes(container, stream, name, cut, ear)))
         last: tuple[Any, np.ndarray] | None = None
         for k, begin, picture in shown_at(changes, window):
             if last is None or last[0] is not picture:
@@ -95,6 +113,8 @@ def decode_with_pyav(
                 except (av.error.FFmpegError, ValueError) as error:
                     raise corrupt(name, error, begin) from error
             yield k, begin, last[1]
+        if ear.heard is not None:
+            raise corrupt(name, ear.heard)
 
 
 def _film_stream(container: InputContainer, name: str) -> VideoStream:
@@ -112,7 +132,8 @@ def _film_stream(container: InputContainer, name: str) -> VideoStream:
         raise corrupt(name, "no decoder for its codec")
     if codec.width * codec.height > MAX_PIXELS:
         raise corrupt(name, f"declares {codec.width} x {codec.height} pixels")
-    codec.options = {"max_pixels": str(MAX_PIXELS)}
+    # explode: some decoders (JPEG's) paint over damage and say so in the log alone.
+    codec.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
     stream.thread_type = "AUTO"
     return stream
 
@@ -120,10 +141,12 @@ def _film_stream(container: InputContainer, name: str) -> VideoStream:
 class _Film:
     """What has been shown so far, in ticks, and the frames' way out of the decoder."""
 
-    def __init__(self, base: Fraction, ticks_per_frame: int, kind: str) -> None:
+    def __init__(self, base: Fraction, ticks_per_frame: int, kind: str, codec: str) -> None:
         self.base = base  # seconds per tick
         self.is_avi = kind == "avi"
         self.has_exact_times = "mov" in kind or "matroska" in kind  # a stored pts for each packet
+        self.may_lack_references = codec not in _KEEP_COUNT_OF_REFERENCES
+        self.frames = 0
         self.first: int | None = None
         self.last: int | None = None
         self.gap = 0  # the longest that a frame was shown
@@ -157,6 +180,17 @@ class _Film:
                 if self.last is not None:
                     self.duration = max(pts - self.last, 0)
                 return _Damage("a frame with decoding errors", number, pts)
+            self.frames += 1
+            if self.first is not None:
+                length = (pts - self.first) * self.base
+                if length > MAX_GAP_SECONDS + MAX_SECONDS_PER_FRAME * self.frames:
+                    why = f"{self.frames} frames are said to last {float(length):.0f} s"
+                    return _Damage(why, 0, self.last)
+            elif self.may_lack_references and (
+                picture.pict_type in _PREDICTED
+                or (picture.pict_type == _NONE and not picture.key_frame)
+            ):
+                return _Damage("the frame that its first one builds on is missing", 0, pts)
             if self.last is not None:
                 step_seconds = (pts - self.last) * self.base
                 if not -_MAX_STEP_BACK_SECONDS <= step_seconds <= MAX_GAP_SECONDS:
@@ -187,7 +221,7 @@ class _Damage:
 
 
 def _changes(
-    container: InputContainer, stream: VideoStream, name: str, cut: bool
+    container: InputContainer, stream: VideoStream, name: str, cut: bool, ear: Ear
 ) -> Iterator[tuple[Fraction, VideoFrame | None]]:
     """(begin_seconds, frame) in the order of being shown, then (end_seconds, None).
 
@@ -197,9 +231,11 @@ def _changes(
     """
     import av
 
-    base, is_avi = _base(stream), container.format.name == "avi"
-    film = _Film(base, _ticks_per_frame(stream), container.format.name)
-    declared = _declared_end(container, stream)
+    base, is_avi = base_of(stream), container.format.name == "avi"
+    if is_avi and base < Fraction(1, _MAX_AVI_FPS):
+        raise corrupt(name, f"it is said to have {float(1 / base):.3g} frames a second")
+    film = _Film(base, ticks_per_frame_of(stream), container.format.name, stream.codec_context.name)
+    declared = declared_end(container, stream)
     # With nothing declared for the video itself, the container's length covers all its streams.
     packets = container.demux([stream] if declared is not None else list(container.streams))
     others_end = Fraction(0)  # seconds
@@ -210,7 +246,8 @@ def _changes(
     # Errors are looked at below, once the decoder has handed out what it still holds.
     while damage is None and error is None:
         try:
-            packet = next(packets)
+            with ear:
+                packet = next(packets)
             if packet.stream.index != stream.index:
                 if packet.pts is not None and packet.time_base:
                     end = (packet.pts + (packet.duration or 0)) * packet.time_base
@@ -222,7 +259,9 @@ def _changes(
             next_dts = None if packet.dts is None else packet.dts + (packet.duration or 0)
             if not packet.is_discard:
                 film.sent[packet.pts] = number, packet.dts
-            pictures = packet.decode()
+            with ear:
+                pictures = packet.decode()
+            ear.begun = ear.begun or bool(pictures)
         except StopIteration:
             break
         except (av.error.FFmpegError, OSError, ValueError) as failure:
@@ -232,7 +271,8 @@ def _changes(
 
     rest: list[Any] = []
     if damage is None:
-        rest, late_error = _drain(stream)
+        with ear:
+            rest, late_error = _drain(stream)
         error = error or late_error
     came = {picture.pts for picture in rest}
     lost = [(*packet, pts) for pts, packet in film.sent.items() if pts not in came]
@@ -247,12 +287,12 @@ def _changes(
     duration = (film.stated(rest[-1]) if rest else 0) or film.duration
     end = Fraction(0) if last is None else (last + duration) * base
     slack = duration / Fraction(2) if cut else _SLACK_FRAMES * max(film.gap, duration)
-    if declared is None and container.duration and container.format.name in _DECLARING and number:
+    if declared is None and container.duration and container.format.name in DECLARING and number:
         declared = Fraction(container.duration, av.time_base)
     first = times[0] if film.first is None and times else film.first or 0
     if declared is not None and not (is_avi or "mov" in container.format.name):
         declared -= first * base  # counts from the file's zero, not from the first frame
-    too_short = _index_runs_past_the_file(container, stream) or (
+    too_short = index_runs_past_the_file(container, stream) or (
         declared is not None and max(end, others_end) - first * base + slack * base < declared
     )
 
@@ -283,105 +323,6 @@ def _changes(
         raise truncated(name, known, declared)
     if film.last is None:
         raise no_video(name)
-
-
-# Whose headers state a length; elsewhere libav guesses it from what is there.
-_DECLARING = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv")
-
-
-def _declared_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """The video's own declared end in seconds; None where only the container states one, or none.
-
-    MP4/MOV: the track's length, behind its edit list. AVI: the header's frame count (libav scales
-    the duration by the file's size). Matroska: the DURATION tag that ffmpeg and mkvmerge write.
-    """
-    kind = container.format.name
-    if "mov" in kind and stream.duration:
-        return stream.duration * _base(stream)
-    if kind == "avi" and stream.frames:
-        return stream.frames * _base(stream)
-    if "matroska" in kind:
-        for key, value in stream.metadata.items():
-            if key.upper().startswith("DURATION"):
-                with contextlib.suppress(ValueError):
-                    hours, minutes, seconds = value.split(":")
-                    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    return None
-
-
-def _base(stream: VideoStream) -> Fraction:
-    """Seconds per tick; libav always states it for a demuxed stream."""
-    return stream.time_base or Fraction(1, 1_000_000)
-
-
-def _unfinished_part(file: BinaryIO) -> bytes | None:
-    """Which part of an MP4/MOV, Matroska or AVI is longer than the file; None: none, or unknown.
-
-    Leaves the file at its beginning. Boxes of MP4: ISO/IEC 14496-12, 4.2; EBML: RFC 8794.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    head = file.read(64)
-    part, end = None, 0
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"):
-        while len(head) >= 8 and end <= size:
-            part, length = head[4:8], int.from_bytes(head[:4])
-            if length == 1:
-                length = int.from_bytes(head[8:16])
-            if length < 8:  # 0: to the end of the file
-                break
-            end += length
-            file.seek(min(end, size))
-            head = file.read(16)
-    elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        part, end = b"RIFF", int.from_bytes(head[4:8], "little") + 8
-    elif head[:4] == b"\x1a\x45\xdf\xa3":
-        header_length, at = _vint(head, 4)
-        file.seek(at + (header_length or 0))
-        head = file.read(12)
-        if head[:4] == b"\x18\x53\x80\x67":
-            length_or_none, behind = _vint(head, 4)
-            part, end = b"Segment", file.tell() - len(head) + behind + (length_or_none or 0)
-    file.seek(0)
-    return part if end > size else None
-
-
-def _lost_its_index(file: BinaryIO) -> bool:
-    """Whether it begins as an MP4 and no moov box is in it. Leaves the file at its beginning."""
-    size = file.seek(0, os.SEEK_END)
-    begins_as_mp4 = found = False
-    at = 0
-    while not found and at < size:
-        file.seek(at)
-        head = file.read(16)
-        begins_as_mp4 = begins_as_mp4 or (at == 0 and head[4:8] == b"ftyp")
-        found = head[4:8] == b"moov"
-        length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
-        if length < 8 or not begins_as_mp4:
-            break
-        at += length
-    file.seek(0)
-    return begins_as_mp4 and not found
-
-
-def _vint(data: bytes, at: int) -> tuple[int | None, int]:
-    """(value, position behind it) of EBML's variable-length integer; None = stated as unknown."""
-    length = 9 - data[at].bit_length() if len(data) > at and data[at] else 8
-    value = int.from_bytes(data[at : at + length]) & ((1 << 7 * length) - 1)
-    return None if value == (1 << 7 * length) - 1 else value, at + length
-
-
-def _ticks_per_frame(stream: VideoStream) -> int:
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return max(1, round(1 / (rate * _base(stream))))
-
-
-def _index_runs_past_the_file(container: InputContainer, stream: VideoStream) -> bool:
-    """MP4/MOV list every sample's place up front: exact, be it one frame that is missing."""
-    if "mov" not in container.format.name or container.size <= 0:
-        return False
-    size = container.size
-    return any(e.pos + e.size > size for e in stream.index_entries if not e.is_discard)
 
 
 def _drain(stream: VideoStream) -> tuple[list[Any], Exception | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,11 +41,13 @@ class OpenvinoRunner(Runner):
             "INFERENCE_NUM_THREADS": plan.threads,
             "NUM_STREAMS": streams,
         }
-        core = openvino.Core()
+
+        def compiled_model() -> Any:
+            core = openvino.Core()
+            return core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
+
         try:
-            compiled = core.compile_model(
-                core.read_model(model.SerializeToString()), "CPU", options
-            )
+            compiled = _elsewhere(compiled_model)
         except Exception as error:
             raise VidfaceError(
                 f"weights {name}: OpenVINO cannot load it: {first_line(error)}"
@@ -65,3 +68,15 @@ class OpenvinoRunner(Runner):
         except Exception as error:
             raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
         return [outputs[number] for number in range(len(batches))]
+
+
+def _elsewhere(work: Callable[[], Any]) -> Any:
+    """What `work` returns, done by a thread of its own.
+
+    OpenVINO's CPU plugin gives the thread that loads it another stack for signals, and takes the
+    memory back when the plugin goes, from whichever thread that happens to be in. Python's handlers
+    run on that stack: had the main thread loaded the plugin, the next Ctrl-C or the end of a child
+    would kill the process without a word.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="vidface-openvino") as pool:
+        return pool.submit(work).result()

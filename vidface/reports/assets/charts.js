@@ -212,7 +212,7 @@ function sweeps() {
     const scales = { x: { time: false, range: [none - step / 2, Math.max(...xs) + step / 2] }, y: { range: [0, 1.02] }, dropped: { range: [0, 1.02] } };
     let tables = [columns];
     for (const [j, reference] of sweep.references.entries()) { // the paper's, on an axis of its own
-      series.push(line(reference.label, i0 + j, { scale: "paper", width: 0, stroke: ink(3 + j), points: { show: true, size: 9, stroke: ink(3 + j), fill: j ? colour("paper") : ink(3 + j) } }));
+      series.push(line(reference.label, i0 + j, { scale: "paper", width: 0, dash: [], stroke: colour("ink"), points: { show: true, size: 9, stroke: colour("ink"), fill: colour(j ? "paper" : "ink") } }));
       tables.push([reference.thresholds.map((t) => t ?? none), reference.values]);
     }
     if (sweep.references.length) {
