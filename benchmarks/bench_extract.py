@@ -20,6 +20,7 @@ Every figure is frames/s (sampled frames) on the same clips, models and cores, a
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
 import tempfile
@@ -112,9 +113,14 @@ def count_frames(path: Path) -> int:
 
 
 def in_processes(work: Callable[[Path], int], paths: list[Path], cores: int) -> tuple[int, float]:
-    with ProcessPoolExecutor(cores) as pool:
+    with processes(cores) as pool:
         list(pool.map(warm, range(cores)))
         return timed(lambda: sum(pool.map(work, paths)))
+
+
+def processes(cores: int) -> ProcessPoolExecutor:
+    """Spawned: forks of a process with running threads hang."""
+    return ProcessPoolExecutor(cores, mp_context=multiprocessing.get_context("spawn"))
 
 
 def warm(_: int) -> None:
@@ -141,7 +147,7 @@ def faces_of(images: list[np.ndarray], detector: FaceDetector) -> Iterator[np.nd
 
 def detect_alone(images: list[np.ndarray], detector: Path, cores: int) -> tuple[int, float]:
     """Each process its share; the slowest one's time counts."""
-    with ProcessPoolExecutor(cores) as pool:
+    with processes(cores) as pool:
         parts = [images[k::cores] for k in range(cores)]
         done = list(pool.map(detect_all, parts, [detector] * cores))
     return sum(n for n, _ in done), max(seconds for _, seconds in done)

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import RECIPE, write_people
+from tests.training.test_live import DISTIL
+from tests.training.toy_teacher import write_teacher
 
 pytestmark = pytest.mark.slow
 
@@ -79,30 +81,51 @@ def alone(recipe: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("after_lines", [2, 14, 25])
-def test_killed_by_the_system_and_resumed_gives_the_same_bits(
-    recipe: Path, alone: Path, tmp_path: Path, after_lines: int
-) -> None:
-    run = tmp_path / "run"
+def kill_after(recipe: Path, run: Path, lines: int) -> None:
+    """Train until the log has so many lines, then kill."""
     process = subprocess.Popen(
         [*ALONE, "train", str(recipe), "--run", str(run)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
     )  # fmt: skip
     deadline = time.monotonic() + SECONDS
     log = run / "log.jsonl"
-    while not log.is_file() or len(log.read_text().splitlines()) < after_lines:
+    while not log.is_file() or len(log.read_text().splitlines()) < lines:
         assert process.poll() is None, "ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (run / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("after_lines", [2, 14, 25])
+def test_killed_by_the_system_and_resumed_gives_the_same_bits(
+    recipe: Path, alone: Path, tmp_path: Path, after_lines: int
+) -> None:
+    run = tmp_path / "run"
+    kill_after(recipe, run, after_lines)
     done = train(ALONE, recipe, run)
     assert done.returncode == 0, done.stderr
     assert "going on with" in done.stderr
     whole, resumed = (load_file(each / "model.safetensors") for each in (alone, run))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
     assert losses(run) == losses(alone)
+
+
+def test_killed_beside_a_live_teacher_and_resumed_gives_the_same_bits(tmp_path: Path) -> None:
+    write_people(tmp_path / "people", people=4, images=6)
+    write_teacher(tmp_path / "teacher.onnx")
+    recipe = tmp_path / "live.toml"
+    recipe.write_text(DISTIL.replace("[optimiser]", '[optimiser]\nname = "muon"'))
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert train(ALONE, recipe, whole).returncode == 0
+    kill_after(recipe, run, 5)
+    done = train(ALONE, recipe, run)
+    assert done.returncode == 0, done.stderr
+    assert "going on with" in done.stderr
+    one, two = (load_file(each / "model.safetensors") for each in (whole, run))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert losses(run) == losses(whole)
 
 
 def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:

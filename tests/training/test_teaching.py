@@ -235,7 +235,7 @@ def test_relation_out_of_range(value: object) -> None:
 
 
 def test_an_unknown_setting_lists_the_known() -> None:
-    with pytest.raises(VidfaceError, match=r"no setting 'temperature' \(known: relation\)"):
+    with pytest.raises(VidfaceError, match=r"no setting 'temperature' \(known: relation, hints\)"):
         build_distil({"temperature": 4})
 
 

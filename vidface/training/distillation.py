@@ -1,9 +1,11 @@
 """Knowledge distillation: the student's embeddings follow a teacher's (Hinton et al., 2015).
 
     L = (1/n) Σ_i (1 − cos(f_i, g_i)) + relation · (1/n²) Σ_ij (cos(f_i, f_j) − cos(g_i, g_j))²
+        + hints · Σ_l H_l
 
 f are the student's embeddings and g the teacher's, of the same dimension. The second sum is the
-relational term (Park et al., Relational Knowledge Distillation, 2019, with cosines for distances).
+relational term (Park et al., Relational Knowledge Distillation, 2019, with cosines for distances),
+the third that of the hints (`vidface.training.hints`), where a recipe names some.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distil:
-    """The loss above; `relation` ≥ 0 is the weight of its second sum.
+    """The loss above; `relation` ≥ 0 and `hints` ≥ 0 are the weights of its second and third sum.
 
     >>> import torch
     >>> loss = Distil(relation=1.0)(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
@@ -31,18 +33,24 @@ class Distil:
     """
 
     relation: float = 0.0
+    hints: float = 1.0
 
     def __post_init__(self) -> None:
-        number = isinstance(self.relation, int | float) and not isinstance(self.relation, bool)
-        if not (number and 0 <= self.relation < float("inf")):
-            raise VidfaceError(f"loss 'distil': relation must be ≥ 0, not {self.relation!r}")
+        for name in ("relation", "hints"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 <= value < float("inf")):
+                raise VidfaceError(f"loss 'distil': {name} must be ≥ 0, not {value!r}")
 
-    def __call__(self, student: Tensor, teacher: Tensor) -> LossParts:
+    def __call__(
+        self, student: Tensor, teacher: Tensor, hints: Mapping[str, Tensor] | None = None
+    ) -> LossParts:
         """The loss of a batch.
 
         Args:
             student: (n, d), raw.
             teacher: (n, d), unit.
+            hints: H_l by the part of the network.
 
         Raises:
             VidfaceError: other dimensions.
@@ -61,7 +69,11 @@ class Distil:
         distance = (1 - (unit * teacher).sum(dim=1)).mean()
         relation = (unit @ unit.T - teacher @ teacher.T).square().mean()
         total = distance + self.relation * relation if self.relation else distance
-        return LossParts(total, {"distance": distance.detach(), "relation": relation.detach()})
+        parts = {"distance": distance.detach(), "relation": relation.detach()}
+        for name, hint in (hints or {}).items():
+            total = total + self.hints * hint
+            parts[f"hint {name}"] = hint.detach()
+        return LossParts(total, parts)
 
 
 def build_distil(settings: Mapping[str, Any]) -> Distil:

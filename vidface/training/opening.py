@@ -30,12 +30,18 @@ from vidface.training.folder import TrainingFolder
 from vidface.training.losses import build_objective
 from vidface.training.processes import Processes
 from vidface.training.sampling import Sampler, sampler
-from vidface.training.settings import HELD_OUT, LAST, TeacherSettings, TrainingPipeline
+from vidface.training.settings import HELD_OUT, LAST, TrainingPipeline
 from vidface.training.sources import FaceSource, class_counts, hold_out, open_source, subset
 from vidface.training.stages import DISTIL, Stage, cut_values
 from vidface.training.synthetic import SyntheticFaces
 from vidface.training.tasks import Recognition, Repetition, Task
-from vidface.training.teaching import Answers, teach
+from vidface.training.teachers import (
+    deciding,
+    kept_answers,
+    live_repetition,
+    synthetic_faces,
+)
+from vidface.training.teaching import Answers
 from vidface.training.validation import (
     HeldOutPairs,
     Validation,
@@ -169,6 +175,8 @@ def open_data(pipeline: TrainingPipeline, notify: Notify) -> Data:
         decides["pairs"] = f"{pairs.sha256} {'with' if flip else 'without'} the flip test"
     if pipeline.train.init is not None:
         decides["init"] = sha256_of(pipeline.train.init)
+    if pipeline.teacher is not None:
+        decides.update(deciding(pipeline.teacher))
     often = tuple(b.name for b in pipeline.benchmarks if b.each_validation and b.name in benchmarks)
     return Data(source, validation, decides, columns, often)
 
@@ -180,12 +188,18 @@ def ask_teacher(
     folder: TrainingFolder,
     notify: Notify,
 ) -> Data:
-    """The data with the teacher's answers, if there is one and a stage wants it."""
+    """The data with the faces to ask about, and a teacher's answers where it is not live."""
     distils = any(DISTIL in stage.losses for stage in pipeline.stages)
     if pipeline.teacher is None or not distils:
         return data
-    taught, answers = _taught(pipeline.teacher, data.source, processes, folder, pipeline, notify)
-    return replace(data, taught=taught, answers=answers)
+    teacher = pipeline.teacher
+    faces = synthetic_faces(teacher, data.source)
+    if teacher.live:
+        return replace(data, taught=faces)
+    answers = kept_answers(
+        teacher, faces, data.source, processes, folder, pipeline.train.threads, notify
+    )
+    return replace(data, taught=faces, answers=answers)
 
 
 def check_stages(stages: tuple[Stage, ...], source: FaceSource) -> None:
@@ -196,47 +210,6 @@ def check_stages(stages: tuple[Stage, ...], source: FaceSource) -> None:
     for stage in stages:
         if stage.cut is None and not stage.distils:
             _sampler(stage, source, 0)
-
-
-def _taught(
-    teacher: TeacherSettings,
-    source: FaceSource,
-    processes: Processes,
-    folder: TrainingFolder,
-    pipeline: TrainingPipeline,
-    notify: Notify,
-) -> tuple[SyntheticFaces, Answers]:
-    from vidface.backbones import load_backbone
-
-    faces = SyntheticFaces(
-        source, teacher.count, teacher.seed, teacher.mix_share, teacher.bend_share,
-        teacher.bend_pixels,
-    )  # fmt: skip
-    about = {
-        "data": source.fingerprint,
-        "seed": teacher.seed,
-        "mix_share": teacher.mix_share,
-        "bend_share": teacher.bend_share,
-        "bend_pixels": teacher.bend_pixels,
-    }
-
-    def progress(done: int) -> None:
-        notify(f"{teacher.weights} answers: {done:,} of {len(faces):,}")
-
-    answers: Answers | None = None
-    place = teacher.dir or folder.answers
-    for turn in range(2):  # the first process asks, the others read what it wrote
-        if (turn == 0) == processes.is_first:
-            embedder = load_backbone(
-                teacher.weights,
-                device=processes.device.type,
-                threads=pipeline.train.threads or None,
-            )
-            answers = teach(faces, embedder, place, about, progress=progress)
-        processes.barrier()
-    if answers is None:
-        raise VidfaceError(f"{place}: no answers")
-    return faces, answers
 
 
 def open_setting(pipeline: TrainingPipeline, data: Data, processes: Processes) -> Setting:
@@ -267,7 +240,7 @@ def stage_task(
     train = pipeline.train
     augmentation = build_augmentation(stage.augment)
     if stage.distils:
-        if data.taught is None or data.answers is None:
+        if data.taught is None or pipeline.teacher is None:
             raise VidfaceError(f"{stage}: there is no teacher")
         labels = np.zeros(len(data.taught), np.int64)
         order = sampler("shuffled", labels, stage.batch_size, seed=train.seed, stage=stage.number)
@@ -275,9 +248,14 @@ def stage_task(
             data.taught, augmentation, order, np.arange(len(data.taught)), train.seed,
             stage.number, processes, train.workers,
         )  # fmt: skip
-        objective = build_distil(stage.losses[DISTIL])
-        answers = torch.from_numpy(data.answers.embeddings)
-        return Repetition(objective, answers), batches, Scope(len(data.taught))
+        objective, scope = build_distil(stage.losses[DISTIL]), Scope(len(data.taught))
+        if data.answers is not None:
+            kept = Repetition(objective, torch.from_numpy(data.answers.embeddings))
+            return kept, batches, scope
+        live = live_repetition(
+            objective, pipeline.teacher, data.taught, setting, pipeline.optimiser, processes
+        )
+        return live, batches, scope
     source, cut = _kept_faces(stages, stage, data, setting, processes, folder, notify)
     labels = np.asarray(source.labels)
     order = _sampler(stage, source, train.seed)

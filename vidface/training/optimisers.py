@@ -28,6 +28,10 @@ def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.opt
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
+    if settings.name == "muon":
+        from vidface.training.muon import Muon
+
+        return Muon(groups, settings.learning_rate, settings.momentum)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)

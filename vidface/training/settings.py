@@ -24,7 +24,6 @@ from typing import Any
 
 from vidface.errors import VidfaceError
 from vidface.pipeline import (
-    RunSettings,
     check,
     check_choice,
     expand,
@@ -140,7 +139,8 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Steps of the weights: SGD with momentum (the field's habit) or AdamW.
+    """Steps of the weights: SGD with momentum (the field's habit), AdamW, or Muon
+    (`vidface.training.muon`), which learns more from a face.
 
     A stage warms up over `warmup_steps`, and then goes from `learning_rate` to nothing along half
     a cosine ("cosine"), or stays ("constant"). `clip_norm` bounds the backbone's gradient, 0 does
@@ -160,7 +160,7 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         _check_finite(self, "[optimiser]")
-        check_choice("[optimiser] name", self.name, ("sgd", "adamw"))
+        check_choice("[optimiser] name", self.name, ("sgd", "adamw", "muon"))
         check_choice("[optimiser] schedule", self.schedule, ("cosine", "constant"))
         check(0 <= self.momentum < 1, "[optimiser] momentum", f"in [0, 1), not {self.momentum}")
         centres = self.centres_learning_rate
@@ -177,6 +177,13 @@ class TeacherSettings:
 
     The first faces are the training faces themselves, the others are mixtures and bent ones
     (`vidface.training.synthetic`), drawn by `seed`.
+
+    Attributes:
+        color, mean, std: what a file that does not say so is fed; for a name, and where nobody
+            says, as everywhere.
+        live: ask at every step about what the student sees, after augmentation, instead of once
+            about each face; the teacher then runs beside the training, and nothing is kept.
+        hints: part of the student → map of a live teacher's graph that it is to follow.
     """
 
     weights: str = "sface"
@@ -186,9 +193,20 @@ class TeacherSettings:
     bend_share: float = 0.5
     bend_pixels: float = 2.5
     dir: Path | None = None
+    color: str | None = None
+    mean: float | None = None
+    std: float | None = None
+    live: bool = False
+    hints: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_finite(self, "[teacher]")
+        check(self.live or not self.hints, "[teacher] hints", "need live = true")
+        for part, name in self.hints.items():
+            said = isinstance(name, str) and name != ""
+            check(said, f"[teacher.hints] {part!r}", f"must be a map's name, not {name!r}")
+        check_choice("[teacher] color", self.color or "rgb", ("rgb", "bgr"))
+        check(self.std is None or self.std > 0, "[teacher] std", f"must be above 0, not {self.std}")
         check(self.count >= 1, "[teacher] count", f"at least 1, not {self.count}")
         seeds = 0 <= self.seed <= MAX_SEED
         check(seeds, "[teacher] seed", f"must lie in [0, {MAX_SEED}], not {self.seed}")
@@ -273,12 +291,19 @@ class StageSettings:
 
 
 @dataclass(frozen=True)
+class TrainingRunSettings:
+    """Where the models and logs of a training go."""
+
+    dir: Path
+
+
+@dataclass(frozen=True)
 class TrainingPipeline:
     """All settings of a training, checked."""
 
     train: TrainSettings
     data: DataSettings
-    run: RunSettings
+    run: TrainingRunSettings
     stages: tuple[StageSettings, ...]
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     teacher: TeacherSettings | None = None
@@ -324,7 +349,7 @@ TABLES: dict[str, type] = {
     "data": DataSettings,
     "optimiser": OptimiserSettings,
     "teacher": TeacherSettings,
-    "run": RunSettings,
+    "run": TrainingRunSettings,
 }
 LISTS: dict[str, type] = {"benchmark": BenchmarkSettings, "stage": StageSettings}
 

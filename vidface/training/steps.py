@@ -69,6 +69,7 @@ class Stepper:
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate * part
         self._setting.module.train()
+        self._task.look(batch.images)
         faces = self._setting.prepared(batch.images)
         with self._setting.mixed_precision():
             embeddings = self._setting.module(faces)

@@ -6,16 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidface.errors import VidfaceError
 from vidface.training.centres import CentreSGD, ClassCentres, Selected
+from vidface.training.checkpoints import (
+    load_module,
+    load_optimiser,
+    optimiser_tensors,
+    part,
+    under,
+)
 from vidface.training.distillation import Distil
+from vidface.training.hints import Adapters, Watched
+from vidface.training.live import LiveTeacher, Said
 from vidface.training.losses import Geometry, LossParts, Objective
+from vidface.training.optimisers import build_optimiser
+from vidface.training.settings import OptimiserSettings
 
 
 class Task(Protocol):
     """A loss of the whole batch's embeddings, and what it learns beside the backbone."""
+
+    def look(self, images: Tensor) -> None:
+        """Called before the backbone sees them: (n, 112, 112, 3) uint8 RGB."""
 
     def loss(
         self, embeddings: Tensor, indices: Tensor, moment: Sequence[int], step: int
@@ -63,6 +77,9 @@ class Recognition:
         self._optimiser = CentreSGD(centres, 0.0, momentum, weight_decay)
         self._selected: Selected | None = None
 
+    def look(self, images: Tensor) -> None:
+        pass
+
     def loss(
         self, embeddings: Tensor, indices: Tensor, moment: Sequence[int], step: int
     ) -> LossParts:
@@ -109,6 +126,9 @@ class Repetition:
     def __init__(self, objective: Distil, answers: Tensor) -> None:
         self._objective, self._answers = objective, answers
 
+    def look(self, images: Tensor) -> None:
+        pass
+
     def loss(
         self, embeddings: Tensor, indices: Tensor, moment: Sequence[int], step: int
     ) -> LossParts:
@@ -126,3 +146,78 @@ class Repetition:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         if tensors:
             raise VidfaceError("class centres where a teacher is repeated: of another stage")
+
+
+class LiveRepetition:
+    """Repeats what a teacher says of the very faces that the student sees, its maps too.
+
+    Args:
+        objective: the loss.
+        teacher: asked at every step.
+        network: the student, whose parts are watched.
+        hints: part of the network → name of the teacher's map; may be empty.
+        adapters: of the hints, on the network's device.
+        optimiser: of the adapters' steps.
+    """
+
+    def __init__(
+        self,
+        objective: Distil,
+        teacher: LiveTeacher,
+        network: nn.Module,
+        hints: Mapping[str, str],
+        adapters: Adapters,
+        optimiser: OptimiserSettings,
+    ) -> None:
+        self._objective, self._teacher, self._network = objective, teacher, network
+        self._hints, self._adapters = dict(hints), adapters
+        self._optimiser = build_optimiser(adapters, optimiser) if hints else None
+        self._said: Said | None = None
+        self._watched: Watched | None = None
+
+    def look(self, images: Tensor) -> None:
+        self._said = self._teacher(images.numpy())
+        self._watched = Watched(self._network, tuple(self._hints))
+
+    def loss(
+        self, embeddings: Tensor, indices: Tensor, moment: Sequence[int], step: int
+    ) -> LossParts:
+        said, watched = self._said, self._watched
+        if said is None or watched is None:
+            raise VidfaceError("the teacher has not seen the faces of this step")
+        self._said = self._watched = None
+        watched.close()
+        device = embeddings.device
+        maps = {
+            name: torch.from_numpy(said.maps[wanted]).to(device)
+            for name, wanted in self._hints.items()
+        }
+        hints = dict(zip(self._hints, self._adapters(watched.maps, maps), strict=True))
+        return self._objective(embeddings, torch.from_numpy(said.embeddings).to(device), hints)
+
+    def finite(self) -> bool:
+        return all(
+            parameter.grad is None or bool(torch.isfinite(parameter.grad.sum()))
+            for parameter in self._adapters.parameters()
+        )
+
+    def step(self, learning_rate: float, gradient_scale: float | None) -> None:
+        if self._optimiser is None:
+            return
+        if gradient_scale is None or self.finite():
+            for parameter in self._adapters.parameters():
+                if gradient_scale is not None and parameter.grad is not None:
+                    parameter.grad.div_(gradient_scale)
+            for group in self._optimiser.param_groups:
+                group["lr"] = learning_rate
+            self._optimiser.step()
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        moments = optimiser_tensors(self._optimiser) if self._optimiser else {}
+        return {**under("adapters", self._adapters.state_dict()), **under("moments", moments)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        load_module(self._adapters, part("adapters", tensors), "adapters of hints")
+        if self._optimiser is not None:
+            load_optimiser(self._optimiser, part("moments", tensors))
