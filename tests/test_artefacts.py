@@ -132,3 +132,19 @@ def test_nulls_in_fixed_lists() -> None:
     assert artefacts.threshold_name(None) == "none"
     assert artefacts.threshold_name(0.4) == "0.4"
     assert artefacts.threshold_name(0) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/bin/vidface", "score", "--split", "a b"], "vidface score --split 'a b'"),
+        (["x/__main__.py", "extract", "--run", "s3://me:secret@b/run"], "vidface extract --run"),
+        (["pytest"], None),
+        ([""], None),
+    ],
+)
+def test_the_command_is_recorded_without_secrets(monkeypatch, argv, command) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    found = artefacts.provenance("score", {})["command"]
+    assert found is None if command is None else found.startswith(command)
+    assert "secret" not in str(found)

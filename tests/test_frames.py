@@ -589,3 +589,13 @@ def test_image_refused(data):
     with pytest.raises(ClipError, match=r"gallery/ann\.jpg") as caught:
         decode_image(data, "gallery/ann.jpg")
     assert caught.value.state == "corrupt"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads by /proc")
+def test_threads_do_not_gather_frame_by_frame() -> None:
+    """libav's scaler starts threads for each frame, which live as long as the frame does."""
+    before = len(list(Path("/proc/self/task").iterdir()))
+    most = 0
+    for _ in sample_frames(GOLDEN / "rich.mp4", fps=50, threads=1):
+        most = max(most, len(list(Path("/proc/self/task").iterdir())))
+    assert most <= before + 1

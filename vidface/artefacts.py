@@ -20,7 +20,9 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import shlex
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ import pyarrow.parquet as pq
 import vidface
 from vidface.errors import VidfaceError
 from vidface.files import PART_SUFFIX, atomic_file
+from vidface.urls import redacted_text
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
@@ -140,16 +143,24 @@ def descriptors_schema(dimension: int) -> pa.Schema:
 
 
 def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """What a dataset says of its making: versions, settings, and when."""
+    """What a dataset says of its making: the command, versions, settings, and when."""
     return {
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "settings": dict(settings),
         "vidface_version": vidface.__version__,
         "versions": _versions(),
+        "command": _command(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
         **more,
     }
+
+
+def _command() -> str | None:
+    """What was typed, without secrets of URLs; None where a program calls vidface."""
+    if Path(sys.argv[0]).name not in ("vidface", "vidface.exe", "__main__.py"):
+        return None
+    return redacted_text(shlex.join(["vidface", *sys.argv[1:]]))
 
 
 def _versions() -> dict[str, str]:

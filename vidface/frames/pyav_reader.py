@@ -355,7 +355,8 @@ def _upright(picture: VideoFrame) -> np.ndarray:
     Other angles go to the nearest quarter turn.
     """
     # Bicubic as ffmpeg does; it matters where chroma is interpolated: odd sizes, 10 bits.
-    image = picture.to_ndarray(format="rgb24", interpolation="BICUBIC")
+    # One thread: each frame would start some of its own, and keep them until it goes.
+    image = picture.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)
     side_data: Any = picture.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return image
