@@ -523,7 +523,7 @@ class TestClustering:
 class TestScores:
     @pytest.fixture(autouse=True)
     def _one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """How much is kept whole, and with it what has bounds, depends on the cores of a process."""
+        """How much is kept whole, and so what has bounds, depends on the cores of a process."""
         monkeypatch.setattr(pairwise, "cores", lambda: 1)
 
     @pytest.fixture
