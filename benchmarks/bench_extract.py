@@ -227,7 +227,9 @@ def end_to_end_crops(folder: Path, backbone: object, cores: int) -> tuple[int, f
 def session_of(model: Path):  # type: ignore[no-untyped-def]
     import onnxruntime
 
-    return onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # a word for each weight otherwise
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def peer_script(clips: list[Path], model: Path, detector: Path) -> int:
