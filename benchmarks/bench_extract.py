@@ -29,11 +29,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vidface.backbones import load_backbone
-from vidface.backbones.embedder import available_cores
+from vidface.backbones.embedder import Embedder, available_cores
 from vidface.decoding import Limits
 from vidface.extraction import Work
 from vidface.faces import FaceDetector, align_face
@@ -165,7 +166,7 @@ def repeated(crops: np.ndarray, n: int) -> np.ndarray:
 
 
 def end_to_end(
-    clips: list[Path], backbone: object, detector: Path, cores: int
+    clips: list[Path], backbone: Embedder, detector: Path, cores: int
 ) -> tuple[int, float]:
     """From the first clip's end to the last one's: starting the processes is not counted."""
     root = FolderRoot(clips[0].parent)
@@ -174,9 +175,9 @@ def end_to_end(
     return frames_between(work, rows, backbone)
 
 
-def frames_between(work: Work, rows: list[Clip], backbone: object) -> tuple[int, float]:
+def frames_between(work: Work, rows: list[Clip], backbone: Embedder) -> tuple[int, float]:
     begun = time.perf_counter()
-    done = sum(clip.frames for clip in work.embedded(rows, backbone))  # type: ignore[arg-type]
+    done = sum(clip.frames for clip in work.embedded(rows, backbone))
     whole = time.perf_counter() - begun
     return done, whole - start_seconds(work, rows)
 
@@ -214,7 +215,7 @@ def aligned_folders(data: Path, n: int) -> Path:
     return target
 
 
-def end_to_end_crops(folder: Path, backbone: object, cores: int) -> tuple[int, float]:
+def end_to_end_crops(folder: Path, backbone: Embedder, cores: int) -> tuple[int, float]:
     rows = [Clip(p.name, p.name, "", "val") for p in sorted(folder.iterdir())]
     aligned = FaceSettings(source="aligned")
     work = Work(FolderRoot(folder), FrameSettings(), aligned, Limits(), cores, None)
@@ -224,7 +225,7 @@ def end_to_end_crops(folder: Path, backbone: object, cores: int) -> tuple[int, f
 # What people run.
 
 
-def session_of(model: Path):  # type: ignore[no-untyped-def]
+def session_of(model: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -293,7 +294,7 @@ def compare_decoders(clips: list[Path]) -> None:
         ("torchcodec", torchcodec_frames),
     ):
         try:
-            count, seconds = timed(lambda d=decode: sum(d(path) for path in clips[::2]))  # type: ignore[misc]
+            count, seconds = timed(lambda d=decode: sum(d(path) for path in clips[::2]))
             print(f"  {name:20} {count / seconds:8.1f} frames/s")
         except Exception as error:
             print(f"  {name:20} not measured: {' '.join(str(error).split())[:60]}")
@@ -315,7 +316,7 @@ def opencv_frames(path: Path) -> int:
 
 
 def torchcodec_frames(path: Path) -> int:
-    from torchcodec.decoders import VideoDecoder  # type: ignore[import-not-found]
+    from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(str(path), num_ffmpeg_threads=1)
     end = decoder.metadata.end_stream_seconds
