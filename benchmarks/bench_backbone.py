@@ -33,7 +33,7 @@ from vidface.backbones.quantize import quantize_network, sampled_crops
 from vidface.backbones.runtimes import RUNTIMES, Plan
 from vidface.backbones.runtimes.trial import machine_name
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.media import open_root
+from vidface.storage.media import open_root
 
 TARGET, STRETCH = 2.2, 3.0  # times eager PyTorch at batch 32, in float32 and in reduced precision
 

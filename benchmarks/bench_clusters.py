@@ -28,11 +28,12 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import DBSCAN
 from threadpoolctl import threadpool_limits
 
-from vidface import artefacts, linkage
-from vidface.clusters import cluster_frames, cut, linkage_tree
-from vidface.denoising import denoise_all
-from vidface.pipeline import parse_pipeline
-from vidface.runs import Run, open_run
+from vidface.noise import kernels as linkage
+from vidface.noise.clusters import cluster_frames, cut, linkage_tree
+from vidface.runs import artefacts
+from vidface.runs.denoising import denoise_all
+from vidface.runs.run import Run, open_run
+from vidface.settings.pipeline import parse_pipeline
 
 THRESHOLD = 0.4
 TRACK3_CLIPS = 203_848
@@ -116,8 +117,8 @@ def floor_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
 
 def gathered_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
     """What it takes to bring rows into batches and to scale them, nothing else."""
-    from vidface.batches import gather, run_batches
-    from vidface.clusters import _BATCH_BYTES
+    from vidface.noise.clusters import _BATCH_BYTES
+    from vidface.vectors.batches import gather, run_batches
 
     def work(batch: Any, _: int) -> None:
         own, scales, _usable = gather(rows, batch)

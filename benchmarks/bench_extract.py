@@ -35,14 +35,14 @@ import numpy as np
 
 from vidface.backbones import load_backbone
 from vidface.backbones.embedder import Embedder, available_cores
-from vidface.decoding import Limits
-from vidface.extraction import Work
-from vidface.faces import FaceDetector, align_face
+from vidface.backbones.weights import weights_path
+from vidface.faces import Limits
+from vidface.faces.detector import FaceDetector, align_face
 from vidface.frames import sample_frames
-from vidface.manifests import Clip
-from vidface.media import FolderRoot, TarRoot
-from vidface.pipeline import FaceSettings, FrameSettings
-from vidface.weights import weights_path
+from vidface.runs.extraction import Work
+from vidface.settings.manifests import Clip
+from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.storage.media import FolderRoot, TarRoot
 
 FPS = 8
 BATCH = 32  # of the challenge's own loop
@@ -186,7 +186,7 @@ def start_seconds(work: Work, rows: list[Clip]) -> float:
     """What it takes until the processes have started, by a manifest of nothing."""
     nothing = [replace(row, path="not there") for row in rows[: work.workers]]
     begun = time.perf_counter()
-    from vidface.decoding import decode_clips
+    from vidface.faces import decode_clips
 
     list(
         decode_clips(
@@ -281,9 +281,7 @@ def peer_loop(folder: Path, model: Path) -> int:
 
 
 def compare_decoders(clips: list[Path]) -> None:
-    print(
-        "decoders, one thread, all frames that 8 FPS needs as RGB (right by tests/test_frames.py):"
-    )
+    print("decoders, one thread, all frames that 8 FPS needs as RGB (tests/frames/test_frames.py):")
     for name, decode in (
         ("pyav (vidface)", lambda p: sum(1 for _ in sample_frames(p, FPS, threads=1))),
         (

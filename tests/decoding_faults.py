@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vidface.decoding.finding import Detected, Picture, Tools, find_faces
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.faces.finding import Detected, Picture, Tools, find_faces
 from vidface.frames import ClipError
-from vidface.manifests import Clip
+from vidface.settings.manifests import Clip
 
 KEPT: list[bytearray] = []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vidface import artefacts
-from vidface.pipeline import load_pipeline
-from vidface.runs import Run, open_run
+from vidface.runs import artefacts
+from vidface.runs.run import Run, open_run
+from vidface.settings.pipeline import load_pipeline
 
 DIMENSION = 16
 

@@ -1,4 +1,4 @@
-"""Naive twins of `vidface.diagnostics` and of the contact sheet's choices, in pure Python."""
+"""Naive twins of `vidface.noise.diagnostics` and of the contact sheet's choices, in pure Python."""
 
 import math
 from fractions import Fraction

@@ -15,8 +15,8 @@ import click
 import pytest
 
 from tests.conftest import REPOSITORY
-from vidface.cli import cli
-from vidface.pipeline import TABLES, shipped_pipelines
+from vidface.cli.commands import cli
+from vidface.settings.pipeline import TABLES, shipped_pipelines
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (vidface [^\n]+)$", README, re.MULTILINE)
@@ -53,7 +53,7 @@ def test_a_wrong_option_would_be_noticed() -> None:
 
 def test_table_2_is_what_the_modules_say() -> None:
     """Printed and computed, side by side, as the README has them."""
-    from vidface.models import list_models
+    from vidface.backbones.catalogue import list_models
 
     rows = re.findall(
         r"^\| \d \| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M
@@ -194,7 +194,7 @@ def test_an_installed_wheel_runs_its_demo_in_an_empty_folder(tmp_path: Path) -> 
     assert {f"{name}.toml" for name in shipped_pipelines()} <= installed
     assert (target / "vidface" / "data_manifests" / "ytf.csv").is_file()
     code = (
-        "import vidface, vidface.pipeline as p; print(vidface.__file__);"
+        "import vidface, vidface.settings.pipeline as p; print(vidface.__file__);"
         "print(p.load_pipeline().manifest.prepare);"
         "print(p.load_pipeline('ytf_y1').manifest.path.is_file())"
     )

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     from vidface.backbones import Embedder, Preprocessing, load_backbone
-    from vidface.clusters import cluster_frames, cut, linkage_tree
-    from vidface.descriptors import pool_descriptors
-    from vidface.evaluation import evaluate
-    from vidface.faces import FaceDetector, align_face
+    from vidface.faces.detector import FaceDetector, align_face
     from vidface.frames import sample_frames
-    from vidface.manifests import read_manifest
-    from vidface.scores import score_retrieval, score_verification
+    from vidface.metrics import score_retrieval, score_verification
+    from vidface.noise.clusters import cluster_frames, cut, linkage_tree
+    from vidface.runs.evaluation import evaluate
+    from vidface.settings.manifests import read_manifest
+    from vidface.vectors.descriptors import pool_descriptors
 
 __version__ = "0.1.0"
 
@@ -47,19 +47,19 @@ __all__ = [
 
 _HOMES = {
     "Embedder": "vidface.backbones",
-    "FaceDetector": "vidface.faces",
+    "FaceDetector": "vidface.faces.detector",
     "Preprocessing": "vidface.backbones",
-    "align_face": "vidface.faces",
-    "cluster_frames": "vidface.clusters",
-    "cut": "vidface.clusters",
-    "linkage_tree": "vidface.clusters",
-    "evaluate": "vidface.evaluation",
+    "align_face": "vidface.faces.detector",
+    "cluster_frames": "vidface.noise.clusters",
+    "cut": "vidface.noise.clusters",
+    "linkage_tree": "vidface.noise.clusters",
+    "evaluate": "vidface.runs.evaluation",
     "load_backbone": "vidface.backbones",
-    "pool_descriptors": "vidface.descriptors",
-    "read_manifest": "vidface.manifests",
+    "pool_descriptors": "vidface.vectors.descriptors",
+    "read_manifest": "vidface.settings.manifests",
     "sample_frames": "vidface.frames",
-    "score_retrieval": "vidface.scores",
-    "score_verification": "vidface.scores",
+    "score_retrieval": "vidface.metrics",
+    "score_verification": "vidface.metrics",
 }
 
 

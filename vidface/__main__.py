@@ -1,6 +1,6 @@
 """`python -m vidface` is `vidface`."""
 
-from vidface.cli import main
+from vidface.cli.commands import main
 
 if __name__ == "__main__":
     main()

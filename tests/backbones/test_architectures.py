@@ -20,7 +20,7 @@ from vidface.backbones.architectures import (
 )
 from vidface.backbones.bottlenecks import Bottleneck, SqueezeExcite
 from vidface.backbones.budget import count_module
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 # name: FLOPs by the challenge's counter, MACs, parameters, MiB to two places, dimension. FLOPs of
 # paper, y2 and y1 and the paper's MiB are published; test_budget.py derives the rest by hand.

@@ -22,7 +22,7 @@ from vidface.backbones.budget import (
     count_module,
     count_onnx,
 )
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 
 class Table(NamedTuple):
@@ -386,7 +386,7 @@ def test_files_of_our_networks_by_others(data: Path, file: str, name: str, const
 
 @pytest.mark.usefixtures("weights_at_hand")
 def test_sface_s_record_is_the_count_of_its_file() -> None:
-    from vidface.weights import weights_path, weights_record
+    from vidface.backbones.weights import weights_path, weights_record
 
     counted = count_onnx(weights_path("sface"))
     assert weights_record("sface").budget == counted

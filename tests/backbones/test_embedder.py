@@ -19,7 +19,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import MICRO_BATCH, Network
 from vidface.backbones.runtimes import RUNTIMES, Plan
 from vidface.backbones.runtimes.with_torch import CPU_BATCH
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
 PLANS = {

@@ -16,8 +16,8 @@ from vidface.backbones.architectures import Architecture, Row, architecture
 from vidface.backbones.export import OPSET, cosine_rows, export_onnx, folded, write_onnx
 from vidface.backbones.files import Network, save_safetensors
 from vidface.backbones.graphs import read_onnx
-from vidface.cache import cache_folder
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import cache_folder
 
 ROWS = (
     Row(None, 8, 1, 1),

@@ -18,8 +18,8 @@ from tests.conftest import write_colour_network
 from vidface.backbones import Preprocessing, load_backbone, load_network, weights_sha256
 from vidface.backbones.architectures import architecture
 from vidface.backbones.files import read_network, save_safetensors
-from vidface.cache import sha256_of
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import sha256_of
 
 SMALL = "y1-x0.25"
 FED = Preprocessing("bgr", (120.0, 110.0, 100.0), 64.0)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import crop_of, write_colour_network
 from vidface.backbones import Preprocessing, load_backbone
 from vidface.backbones.files import MICRO_BATCH
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
 
@@ -37,7 +37,7 @@ def save(path: Path, nodes, inputs, outputs, initializers=()) -> Path:
 def real_crops(data: Path, count: int) -> np.ndarray:
     """(count, 112, 112, 3) uint8: faces of LFW, as far apart in its tar as they can be."""
     from vidface.frames import decode_image
-    from vidface.media import TarRoot
+    from vidface.storage.media import TarRoot
 
     root = TarRoot(data / "images" / "lfw_aligned112.tar")
     names = root.all_images()
@@ -295,7 +295,7 @@ def test_sface_agrees_with_opencv() -> None:
     """OpenCV's own FaceRecognizerSF is the third-party oracle of SFace's preprocessing."""
     import cv2
 
-    from vidface.weights import weights_path
+    from vidface.backbones.weights import weights_path
 
     crops = np.stack([crop_of(c) for c in ("red", "green", "blue")])
     crops[:, 30:80, 30:80] = np.random.default_rng(1).integers(0, 256, (3, 50, 50, 3))

@@ -16,7 +16,7 @@ from tests.backbones.test_loading import real_crops
 from vidface.backbones import Preprocessing, load_backbone, load_network
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 V2, V3 = 0xF993FAC9, 0xF993FACA
 

@@ -17,9 +17,9 @@ from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import Network, read_network
 from vidface.backbones.quantize import quantize_file, quantize_network
 from vidface.backbones.runtimes import RUNTIMES
-from vidface.cache import sha256_of
-from vidface.errors import VidfaceError
-from vidface.media import open_root
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import sha256_of
+from vidface.storage.media import open_root
 
 FED = Preprocessing("bgr", 127.5, 64.0)
 

@@ -22,8 +22,8 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import Network, module_network, read_network
 from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, possible_plans, trial
-from vidface.cache import cache_folder
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import cache_folder
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
 ONNXRUNTIME = [Plan("onnxruntime", threads=2, split_prelu=True), Plan("onnxruntime", threads=2)]
@@ -424,7 +424,7 @@ def test_a_module_that_gives_no_tensor() -> None:
 
 def test_runtimes_are_what_the_settings_allow() -> None:
     """The pipeline's table repeats their names, so that reading it imports nothing."""
-    from vidface.pipeline import BackboneSettings
+    from vidface.settings.pipeline import BackboneSettings
 
     for runtime in ("auto", *RUNTIMES):
         assert BackboneSettings(runtime=runtime).runtime == runtime

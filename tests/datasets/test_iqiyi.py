@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets import iqiyi
 from vidface.datasets.iqiyi import (
     GroundTruth,
@@ -16,7 +17,6 @@ from vidface.datasets.iqiyi import (
     video_key,
     write_ranked_list,
 )
-from vidface.errors import VidfaceError
 
 TRUTH = GroundTruth({"1": ("v1", "v2", "v3"), "2": ("v4",), "3": ("v5",)})
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets import iqiyi_features, streamed_pickle
 from vidface.datasets.iqiyi_features import VideoFeatures, feature_videos, iter_features
-from vidface.errors import VidfaceError
 
 # What Python 2.7.18 with NumPy 1.16.6 wrote (zlib, base 85) for `python2_value()`.
 PYTHON2 = {

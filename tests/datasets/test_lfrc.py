@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets import lfrc
 from vidface.datasets.lfrc import (
     Submission,
@@ -24,8 +25,7 @@ from vidface.datasets.lfrc import (
     read_submission,
     write_submission,
 )
-from vidface.errors import VidfaceError
-from vidface.manifests import read_manifest
+from vidface.settings.manifests import read_manifest
 
 # By hand: rows (1, -2, 0.5) and (0, 0, 0).
 GOLDEN = struct.pack("<4i6f", 2, 3, 12, 5, 1.0, -2.0, 0.5, 0.0, 0.0, 0.0)

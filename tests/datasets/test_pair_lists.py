@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets import pair_lists
 from vidface.datasets.lines import LONGEST_LINE_BYTES, numbered_rows
 from vidface.datasets.pair_lists import SAME_WORDS, PairList, read_pair_list
-from vidface.errors import VidfaceError
 
 YTF = """split number, first name, second name, svm distance, is same
 1, Ann_B/0, Ann_B/2, 0.5, 1

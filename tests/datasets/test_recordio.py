@@ -20,8 +20,8 @@ from tests.make_recordio_golden import (
     packed,
     write_records,
 )
+from vidface.core.errors import VidfaceError
 from vidface.datasets.recordio import RecordIO, read_idx
-from vidface.errors import VidfaceError
 
 FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets.templates import TemplateList, read_templates, templates_manifest
-from vidface.errors import VidfaceError
-from vidface.manifests import read_manifest
+from vidface.settings.manifests import read_manifest
 
 # Template 7: a photograph, and two frames of video 71. Template 9 has the photograph again.
 IJB = "img/1.jpg 7 70\nframes/2.png 7 71\nframes/3.png 7 71\nimg/1.jpg 9 70\n"

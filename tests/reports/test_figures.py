@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import absent
-from tests.reports.test_curves import HITS, a_score, people, retrieval
-from vidface.cli_plots import plot
-from vidface.errors import UsageError, VidfaceError
-from vidface.reports.curves import cmc_block, retrieval_block, score_curves
+from tests.metrics.test_curves import HITS, a_score, people, retrieval
+from vidface.cli.plots import plot
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.metrics import Bootstrap, score_verification
+from vidface.metrics.curves import cmc_block, retrieval_block, score_curves
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
 from vidface.reports.figures.clip import MOST_FACES, ClipFaces
 from vidface.reports.figures.documents import Block, read_document, roc_of
 from vidface.reports.figures.sources import chosen_threshold, find_source, labels_for
 from vidface.reports.figures.sweep import TABLE_5, rows_of
-from vidface.scores import Bootstrap, score_verification
 
 try:
     import matplotlib  # noqa: F401
@@ -473,7 +473,7 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
 
 def test_matplotlib_waits_until_it_is_needed():
     code = (
-        "import sys, vidface.cli_plots, vidface.reports.figures.sources, vidface.scoring; "
+        "import sys, vidface.cli.plots, vidface.reports.figures.sources, vidface.runs.scoring; "
         "from vidface.reports.figures import roc, sweep, clip; "
         "sys.exit('matplotlib' in sys.modules)"
     )

@@ -17,9 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import write_crop
-from vidface.clusterings import cluster
-from vidface.errors import UsageError, VidfaceError
-from vidface.pipeline import load_pipeline
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.reports.gather import gather_run
 from vidface.reports.hard_pairs import hardest_pairs
 from vidface.reports.markup import esc, json_block
@@ -36,9 +34,11 @@ from vidface.reports.score_files import (
     read_sweep,
 )
 from vidface.reports.sprites import MOST_FACES, TILE, each_clip_faces, make_sprite
-from vidface.runs import extract, open_run
-from vidface.scoring import score
-from vidface.sweeps import sweep
+from vidface.runs.clusterings import cluster
+from vidface.runs.run import extract, open_run
+from vidface.runs.scoring import score
+from vidface.runs.sweeps import sweep
+from vidface.settings.pipeline import load_pipeline
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -223,7 +223,7 @@ def test_a_changed_manifest_takes_the_identities_away(run_folder: Path, tmp_path
 
 
 def test_an_outdated_or_damaged_clustering_is_not_shown(run_folder: Path) -> None:
-    from vidface import artefacts
+    from vidface.runs import artefacts
 
     path = next(run_folder.glob("clusters/*/descriptors.parquet"))
     table, made = artefacts.read_parquet(path)
@@ -311,7 +311,7 @@ def test_faces_are_of_the_clip_in_time_order(scored: Path) -> None:
 
 
 def open_folder(path: Path):
-    from vidface.artefacts import RunFolder
+    from vidface.runs.artefacts import RunFolder
 
     return RunFolder(path)
 
@@ -335,7 +335,7 @@ def test_a_long_clip_is_thinned_and_noise_does_not_blow_up() -> None:
 
 
 def test_clusters_that_do_not_fit_are_refused(run_folder: Path) -> None:
-    from vidface import artefacts
+    from vidface.runs import artefacts
 
     run = gather_run(run_folder)
     assert run.clustering is not None

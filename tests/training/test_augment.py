@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.augment import (
     AUGMENTATIONS,
     Chain,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.training.test_processes import refusal, results_of
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.batch_norm import SyncedBatchNorm, synchronised
 from vidface.training.processes import Processes, start_processes
 

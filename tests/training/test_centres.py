@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training import centres as module
 from vidface.training.centres import CentreSGD, ClassCentres, Selected, choose_classes, resized
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training import cleaning
 from vidface.training.cleaning import (
     Cut,

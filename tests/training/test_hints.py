@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.training.toy_teacher import DIMENSION
 from vidface.backbones import architecture
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil
 from vidface.training.hints import (
     Adapters,

@@ -14,7 +14,7 @@ from tests.training.conftest import RECIPE
 from tests.training.test_loop import Killed, run
 from tests.training.toy_teacher import LINEAR, embeddings, means, write_teacher
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.live import LiveTeacher
 from vidface.training.settings import load_training
 

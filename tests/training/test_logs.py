@@ -8,8 +8,8 @@ import pytest
 
 from tests.training.conftest import RECIPE
 from tests.training.test_loop import Killed, log, run
-from vidface.errors import VidfaceError
-from vidface.progress import training_progress
+from vidface.cli.progress import training_progress
+from vidface.core.errors import VidfaceError
 from vidface.training.loop import StepReport
 from vidface.training.settings import load_training
 from vidface.training.stages import resolve

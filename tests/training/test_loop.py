@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import RECIPE, write_people
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.checkpoints import load_checkpoint
 from vidface.training.loop import StepReport, stage_steps, train
 from vidface.training.results import Trained

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import RECIPE, write_people
 from tests.training.test_loop import Killed, log, run, weights
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training import loop, teaching
 from vidface.training.checkpoints import load_checkpoint, save_checkpoint
 from vidface.training.settings import load_training

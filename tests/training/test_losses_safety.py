@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.losses import (
     LOSSES,
     ROLES,

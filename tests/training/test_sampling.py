@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import absent
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.sampling import (
     SAMPLERS,
     PeopleByImages,

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import RECIPE
-from vidface.errors import VidfaceError
-from vidface.pipeline import shipped_pipelines, shipped_trainings
+from vidface.core.errors import VidfaceError
+from vidface.settings.pipeline import shipped_pipelines, shipped_trainings
 from vidface.training.settings import TrainingPipeline, load_training
 from vidface.training.stages import Stage, cut_values, resolve
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil, build_distil
 from vidface.training.synthetic import SyntheticFaces, bent, mixed
 from vidface.training.teaching import PIECE, teach

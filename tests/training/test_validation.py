@@ -8,7 +8,7 @@ import torch
 
 from vidface.backbones import architecture
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.fast_prelu import with_fast_prelu
 from vidface.training.settings import HELD_OUT, BenchmarkSettings
 from vidface.training.validation import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vidface.backbones.architectures import ARCHITECTURES, architecture, is_architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ def load_backbone(
 def load_network(weights: str | Path | torch.nn.Module, architecture: str | None = None) -> Network:
     """Read a recogniser without preparing it for running; arguments as `load_backbone`'s."""
     from vidface.backbones.files import module_network, no_weights, read_network
-    from vidface.weights import WEIGHTS, weights_path
+    from vidface.backbones.weights import WEIGHTS, weights_path
 
     if not isinstance(weights, str | Path):
         import torch
@@ -107,7 +107,7 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
         VidfaceError: a registered name and another preprocessing beside it.
     """
     from vidface.backbones.files import declaration_of
-    from vidface.weights import WEIGHTS
+    from vidface.backbones.weights import WEIGHTS
 
     if weights in WEIGHTS:
         if given is not None:
@@ -126,8 +126,8 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
 def weights_sha256(weights: str) -> str:
     """The hash by which artefacts know a recogniser; for a name no file is needed."""
     from vidface.backbones.graphs import onnx_sha256
-    from vidface.cache import sha256_of
-    from vidface.weights import WEIGHTS
+    from vidface.backbones.weights import WEIGHTS
+    from vidface.storage.cache import sha256_of
 
     if weights in WEIGHTS:
         return WEIGHTS[weights].sha256

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.faces import CROP_SIZE
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx

@@ -10,8 +10,8 @@ import numpy as np
 
 from vidface.backbones.runtimes import Plan, Runner, make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     from vidface.backbones.files import Network

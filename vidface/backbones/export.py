@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.backbones.graphs import METADATA_KEY, at_batch, first_line
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -139,7 +139,7 @@ def cosine_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write an ONNX file that appears complete or not at all."""
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     with atomic_file(path) as file:
         file.write(model.SerializeToString())

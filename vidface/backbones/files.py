@@ -32,8 +32,8 @@ from vidface.backbones.graphs import (
     read_onnx,
 )
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +98,7 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
         own = declared(model, name)
         return Network(name, onnx_sha256(path), model, declaration=own,
                        architecture=own.get("architecture"))  # fmt: skip
-    from vidface.cache import sha256_of
+    from vidface.storage.cache import sha256_of
 
     state, said = read_state(path)
     wanted = architecture_name or said.get("architecture")
@@ -260,7 +260,7 @@ def save_safetensors(
     """
     from safetensors.torch import save
 
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     said = {"architecture": architecture_name, "preprocessing": preprocessing.to_dict(), **more}
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
@@ -293,7 +293,7 @@ def _state_sha256(module: nn.Module) -> str:
 def _exported(network: Network) -> onnx.ModelProto:
     """The network as ONNX, from the cache where it was exported before."""
     from vidface.backbones.export import OPSET, export_onnx, write_onnx
-    from vidface.cache import EXPORTS, cache_folder
+    from vidface.storage.cache import EXPORTS, cache_folder
 
     if network.module is None:
         raise VidfaceError(f"weights {network.name}: neither a graph nor a module")

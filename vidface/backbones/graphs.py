@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ def onnx_sha256(path: Path) -> str:
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    from vidface.cache import sha256_of
+    from vidface.storage.cache import sha256_of
 
     own = sha256_of(path)
     try:

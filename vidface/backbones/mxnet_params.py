@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 _LIST_MAGIC = 0x112
 _ARRAY_V2, _ARRAY_V3 = 0xF993FAC9, 0xF993FACA

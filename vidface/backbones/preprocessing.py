@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ import numpy as np
 
 from vidface.backbones.files import MICRO_BATCH
 from vidface.backbones.graphs import METADATA_KEY, declared, first_line, free_batch
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     import onnx
 
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
-    from vidface.media import MediaRoot
+    from vidface.storage.media import MediaRoot
 
 # Of the ranges that calibration saw, the outermost ten-thousandth is cut off at both ends. With the
 # full ranges y1's embeddings kept a cosine of 0.78 to the float32 ones; so, and with the layers of
@@ -86,7 +86,7 @@ def quantize_file(
     from vidface.backbones.embedder import Embedder
     from vidface.backbones.export import cosine_rows
     from vidface.backbones.files import Network
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: a quantised network's file ends in .onnx")
@@ -228,7 +228,7 @@ class _Calibration:
 
 def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:
     """Up to `count` crops of a folder or tar, drawn by the seed; what is no crop is passed over."""
-    from vidface.faces import CROP_SIZE
+    from vidface.faces.detector import CROP_SIZE
     from vidface.frames import ClipError, decode_image
 
     names = root.all_images()

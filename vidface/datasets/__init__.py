@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets.insightface_bin import read_insightface_bin
 from vidface.datasets.pairs import PairSet, read_lfw_pairs
-from vidface.errors import VidfaceError
 
 __all__ = ["PairSet", "open_pairs", "read_insightface_bin", "read_lfw_pairs"]
 

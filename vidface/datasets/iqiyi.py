@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vidface.errors import VidfaceError
-from vidface.files import atomic_file
-from vidface.media import natural_key
+from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file
+from vidface.storage.media import natural_key
 
 SUFFIX = ".mp4"
 
@@ -248,7 +248,7 @@ def score_ranked_list(
     >>> score.listed, score.identities_without_list
     (2, ('3',))
     """
-    from vidface.scores.retrieval import average_precision_of_list
+    from vidface.metrics.retrieval import average_precision_of_list
 
     _check_k(k)
     names = sorted(truth.videos, key=natural_key)

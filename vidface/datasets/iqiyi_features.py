@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.streamed_pickle import SHORT, PickledArray, iter_items
-from vidface.errors import VidfaceError
 
 MAX_FACES = 200_000
 """The most faces of a video; iQIYI-VID has 30 in the mean."""

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
-from vidface.files import atomic_file
-from vidface.manifests import SPLITS, Clip, write_manifest
+from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file
+from vidface.settings.manifests import SPLITS, Clip, write_manifest
 
 FILELIST = "filelist.txt"
 CROP_FOLDER = "iQIYI_VID_FACE"
@@ -165,7 +165,7 @@ def lfrc_manifest(
         out: the manifest to write, replaced if it is there.
         identities: a text file, `<video> <identity>` a line, the video with or without `.mp4`.
             Videos that it does not label are distractors (""). The challenge's are not public.
-        split: of all clips, one of `vidface.manifests.SPLITS`.
+        split: of all clips, one of `vidface.settings.manifests.SPLITS`.
         filelist: default `<folder>/filelist.txt`, else `<folder>/iQIYI_VID_FACE/filelist.txt`.
 
     Returns:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 LONGEST_LINE_BYTES = 2**16
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets.lines import (
     LONGEST_LINE_BYTES,
     comma_fields,
@@ -25,7 +26,6 @@ from vidface.datasets.lines import (
     numbered_rows,
     open_list,
 )
-from vidface.errors import VidfaceError
 
 SAME_WORDS: dict[str, bool] = {
     **dict.fromkeys(("1", "true", "same", "yes", "genuine"), True),

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 from vidface.frames import decode_image
-from vidface.media import FolderRoot, MediaRoot, TarRoot, open_root
+from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first that there is, in either case
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 MAGIC = 0xCED7230A
 _FRAME = struct.Struct("<II")

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 MAX_ITEM_BYTES = 2**28
 """The most that one item may take of the file; 200,000 faces of 512 float16."""

@@ -1,7 +1,7 @@
 """Templates: the images and video frames that together stand for one person, as in IJB.
 
 A template is a set of media, a medium is one still image or several frames of one video.
-`vidface.scores.templates` makes one descriptor of each.
+`vidface.metrics.templates` makes one descriptor of each.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.core.errors import VidfaceError
 from vidface.datasets.lines import numbered_rows, open_list
-from vidface.errors import VidfaceError
-from vidface.manifests import SPLITS, Clip, write_manifest
-from vidface.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vidface.settings.manifests import SPLITS, Clip, write_manifest
+from vidface.storage.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ORDERS: dict[str, tuple[int, int, int] | None] = {
     "auto": None,
@@ -253,7 +253,7 @@ def templates_manifest(templates: TemplateList, out: str | Path, *, split: str =
     Args:
         templates: what `read_templates` gives.
         out: the manifest, a CSV file; replaced if it exists.
-        split: that of all clips, a name of `vidface.manifests.SPLITS`.
+        split: that of all clips, a name of `vidface.settings.manifests.SPLITS`.
 
     Returns:
         `out`.

@@ -33,10 +33,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vidface.core.errors import VidfaceError
 from vidface.demo.photographs import Photographs, load_photographs, photographs_file
 from vidface.demo.plan import Clip, DemoPlan, Recipe, plan_clips
 from vidface.demo.rendering import render_clip
-from vidface.errors import VidfaceError
 
 __all__ = [
     "DEMO_VERSION",

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidface.cache import (
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import (
     FetchError,
     WheelMember,
     cache_folder,
@@ -18,7 +19,6 @@ from vidface.cache import (
     read_member,
     scratch_folder,
 )
-from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,8 +8,8 @@ from fractions import Fraction
 from itertools import cycle
 from typing import Literal
 
+from vidface.core.errors import VidfaceError
 from vidface.demo.photographs import PEOPLE, PHOTOGRAPHS_PER_PERSON
-from vidface.errors import VidfaceError
 
 SAMPLES_PER_SECOND = 8  # the truth is stated for the frames at k / 8 s
 

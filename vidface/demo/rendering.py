@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidface.core.errors import VidfaceError
 from vidface.demo.photographs import PHOTOGRAPH_HEIGHT, PHOTOGRAPH_WIDTH, Photographs
 from vidface.demo.plan import SAMPLES_PER_SECOND, Clip, DemoPlan, Segment
-from vidface.errors import VidfaceError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -37,7 +37,7 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.frames.common import (
     ClipError,
     Decoder,
@@ -48,8 +48,8 @@ from vidface.frames.common import (
     shown_at,
 )
 from vidface.frames.decord_reader import decode_with_decord
-from vidface.frames.images import decode_image
 from vidface.frames.pyav_reader import decode_with_pyav
+from vidface.storage.images import decode_image
 
 __all__ = [
     "DECODERS",
@@ -101,7 +101,7 @@ def sample_frames(
 
     >>> next(sample_frames("clip.mp4", fps=0))
     Traceback (most recent call last):
-    vidface.errors.VidfaceError: fps=0: frames per second must be a number above 0
+    vidface.core.errors.VidfaceError: fps=0: frames per second must be a number above 0
     """
     if name is None:
         path = source if isinstance(source, str | os.PathLike) else None

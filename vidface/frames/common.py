@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 Source = str | os.PathLike | BinaryIO
 Item = TypeVar("Item")

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,

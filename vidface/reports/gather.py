@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface import artefacts
-from vidface.artefacts import RunFolder
-from vidface.diagnostics import FLAGS
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.noise.diagnostics import FLAGS
 from vidface.reports.score_files import (
     CURVES_SUFFIX,
     ScoreFile,
@@ -32,6 +30,8 @@ from vidface.reports.score_files import (
     read_sweep,
     text,
 )
+from vidface.runs import artefacts
+from vidface.runs.artefacts import RunFolder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -117,7 +117,7 @@ class RunData:
 
     @property
     def prepared_by(self) -> str:
-        """Which challenge's manifest it is, as `vidface.runs.PREPARERS` names it; "" of others."""
+        """Which challenge's manifest it is, a key of `vidface.runs.run.PREPARERS`, or ""."""
         return text(mapping(self.pipeline.get("manifest")).get("prepare"))
 
     @property
@@ -225,7 +225,7 @@ def _with_manifest(
 
     And the manifest's SHA-256; "" where it is not.
     """
-    from vidface.manifests import read_manifest
+    from vidface.settings.manifests import read_manifest
 
     settings = mapping(pipeline.get("manifest"))
     path, root = text(settings.get("path")), text(settings.get("root"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 MOST_CLIPS = 30_000
 """Of more clips as many, evenly spaced, are compared: that takes a core some ten seconds."""

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import vidface
-from vidface.artefacts import RunFolder
-from vidface.errors import UsageError, VidfaceError
-from vidface.files import atomic_file
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.files import atomic_file
 from vidface.reports import page_data, sections
 from vidface.reports.drawn_sections import (
     clips_section,
@@ -34,9 +33,10 @@ from vidface.reports.picks import Picks, pick_clips
 from vidface.reports.print_figures import Printed
 from vidface.reports.pseudonyms import Names
 from vidface.reports.sprites import ClipFaces, each_clip_faces
+from vidface.runs.artefacts import RunFolder
 
 if TYPE_CHECKING:
-    from vidface.comparison import Comparison
+    from vidface.runs.comparison import Comparison
 
 Notify = Callable[[str], None]
 
@@ -142,8 +142,8 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _compared(runs: Sequence[RunData], names: Names, notify: Notify) -> list[Comparison | str]:
     """The paired differences of the first run and each other one."""
-    from vidface.comparison import compare
-    from vidface.runs import open_run_folder
+    from vidface.runs.comparison import compare
+    from vidface.runs.run import open_run_folder
 
     found: list[Comparison | str] = []
     for other in runs[1:]:

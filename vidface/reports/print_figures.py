@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.reports.gather import RunData
 from vidface.reports.markup import Markup, tag
 from vidface.reports.published import TRACK_3

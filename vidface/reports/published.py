@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Recipes' preparers (`vidface.runs.PREPARERS`) whose manifests are iQIYI-VID's.
+# Recipes' preparers (`vidface.runs.run.PREPARERS`) whose manifests are iQIYI-VID's.
 TRACK_3 = ("lfrc", "iqiyi")
 
 TABLE_5_FIGURE = "TAR @ FAR 1e-4"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 MOST_JSON_BYTES = 64 * 2**20
 """A larger score, curves or sweep file is refused; vidface's own have some kilobytes."""
@@ -36,7 +36,7 @@ Columns = Mapping[str, tuple[float | None, ...]]
 class Figure:
     """One figure of a score: a rate in [0, 1], or None with the reason in `note`."""
 
-    name: str  # as `vidface.scoring.Score.figures` names it, "tar_at_far.1e-4"
+    name: str  # as `vidface.runs.scoring.Score.figures` names it, "tar_at_far.1e-4"
     label: str  # "TAR @ FAR 1e-4"
     value: float | None
     ci95: tuple[float, float] | None = None

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.core.states import STATES
 from vidface.reports.gather import RunData
 from vidface.reports.markup import Markup, facts, join, table, tag
 from vidface.reports.pseudonyms import Names
 from vidface.reports.published import TABLE_5, TABLE_5_FIGURE, TABLE_5_SOURCE, TRACK_3, TRACK_3_ROWS
 from vidface.reports.score_files import Figure, ScoreFile, SweepFile, mapping, number, text
-from vidface.states import STATES
 
 if TYPE_CHECKING:
-    from vidface.comparison import Comparison
+    from vidface.runs.comparison import Comparison
 
 MOST_FAILURES = 500
 """Clips that failed, listed one by one; the table of clips has the others."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface import artefacts
-from vidface.artefacts import EmbeddingShard, RunFolder
-from vidface.clusters import UNUSABLE
-from vidface.errors import VidfaceError
-from vidface.rows import unit_rows
+from vidface.core.errors import VidfaceError
+from vidface.noise.clusters import UNUSABLE
+from vidface.runs import artefacts
+from vidface.runs.artefacts import EmbeddingShard, RunFolder
+from vidface.vectors.rows import unit_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 
 def synchronised(module: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.augment import Chain
 from vidface.training.processes import Processes
 from vidface.training.sampling import Sampler

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 INITIAL_STD = 0.01
 """Standard deviation of a centre's numbers before training, InsightFace's."""

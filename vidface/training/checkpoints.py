@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
     """Write tensors and what is said of them; a kill in between leaves the old file."""
     from safetensors.torch import save
 
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     said = json.dumps({"format": FORMAT, **about})

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.batches import on_device
-from vidface.clusters import cluster_frames
-from vidface.errors import VidfaceError
-from vidface.rows import check_embeddings, unit_rows
+from vidface.core.errors import VidfaceError
+from vidface.noise.clusters import cluster_frames
+from vidface.vectors.batches import on_device
+from vidface.vectors.rows import check_embeddings, unit_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 
 class TrainingFolder:
@@ -57,7 +57,7 @@ class TrainingFolder:
         Raises:
             VidfaceError: it holds another training, or something else.
         """
-        from vidface.artefacts import provenance, write_json
+        from vidface.runs.artefacts import provenance, write_json
 
         if restart:
             self._clear()
@@ -98,7 +98,7 @@ class TrainingFolder:
         """Forget lines after a step: the steps are taken again, and so may be a stage's end."""
         if not self.log.is_file():
             return
-        from vidface.files import atomic_file
+        from vidface.core.files import atomic_file
 
         lines = self.log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= step]

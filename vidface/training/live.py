@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx

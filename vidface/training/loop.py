@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.batches import Batch
 from vidface.training.checkpoints import (
     load_checkpoint,
@@ -193,8 +193,8 @@ class _Run:
         return place, tensors
 
     def _finish(self, setting: Setting, place: _Place) -> Trained:
-        from vidface.artefacts import provenance, write_json
         from vidface.backbones.files import save_safetensors
+        from vidface.runs.artefacts import provenance, write_json
 
         made = provenance("train", {"pipeline": self.pipeline.document()})
         trained = Trained(

@@ -16,8 +16,8 @@ from vidface.backbones import architecture
 from vidface.backbones.architectures import Architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.cache import sha256_of
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import sha256_of
 from vidface.training.augment import build_augmentation
 from vidface.training.batch_norm import synchronised
 from vidface.training.batches import StageBatches
@@ -346,7 +346,7 @@ def _kept_faces(
 
 
 def _cut(given: Mapping[str, Any], source: FaceSource, setting: Setting, path: Path) -> None:
-    from vidface.artefacts import provenance, write_parquet
+    from vidface.runs.artefacts import provenance, write_parquet
     from vidface.training.cleaning import contrast, sharpness
 
     settings = CutSettings(**cut_values(given))
@@ -374,7 +374,7 @@ def read_cut(path: Path, faces: int) -> tuple[np.ndarray, dict[str, int]]:
     Raises:
         VidfaceError: damaged, or about other faces.
     """
-    from vidface.artefacts import read_parquet
+    from vidface.runs.artefacts import read_parquet
 
     table, _ = read_parquet(path)
     reasons = np.array(table.column("reason").to_pylist(), dtype=object)

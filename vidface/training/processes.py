@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 Value = TypeVar("Value")
 

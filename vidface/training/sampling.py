@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 SHORTS = ("error", "repeat", "skip")
 """What to do with an identity that has fewer than K images."""

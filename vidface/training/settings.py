@@ -9,7 +9,7 @@
     [[benchmark]]  pairs of faces that a stage's best model is verified on
     [[stage]]    the schedule, first to last: what is added, for how long, what stops it
 
-Paths and `${NAME:-default}` are as in every pipeline file (`vidface.pipeline`).
+Paths and `${NAME:-default}` are as in every pipeline file (`vidface.settings.pipeline`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
-from vidface.pipeline import (
+from vidface.core.errors import VidfaceError
+from vidface.settings.pipeline import (
     check,
     check_choice,
     expand,

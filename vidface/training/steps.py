@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.batches import Batch
 from vidface.training.opening import Setting
 from vidface.training.optimisers import build_optimiser

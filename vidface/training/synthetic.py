@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.augment import Colour, Move
 
 

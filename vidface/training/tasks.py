@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.centres import CentreSGD, ClassCentres, Selected
 from vidface.training.checkpoints import (
     load_module,

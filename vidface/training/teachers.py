@@ -10,7 +10,7 @@ import numpy as np
 
 from vidface.backbones import load_backbone, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil
 from vidface.training.folder import TrainingFolder
 from vidface.training.hints import Adapters, channel_statistics, check_sizes, student_shapes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     from vidface.backbones import Embedder
@@ -97,7 +97,7 @@ def _ask(faces: Faces, teacher: Embedder, start: int, stop: int) -> np.ndarray:
 
 
 def _claim(folder: Path, said: dict[str, Any]) -> None:
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     path = folder / ANSWERS
     if not path.is_file():
@@ -120,7 +120,7 @@ def _claim(folder: Path, said: dict[str, Any]) -> None:
 def _write(path: Path, piece: np.ndarray) -> None:
     from safetensors.numpy import save
 
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     with atomic_file(path) as file:
         file.write(save({"answers": piece}))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.settings import HELD_OUT, BenchmarkSettings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class HeldOutPairs:
 
     def accuracy(self, embedder: Embedder) -> float:
         """Mean accuracy over the folds, in [0, 1]."""
-        from vidface.scores import score_pairs
+        from vidface.metrics import score_pairs
 
         rows = embed_all(embedder, self.faces)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -132,7 +132,7 @@ class Validation:
 
     def accuracy(self, name: str, embedder: Embedder) -> float:
         """Accuracy in [0, 1] of a verification."""
-        from vidface.verify import verify
+        from vidface.runs.verify import verify
 
         if name == HELD_OUT and self.held_out is not None:
             return self.held_out.accuracy(embedder)

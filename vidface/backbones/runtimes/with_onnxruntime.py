@@ -10,7 +10,7 @@ import numpy as np
 
 from vidface.backbones.graphs import first_line, split_prelu, with_preprocessing
 from vidface.backbones.runtimes import Plan, Runner
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     import onnx

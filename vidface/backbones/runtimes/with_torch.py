@@ -9,7 +9,7 @@ import numpy as np
 
 from vidface.backbones.graphs import first_line
 from vidface.backbones.runtimes import Plan, Runner
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     import torch

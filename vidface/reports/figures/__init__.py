@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def figure_svg(name: str, data: Data, *, prefix: str = "", **options: Any) -> st
 
     Args:
         name: of `FIGURES`.
-        data: (label, document) pairs, a run each: what `vidface.reports.curves` writes, for "sweep"
+        data: (label, document) pairs, a run each: what `vidface.metrics.curves` writes, for "sweep"
             a sweep file, for "clip" one `vidface.reports.figures.clip.ClipFaces` as the document.
             Labels are shown as they are, whatever stands in them.
         prefix: of all ids; give two figures of one page two prefixes. Default: the name.
@@ -110,7 +110,7 @@ def write_figure(path: Path, name: str, data: Data, **options: Any) -> None:
     Raises:
         VidfaceError: as `figure_svg`; another suffix; a file that cannot be written.
     """
-    from vidface.files import atomic_file
+    from vidface.core.files import atomic_file
 
     made = _drawn(name, data, check_path(path), FigureOptions(**options))
     with atomic_file(path) as file:

@@ -1,6 +1,6 @@
 """The faces of one clip in time order, a column wide, dropped ones framed.
 
-In the style of `vidface.reports.contact_sheet` (there: a picture of any length), with its text and
+In the style of `vidface.runs.contact_sheet` (there: a picture of any length), with its text and
 frames as vectors.
 """
 
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.clusters import UNUSABLE
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
+from vidface.noise.clusters import UNUSABLE
 from vidface.reports.figures.style import GREY, WIDTH_INCHES, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from vidface.denoising import Denoising
     from vidface.reports.figures import Data, FigureOptions
-    from vidface.runs import Run
+    from vidface.runs.denoising import Denoising
+    from vidface.runs.run import Run
 
 MOST_FACES = 40
 """Faces of a figure, evenly chosen from a longer clip."""
@@ -64,9 +64,9 @@ def clip_faces(run: Run, clip_id: str, denoising: Denoising | None = None) -> Cl
     Raises:
         VidfaceError: no extraction, no crops, no clustering, an unknown clip or one without faces.
     """
-    from vidface import artefacts
-    from vidface.clusterings import latest
-    from vidface.crops import find_crops
+    from vidface.runs import artefacts
+    from vidface.runs.clusterings import latest
+    from vidface.runs.crops import find_crops
 
     _, crops = find_crops(run.folder, clip_id)
     chosen = denoising or latest(run)
@@ -130,7 +130,7 @@ def _face(axes: Axes, faces: ClipFaces, face: int, x: float, y: float, cell: flo
     """One face with its frames and its similarity."""
     from matplotlib.patches import Rectangle
 
-    from vidface.reports.contact_sheet import _picture
+    from vidface.runs.contact_sheet import _picture
 
     cluster, similarity = int(faces.clusters[face]), float(faces.similarities[face])
     side = cell - 2 * _RIM

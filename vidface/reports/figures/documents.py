@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 MOST_BYTES = 2**26
 """Of a curves or sweep file: a hundred times what vidface writes."""
@@ -173,7 +173,7 @@ def _flag(protocol: str) -> str:
 
 
 def _rate(block: Block, key: str) -> float:
-    from vidface.pipeline import exact_rate
+    from vidface.settings.pipeline import exact_rate
 
     found = exact_rate(block.text(key)[:40])
     if found is None or float(found) <= 0:

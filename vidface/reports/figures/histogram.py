@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.reports.figures.documents import Block
 from vidface.reports.figures.style import (
     BLACK,

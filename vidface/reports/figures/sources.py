@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidface.errors import VidfaceError
-from vidface.reports.curves import FORMAT, SUFFIX, VERSION
+from vidface.core.errors import VidfaceError
+from vidface.metrics.curves import FORMAT, SUFFIX, VERSION
 from vidface.reports.figures.documents import Block, read_document
 
 MOST_FILES = 1000

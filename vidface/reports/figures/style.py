@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

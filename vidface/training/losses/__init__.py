@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.losses.arcface import ArcFace
 from vidface.training.losses.class_balance import ClassBalance
 from vidface.training.losses.combined import CombinedMargin

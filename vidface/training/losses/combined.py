@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.losses.geometry import angles
 from vidface.training.losses.objective import check_number
 
@@ -92,7 +92,7 @@ def check_radians(name: str, value: float) -> None:
 
     >>> check_radians("m", 28.6)
     Traceback (most recent call last):
-    vidface.errors.VidfaceError: m must be radians < π/2, got 28.6 (if degrees, say 0.499)
+    vidface.core.errors.VidfaceError: m must be radians < π/2, got 28.6 (if degrees, say 0.499)
     """
     check_number(name, value)
     if value >= math.pi / 2:

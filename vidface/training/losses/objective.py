@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vidface.errors import VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.training.losses.geometry import Geometry, full_precision
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def check_number(
 
     >>> check_number("t", 0.5, low=1)
     Traceback (most recent call last):
-    vidface.errors.VidfaceError: t must be a finite number ≥ 1, got 0.5
+    vidface.core.errors.VidfaceError: t must be a finite number ≥ 1, got 0.5
     """
     number = isinstance(value, Real) and not isinstance(value, bool)
     inside = number and math.isfinite(value) and low <= value <= high
@@ -206,7 +206,7 @@ def check_count(name: str, value: Any, *, low: int) -> None:
 
     >>> check_count("block", 0, low=1)
     Traceback (most recent call last):
-    vidface.errors.VidfaceError: block must be a whole number ≥ 1, got 0
+    vidface.core.errors.VidfaceError: block must be a whole number ≥ 1, got 0
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise VidfaceError(f"{name} must be a whole number ≥ {low}, got {value!r}")

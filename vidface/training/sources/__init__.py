@@ -22,8 +22,8 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
-from vidface.faces import CROP_SIZE
+from vidface.core.errors import VidfaceError
+from vidface.faces.detector import CROP_SIZE
 from vidface.frames import decode_image
 
 KINDS: dict[str, str] = {  # kind → the module whose `open_faces` opens it
@@ -75,7 +75,7 @@ def open_source(kind: str, path: str | Path, **settings: Any) -> FaceSource:
     >>> open_source("folder", "faces")
     Traceback (most recent call last):
         ...
-    vidface.errors.VidfaceError: source kind 'folder' is unknown (known: folders, manifest,
+    vidface.core.errors.VidfaceError: source kind 'folder' is unknown (known: folders, manifest,
     recordio, shards)
     """
     if kind not in KINDS:

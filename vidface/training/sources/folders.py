@@ -11,8 +11,8 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from vidface.errors import VidfaceError
-from vidface.media import is_image_name, natural_key
+from vidface.core.errors import VidfaceError
+from vidface.storage.media import is_image_name, natural_key
 from vidface.training.sources import (
     MAX_IMAGE_BYTES,
     Faces,

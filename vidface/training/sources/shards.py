@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.errors import VidfaceError
-from vidface.media import IMAGE_SUFFIXES, natural_key
+from vidface.core.errors import VidfaceError
+from vidface.storage.media import IMAGE_SUFFIXES, natural_key
 from vidface.training.sources import (
     Faces,
     PackedNames,

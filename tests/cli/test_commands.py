@@ -1,0 +1,645 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_colour_network, write_crop
+
+
+def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    done = vidface("extract", *flags)
+    assert (done.code, done.err) == (0, "")  # quiet: standard error is no terminal
+    assert "7 clips (ok 7)" in done.out
+    done = vidface("cluster", *flags, "--threshold", 0.5)
+    assert "20 of 26 faces kept, 6 dropped (23.1%)" in done.out
+    done = vidface("score", *flags, "--split", "val")
+    assert "mAP@100  1.0000 [1.0000, 1.0000]*  over 3 identities" in done.out
+    assert "n/a: needs ≥ 10 pairs" in done.out
+    assert "\x1b" not in done.out  # plain text when piped
+    done = vidface("sweep", *flags, "--thresholds", "0:0.7:0.05", "--split", "val")
+    rows = [line.split() for line in done.out.splitlines() if line[:2] in (" 0", " n")]
+    assert rows[0][:2] == ["none", "0.0%"]
+    assert len(rows) == 16
+    assert all(len(line) == len(line.rstrip()) for line in done.out.splitlines())
+
+
+def test_json_everywhere(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline, "--json")
+    assert vidface("extract", *flags).json["states"] == {"ok": 7}
+    assert vidface("cluster", *flags).json["dropped"] == 6
+    scored = vidface("score", *flags).json
+    assert scored["retrieval"]["map_at_100"] == 1.0
+    assert scored["retrieval"]["identities"] == 3
+    assert set(scored["verification"]["tar_at_far"]) == {f"1e-{i}" for i in range(1, 7)}
+    assert scored["counts"]["states"] == {"ok": 4}
+    assert scored["provenance"]["settings"]["cluster.threshold"] == 0.5
+    unclustered = vidface("score", *flags, "--threshold", -1).json
+    assert unclustered["counts"]["kept"] == 17
+    assert vidface("score", *flags, "--threshold", "none").json["threshold"] is None
+    swept = vidface("sweep", *flags, "--thresholds", "0.2,0.5").json
+    assert [row["threshold"] for row in swept["rows"]] == [None, 0.2, 0.5]
+    ran = vidface("run", colour_pipeline, "--json")
+    assert "already done" in ran.err
+    assert ran.json["extraction"]["clips"] == 7
+    assert ran.json["retrieval"] == scored["retrieval"]
+
+
+def test_failed_clips_are_listed_and_exit_3(vidface, colour_pipeline, colour_clips: Path) -> None:
+    (colour_clips.parent / "film.mp4").write_text("this is text")
+    (colour_clips.parent / "none.mp4").write_bytes(b"")
+    text = colour_clips.read_text() + "film,film.mp4,red,val\nnone,none.mp4,,val\n"
+    colour_clips.write_text(text + "gone,gone.mp4,,val\n")
+    done = vidface("run", colour_pipeline)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert "line 11: no file or folder 'gone.mp4'" in done.err
+    done = vidface("run", colour_pipeline, "--allow-missing")
+    assert done.code == 3
+    for clip in ("corrupt  film: ", "corrupt  none: ", "missing  gone: "):
+        assert clip in done.out
+    assert "3 without a descriptor" in done.out
+    assert re.search(
+        r"mAP@100  0.8333 \[0\.\d{4}, 1.0000\]\*  over 3 identities", done.out
+    )  # red: one of its two is never found
+
+
+def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -> None:
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("vidface: error: run directory ")
+    assert done.err.endswith("run `vidface extract` first\n")
+    assert done.err.count("\n") == 1
+    done = vidface("score", "--pipeline", colour_pipeline, "--debug")
+    assert "Traceback" in done.err
+    assert done.code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("scroe",), 2, "No such command 'scroe'"),
+        (("score", "--treshold", "0.4"), 2, "No such option"),
+        (("score", "--fps", "fast"), 2, "not a valid float"),
+        (("run",), 2, "Missing argument"),
+        (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
+        (("score", "--pipeline", "nope.toml"), 1, "shipped recipes: demo"),
+        (("sweep", "--thresholds", "0:1"), 2, "START:STOP:STEP"),
+        (("score", "--threshold", "2"), 2, "a cosine lies in [-1, 1]"),
+        (("score", "--fps", "0"), 2, "--fps: must be above 0, not 0.0"),
+        (("score", "--decoder", "foo"), 2, "--decoder: unknown value 'foo' (known: pyav, decord)"),
+        (("init", "nowhere"), 1, "no such folder"),
+    ],
+)
+def test_wrong_usage(vidface, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = vidface(*arguments)
+    assert done.code == code
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_an_internal_error_is_one_line_too(vidface, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vidface.settings import initialise
+
+    def explode(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh\nno")
+
+    monkeypatch.setattr(initialise, "initialise", explode)
+    done = vidface("init", ".")
+    assert done.code == 1
+    assert done.err == (
+        "vidface: error: internal error: ZeroDivisionError: oh no (--debug shows where)\n"
+    )
+
+
+def test_init_then_the_ordinary_commands(vidface, tmp_path: Path, colour_network: Path) -> None:
+    for person in ("red", "green"):
+        for clip in ("1", "2", "10"):
+            for k in range(3):
+                write_crop(tmp_path / "my clips" / person / clip / f"{k}.png", person, seed=k)
+    done = vidface("init", "my clips")
+    assert done.code == 0
+    assert "manifest.csv: 6 clips, 2 identities (train 2, val 4)" in done.out
+    assert "vidface extract && vidface cluster && vidface score" in done.out
+    flags = ("--source", "aligned", "--weights", colour_network, "--color", "rgb", "--mean", 127.5)
+    for command in ("extract", "cluster", "score"):
+        done = vidface(command, *flags)
+        assert done.code == 0, done.err
+    assert "mAP@100  1.0000 [1.0000, 1.0000]*  over 2 identities" in done.out
+    assert (tmp_path / "runs" / "my clips" / "clips.parquet").is_file()
+    done = vidface("init", "my clips")
+    assert (done.code, "manifest.csv exists; --force replaces it" in done.err) == (1, True)
+    done = vidface("init", "my clips", "--force")
+    assert "vidface.toml was there already" in done.out
+
+
+def test_init_writes_toml_for_any_folder_name(vidface, tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\ ${HOME}'
+    (folder / "ann").mkdir(parents=True)
+    (folder / "ann" / "x.mp4").write_bytes(b"x")
+    assert vidface("init", folder).code == 0
+    from vidface.settings.pipeline import load_pipeline
+
+    assert load_pipeline().manifest.path == tmp_path / "manifest.csv"
+
+
+def test_weights_without_preprocessing_say_what_is_assumed(
+    vidface, colour_clips: Path, colour_network: Path
+) -> None:
+    done = vidface(
+        *("extract", "--manifest", colour_clips, "--source", "aligned", "--run", "r"),
+        *("--weights", colour_network),
+    )
+    assert done.code == 0
+    assert "nobody says what it is fed; assuming rgb, mean 127.5, std 127.5" in done.err
+
+
+def test_text_of_strangers_does_not_steer_the_terminal(
+    vidface, colour_pipeline: Path, colour_clips: Path
+) -> None:
+    text = colour_clips.read_text()
+    colour_clips.write_text(text + "a\x1b[31mred,no\x07thing,,val\n", encoding="utf-8")
+    refused = vidface("extract", "--pipeline", colour_pipeline)
+    listed = vidface("extract", "--pipeline", colour_pipeline, "--allow-missing")
+    assert (refused.code, listed.code) == (1, 3)
+    for output in (refused.err, listed.out, listed.err):
+        assert "\x1b" not in output
+        assert "\x07" not in output
+    assert "a�[31mred" in listed.out
+
+
+def test_a_console_that_knows_few_signs(vidface, colour_pipeline: Path) -> None:
+    assert vidface("run", colour_pipeline).code == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "vidface", "score", "--pipeline", str(colour_pipeline)],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"mAP@100" in done.stdout
+
+
+def test_what_cannot_be_scored_is_said_before_extraction(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    done = vidface("run", colour_pipeline, "--gallery", "test")
+    assert (done.code, "--gallery test: no clip" in done.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_later_stages_need_no_clips(vidface, colour_pipeline: Path, colour_clips: Path) -> None:
+    assert vidface("extract", "--pipeline", colour_pipeline).code == 0
+    for person in ("red", "green", "blue"):
+        (colour_clips.parent / person).rename(colour_clips.parent / f"{person}.moved")
+    for command in ("cluster", "score", "sweep"):
+        done = vidface(command, "--pipeline", colour_pipeline)
+        assert done.code == 0, done.err
+    assert vidface("extract", "--pipeline", colour_pipeline).code == 1
+
+
+def test_results_that_cannot_be_written(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    assert vidface("run", colour_pipeline).code == 0
+    for path in (tmp_path / "run" / "scores").iterdir():
+        path.unlink()
+    (tmp_path / "run" / "scores").rmdir()
+    (tmp_path / "run" / "scores").write_text("in the way")
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert done.code == 1
+    assert "cannot be written" in done.err
+    assert "internal" not in done.err
+
+
+def test_other_weights_do_not_inherit_the_files_preprocessing(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    text = colour_pipeline.read_text().replace("mean = 127.5", "mean = 0")
+    colour_pipeline.write_text(text)
+    other = write_colour_network(tmp_path / "other.onnx", batch=1)
+    done = vidface("extract", "--pipeline", colour_pipeline, "--weights", other, "--run", "r2")
+    assert done.code == 0
+    assert "nobody says what it is fed; assuming rgb, mean 127.5" in done.err
+
+
+def test_columns_that_are_not_used_are_named(vidface, colour_pipeline, colour_clips: Path) -> None:
+    lines = colour_clips.read_text().splitlines()
+    lines = [f"{line},{'age' if number == 0 else 40}" for number, line in enumerate(lines)]
+    colour_clips.write_text("\n".join(lines))
+    assert "columns not used: age" in vidface("extract", "--pipeline", colour_pipeline).err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from vidface.cli.commands import main\n"
+        "try: main(['extract', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'cv2', 'pyarrow', 'onnxruntime', 'rich', 'av'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    assert "--threshold" not in done.stdout
+    assert "Frames" in done.stdout or "frames" in done.stdout
+    best = min(_seconds_of_help() for _ in range(5))
+    assert best < 0.3
+
+
+def _seconds_of_help() -> float:
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "vidface", "--help"], capture_output=True, check=True)
+    return time.perf_counter() - begun
+
+
+def test_version_and_module_entry_point() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vidface", "--version"], capture_output=True, text=True, check=True
+    )
+    from vidface import __version__
+
+    assert done.stdout.strip() == f"vidface, version {__version__}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_an_interrupted_extraction_says_so_in_one_line(
+    data: Path, weights_at_hand: None, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "vidface", "extract", "--pipeline", "wlasl", "--run"]
+    for attempt, seconds in enumerate((1.5, 3.0, 5.0)):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / str(attempt))],
+            env={**os.environ, "VIDFACE_DATA": str(data)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what runs in its background deaf to Ctrl-C; a terminal does not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, "")
+        said = err.strip()  # click ends the line of the terminal's ^C first
+        assert said == "vidface: error: interrupted; what was finished before stays as it was"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_extraction_is_no_extraction(
+    vidface, colour_pipeline: Path, colour_clips: Path, tmp_path: Path
+) -> None:
+    lines = ["clip_id,path,identity,split"]
+    for i in range(3000):
+        lines.append(f"c{i},red/train,red,{'val' if i else 'train'}")
+    colour_clips.write_text("\n".join(lines))
+    flags = ["--pipeline", str(colour_pipeline), "--run"]
+    extract = [sys.executable, "-m", "vidface", "extract", *flags]
+    for attempt in range(3):
+        folder = tmp_path / "killed"
+        process = subprocess.Popen([*extract, str(folder)], stdout=subprocess.DEVNULL)
+        while not list(folder.glob(".extracting/embeddings/shard-00000.arrow")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.05 * attempt)
+        process.kill()
+        process.wait()
+        done = vidface("cluster", *flags, folder)
+        assert (done.code, "no finished extraction" in done.err) == (1, True)
+    assert vidface("extract", *flags, folder).code == 0
+    assert vidface("extract", *flags, tmp_path / "whole").code == 0
+    one, two = (
+        vidface("run", colour_pipeline, "--run", tmp_path / name, "--json").json
+        for name in ("killed", "whole")
+    )
+    assert one["retrieval"] == two["retrieval"]
+    assert one["counts"] == two["counts"]
+    assert not list(folder.rglob("*.part"))
+    assert not (folder / ".extracting").exists()
+
+
+def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its data is prepared on first use; here the preparer only says that it was asked."""
+    from vidface import demo
+
+    monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def prepare(folder: Path, *, say) -> Path:
+        asked.append(folder)
+        folder.mkdir(parents=True)
+        (folder / "a.mp4").write_bytes(b"x")
+        path = folder / "manifest.csv"
+        path.write_text("clip_id,path,identity,split\na,a.mp4,ann,val\nb,a.mp4,ann,train\n")
+        return path
+
+    monkeypatch.setattr(demo, "prepare_demo", prepare)
+    done = vidface("score")
+    assert asked == [tmp_path / "cache" / f"demo-v{demo.DEMO_VERSION}"]
+    assert "preparing the demo clips" in done.err
+    assert "run `vidface extract` first" in done.err
+
+
+def write_truth(path: Path, *, without: str = "") -> Path:
+    """Of `colour_clips`: the frames 1 and 3 of the val clips show somebody else."""
+    lines = ["clip_id,file,kind"]
+    for person in ("red", "green", "blue"):
+        lines += [f"{person}.t,{k}.png,own" for k in range(3)]
+        lines += [f"{person}.v,{k}.png,{'own' if k % 2 == 0 else 'other'}" for k in range(5)]
+    lines += [f"stranger,{k}.png,own" for k in range(2)]
+    kept = [line for line in lines if not (without and line.startswith(without))]
+    path.write_text("\n".join(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "kept"),
+    [
+        (("--method", "union-find"), "threshold_0.5", 20),
+        (("--method", "none"), "none", 26),
+        (("--method", "dbscan", "--min-samples", 2), "dbscan.threshold_0.5.min_samples_2", 20),
+        (("--method", "hdbscan", "--min-cluster-size", 2), "hdbscan.min_cluster_size_2", None),
+        (
+            ("--method", "complete-linkage", "--threshold", 0.6),
+            "complete-linkage.threshold_0.6",
+            20,
+        ),
+        (("--method", "trim", "--trim-share", 0.5), "trim.trim_share_0.5", 3 * 3 + 3 * 2 + 1),
+        (("--pooling", "norm"), "threshold_0.5.pooling_norm", 20),
+        (("--pooling", "medoid", "--memory", "500MB"), "threshold_0.5.pooling_medoid", 20),
+    ],
+)
+def test_methods_and_poolings(
+    vidface, colour_pipeline: Path, tmp_path: Path, given: tuple, folder: str, kept: int | None
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    vidface("cluster", *flags, "--threshold", 0.9)
+    done = vidface("cluster", *flags, *given)
+    assert done.code == 0, done.err
+    assert (tmp_path / "run" / "clusters" / folder / "faces.parquet").is_file()
+    assert done.out.splitlines()[-1].endswith("descriptors.parquet")
+    stored = vidface("cluster", *flags, *given, "--json").json
+    assert kept is None or stored["kept"] == kept
+    scored = vidface("score", *flags, "--json").json  # of the one made last, without flags
+    for key, value in stored["settings"].items():
+        assert scored["provenance"]["settings"][key] == value
+    assert done.out.startswith(f"{scored['denoising']}: {stored['kept']} of 26 faces kept")
+    assert scored["threshold"] == stored["threshold"]
+    assert f"against train, {scored['denoising']}\n" in vidface("score", *flags).out
+    again = vidface("score", *flags, *given, "--json")
+    assert again.json["retrieval"] == scored["retrieval"]
+    assert again.err == ""  # nothing was worked out
+
+
+def test_a_named_clustering_that_is_not_stored_is_worked_out(vidface, colour_pipeline) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    vidface("cluster", *flags)
+    done = vidface("score", *flags, "--method", "trim", "--pooling", "norm", "--json")
+    assert done.json["denoising"] == "trim, trim share 0.25, pooling norm"
+    assert "no clustering at trim, trim share 0.25, pooling norm is stored" in done.err
+    assert vidface("score", *flags, "--json").json["denoising"] == "threshold 0.5"
+    assert vidface("score", *flags, "--min-samples", 9, "--json").json["threshold"] == 0.5
+    vidface("cluster", *flags, "--method", "trim")
+    for name, value, said in (
+        ("--pooling", "norm", "threshold 0.5, pooling norm"),
+        ("--trim-share", 0.1, "threshold 0.5"),
+        ("--min-cluster-size", 3, "threshold 0.5"),
+        ("--min-samples", 3, "threshold 0.5"),
+        ("--threshold", 0.2, "threshold 0.2"),
+        ("--memory", "1GiB", "trim, trim share 0.25"),  # says nothing of what is meant
+    ):
+        assert vidface("score", *flags, name, value, "--json").json["denoising"] == said
+
+
+def test_the_oracle(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags, "--method", "oracle")
+    assert done.code != 0
+    assert 'the method "oracle" needs a truth file' in done.err
+    truth = write_truth(tmp_path / "truth.csv")
+    oracle = ("--method", "oracle", "--truth", truth)
+    done = vidface("cluster", *flags, *oracle)
+    assert done.out.startswith("oracle: 20 of 26 faces kept, 6 dropped (23.1%)\n")
+    assert "6 of 6 noise faces are among the dropped: precision 1.0000, recall 1.0000" in done.out
+    scored = vidface("score", *flags, "--truth", truth, "--json").json
+    assert scored["denoising"] == "oracle"
+    assert len(scored["provenance"]["settings"]["cluster.truth_sha256"]) == 64
+    assert scored["noise_removal"]["precision"] == scored["noise_removal"]["recall"] == 1
+    done = vidface("score", *flags)  # the latest, and no word of its truth
+    assert (done.code, "--truth" in done.err) == (1, True)
+    # Another truth: the stored clustering is not of it, and is worked out.
+    truth.write_text(truth.read_text().replace("red.v,1.png,other", "red.v,1.png,own"))
+    done = vidface("score", *flags, *oracle, "--json")
+    assert done.json["noise_removal"]["dropped"] == 5
+    assert "working it out" in done.err
+    ran = vidface("run", colour_pipeline, *oracle, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["cluster"]["dropped"] == 5
+    done = vidface("cluster", *flags, "--method", "oracle", "--truth", tmp_path / "no.csv")
+    assert (done.code, "no.csv: no such file" in done.err) == (1, True)
+    write_truth(truth, without="green.v")
+    done = vidface("cluster", *flags, *oracle)
+    assert done.code == 1
+    assert "says nothing of 5 of 26 faces; the first is of clip 'green.v', file 0.png" in done.err
+
+
+def test_precision_and_recall(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    flags = ("--pipeline", colour_pipeline, "--truth", write_truth(tmp_path / "truth.csv"))
+    vidface("extract", *flags[:2])
+    done = vidface("cluster", *flags, "--method", "trim", "--trim-share", 0.5)
+    assert "6 of 6 noise faces are among the dropped: precision 0.6000, recall 1.0000" in done.out
+    found = vidface("cluster", *flags, "--method", "none", "--json").json["noise_removal"]
+    assert found == {"dropped": 0, "noise": 6, "both": 0, "precision": None, "recall": 0.0}
+    done = vidface("cluster", *flags, "--method", "none")
+    assert "0 of 6 noise faces are among the dropped: precision n/a, recall 0.0000" in done.out
+    swept = vidface("sweep", *flags, "--thresholds", "0.5,1", "--json").json
+    rates = [row["denoised"]["noise_removal"]["recall"] for row in swept["rows"]]
+    assert rates == [0.0, 1.0, 1.0]
+    # At 1 each face is its own cluster, one is kept a clip: 26 - 7 are dropped, 6 rightly.
+    assert swept["rows"][2]["denoised"]["noise_removal"]["precision"] == 6 / 19
+    ran = [vidface("run", colour_pipeline, *flags[2:], "--json").json for _ in range(2)]
+    assert ran[0]["cluster"] == ran[1]["cluster"]
+    assert ran[1]["cluster"]["noise_removal"]["precision"] == 1.0
+
+
+def test_worth_a_look(vidface, colour_pipeline: Path) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags)
+    assert "worth a look: 0 chained, 3 contested, 1 thin (vidface clips --flag" in done.out
+    assert "lowest similarity of two kept faces 1.00, median over clips 1.00" in done.out
+    again = vidface("run", colour_pipeline)  # as it is stored
+    assert "worth a look: 0 chained, 3 contested, 1 thin (vidface clips --flag" in again.out
+
+
+def test_unusable_embeddings_are_named(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    """Green frames as a network would give them that divides by what is nothing there."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 112, 112])
+    vector = helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 3])
+    limits = helper.make_tensor("limits", TensorProto.FLOAT, [3], [9.0, 0.4, 9.0])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean"]),
+        helper.make_node("Sub", ["limits", "mean"], ["room"]),
+        helper.make_node("Sqrt", ["room"], ["root"]),  # NaN of green above 0.4
+        helper.make_node("Sub", ["root", "root"], ["nothing"]),
+        helper.make_node("Add", ["mean", "nothing"], ["vector"]),
+    ]
+    graph = helper.make_graph(nodes, "moody", [image], [vector], [limits])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "moody.onnx"))
+    flags = ("--pipeline", colour_pipeline, "--weights", tmp_path / "moody.onnx")
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags)
+    said = "red.v, frame 1; red.v, frame 3; green.t, frame 0; and 7 more"
+    assert f"10 unusable embeddings (NaN or zero) count as noise: {said}\n" in done.out
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (("--pooling", "det-score"), 1, "det_score is null throughout"),
+        (("--pooling", "quality"), 1, "the embeddings have no column 'quality'"),
+        (("--pooling", "max"), 2, "--pooling: unknown value 'max' (known: mean, det-score, norm"),
+        (("--method", "kmeans"), 2, "--method: unknown value 'kmeans' (known: union-find, none"),
+        (("--trim-share", "1"), 2, "--trim-share: must lie in [0, 1), not 1.0"),
+        (("--min-samples", "0"), 2, "--min-samples: at least 1, not 0"),
+        (("--min-cluster-size", "1"), 2, "--min-cluster-size: at least 2, not 1"),
+        (("--memory", "lots"), 2, '--memory: a size such as "2GiB" or "500MB", not'),
+        (("--memory", "0"), 2, "--memory: a size"),
+        (("--memory", "-1GiB"), 2, "--memory: a size"),
+    ],
+)
+def test_wrong_noise_settings(
+    vidface, colour_pipeline: Path, tmp_path: Path, given: tuple, code: int, message: str
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    vidface("extract", *flags)
+    done = vidface("cluster", *flags, *given)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert not list(tmp_path.glob("run/clusters/*/*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_killed_clustering_is_none(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    code = (
+        "import os, signal, sys\n"
+        "from vidface import artefacts\n"
+        "from vidface.cli.commands import main\n"
+        "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "artefacts.write_parquet = killed\n"  # the faces are written, the descriptors are not
+        "main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-c", code, "cluster", "--pipeline", str(colour_pipeline)]
+    assert subprocess.run(command, cwd=tmp_path).returncode == -signal.SIGKILL
+    assert (tmp_path / "run" / "clusters" / "threshold_0.5" / "faces.parquet").is_file()
+    done = vidface("score", "--pipeline", colour_pipeline)
+    assert (done.code, "no clustering; run `vidface cluster` first" in done.err) == (1, True)
+    assert "no clustering yet" in vidface("clips", "--pipeline", colour_pipeline).out
+    assert vidface("cluster", "--pipeline", colour_pipeline).code == 0
+    assert vidface("score", "--pipeline", colour_pipeline).code == 0
+
+
+def test_precision_and_recall_wherever_a_truth_is_named(
+    vidface, colour_pipeline: Path, tmp_path: Path
+) -> None:
+    flags = ("--pipeline", colour_pipeline)
+    truth = ("--truth", write_truth(tmp_path / "truth.csv"))
+    vidface("extract", *flags)
+    stored = vidface("cluster", *flags, "--threshold", 0.5, *truth, "--json").json
+    expected = stored["noise_removal"]
+    assert expected["noise"] == 6
+    scored = vidface("score", *flags, "--threshold", 0.5, *truth)
+    figures = f"precision {expected['precision']:.4f}, recall {expected['recall']:.4f}"
+    assert figures in scored.out
+    assert "precision" not in vidface("score", *flags, "--threshold", 0.5).out
+    swept = vidface("sweep", *flags, "--thresholds", "0.5", *truth)
+    header = next(line for line in swept.out.splitlines() if "threshold" in line)
+    assert header.split()[-2:] == ["precision", "recall"]
+    folds = ("--folds", 3, "--thresholds", "0.5", *truth)
+    document = vidface("sweep", *flags, *folds, "--json").json
+    assert {"threshold": 0.5, **expected} in document["noise_removal"]
+    assert "precision" in vidface("sweep", *flags, *folds).out
+
+
+def test_flags_are_counted_also_where_no_clip_keeps_two_faces(
+    vidface, colour_pipeline: Path
+) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    done = vidface("cluster", "--pipeline", colour_pipeline, "--threshold", 1)
+    assert "worth a look: 0 chained, 7 contested, 7 thin" in done.out
+
+
+def test_a_threshold_that_is_not_used_is_said(vidface, colour_pipeline: Path) -> None:
+    vidface("extract", "--pipeline", colour_pipeline)
+    for command in ("cluster", "score"):
+        done = vidface(
+            command, "--pipeline", colour_pipeline, "--method", "none", "--threshold", 0.5
+        )
+        assert done.code == 0, done.err
+        assert "the method 'none' has no threshold; --threshold 0.5 is not used" in done.err
+
+
+class TestExtractOptions:
+    @pytest.fixture
+    def broken(self, colour_pipeline: Path, colour_clips: Path) -> Path:
+        (colour_clips.parent / "green" / "val" / "2.png").write_bytes(b"no picture")
+        return colour_pipeline
+
+    def test_failed_clips_exit_with_3_or_with_1(self, vidface, broken: Path) -> None:
+        assert vidface("extract", "--pipeline", broken).code == 3
+        assert vidface("extract", "--pipeline", broken, "--strict").code == 1
+        assert vidface("run", broken, "--strict").code == 1
+        listed = vidface("clips", "--pipeline", broken, "--status", "corrupt", "--json").json
+        assert [line["clip_id"] for line in listed["clips"]] == ["green.v"]
+
+    def test_retry_failed(self, vidface, broken: Path, colour_clips: Path) -> None:
+        done = vidface("extract", "--pipeline", broken, "--retry-failed")
+        assert (done.code, done.out) == (1, "")
+        assert "no finished extraction; leave --retry-failed out" in done.err
+        vidface("extract", "--pipeline", broken)
+        done = vidface("extract", "--pipeline", broken, "--retry-failed", "--force")
+        assert done.code == 2
+        write_crop(colour_clips.parent / "green" / "val" / "2.png", "green", seed=12)
+        done = vidface("extract", "--pipeline", broken, "--retry-failed", "--json")
+        assert (done.code, done.json["states"]) == (0, {"ok": 7})
+        done = vidface("extract", "--pipeline", broken, "--retry-failed")
+        assert done.code == 0
+        assert "already done" in done.err  # none failed: nothing to do
+
+    def test_profile(self, vidface, colour_pipeline: Path) -> None:
+        done = vidface("extract", "--pipeline", colour_pipeline, "--profile")
+        assert re.search(r"^decode +\d+\.\d\d s", done.out, re.MULTILINE)
+        assert re.search(r"^limit: (decode|embed)$", done.out, re.MULTILINE)
+        told = vidface("extract", "--pipeline", colour_pipeline, "--profile", "--json").json
+        assert told["profile"]["frames"] == 26
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (("--stall-timeout", "0"), "--stall-timeout: must be above 0, not 0.0"),
+            (("--clip-timeout", "-1"), "--clip-timeout: must be above 0"),
+            (("--clip-memory", "much"), "--clip-memory: a size such as"),
+            (("--workers", "0"), "--workers: at least 1, not 0"),
+            (("--executor", "slurm"), "--executor: unknown value 'slurm' (known: serial, joblib"),
+            (("--scheduler", "tcp://a:1"), '--scheduler: only with executor = "dask"'),
+        ],
+    )
+    def test_wrong_values(self, vidface, colour_pipeline: Path, given, message: str) -> None:
+        done = vidface("extract", "--pipeline", colour_pipeline, *given)
+        assert (done.code, done.out) == (2, "")
+        assert message in done.err

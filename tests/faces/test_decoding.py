@@ -1,0 +1,711 @@
+"""Decoding in worker processes: faces as a naive loop finds them, and faults that cost one clip."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import absent, crop_of, write_crop
+from tests.decoding_faults import faulty, shade_of, tell_modules
+from vidface.core.errors import VidfaceError
+from vidface.core.states import KEPT_STATES
+from vidface.faces import (
+    ClipEnd,
+    Face,
+    FoundFaces,
+    Limits,
+    Seconds,
+    decode_clips,
+    pool,
+    queues,
+    shared,
+)
+from vidface.faces.detector import ARCFACE_TEMPLATE, FaceDetector, Faces, align_face
+from vidface.faces.finding import Tools, find_faces, one_line, state_of
+from vidface.faces.processes import DecodingProcess
+from vidface.frames import ClipError, sample_frames
+from vidface.settings.manifests import Clip
+from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.storage.media import FolderRoot, TarRoot
+
+ALIGNED = FaceSettings(source="aligned")
+FRAMES = FrameSettings()
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = Limits(clip_memory_bytes=64 * 2**20)
+
+
+def clip(path: str) -> Clip:
+    return Clip(path, path, "", "val")
+
+
+class Read:
+    """The events of some clips, gathered."""
+
+    def __init__(self, events: Iterator[FoundFaces | ClipEnd]) -> None:
+        self.ends: dict[int, ClipEnd] = {}
+        self.faces: dict[int, list[Face]] = defaultdict(list)
+        self.crops: dict[int, list[np.ndarray]] = defaultdict(list)
+        for event in events:
+            assert event.clip_number not in self.ends, "after the end, or a second end"
+            if isinstance(event, ClipEnd):
+                self.ends[event.clip_number] = event
+            else:
+                self.faces[event.clip_number] += event.faces
+                self.crops[event.clip_number] += list(event.crops)
+
+    @property
+    def states(self) -> list[str]:
+        return [self.ends[number].state for number in sorted(self.ends)]
+
+
+def decoded(paths: list[str], root: Path, **more) -> Read:
+    more = {"workers": 2, "work": faulty, "faces": ALIGNED, **more}
+    faces = more.pop("faces")
+    return Read(decode_clips([clip(p) for p in paths], FolderRoot(root), FRAMES, faces, **more))
+
+
+def assert_good(read: Read, number: int, path: str, faces: int) -> None:
+    """That the clip `good-N-…` came whole, its faces in order and its crops its own."""
+    assert (read.ends[number].state, read.ends[number].message) == ("ok", "")
+    assert read.ends[number].frames == faces
+    assert [face.frame_index for face in read.faces[number]] == list(range(faces))
+    shades = [int(crop[0, 0, 0]) for crop in read.crops[number]]
+    assert shades == [shade_of(path, index) for index in range(faces)]
+    assert all((crop == crop[0, 0, 0]).all() for crop in read.crops[number])
+
+
+def children() -> list[psutil.Process]:
+    """Decoding processes; other tests' pools may stand beside them."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "vidface.faces" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    descriptors, processes = psutil.Process().num_fds(), children()
+    yield
+    assert children() == processes
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoding"]
+    assert psutil.Process().num_fds() <= descriptors + 1  # a library may have opened its own
+
+
+# What is found.
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_aligned_folders_and_images_come_as_they_are(kind: str, tmp_path: Path) -> None:
+    for name in ("10", "9", "1"):
+        write_crop(tmp_path / "set" / "red" / f"{name}.png", "red", seed=int(name))
+    write_crop(tmp_path / "set" / "blue.png", "blue", seed=5)
+    root: FolderRoot | TarRoot = FolderRoot(tmp_path / "set")
+    if kind == "tar":
+        with tarfile.open(tmp_path / "set.tar", "w") as archive:
+            archive.add(tmp_path / "set", ".")
+        root = TarRoot(tmp_path / "set.tar")
+    clips = [clip("red"), clip("blue.png"), clip("none")]
+    read = Read(decode_clips(clips, root, FRAMES, ALIGNED, workers=1))
+    assert read.states == ["ok", "ok", "missing"]
+    assert [face.file for face in read.faces[0]] == ["1.png", "9.png", "10.png"]
+    assert [face.frame_index for face in read.faces[0]] == [0, 1, 2]
+    assert np.array_equal(read.crops[0], [crop_of("red", seed=seed) for seed in (1, 9, 10)])
+    assert np.array_equal(read.crops[1], [crop_of("blue", seed=5)])
+    [face] = read.faces[1]
+    assert (face.time_seconds, face.box, face.landmarks, face.det_score) == (None,) * 4
+    sizes = [sum(p.stat().st_size for p in (tmp_path / "set" / "red").iterdir()), None, 0]
+    sizes[1] = (tmp_path / "set" / "blue.png").stat().st_size
+    assert [read.ends[number].bytes for number in range(3)] == sizes
+    assert read.ends[2].message == "none: no such file or folder"
+    assert (read.ends[0].frames, read.ends[0].frames_without_face) == (3, 0)
+    assert read.ends[0].seconds.decode > 0 == read.ends[0].seconds.detect
+
+
+def test_every_kind_of_damage_is_a_state(tmp_path: Path) -> None:
+    from PIL import Image
+
+    write_crop(tmp_path / "small" / "0.png", "red")
+    Image.new("RGB", (96, 112)).save(tmp_path / "small" / "1.png")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "0.jpg").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    write_crop(tmp_path / "cut" / "0.png", "blue")
+    data = (tmp_path / "cut" / "0.png").read_bytes()
+    (tmp_path / "cut" / "0.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "film.mp4").write_bytes(b"text")
+    names = ["small", "text", "empty", "cut", "film.mp4", "no"]
+    read = decoded(names, tmp_path, work=find_faces)
+    assert read.states == ["corrupt"] * 2 + ["no_video_stream"] + ["corrupt"] * 2 + ["missing"]
+    assert "small/1.png: 96x112 pixels, but aligned" in read.ends[0].message
+    assert read.ends[0].frames == 0
+    assert "no images in this folder" in read.ends[2].message
+    assert "a video file where aligned crops are expected" in read.ends[4].message
+
+
+def expected_faces(path: Path, settings: FaceSettings, model: Path) -> list[tuple]:
+    """The naive loop: sample, detect, align."""
+    detector = FaceDetector(
+        which=settings.which, long_side=settings.detector_long_side, model=model
+    )
+    rows = []
+    for frame in sample_frames(path, 8, threads=1):
+        found = detector.detect(frame.image)
+        for number in range(len(found)):
+            crop = align_face(frame.image, found.landmarks[number])
+            rows.append((frame.index, frame.time_seconds, number, found.boxes[number], crop))
+    return rows
+
+
+@pytest.mark.parametrize("which", ["largest", pytest.param("all", marks=pytest.mark.slow)])
+def test_faces_of_films_are_those_of_a_naive_loop(
+    which: str, data: Path, weights_at_hand: None
+) -> None:
+    from vidface.backbones.weights import weights_path
+
+    folder = data / "clips"
+    names = ["wlasl/01558.mp4", "hard/noface_av1.mkv"]
+    settings = FaceSettings(which=which)
+    read = decoded(names, folder, work=find_faces, faces=settings)
+    for number, name in enumerate(names):
+        rows = expected_faces(folder / name, settings, weights_path("yunet"))
+        faces, crops = read.faces[number], read.crops[number]
+        assert len(faces) == len(rows)
+        for face, crop, row in zip(faces, crops, rows, strict=True):
+            assert (face.frame_index, face.time_seconds, face.face_index) == row[:3]
+            assert face.box is not None
+            assert np.array_equal(face.box, row[3])
+            assert face.box.dtype == np.float32
+            assert np.array_equal(crop, row[4])
+    assert read.ends[0].state == "ok"
+    assert read.ends[0].seconds.detect > 0 < read.ends[0].seconds.align
+    assert read.ends[1].state == "no_face"
+    assert read.ends[1].frames == read.ends[1].frames_without_face > 0
+    assert "no face in" in read.ends[1].message
+
+
+def test_a_window_of_a_film(weights_at_hand: None) -> None:
+    windows = [(None, None), (0.5, 1.0), (1000.0, None)]
+    clips = [Clip("a", "fps25.mp4", "", "val", start, end) for start, end in windows]
+    read = Read(decode_clips(clips, FolderRoot(GOLDEN), FRAMES, FaceSettings(), workers=1))
+    whole = len(list(sample_frames(GOLDEN / "fps25.mp4", 8)))
+    assert [read.ends[number].frames for number in range(3)] == [whole, 4, 0]
+    assert read.ends[2].message == "fps25.mp4: start_seconds lies behind the end of the clip"
+
+
+def test_workers_do_without_torch_and_pyarrow(weights_at_hand: None) -> None:
+    read = decoded(["fps25.mp4"], GOLDEN, work=tell_modules, faces=FaceSettings(), workers=1)
+    assert read.ends[0].message == "heavy [], OpenCV threads 1"
+
+
+def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
+    class Detector:
+        def detect(self, image: np.ndarray) -> Faces:
+            landmarks = np.stack([np.zeros((5, 2)), np.array(ARCFACE_TEMPLATE)])
+            boxes = np.tile(np.array([0, 0, 9, 9.0]), (2, 1))
+            return Faces(boxes, landmarks, np.array([0.9, 0.8]))
+
+    write_crop(tmp_path / "a" / "0.png", "red")
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), Detector())  # type: ignore[arg-type]
+    [picture] = find_faces(clip("a"), tools)
+    [face] = picture.faces
+    assert (face.face_index, face.det_score) == (0, 0.8)
+    assert np.abs(face.crop.astype(int) - crop_of("red")).max() <= 1
+
+
+def test_every_decoded_frame_is_a_sign_of_life() -> None:
+    beats = []
+    late = sample_frames(
+        GOLDEN / "fps25.mp4", 8, start_seconds=0.9, on_frame=lambda: beats.append(1)
+    )
+    next(late)
+    import av
+
+    with av.open(str(GOLDEN / "fps25.mp4")) as film:
+        rate, total = film.streams.video[0].average_rate, sum(1 for _ in film.decode(video=0))
+    assert 0.9 * rate <= len(beats) <= 0.9 * rate + 3
+    assert sum(1 for _ in late) > 0
+    assert total <= len(beats) <= total + 1  # and the end
+
+
+# Faults.
+
+FAULTS = {
+    "segfault": ("crashed", "killed by SIGSEGV"),
+    "exit": ("crashed", "exit code 3"),
+    "killed": ("crashed", "killed by SIGKILL"),
+    "greedy": ("crashed", "more than --clip-memory (0.062 GiB); raise it"),
+    "greedy_slowly": ("crashed", "more than --clip-memory"),
+    "memory_in_libav": ("crashed", "more than --clip-memory"),
+    "raise": ("corrupt", "ZeroDivisionError: by zero"),
+    "truncated": ("truncated", "ends too early"),
+    "system_exit": ("crashed", "exit code 1"),
+    "nonsense": ("crashed", "nonsense"),
+    "wrong_kind": ("crashed", "nonsense"),
+}
+
+
+def test_a_fault_costs_its_clip_alone(tmp_path: Path) -> None:
+    paths = []
+    for fault in FAULTS:
+        paths += [f"{fault}-0", f"good-5-{fault}", f"good-70-{fault}"]
+    read = decoded(paths, tmp_path, limits=SMALL)
+    assert len(read.ends) == len(paths)
+    for number, path in enumerate(paths):
+        kind = path.split("-")[0]
+        if kind == "good":
+            assert_good(read, number, path, int(path.split("-")[1]))
+            continue
+        end = read.ends[number]
+        state, message = FAULTS[kind]
+        assert (kind, end.state) == (kind, state)
+        assert message in end.message
+        assert end.frames == (2 if state in KEPT_STATES else 0)
+        if state == "crashed":
+            assert end.message.startswith(f"{path}: ")
+    assert len(read.faces[paths.index("truncated-0")]) == 2  # before it, and kept
+
+
+def test_a_hang_costs_its_clip_alone(tmp_path: Path) -> None:
+    paths = ["hang-0", "hang_in_c-0", "good-5-a", "good-5-b"]
+    read = decoded(paths, tmp_path, limits=Limits(stall_seconds=1.0))
+    assert read.states == ["timeout", "timeout", "ok", "ok"]
+    message = "no new frame for 1 s; give it more with --stall-timeout, or leave the clip out"
+    assert [read.ends[n].message for n in (0, 1)] == [f"{paths[n]}: {message}" for n in (0, 1)]
+    assert (read.ends[0].frames, len(read.faces[2]), len(read.faces[3])) == (0, 5, 5)
+
+
+def test_time_for_a_clip(tmp_path: Path) -> None:
+    """Signs of life prevent a stall, not the total limit."""
+    read = decoded(["breathing-0"], tmp_path, limits=Limits(stall_seconds=0.6))
+    assert read.states == ["ok"]
+    limits = Limits(stall_seconds=0.6, clip_seconds=0.8)
+    read = decoded(["endless-0", "good-1-a"], tmp_path, limits=limits, workers=1)
+    assert read.states == ["timeout", "ok"]
+    assert "not done after 0.8 s; give it more with --clip-timeout" in read.ends[0].message
+
+
+def test_waiting_for_the_reader_is_no_stall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "QUEUED_FACES", 20)
+    limits = Limits(stall_seconds=0.5, clip_seconds=1.2)
+    events = decode_clips([clip("good-400-a")], FolderRoot(tmp_path), FRAMES, ALIGNED,
+                          workers=1, limits=limits, work=faulty)  # fmt: skip
+    first = next(events)
+    time.sleep(1.5)
+    read = Read(e for part in ([first], events) for e in part)
+    assert_good(read, 0, "good-400-a", 400)
+    assert read.ends[0].seconds.waiting > 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("out_of_files-0", "ulimit -n"), ("fatal-0", "decoder 'x' is not installed")],
+)
+def test_what_concerns_every_clip_ends_the_run(path: str, message: str, tmp_path: Path) -> None:
+    events = decode_clips([clip("good-3-a"), clip(path)], FolderRoot(tmp_path), FRAMES, ALIGNED,
+                          workers=1, work=faulty)  # fmt: skip
+    assert isinstance(next(events), FoundFaces)
+    with pytest.raises(VidfaceError, match=message):
+        list(events)
+
+
+@pytest.mark.slow
+def test_kills_at_random_lose_no_clip(tmp_path: Path) -> None:
+    """200 clips, 3 workers, each kill costs at most the clip that was worked on."""
+    random_ = random.Random(0)
+    paths = [f"good-{random_.randrange(1, 40)}-{i}" for i in range(200)]
+    kills = 0
+
+    def killing(events: Iterator[FoundFaces | ClipEnd]) -> Iterator[FoundFaces | ClipEnd]:
+        nonlocal kills
+        ends = 0
+        for event in events:
+            yield event
+            ends += isinstance(event, ClipEnd)
+            if isinstance(event, ClipEnd) and ends % 20 == 0 and (workers := children()):
+                random_.choice(workers).send_signal(signal.SIGKILL)
+                kills += 1
+
+    clips = [clip(path) for path in paths]
+    root = FolderRoot(tmp_path)
+    read = Read(killing(decode_clips(clips, root, FRAMES, ALIGNED, workers=3, work=faulty)))
+    assert sorted(read.ends) == list(range(200))
+    assert kills >= 8
+    counted = Counter(read.states)
+    assert set(counted) <= {"ok", "crashed"}
+    assert counted["crashed"] <= kills
+    for number, path in enumerate(paths):
+        if read.ends[number].state == "ok":
+            assert_good(read, number, path, int(path.split("-")[1]))
+
+
+def test_a_worker_that_keeps_memory_is_replaced(tmp_path: Path) -> None:
+    read = decoded(["leaky-0-a", "leaky-0-b", "leaky-0-c"], tmp_path, limits=SMALL, workers=1)
+    assert read.states == ["ok"] * 3
+    assert len({read.faces[number][-1].file for number in range(3)}) == 3  # process ids
+
+
+# Order and amount.
+
+
+def test_clips_are_taken_as_needed_and_ahead_of_the_oldest_only_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_QUEUED_CLIPS", 0)  # none waits behind the first
+    taken = []
+
+    def clips() -> Iterator[Clip]:
+        for number in range(60):
+            taken.append(number)
+            yield clip("until_told-0" if number == 0 else f"good-1-{number}")
+
+    events = decode_clips(clips(), FolderRoot(tmp_path), FRAMES, ALIGNED, workers=2, ahead=10,
+                          work=faulty)  # fmt: skip
+    ended = []
+    for event in events:
+        if isinstance(event, ClipEnd):
+            ended.append(event.clip_number)
+            if len(ended) == 9:
+                time.sleep(0.3)
+                assert ended == list(range(1, 10))  # all but the first, one worker's, in order
+                assert taken == list(range(10))
+                (tmp_path / "go").touch()
+    assert sorted(ended) == list(range(60))
+    assert taken == list(range(60))
+
+
+def settled(path: Path) -> int:
+    """The size of a file once it has stopped growing."""
+    sizes = [-1]
+    while len(sizes) < 5 or len(set(sizes[-5:])) > 1:
+        time.sleep(0.1)
+        sizes.append(path.stat().st_size)
+        assert len(sizes) < 200, "it never stops"
+    return sizes[-1]
+
+
+def test_workers_wait_for_a_slow_reader(tmp_path: Path) -> None:
+    events = decode_clips([clip("many-0")], FolderRoot(tmp_path), FRAMES, ALIGNED, workers=1,
+                          work=faulty)  # fmt: skip
+    with contextlib.closing(events):
+        next(events)
+        made = settled(tmp_path / "count")
+        assert queues.QUEUED_FACES <= made <= queues.QUEUED_FACES + 2 * shared.SLOTS
+        read = sum(len(next(events).faces) for _ in range(200))
+        more = settled(tmp_path / "count")
+        assert read + queues.QUEUED_FACES <= more <= read + queues.QUEUED_FACES + 3 * shared.SLOTS
+
+
+def test_ends_without_faces_wait_for_the_reader_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "QUEUED_FACES", 20)
+    taken = []
+    clips = (taken.append(n) or clip(f"good-0-{n}") for n in range(400))
+    events = decode_clips(clips, FolderRoot(tmp_path), FRAMES, ALIGNED, workers=1, work=faulty,
+                          ahead=400)  # fmt: skip
+    next(events)
+    time.sleep(0.5)
+    assert len(taken) < 60
+    assert len(list(events)) == 399
+
+
+def test_long_paths_and_no_clips(tmp_path: Path) -> None:
+    """More than a socket holds is waiting for one worker."""
+    paths = ["slow-0"] + [f"good-1-{i}-" + "x" * 200_000 for i in range(12)]
+    read = decoded(paths, tmp_path, workers=1)
+    assert read.states == ["ok"] * 13
+    assert decoded([], tmp_path).ends == {}
+
+
+def test_closing_early_leaves_nothing(tmp_path: Path) -> None:
+    paths = [clip("hang-0"), clip("hang_in_c-0"), clip("many-0")]
+    events = decode_clips(paths, FolderRoot(tmp_path), FRAMES, ALIGNED, workers=3, work=faulty)
+    next(events)
+    workers = children()
+    assert len(workers) == 3
+    if sys.platform == "linux":  # shared memory that has no name can't be left behind
+        shared_maps = {m.path for w in workers for m in w.memory_maps() if "memfd:" in m.path}
+        assert len(shared_maps) == 1 == sum("/memfd:vidface" in m for m in shared_maps)
+    begun = time.monotonic()
+    events.close()
+    assert time.monotonic() - begun < 5
+    assert not any(worker.is_running() for worker in workers)
+    unstarted = decode_clips(paths, FolderRoot(tmp_path), FRAMES, ALIGNED, workers=3, work=faulty)
+    unstarted.close()
+
+
+def test_an_error_of_the_clips_reaches_the_reader(tmp_path: Path) -> None:
+    def clips() -> Iterator[Clip]:
+        yield clip("good-1-a")
+        raise KeyError("of the caller")
+
+    with pytest.raises(KeyError, match="of the caller"):
+        list(decode_clips(clips(), FolderRoot(tmp_path), FRAMES, ALIGNED, workers=2, work=faulty))
+
+
+# The program around it. This script has no `if __name__ == "__main__"`, and must not need one.
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.decoding_faults import faulty
+from vidface.decoding import ClipEnd, decode_clips
+from vidface.manifests import Clip
+from vidface.media import FolderRoot
+from vidface.pipeline import FaceSettings, FrameSettings
+
+clips = [Clip(p, p, "", "val") for p in sys.argv[2:]]
+events = decode_clips(clips, FolderRoot(Path(sys.argv[1])), FrameSettings(),
+                      FaceSettings(source="aligned"), workers=len(clips), work=faulty)
+for event in events:
+    print(event.state if isinstance(event, ClipEnd) else "faces", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def script(folder: Path, *paths: str) -> Iterator[subprocess.Popen[str]]:
+    (folder / "script.py").write_text(SCRIPT)
+    repository = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, str(folder / "script.py"), str(folder), *paths],
+        env={**os.environ, "PYTHONPATH": repository},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_script_without_a_guard(tmp_path: Path) -> None:
+    with script(tmp_path, "good-1-a", "raise-0") as process:
+        out, err = process.communicate(timeout=30)
+    assert (Counter(out.split()), err) == (Counter(["faces", "faces", "ok", "corrupt"]), "")
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGKILL"])
+def test_workers_end_with_the_program(how: str, tmp_path: Path) -> None:
+    paths = ["hang-0", "many-0"]
+    if sys.platform == "linux":
+        paths.append("hang_in_c-0")
+    with script(tmp_path, *paths) as process:
+        assert process.stdout is not None
+        for _ in range(10):
+            process.stdout.readline()
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == len(paths)
+        if how == "Ctrl-C":  # the terminal sends it to all of them
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.kill()
+        gone, alive = psutil.wait_procs(workers, timeout=20)
+        for worker in alive:
+            worker.kill()
+        _, err = process.communicate(timeout=20)
+    assert (len(gone), alive) == (len(paths), [])
+    if how == "Ctrl-C":
+        assert err.count("Traceback") == 1  # the program's own, no worker's
+        assert "KeyboardInterrupt" in err
+        assert "leaked" not in err
+
+
+# What can't work.
+
+
+def test_no_worker_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for executable, message in (
+        ("/bin/false", "end before they have begun a clip .*exit code 1"),
+        (str(tmp_path / "none"), "a decoding process can't be started"),
+    ):
+        monkeypatch.setattr(sys, "executable", executable)
+        with pytest.raises(VidfaceError, match=message):
+            decoded(["good-1-a"], tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "model.onnx").write_text("no network")
+    with pytest.raises(VidfaceError, match=r"can't start: detector .*not a YuNet network"):
+        decoded(["a"], tmp_path, faces=FaceSettings(), detector_model=tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1, not 0"),
+        ({"ahead": 0}, "ahead must be at least 1, not 0"),
+        ({"faces": FaceSettings(source="features")}, "has no pictures"),
+        ({"work": lambda clip, tools: ()}, "can't be sent to another process"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_the_call(more: dict, message: str, tmp_path: Path) -> None:
+    more = {"workers": 1, "faces": ALIGNED, **more}
+    with pytest.raises(VidfaceError, match=message):
+        decode_clips([], FolderRoot(tmp_path), FRAMES, more.pop("faces"), **more)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stall_seconds": 0},
+        {"stall_seconds": float("inf")},
+        {"stall_seconds": float("nan")},
+        {"clip_seconds": -1.0},
+        {"clip_memory_bytes": 2**26 - 1},
+        {"clip_memory_bytes": 2**63},
+    ],
+)
+def test_limits_check_themselves(wrong: dict) -> None:
+    with pytest.raises(VidfaceError, match=next(iter(wrong))):
+        Limits(**wrong)
+    assert Limits(clip_memory_bytes=2**26).clip_seconds is None
+
+
+def test_events_check_themselves() -> None:
+    with pytest.raises(VidfaceError, match="unknown state 'fine'"):
+        ClipEnd(0, "fine")
+    with pytest.raises(VidfaceError, match="want \\(n, 112, 112, 3\\) uint8"):
+        FoundFaces(0, (), np.zeros((1, 112, 112, 3), np.uint8))
+    assert str(FoundFaces(3, (), np.zeros((0, 112, 112, 3), np.uint8))) == (
+        "FoundFaces(clip 3: crops (0, 112, 112, 3))"
+    )
+    assert str(ClipEnd(3, "ok", frames=2)) == "ClipEnd(clip 3: ok, 2 frames)"
+    assert Seconds(1, 2, 3, 4) + Seconds(1, 1, 1, 1) == Seconds(2, 3, 4, 5)
+
+
+# The parts.
+
+
+def test_states_of_errors() -> None:
+    a = clip("a.mp4")
+    assert state_of(FileNotFoundError(2, "no such file"), a) == ("missing", "a.mp4: no such file")
+    assert state_of(OSError(5, "I/O error"), a) == ("corrupt", "a.mp4: cannot be read: I/O error")
+    assert state_of(OSError("odd"), a) == ("corrupt", "a.mp4: cannot be read: odd")
+    assert state_of(KeyError("k"), a) == ("corrupt", "a.mp4: KeyError: 'k'")
+    behind = ClipError("damaged", "corrupt")
+    behind.__cause__ = MemoryError()
+    import cv2
+
+    no_memory = cv2.error("x")
+    no_memory.code = -4
+    for error in (MemoryError(), behind, OSError(12, "Cannot allocate memory"), no_memory):
+        with pytest.raises(MemoryError):
+            state_of(error, a)
+    assert one_line("a\n b\t\ud800" + "c" * 5000) == "a b ?" + "c" * 995
+
+
+def test_messages_come_whole_whatever_pieces_they_travel_in() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = shared.SupervisorChannel(ours)
+        data = shared.packed(("end", 1)) + shared.packed(("ready",))
+        seen = []
+        for place in range(len(data)):
+            theirs.send(data[place : place + 1])
+            seen += list(channel.messages())
+        assert seen == [("end", 1), ("ready",)]
+        theirs.send(shared.packed("last") + b"\x05\0")
+        theirs.close()
+        rest = channel.messages()
+        assert next(rest) == "last"
+        with pytest.raises(EOFError):
+            next(rest)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff\xff", b"\x03\0\0\0abc", b"\0\0\0\0"])
+def test_bytes_that_are_no_message(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(data)
+        with pytest.raises(ValueError, match="message"):
+            list(shared.SupervisorChannel(ours).messages())
+
+
+def test_more_than_a_socket_holds_waits_until_it_is_read() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel, reader = shared.SupervisorChannel(ours), shared.WorkerChannel(theirs)
+        channel.send("x" * 2**20)
+        channel.send("after")
+        assert channel.has_unsent
+
+        def flush() -> None:
+            while channel.has_unsent:
+                channel.flush()
+                time.sleep(0.001)
+
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        assert [reader.receive() == "x" * 2**20, reader.receive()] == [True, "after"]
+        thread.join()
+        assert not channel.has_unsent
+
+
+def test_a_blocks_numbers_are_seen_from_both_sides() -> None:
+    with shared.nameless_file(size=shared.block_bytes()) as descriptor:
+        one, two = shared.Block(descriptor), shared.Block(descriptor)
+    assert (two.activity, two.beats, two.clip_number, two.clip_bytes) == (0, 0, None, 0)
+    one.activity, one.clip_number, one.clip_bytes = shared.WORKING, 0, 2**70
+    one.beat()
+    one.crops[shared.SLOTS - 1, 111, 111, 2] = 7
+    assert (two.activity, two.beats, two.clip_number) == (shared.WORKING, 1, 0)
+    assert two.clip_bytes == 2**63 - 1
+    assert two.crops[shared.SLOTS - 1, 111, 111, 2] == 7
+    assert (two.crops.sum(), two.crops.shape) == (7, (shared.SLOTS, 112, 112, 3))
+
+
+def test_a_tar_root_travels(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        info = tarfile.TarInfo("a/0.png")
+        info.size = 3
+        archive.addfile(info, io.BytesIO(b"abc"))
+    root = pickle.loads(pickle.dumps(TarRoot(tmp_path / "a.tar")))
+    assert (root.read("a/0.png"), root.image_names("a")) == (b"abc", ["0.png"])
+
+
+def test_the_systems_limit_of_memory_is_set(tmp_path: Path) -> None:
+    if not Path("/proc/self/statm").exists():
+        absent("no /proc: the system doesn't tell a process's data")
+    read = decoded(["tell_limit-0"], tmp_path, limits=Limits(clip_memory_bytes=2**33), workers=1)
+    base_bytes = int(read.ends[0].message) - 2**33
+    assert 2**20 < base_bytes < 2**31  # what the worker takes by itself
+
+
+def test_a_clip_is_not_condemned_for_the_one_before_it() -> None:
+    """Between the look at a worker and its end it may have gone on to its next clip."""
+    process = DecodingProcess.__new__(DecodingProcess)
+    process._sentence, process.assigned = None, {1: clip("a"), 2: clip("b")}
+    with shared.nameless_file(size=shared.block_bytes()) as descriptor:
+        process.block = shared.Block(descriptor)
+    assert process.victim() is None
+    process.block.clip_number = 1
+    assert process.victim() == 1
+    process.condemn("timeout", "too slow")
+    process.condemn("crashed", "later")
+    assert (process.victim(), process.why_ended()) == (1, ("timeout", "too slow"))
+    process.block.clip_number = 2
+    assert process.victim() is None
+    process.block.clip_number = 3  # not one of its own: damaged memory
+    process._sentence = None
+    assert process.victim() is None

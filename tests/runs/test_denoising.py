@@ -1,0 +1,542 @@
+"""Noise removal over a run: every method and pooling, the linkage artefact, what is on disk."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import COLOURS
+from vidface.backbones import Preprocessing, load_backbone
+from vidface.core.errors import VidfaceError
+from vidface.noise import clusters
+from vidface.noise.denoisers import DENOISERS, DenoiserSettings, label_faces
+from vidface.noise.diagnostics import FLAGS, diagnose
+from vidface.runs import artefacts, denoising
+from vidface.runs.artefacts import EmbeddingShard
+from vidface.runs.clusterings import cluster, cluster_once, latest, read_clustering
+from vidface.runs.denoising import Denoising, denoise, denoise_all, linkage_of
+from vidface.runs.run import Run, extract, open_run
+from vidface.runs.scoring import score
+from vidface.runs.sweeps import sweep
+from vidface.settings.pipeline import load_pipeline
+from vidface.vectors.descriptors import pool_faces, pooling_weights
+
+PEOPLE = ("red", "green", "blue")
+
+
+def truth_of_colours(path: Path, *, forget: str = "") -> Path:
+    """What is known of `colour_clips`: in the val clips the frames 1 and 3 are intruders."""
+    lines = ["clip_id,frame_index,kind"]
+    for person in PEOPLE:
+        lines += [f"{person}.t,{k},own" for k in range(3)]
+        lines += [f"{person}.v,{k},{'own' if k % 2 == 0 else 'other'}" for k in range(5)]
+    lines += [f"stranger,{k},own" for k in range(2)]
+    kept = [line for line in lines if not forget or not line.startswith(forget)]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return truth_of_colours(tmp_path / "truth.csv")
+
+
+@pytest.fixture
+def run(colour_pipeline: Path) -> Run:
+    opened = open_run(load_pipeline(colour_pipeline))
+    extract(opened)
+    return opened
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, colour_network: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Twelve clips of mixed colours in several shards: at every threshold others are kept."""
+    from PIL import Image
+
+    rng = np.random.default_rng(7)
+    lines = ["clip_id,path,identity,split"]
+    for c in range(12):
+        for k in range(1 + c):
+            one, two = rng.choice(list(COLOURS), 2)
+            share = rng.random()
+            colour = share * np.array(COLOURS[one]) + (1 - share) * np.array(COLOURS[two])
+            folder = tmp_path / "set" / f"c{c}"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.broadcast_to(colour.astype(np.uint8), (112, 112, 3))
+            Image.fromarray(pixels).save(folder / f"{k:02d}.png")
+        lines.append(f"c{c},c{c},p{c % 3},{'train' if c < 6 else 'val'}")
+    manifest = tmp_path / "set" / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "mixed.toml").write_text(
+        f'[manifest]\npath = "{manifest.as_posix()}"\n[faces]\nsource = "aligned"\n'
+        f'[backbone]\nweights = "{colour_network.as_posix()}"\ncolor = "rgb"\nmean = 127.5\n'
+        'std = 127.5\n[run]\ndir = "mixed"\nshard_clips = 2\n',
+        encoding="utf-8",
+    )
+    opened = open_run(load_pipeline(tmp_path / "mixed.toml"))
+    extract(opened)
+    assert len(opened.folder.shard_paths) > 3
+    return opened
+
+
+def faces_of(run: Run, name: str) -> pa.Table:
+    return pq.read_table(run.folder.clustering(name) / "faces.parquet", partitioning=None)
+
+
+def descriptors_of(run: Run, name: str) -> pa.Table:
+    return pq.read_table(run.folder.clustering(name) / "descriptors.parquet", partitioning=None)
+
+
+METHOD_FOLDERS = [
+    (DenoiserSettings("union-find", 0.5), "mean", "threshold_0.5"),
+    (DenoiserSettings("union-find", None), "mean", "threshold_none"),
+    (DenoiserSettings("none"), "mean", "none"),
+    (DenoiserSettings("dbscan", 0.5, min_samples=2), "mean", "dbscan.threshold_0.5.min_samples_2"),
+    (DenoiserSettings("hdbscan", min_cluster_size=2), "mean", "hdbscan.min_cluster_size_2"),
+    (DenoiserSettings("complete-linkage", 0.5), "mean", "complete-linkage.threshold_0.5"),
+    (DenoiserSettings("trim", trim_share=0.5), "mean", "trim.trim_share_0.5"),
+    (DenoiserSettings("oracle"), "mean", "oracle"),
+    (DenoiserSettings("union-find", 0.5), "norm", "threshold_0.5.pooling_norm"),
+    (DenoiserSettings("trim"), "medoid", "trim.trim_share_0.25.pooling_medoid"),
+]
+
+
+def test_every_method_is_covered_here() -> None:
+    assert {settings.method for settings, _, _ in METHOD_FOLDERS} == set(DENOISERS)
+
+
+@pytest.mark.parametrize(("settings", "pooling", "name"), METHOD_FOLDERS)
+def test_every_method_and_pooling(
+    mixed: Run, tmp_path: Path, settings: DenoiserSettings, pooling: str, name: str
+) -> None:
+    lines = ["clip_id,frame_index,noise"]
+    lines += [f"c{c},{k},{int(k % 3 == 1)}" for c in range(12) for k in range(1 + c)]
+    (tmp_path / "truth.csv").write_text("\n".join(lines), encoding="utf-8")
+    wanted = Denoising(settings, pooling, tmp_path / "truth.csv")
+    if settings.method == "oracle":  # a truth of its own has a folder of its own
+        name += f".truth_{wanted.settings['cluster.truth_sha256'][:12]}"
+    assert wanted.name == name
+    made = cluster(mixed, wanted)
+    labels, descriptors = [], []
+    for shard in mixed.shards():
+        noise = None
+        if settings.method == "oracle":
+            noise = np.array([k % 3 == 1 for k in shard.table.column("frame_index").to_pylist()])
+        labels.append(label_faces(shard.embeddings, shard.offsets, settings, noise))
+        weights = pooling_weights(shard.table, pooling)
+        descriptors.append(
+            pool_faces(
+                shard.embeddings, shard.offsets, labels[-1], pooling=pooling, weights=weights
+            ).descriptors
+        )
+    whole = np.concatenate(labels)
+    assert faces_of(mixed, name).column("cluster").to_pylist() == whole.tolist()
+    assert (made.descriptors == np.concatenate(descriptors)).all()
+    assert made.kept.sum() == (whole == 0).sum()
+    read = read_clustering(mixed, wanted)
+    assert read is not None
+    assert (read.descriptors == made.descriptors).all()
+    assert (read.threshold, made.threshold) == (wanted.threshold, wanted.threshold)
+    _, found = artefacts.read_parquet(mixed.folder.clustering(name) / "descriptors.parquet")
+    assert found["settings"]["cluster.method"] == settings.method
+    assert found["settings"]["descriptor.pooling"] == pooling
+    for key, value in settings.used().items():
+        assert found["settings"][f"cluster.{key}"] == value
+    assert ("cluster.truth_sha256" in found["settings"]) == (settings.method == "oracle")
+    named = with_method(mixed, "none", truth=tmp_path / "truth.csv")
+    last = latest(replace(mixed, pipeline=named))
+    assert (last.denoiser.used(), last.pooling) == (settings.used(), pooling)
+
+
+def test_latest_follows_the_clustering_made_last(run: Run) -> None:
+    by_trim = Denoising(DenoiserSettings("trim", trim_share=0.5), "norm")
+    cluster(run, 0.5)
+    cluster(run, by_trim)
+    assert latest(run).denoiser.used() == {"method": "trim", "trim_share": 0.5}
+    done = score(run)
+    assert done.threshold is None
+    assert done.denoising == "trim, trim share 0.5, pooling norm"
+    assert done.provenance["settings"]["cluster.trim_share"] == 0.5
+    assert done.provenance["settings"]["descriptor.pooling"] == "norm"
+    written = "val_against_train_trim.trim_share_0.5.pooling_norm.json"
+    assert (run.folder.folder / "scores" / written).is_file()
+    assert done.counts["kept"] == 3 * 3 + 1  # of 5 faces 3 stay, of 2 one
+    cluster(run, 0.5)
+    assert score(run).denoising == "threshold 0.5"
+
+
+def test_what_the_other_method_does_not_use_is_not_recorded(run: Run) -> None:
+    cluster(run, replace(Denoising(), denoiser=DenoiserSettings("trim", threshold=0.9)))
+    other = Denoising(DenoiserSettings("trim", threshold=0.1, min_samples=9))
+    assert read_clustering(run, other) is not None
+    with pytest.raises(VidfaceError, match="no threshold to sweep; `vidface score` scores it"):
+        denoise_all(replace(run, pipeline=with_method(run, "trim")), [0.5])
+    with pytest.raises(VidfaceError, match="'trim' has no threshold to sweep"):
+        sweep(replace(run, pipeline=with_method(run, "trim")), [0.5])
+
+
+def with_method(run: Run, method: str, **more):
+    settings = replace(run.pipeline.cluster, method=method, **more)
+    return replace(run.pipeline, cluster=settings)
+
+
+def test_the_oracle_drops_what_the_truth_calls_noise(run: Run, truth: Path) -> None:
+    pipeline = with_method(run, "oracle", truth=truth)
+    done = cluster(replace(run, pipeline=pipeline), None)
+    assert dict(zip(done.clip_ids, done.kept.tolist(), strict=True))["red.v"] == 3
+    assert done.removal is not None
+    assert done.removal.to_dict() == {
+        "dropped": 6, "noise": 6, "both": 6, "precision": 1.0, "recall": 1.0,
+    }  # fmt: skip
+    before = done.denoising.settings["cluster.truth_sha256"] if done.denoising else ""
+    lines = truth.read_text().replace("red.v,1,other", "red.v,1,own")
+    truth.write_text(lines)
+    changed = Denoising.of(pipeline)
+    assert changed.settings["cluster.truth_sha256"] != before
+    assert read_clustering(run, changed) is None  # of another truth: not the same
+    again = cluster(run, changed)
+    assert again.removal is not None
+    assert again.removal.noise == 5
+    first = Denoising(DenoiserSettings("oracle"), truth_path=truth)
+    assert read_clustering(run, first) is not None
+    with pytest.raises(VidfaceError, match="truth file; name the file \\(--truth\\)"):
+        latest(run)  # whose pipeline names no truth
+
+
+def test_the_truths_order_and_layout_do_not_matter(truth: Path, tmp_path: Path) -> None:
+    head, *rest = truth.read_text().splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join([head, "", *reversed(rest)]))
+    method = DenoiserSettings("oracle")
+    one, two = (Denoising(method, truth_path=path).settings for path in (truth, other))
+    assert one == two
+
+
+def test_precision_and_recall_by_eye(run: Run, truth: Path) -> None:
+    """Trimming half drops of 5 faces 2 and of 3 and 2 one; in the val clips these are the noise."""
+    trim = Denoising(DenoiserSettings("trim", trim_share=0.5), truth_path=truth)
+    done = cluster(run, trim)
+    assert done.removal is not None
+    found = done.removal.to_dict()
+    assert (found["dropped"], found["noise"], found["both"]) == (3 * 2 + 3 * 1 + 1, 6, 6)
+    assert found["precision"] == 0.6
+    assert done.summary()["noise_removal"] == found
+    nothing = cluster(run, Denoising(DenoiserSettings("none"), truth_path=truth))
+    assert nothing.removal is not None
+    assert (nothing.removal.precision, nothing.removal.recall) == (None, 0.0)
+    assert cluster(run, 0.5).removal is None
+
+
+def test_a_truth_that_does_not_know_a_clip(run: Run, tmp_path: Path) -> None:
+    path = truth_of_colours(tmp_path / "t.csv", forget="blue.v")
+    with pytest.raises(VidfaceError, match=r"says nothing of 5 of 26 faces; .* clip 'blue\.v'"):
+        cluster(run, Denoising(DenoiserSettings("oracle"), truth_path=path))
+    assert not list(run.folder.folder.glob("clusters/**/*.parquet"))
+    path.write_text(truth_of_colours(path).read_text() + "nobody,0,other\n")  # passed over
+    done = cluster(run, Denoising(DenoiserSettings("oracle"), truth_path=path))
+    assert done.summary()["dropped"] == 6
+
+
+def test_many_thresholds_are_each_as_alone(mixed: Run) -> None:
+    thresholds = [None, 0.9, -0.5, 0.0, 0.3, 0.31, 0.7, 0.95, 1.0, None]
+    several = list(denoise_all(mixed, thresholds))
+    assert [one.threshold for one in several] == thresholds
+    assert len({tuple(one.kept.tolist()) for one in several}) > 4
+    for threshold, found in zip(thresholds, several, strict=True):
+        alone = denoise(mixed, threshold)
+        assert found.descriptors.tobytes() == alone.descriptors.tobytes()
+        for name in ("clusters", "kept", "unusable"):
+            assert (getattr(found, name) == getattr(alone, name)).all(), name
+        parts = [
+            label_faces(s.embeddings, s.offsets, DenoiserSettings(threshold=threshold))
+            for s in mixed.shards()
+        ]
+        assert found.kept.sum() == (np.concatenate(parts) == 0).sum()
+
+
+@pytest.mark.parametrize("method", ["dbscan", "complete-linkage"])
+@pytest.mark.parametrize("pooling", ["mean", "norm", "medoid"])
+def test_many_thresholds_of_other_methods(mixed: Run, method: str, pooling: str) -> None:
+    pipeline = with_method(mixed, method, min_samples=2)
+    pipeline = replace(pipeline, descriptor=replace(pipeline.descriptor, pooling=pooling))
+    other = replace(mixed, pipeline=pipeline)
+    for threshold, found in zip([0.2, 0.8, 0.9], denoise_all(other, [0.2, 0.8, 0.9]), strict=True):
+        settings = DenoiserSettings(method, threshold, min_samples=2)
+        expected = []
+        for shard in mixed.shards():
+            labels = label_faces(shard.embeddings, shard.offsets, settings)
+            weights = pooling_weights(shard.table, pooling)
+            expected.append(
+                pool_faces(
+                    shard.embeddings, shard.offsets, labels, pooling=pooling, weights=weights
+                ).descriptors
+            )
+        assert found.descriptors.tobytes() == np.concatenate(expected).tobytes()
+
+
+def test_only_clips_that_changed_are_pooled_again(
+    mixed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vidface.vectors import descriptors
+
+    pooled: list[int] = []
+    original = descriptors.pool_faces
+
+    def counting(faces, offsets, *rest, **more):
+        pooled.append(len(offsets) - 1)
+        return original(faces, offsets, *rest, **more)
+
+    monkeypatch.setattr(descriptors, "pool_faces", counting)
+    one, two, three = denoise_all(mixed, [0.5, 0.5, 0.95])
+    changed = int((one.kept != three.kept).sum())
+    assert (one.descriptors == two.descriptors).all()
+    assert 0 < changed <= sum(pooled) - 12 < 12
+
+
+class TestLinkage:
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        found: list[int] = []
+        original = clusters.linkage_tree
+
+        def counting(faces, *rest, **more):
+            found.append(len(faces))
+            return original(faces, *rest, **more)
+
+        monkeypatch.setattr(clusters, "linkage_tree", counting)
+        return found
+
+    def test_it_is_computed_once_a_shard(self, mixed: Run, calls: list[int]) -> None:
+        list(denoise_all(mixed, [0.1, 0.5, 0.9]))
+        assert calls == [len(s.embeddings) for s in mixed.shards()]
+        assert [mixed.folder.linkage_path(n).is_file() for n, _ in mixed.each_shard()] == (
+            [True] * len(calls)
+        )
+        stamp = mixed.folder.linkage_path(0).stat().st_mtime_ns
+        calls.clear()
+        cluster(mixed, 0.3)
+        denoise(mixed, 0.4)
+        assert calls == []
+        assert mixed.folder.linkage_path(0).stat().st_mtime_ns == stamp
+        extract(mixed, force=True)
+        assert not list(mixed.folder.folder.glob("linkage/*"))
+
+    def test_other_methods_need_none(self, mixed: Run, calls: list[int]) -> None:
+        cluster(mixed, Denoising(DenoiserSettings("dbscan")))
+        assert calls == []
+        assert not mixed.folder.linkage_path(0).exists()
+
+    def test_one_of_another_extraction_is_made_again(self, run: Run, calls: list[int]) -> None:
+        cluster(run, 0.5)
+        content = run.folder.linkage_path(0).read_bytes()
+        extract(run, force=True)
+        run.folder.linkage_path(0).write_bytes(content)
+        assert cluster(run, 0.5).summary()["dropped"] == 6
+        assert calls == [26, 26]
+        assert run.folder.linkage_path(0).read_bytes() != content
+        cluster(run, 0.5)
+        assert calls == [26, 26]
+
+    def test_a_damaged_one_is_refused(self, run: Run) -> None:
+        cluster(run, 0.5)
+        path = run.folder.linkage_path(0)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(VidfaceError, match=r"linkage.shard-00000\.arrow: unreadable artefact"):
+            cluster(run, 0.5)
+
+    def test_one_that_does_not_fit_is_refused(self, run: Run) -> None:
+        cluster(run, 0.5)
+        path = run.folder.linkage_path(0)
+        table, made = artefacts.read_arrow(path)
+        rows = table.to_pydict()
+        rows["order"][0] = 99
+        damaged = pa.table(rows, schema=artefacts.LINKAGE_SCHEMA)
+        artefacts.write_arrow(path, damaged, made)
+        with pytest.raises(VidfaceError, match="order is no order"):
+            cluster(run, 0.5)
+
+    def test_it_is_the_tree(self, run: Run) -> None:
+        [(number, shard)] = run.each_shard()
+        created = run.folder.read_clips()[1]["created"]
+        made = linkage_of(run, number, shard, created, 2**31)
+        read = linkage_of(run, number, shard, created, 2**31)
+        assert (made.order == read.order).all()
+        assert made.similarities.tobytes() == read.similarities.tobytes()
+
+
+def moody_run(pipeline: Path) -> Run:
+    """A recogniser that gives NaN for green."""
+    import torch
+
+    class Moody(torch.nn.Module):
+        def forward(self, x):
+            mean = x.mean(dim=(2, 3))
+            return torch.where(mean[:, 1:2] > 0.4, torch.nan, mean)
+
+    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5))
+    opened = open_run(load_pipeline(pipeline), backbone=backbone)
+    extract(opened)
+    return opened
+
+
+def test_unusable_faces_are_named(colour_pipeline: Path) -> None:
+    from vidface.cli import tables
+
+    run = moody_run(colour_pipeline)
+    done = cluster(run, 0.5)
+    names = ["red.v, frame 1", "red.v, frame 3", *(f"green.t, frame {k}" for k in range(3))]
+    assert list(done.unusable_rows[:5]) == names
+    assert done.unusable.sum() == 10  # red.v 2, green.t 3, green.v 3, stranger (yellow) 2
+    text = tables.clustering(done, run)
+    said = "red.v, frame 1; red.v, frame 3; green.t, frame 0; and 7 more"
+    assert f"10 unusable embeddings (NaN or zero) count as noise: {said}" in text
+
+
+def test_what_is_read_says_what_was_made(colour_pipeline: Path, truth: Path) -> None:
+    from vidface.cli import tables
+
+    run = moody_run(colour_pipeline)
+    made, read = cluster(run, 0.5), cluster_once(run, 0.5)
+    assert read.summary() == made.summary()
+    assert read.unusable_rows == made.unusable_rows
+    assert tables.clustering(read, run) == tables.clustering(made, run)
+    with_truth = Denoising(DenoiserSettings(threshold=0.5), truth_path=truth)
+    again = cluster_once(run, with_truth)  # stored already, but without precision and recall
+    assert again.removal is not None
+    assert again.removal.recall == 4 / 6  # of green.v only the two intruders are usable
+
+
+def test_diagnostics_are_those_of_the_whole(mixed: Run) -> None:
+    done = cluster(mixed, 0.8)
+    table = descriptors_of(mixed, "threshold_0.8")
+    shards = mixed.shards()
+    lengths = np.concatenate([np.diff(s.offsets) for s in shards])
+    whole = np.concatenate([s.embeddings for s in shards])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    labels = label_faces(whole, offsets, DenoiserSettings(threshold=0.8))
+    expected = diagnose(whole, offsets, labels, pool_faces(whole, offsets, labels).descriptors)
+    assert table.column("clip_id").to_pylist() == [f"c{c}" for c in range(12)]
+    for name in ("clusters", "kept", "dropped", "unusable", "second_size", *FLAGS):
+        assert table.column(name).to_pylist() == getattr(expected, name).tolist(), name
+    for name in ("lowest_similarity", "second_share", "second_cosine"):
+        found = table.column(name).to_numpy(zero_copy_only=False)
+        assert np.allclose(found, getattr(expected, name), atol=1e-6, equal_nan=True), name
+        assert table.column(name).null_count == np.isnan(getattr(expected, name)).sum()
+    similarity = faces_of(mixed, "threshold_0.8").column("similarity").to_numpy()
+    assert np.allclose(similarity, expected.similarity, atol=1e-6)
+    assert done.diagnostics is not None
+    assert len(done.diagnostics.similarity) == 0  # of millions of faces: on disk alone
+    assert done.summary()["diagnostics"]["contested"] == int(expected.contested.sum())
+
+
+@pytest.mark.parametrize(
+    ("pooling", "message"),
+    [
+        ("det-score", r"det_score is null throughout: .* allows mean, norm, medoid"),
+        ("quality", r"have no column 'quality'; .* allows mean, norm, medoid"),
+    ],
+)
+def test_poolings_that_aligned_crops_do_not_allow(run: Run, pooling: str, message: str) -> None:
+    with pytest.raises(VidfaceError, match=message):
+        cluster(run, Denoising(pooling=pooling))
+    assert not list(run.folder.folder.glob("clusters/**/*"))[1:]  # an empty folder at most
+    with pytest.raises(VidfaceError, match=message):
+        denoise(run, Denoising(pooling=pooling))
+
+
+def test_clustering_that_breaks_off_leaves_none(
+    mixed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = denoising._Shard.denoise
+
+    def broken(one, settings):
+        if one._number == 2:
+            raise KeyboardInterrupt
+        return original(one, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising._Shard, "denoise", broken)
+        with pytest.raises(KeyboardInterrupt):
+            cluster(mixed, 0.5)
+    assert not [p for p in mixed.folder.folder.glob("clusters/**/*") if p.is_file()]
+    assert read_clustering(mixed, 0.5) is None
+    before = cluster(mixed, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(denoising._Shard, "denoise", broken)
+        with pytest.raises(KeyboardInterrupt):
+            cluster(mixed, 0.5)
+    after = read_clustering(mixed, 0.5)
+    assert after is not None
+    assert (after.descriptors == before.descriptors).all()
+
+
+def test_more_thresholds_read_no_more_files(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clips' table and the trees are read once a sweep, and not for every threshold."""
+    list(denoise_all(mixed, [0.5]))  # the trees are there from here on
+    reads: list[Path] = []
+    for name in ("read_parquet", "read_arrow", "read_shard"):
+        original = getattr(artefacts, name)
+
+        def counting(path, *rest, original=original):
+            reads.append(path)
+            return original(path, *rest)
+
+        monkeypatch.setattr(artefacts, name, counting)
+    counts = []
+    for thresholds in ([0.5], [None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]):
+        reads.clear()
+        list(denoise_all(mixed, thresholds))
+        counts.append(len(reads))
+    assert counts[0] == counts[1]
+    trees = [path for path in reads if path.parent.name == "linkage"]
+    assert len(trees) == len(set(trees)) == len(mixed.shards()) > 1
+
+
+def test_shards_are_mapped_one_after_the_other(mixed: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[EmbeddingShard]] = []
+    most = 0
+    original = artefacts.read_shard
+
+    def watched(path: Path):
+        nonlocal most
+        shard, made = original(path)
+        alive.append(weakref.ref(shard))
+        gc.collect()
+        most = max(most, sum(one() is not None for one in alive))
+        return shard, made
+
+    monkeypatch.setattr(artefacts, "read_shard", watched)
+    cluster(mixed, 0.5)
+    assert len(alive) > 3
+    assert most <= 2  # this one, and the one before until it is let go
+
+
+def test_a_clip_without_faces_has_a_row(colour_pipeline: Path, colour_clips: Path) -> None:
+    (colour_clips.parent / "nothing").mkdir()
+    head, *rest = colour_clips.read_text().splitlines()
+    colour_clips.write_text("\n".join([head, "none,nothing,,val", *rest]))  # before all others
+    run = open_run(load_pipeline(colour_pipeline))
+    extract(run)
+    done = cluster(run, 0.5)
+    assert done.clip_ids[0] == "none"
+    assert (done.faces[0], done.kept[0], done.clusters[0]) == (0, 0, 0)
+    assert not done.has_descriptor[0]
+    row = descriptors_of(run, "threshold_0.5").to_pylist()[0]
+    assert row["descriptor"] is None
+    assert row["lowest_similarity"] is None
+    assert row["thin"] is False
+
+
+def test_settings_in_words() -> None:
+    assert str(Denoising()) == "threshold 0.4"
+    assert str(Denoising().at(None)) == "threshold none"
+    assert str(Denoising(DenoiserSettings("none"), "norm")) == "none, pooling norm"
+    words = "dbscan, threshold 0.3, min samples 2, pooling medoid"
+    assert str(Denoising(DenoiserSettings("dbscan", 0.3, min_samples=2), "medoid")) == words

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidface
+from vidface.core.errors import VidfaceError
+
+
+def test_evaluate_is_the_three_commands(
+    colour_clips: Path, colour_network: Path, tmp_path: Path
+) -> None:
+    fed = vidface.Preprocessing("rgb", 127.5, 127.5)
+    score = vidface.evaluate(
+        colour_clips, colour_network, threshold=0.5, source="aligned", preprocessing=fed
+    )
+    assert score.retrieval.map_at_k == 1.0
+    assert score.counts["kept"] == 11
+    assert not list(colour_clips.parent.glob("**/*.parquet"))  # the run was a temporary one
+    kept = vidface.evaluate(
+        colour_clips, colour_network, None, source="aligned", preprocessing=fed, run=tmp_path / "r"
+    )
+    assert kept.counts["kept"] == 17
+    assert (tmp_path / "r" / "clips.parquet").is_file()
+    with pytest.raises(VidfaceError, match=r"backbone\.preprocessing"):
+        vidface.evaluate(colour_clips, colour_network, source="aligned", run=tmp_path / "r",
+                         preprocessing=vidface.Preprocessing("bgr", 0.0, 1.0))  # fmt: skip
+
+
+def test_evaluate_takes_a_module_or_a_backbone(colour_clips: Path, colour_network: Path) -> None:
+    import torch
+
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(2, 3))
+
+    with pytest.warns(UserWarning, match="nobody says what the recogniser is fed: Mean"):
+        by_module = vidface.evaluate(colour_clips, Mean(), 0.5, source="aligned")
+    backbone = vidface.load_backbone(colour_network, vidface.Preprocessing())
+    by_backbone = vidface.evaluate(colour_clips, backbone, 0.5, source="aligned")
+    assert by_module.retrieval == by_backbone.retrieval
+    assert by_module.provenance["weights"] == "Mean"
+    assert len(by_module.provenance["weights_sha256"]) == 64
+
+
+def test_a_module_whose_code_changed_is_not_taken_for_the_old_one(
+    colour_clips: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x.mean(dim=(2, 3))
+
+    fed = vidface.Preprocessing("rgb", 127.5, 127.5)
+    arguments = {"source": "aligned", "preprocessing": fed, "run": tmp_path / "r"}
+    first = vidface.evaluate(colour_clips, Net(), 0.5, **arguments)
+    Net.forward = lambda self, x: x.mean(dim=(2, 3)) * 0 + 1  # everybody looks the same now
+    second = vidface.evaluate(colour_clips, Net(), 0.5, **arguments)
+    assert first.counts["kept"] == 11
+    assert second.counts["kept"] == 17
+
+
+def test_what_cannot_be_scored_is_said_before_extraction(
+    colour_clips: Path, colour_network: Path, tmp_path: Path
+) -> None:
+    backbone = vidface.load_backbone(colour_network, vidface.Preprocessing())
+    with pytest.raises(VidfaceError, match="--split test: no clip"):
+        vidface.evaluate(colour_clips, backbone, split="test", source="aligned", run=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_loaded_backbone_has_its_preprocessing(colour_clips: Path, colour_network: Path) -> None:
+    backbone = vidface.load_backbone(colour_network)
+    with pytest.raises(VidfaceError, match="leave it out"):
+        vidface.evaluate(colour_clips, backbone, preprocessing=vidface.Preprocessing())
+
+
+def test_unknown_settings_are_refused(colour_clips: Path, colour_network: Path) -> None:
+    fed = vidface.load_backbone(colour_network, vidface.Preprocessing())
+    with pytest.raises(VidfaceError, match=r"unknown setting 'fsp' \(known: fps, decoder"):
+        vidface.evaluate(colour_clips, fed, fsp=4)
+    with pytest.raises(VidfaceError, match=r"known: detect, aligned"):
+        vidface.evaluate(colour_clips, fed, source="crops")
+
+
+def test_the_stages_one_by_one_arrays_in_arrays_out(colour_network: Path) -> None:
+    """The README's example, on colours."""
+    from tests.conftest import crop_of
+
+    backbone = vidface.load_backbone(colour_network)
+    names = ["red", "red", "blue", "green", "green", "green"]
+    crops = np.stack([crop_of(name, seed=k) for k, name in enumerate(names)])
+    embeddings = backbone.embed(crops)
+    offsets = np.array([0, 3, 6])
+    labels = vidface.cluster_frames(embeddings, offsets, 0.5)
+    assert labels.tolist() == [0, 0, 1, 0, 0, 0]
+    descriptors = vidface.pool_descriptors(embeddings, offsets, labels)
+    assert descriptors.shape == (2, 3)
+    retrieval = vidface.score_retrieval(
+        descriptors, ["red", "green"], descriptors, ["red", "green"], ["a", "b"]
+    )
+    assert retrieval.map_at_k == 1.0
+    assert vidface.score_verification(descriptors, ["red", "green"]).impostor_pairs == 1
+
+
+def test_lazy_names() -> None:
+    assert set(vidface.__all__) <= set(dir(vidface))
+    for name in vidface.__all__:
+        assert getattr(vidface, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'evaluat'"):
+        vidface.evaluat  # noqa: B018

@@ -1,0 +1,399 @@
+"""A manifest's clips into a run directory: shards, resuming, retrying, refusing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import crop_of, write_crop
+from vidface.backbones import Preprocessing, load_backbone
+from vidface.core.errors import VidfaceError
+from vidface.runs import artefacts
+from vidface.runs.artefacts import STAGING, RunFolder
+from vidface.runs.embedding import Extraction, encode_jpeg
+from vidface.runs.extraction import extract
+from vidface.runs.profiles import read_profile
+from vidface.settings.manifests import read_manifest
+from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.settings.run_settings import RunSettings
+
+ALIGNED = FaceSettings(source="aligned", keep_crops=True)
+NAMES = ("red.t", "red.v", "green.t", "green.v", "blue.t", "blue.v", "stranger")
+
+
+@pytest.fixture
+def backbone(colour_network: Path):
+    return load_backbone(colour_network, Preprocessing("rgb", 0.0, 1.0))
+
+
+def extracted(
+    manifest_path: Path, folder: Path, backbone, *, settings=None, shard_clips=256, **more
+) -> tuple[Extraction, RunFolder]:
+    manifest = read_manifest(manifest_path, allow_missing=True)
+    run = RunFolder(folder)
+    how = RunSettings(folder, shard_clips=shard_clips, workers=2)
+    made = {"manifest.clips_sha256": manifest.clips_sha256, **(settings or {"a": 1})}
+    done = extract(manifest, run, backbone, FrameSettings(), ALIGNED, made, how, **more)
+    return done, run
+
+
+def content(run: RunFolder) -> dict[str, list[dict]]:
+    """All rows of a run's tables, whatever they are spread over."""
+    shards = [shard.table for _, shard in run.shards(lambda made, path: None)]
+    crops = [pq.read_table(path) for path in sorted((run.folder / "crops").glob("shard-*"))]
+    return {
+        "clips": run.read_clips()[0].to_pylist(),
+        "faces": [row for table in shards for row in table.to_pylist()],
+        "crops": [row for table in crops for row in table.to_pylist()],
+    }
+
+
+class Interrupting:
+    """Progress that stops the run after some clips, as a user's Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, clips: int, frames: int, faces: int) -> None:
+        self.left -= clips
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_rows_are_the_clips_in_the_manifests_order(colour_clips: Path, backbone, tmp_path) -> None:
+    calls: list[tuple[int, int, int]] = []
+    summary, run = extracted(
+        colour_clips, tmp_path / "run", backbone, progress=lambda *n: calls.append(n)
+    )
+    assert (summary.clips, summary.frames, summary.faces) == (7, 26, 26)
+    assert summary.states == {"ok": 7}
+    assert [sum(column) for column in zip(*calls, strict=True)] == [7, 26, 26]
+    [(_, shard)] = run.shards(lambda made, path: None)
+    assert shard.clip_ids == NAMES
+    assert np.diff(shard.offsets).tolist() == [3, 5, 3, 5, 3, 5, 2]
+    rows = shard.table.to_pylist()
+    assert [r["frame_index"] for r in rows[3:8]] == [0, 1, 2, 3, 4]
+    assert [r["file"] for r in rows[3:8]] == [f"{k}.png" for k in range(5)]
+    for row in rows:
+        for column in ("time_seconds", "source_time_seconds", "box", "landmarks", "det_score"):
+            assert row[column] is None
+    # raw, as the network gave it: the crop's mean colour
+    assert np.allclose(shard.embeddings[0], crop_of("red", seed=0).mean(axis=(0, 1)), atol=1e-3)
+    crops = pq.read_table(run.crops_path(0))
+    assert crops.column("clip_id").to_pylist() == [r["clip_id"] for r in rows]
+    assert crops.column("jpeg")[0].as_py() == encode_jpeg(crop_of("red", seed=0))
+    assert not (run.folder / STAGING).exists()
+
+
+def test_every_kind_of_damage_is_a_state(tmp_path: Path, backbone) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "set"
+    write_crop(folder / "good" / "0.png", "red")
+    write_crop(folder / "small" / "0.png", "red")
+    write_crop(folder / "small" / "1.png", "red")
+    Image.new("RGB", (96, 112)).save(folder / "small" / "1.png")
+    (folder / "text").mkdir()
+    (folder / "text" / "0.jpg").write_text("no picture")
+    (folder / "empty").mkdir()
+    (folder / "cut").mkdir()
+    jpeg = encode_jpeg(crop_of("blue"))
+    (folder / "cut" / "0.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "film.mp4").write_bytes(b"text")
+    lines = ["clip_id,path,identity,split"]
+    lines += [f"{n},{n},,val" for n in ("good", "small", "text", "empty", "cut", "film.mp4", "no")]
+    (folder / "m.csv").write_text("\n".join(lines), encoding="utf-8")
+    summary, run = extracted(folder / "m.csv", tmp_path / "run", backbone)
+    table, made = run.read_clips()
+    rows = {r["clip_id"]: r for r in table.to_pylist()}
+    assert {k: r["state"] for k, r in rows.items()} == {
+        "good": "ok",
+        "small": "corrupt",
+        "text": "corrupt",
+        "empty": "no_video_stream",
+        "cut": "corrupt",
+        "film.mp4": "corrupt",
+        "no": "missing",
+    }
+    assert "small/1.png: 96x112 pixels, but aligned crops are 112x112" in rows["small"]["message"]
+    assert "no images in this folder" in rows["empty"]["message"]
+    assert "a video file where aligned crops are expected" in rows["film.mp4"]["message"]
+    assert rows["small"]["faces"] == 0  # of a damaged clip nothing is used
+    assert rows["good"]["message"] == ""
+    assert (summary.faces, len(summary.failed)) == (1, 6)
+    assert made["settings"]["a"] == 1
+    [(_, shard)] = run.shards(lambda made, path: None)
+    assert shard.clip_ids == ("good",)
+
+
+def test_without_a_single_face(tmp_path: Path, backbone) -> None:
+    folder = tmp_path / "set"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "m.csv").write_text("clip_id,path,identity,split\na,empty,,val\n", encoding="utf-8")
+    summary, run = extracted(folder / "m.csv", tmp_path / "run", backbone)
+    assert summary.faces == 0
+    [(_, shard)] = run.shards(lambda made, path: None)
+    assert shard.embeddings.shape == (0, 3)
+
+
+class TestShards:
+    @pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+    def test_do_not_change_rows(self, colour_clips, backbone, tmp_path, size: int) -> None:
+        _, whole = extracted(colour_clips, tmp_path / "whole", backbone)
+        _, split = extracted(colour_clips, tmp_path / "split", backbone, shard_clips=size)
+        assert content(split) == content(whole)
+        counts = [len(shard.clip_ids) for _, shard in split.shards(lambda made, path: None)]
+        assert counts == [min(size, 7 - start) for start in range(0, 7, size)]
+
+
+class TestResuming:
+    @pytest.fixture
+    def whole(self, colour_clips, backbone, tmp_path) -> dict:
+        return content(extracted(colour_clips, tmp_path / "whole", backbone, shard_clips=2)[1])
+
+    def interrupted(self, manifest: Path, folder: Path, backbone, after: int = 5, **more) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            extracted(
+                manifest, folder, backbone, shard_clips=2, progress=Interrupting(after), **more
+            )
+
+    def test_goes_on_with_the_first_shard_that_is_not_there(
+        self, colour_clips, backbone, tmp_path, whole
+    ) -> None:
+        folder = tmp_path / "run"
+        self.interrupted(colour_clips, folder, backbone)
+        first = folder / STAGING / "embeddings" / "shard-00000.arrow"
+        written = first.stat().st_ino
+        assert not (folder / "clips.parquet").exists()
+        said: list[str] = []
+        calls: list[tuple[int, int, int]] = []
+        summary, run = extracted(
+            colour_clips,
+            folder,
+            backbone,
+            shard_clips=64,  # what was begun counts
+            notify=said.append,
+            progress=lambda *n: calls.append(n),
+        )
+        assert said == ["going on with an extraction that was begun: 2 of 4 shards are done"]
+        assert calls[:2] == [(2, 0, 0), (2, 0, 0)]
+        assert sum(n for n, _, _ in calls) == 7
+        assert run.shard_path(0).stat().st_ino == written  # moved, not made again
+        assert content(run) == whole
+        assert summary.clips == 7
+        made = {run.read_clips()[1]["created"]}
+        run_shards = list(run.shards(lambda found, path: made.add(found["created"])))
+        assert (len(made), len(run_shards)) == (1, 4)
+
+    @pytest.mark.parametrize("damage", ["states", "faces", "gone", "of another"])
+    def test_a_damaged_shard_is_made_again(
+        self, colour_clips, backbone, tmp_path, whole, damage: str
+    ) -> None:
+        folder = tmp_path / "run"
+        self.interrupted(colour_clips, folder, backbone)
+        states = folder / STAGING / "clips" / "shard-00001.parquet"
+        faces = folder / STAGING / "embeddings" / "shard-00001.arrow"
+        if damage == "states":
+            states.write_bytes(states.read_bytes()[:-9])
+        elif damage == "faces":
+            faces.unlink()
+        elif damage == "gone":
+            states.unlink()
+        else:
+            states.write_bytes((folder / STAGING / "clips" / "shard-00000.parquet").read_bytes())
+        _, run = extracted(colour_clips, folder, backbone)
+        assert content(run) == whole
+
+    def test_what_a_killed_run_was_writing_is_not_moved(
+        self, colour_clips, backbone, tmp_path
+    ) -> None:
+        self.interrupted(colour_clips, tmp_path / "run", backbone)
+        crops = tmp_path / "run" / STAGING / "crops"
+        (crops / ".shard-00001.parquet.0a1b2c3d.part").write_bytes(b"half")
+        extracted(colour_clips, tmp_path / "run", backbone)
+        assert not list((tmp_path / "run").rglob("*.part"))
+
+    def test_a_clip_that_changed_costs_its_shard(self, colour_clips, backbone, tmp_path) -> None:
+        self.interrupted(colour_clips, tmp_path / "run", backbone)
+        write_crop(colour_clips.parent / "red" / "train" / "3.png", "red")
+        _, run = extracted(colour_clips, tmp_path / "run", backbone)
+        assert run.read_clips()[0]["faces"].to_pylist() == [4, 5, 3, 5, 3, 5, 2]
+
+    def test_other_settings_are_refused_and_what_is_done_stays(
+        self, colour_clips, backbone, tmp_path, whole
+    ) -> None:
+        folder = tmp_path / "run"
+        self.interrupted(colour_clips, folder, backbone)
+        with pytest.raises(VidfaceError, match=r"a: 1 \(there\) ≠ 2 \(asked for\); give those"):
+            extracted(colour_clips, folder, backbone, settings={"a": 2})
+        text = colour_clips.read_text()
+        colour_clips.write_text(text.replace("stranger,stranger", "nobody,stranger"))
+        with pytest.raises(VidfaceError, match="the manifest's clips changed since"):
+            extracted(colour_clips, folder, backbone)
+        colour_clips.write_text(text)
+        _, run = extracted(colour_clips, folder, backbone)
+        assert content(run) == whole
+
+    def test_force_begins_again(self, colour_clips, backbone, tmp_path) -> None:
+        self.interrupted(colour_clips, tmp_path / "run", backbone)
+        _, run = extracted(
+            colour_clips, tmp_path / "run", backbone, settings={"a": 2}, force=True, shard_clips=4
+        )
+        assert run.read_clips()[1]["settings"]["a"] == 2
+        assert len(run.shard_paths) == 2
+
+    @pytest.mark.parametrize("step", range(6))
+    def test_killed_while_the_shards_are_moved(
+        self, colour_clips, backbone, tmp_path, whole, monkeypatch, step: int
+    ) -> None:
+        """After any of the moves: clips.parquet is not there, and the next call ends the work."""
+        folder, left = tmp_path / "run", step
+        move: Callable = Path.replace
+
+        def killed(self: Path, target: Path) -> Path:
+            nonlocal left
+            if self.parent.parent.name == STAGING and target.parent.parent == folder:
+                if left == 0:
+                    raise KeyboardInterrupt
+                left -= 1
+            return move(self, target)
+
+        extracted(colour_clips, folder, backbone, settings={"a": 0})  # which is replaced
+        monkeypatch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            extracted(colour_clips, folder, backbone, shard_clips=2)
+        monkeypatch.undo()
+        assert not (folder / "clips.parquet").exists()
+        _, run = extracted(colour_clips, folder, backbone)
+        assert content(run) == whole
+        assert not (folder / STAGING).exists()
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+    def test_a_full_disk_is_one_error_and_what_is_done_stays(
+        self, colour_clips, backbone, tmp_path, whole, monkeypatch, number: int
+    ) -> None:
+        sync, calls = os.fsync, 0
+
+        def full(handle: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > 12:  # in the second shard
+                raise OSError(number, os.strerror(number))
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(VidfaceError, match=f"cannot be written: {os.strerror(number)}"):
+            extracted(colour_clips, tmp_path / "run", backbone, shard_clips=2)
+        monkeypatch.undo()
+        said: list[str] = []
+        _, run = extracted(colour_clips, tmp_path / "run", backbone, notify=said.append)
+        assert "1 of 4 shards" in said[0]
+        assert content(run) == whole
+
+
+class TestRetrying:
+    @pytest.fixture
+    def broken(self, colour_clips: Path) -> Path:
+        (colour_clips.parent / "green" / "val" / "2.png").write_bytes(b"no picture")
+        return colour_clips
+
+    def mend(self, manifest: Path) -> None:
+        write_crop(manifest.parent / "green" / "val" / "2.png", "green", seed=12)
+
+    def test_only_the_failed_clips_are_done_again(self, broken, backbone, tmp_path) -> None:
+        first, run = extracted(broken, tmp_path / "run", backbone, shard_clips=2)
+        assert first.failed[0][:2] == ("green.v", "corrupt")
+        untouched = run.shard_path(0).stat().st_ino
+        artefacts.write_json(run.folder / "scores" / "x.json", {})
+        self.mend(broken)
+        calls: list[tuple[int, int, int]] = []
+        done, run = extracted(
+            broken,
+            tmp_path / "run",
+            backbone,
+            retry_failed=True,
+            progress=lambda *n: calls.append(n),
+        )
+        assert done.states == {"ok": 7}
+        assert [n for n in calls if n[1]] == [(1, 5, 5)]
+        assert run.shard_path(0).stat().st_ino == untouched
+        assert not (run.folder / "scores" / "x.json").exists()  # made from what was
+        _, fresh = extracted(broken, tmp_path / "fresh", backbone, shard_clips=2)
+        assert content(run) == content(fresh)
+
+    def test_still_broken_stays_failed(self, broken, backbone, tmp_path) -> None:
+        _, run = extracted(broken, tmp_path / "run", backbone)
+        before = content(run)
+        done, run = extracted(broken, tmp_path / "run", backbone, retry_failed=True)
+        assert done.failed[0][:2] == ("green.v", "corrupt")
+        assert content(run) == before
+
+
+class TestWhatStays:
+    def test_a_new_extraction_removes_what_was_made_from_the_old(
+        self, colour_clips: Path, backbone, tmp_path: Path
+    ) -> None:
+        _, run = extracted(colour_clips, tmp_path / "run", backbone)
+        stale = run.clustering("threshold_0.4") / "descriptors.parquet"
+        artefacts.write_json(run.folder / "scores" / "val_threshold_0.4.json", {})
+        stale.parent.mkdir(parents=True)
+        stale.write_bytes(b"x")
+        run.linkage_path(0).parent.mkdir()
+        run.linkage_path(0).write_bytes(b"x")
+        (run.folder / "mine.txt").write_text("the user's own")
+        extracted(colour_clips, tmp_path / "run", backbone)
+        assert not stale.exists()
+        assert not run.linkage_path(0).exists()
+        assert not list((run.folder / "scores").iterdir())
+        assert (run.folder / "mine.txt").exists()
+
+    def test_run_directory_that_cannot_be_written(self, colour_clips, backbone, tmp_path) -> None:
+        (tmp_path / "run").write_text("a file is in the way")
+        with pytest.raises(VidfaceError, match=r"run directory .*run: "):
+            extracted(colour_clips, tmp_path / "run", backbone)
+
+
+class TestProfile:
+    def test_says_where_the_time_went(self, colour_clips, backbone, tmp_path) -> None:
+        _, run = extracted(colour_clips, tmp_path / "run", backbone, shard_clips=3)
+        profile = read_profile(run)
+        assert (profile.clips, profile.frames, profile.faces, profile.workers) == (7, 26, 26, 2)
+        assert profile.stages["decode"] > 0
+        assert profile.stages["embed"] > 0
+        assert profile.stages["detect"] == 0  # aligned already
+        assert profile.limit in ("decode", "embed")
+        assert f"limit: {profile.limit}" in str(profile)
+        assert profile.to_dict()["stages"] == profile.stages
+
+    @pytest.mark.parametrize("text", [None, "{", "[]", '{"stages": {}}'])
+    def test_that_is_not_there_or_damaged(self, tmp_path: Path, text: str | None) -> None:
+        if text is not None:
+            (tmp_path / "profile.json").write_text(text)
+        with pytest.raises(VidfaceError, match=r"profile\.json: (not there|unreadable)"):
+            read_profile(RunFolder(tmp_path))
+
+    def test_limit_by_eye(self, tmp_path: Path) -> None:
+        """Two workers decode for 8 s, that is 4 s of the clock; embedding takes 5."""
+        document = {
+            "stages": {"decode": 6.0, "detect": 2.0, "align": 0.0, "embed": 5.0},
+            "wall_seconds": 6.0,
+            "clips": 1,
+            "frames": 60,
+            "faces": 30,
+            "workers": 2,
+            "executor": "local",
+            "runtime": "x",
+        }
+        for embed, limit in ((5.0, "embed"), (3.0, "decode")):
+            document["stages"]["embed"] = embed  # type: ignore[index]
+            (tmp_path / "profile.json").write_text(json.dumps(document))
+            found = read_profile(RunFolder(tmp_path))
+            assert found.limit == limit
+        assert "10.0 frames/s and 5.0 faces/s" in str(found)

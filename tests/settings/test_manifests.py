@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import csv
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from vidface.core.errors import VidfaceError
+from vidface.settings.manifests import Clip, clips_in_folder, read_manifest, write_manifest
+
+HEADER = "clip_id,path,identity,split\n"
+
+
+def manifest_of(folder: Path, text: str, name: str = "m.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "images").mkdir()
+    return tmp_path
+
+
+def test_reads_what_it_says(clips: Path) -> None:
+    text = HEADER.strip() + ",start_seconds,end_seconds,note\n"
+    text += "one,a.mp4,ann,train,,,x\n\ntwo,b.mp4,,val,0.5,2,\n"
+    manifest = read_manifest(manifest_of(clips, text))
+    assert manifest.clips == (
+        Clip("one", "a.mp4", "ann", "train", None, None, 2),
+        Clip("two", "b.mp4", "", "val", 0.5, 2.0, 4),
+    )
+    assert manifest.splits == ("train", "val")
+    assert [c.clip_id for c in manifest.of_split("val")] == ["two"]
+    assert manifest.unused_columns == ("note",)
+    assert str(manifest) == "Manifest(m.csv: 2 clips; train 1, val 1)"
+
+
+def test_excel_and_quotes(clips: Path) -> None:
+    path = clips / "m.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + HEADER.encode() + b'"a, ""b""",a.mp4,Zo\xc3\xab,val\r\n')
+    [clip] = read_manifest(path).clips
+    assert (clip.clip_id, clip.identity) == ('a, "b"', "Zoë")
+
+
+def test_lists_every_bad_line_at_once(clips: Path) -> None:
+    text = HEADER
+    text += "one,a.mp4,ann,train\n"  # line 2: fine
+    text += "one,b.mp4,ann,val\n"  # 3: duplicated id
+    text += ",c.mp4,ann,val\n"  # 4: no id
+    text += "four,,ann,val\n"  # 5: no path
+    text += "five,a.mp4,ann,Validation\n"  # 6: unknown split
+    text += "six,a.mp4,ann\n"  # 7: too few fields
+    with pytest.raises(VidfaceError) as caught:
+        read_manifest(manifest_of(clips, text))
+    message = str(caught.value)
+    assert "5 problem(s)" in message
+    for part in (
+        "line 3: clip_id 'one' stands on line 2 already",
+        "line 4: empty clip_id",
+        "line 5: empty path",
+        "line 6: unknown split 'Validation' (known: train, val, test, gallery, probe)",
+        "line 7: 3 fields where the header has 4",
+    ):
+        assert part in message
+    assert "line 2:" not in message
+
+
+def test_missing_files_are_listed_or_kept(clips: Path) -> None:
+    text = HEADER + "one,a.mp4,ann,train\ntwo,no.mp4,ann,val\nthree,gone/far,bob,val\n"
+    path = manifest_of(clips, text)
+    with pytest.raises(VidfaceError, match=r"line 3: .*'no.mp4'; line 4: .*--allow-missing"):
+        read_manifest(path)
+    manifest = read_manifest(path, allow_missing=True)
+    assert manifest.missing == {"two", "three"}
+    assert len(manifest.clips) == 3
+
+
+def test_missing_files_and_other_problems_in_one_error(clips: Path) -> None:
+    text = HEADER + "one,no.mp4,ann,train\none,a.mp4,ann,dev\none,b.mp4,ann,val\n"
+    with pytest.raises(VidfaceError) as caught:
+        read_manifest(manifest_of(clips, text))
+    for part in (
+        "line 2: no file",
+        "line 3: unknown split 'dev'",
+        "line 3: clip_id 'one'",
+        "line 4:",
+    ):
+        assert part in str(caught.value)
+
+
+def test_files_are_looked_for_only_where_they_are_needed(clips: Path) -> None:
+    path = manifest_of(clips, HEADER + "one,no.mp4,ann,train\n")
+    assert read_manifest(path, clips / "no.tar", check_files=False).splits == ("train",)
+
+
+def test_long_lists_are_cut(clips: Path) -> None:
+    text = HEADER + "".join(f"c{i},no{i}.mp4,,val\n" for i in range(30))
+    with pytest.raises(VidfaceError, match=r"30 problem.*; and more on lines 22–31"):
+        read_manifest(manifest_of(clips, text))
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ("soon,", "line 2: start_seconds 'soon'"),
+        ("-1,", "line 2: start_seconds '-1'"),
+        (",nan", "line 2: end_seconds 'nan'"),
+        ("2,2", "line 2: end_seconds must lie after start_seconds"),
+        (",0", "line 2: end_seconds must lie after"),
+    ],
+)
+def test_wrong_times(clips: Path, times: str, message: str) -> None:
+    text = HEADER.strip() + ",start_seconds,end_seconds\n" + f"one,a.mp4,,val,{times}\n"
+    with pytest.raises(VidfaceError, match=message):
+        read_manifest(manifest_of(clips, text))
+
+
+def test_times_are_for_videos(clips: Path) -> None:
+    text = HEADER.strip() + ",start_seconds\none,images,,val,1\n"
+    with pytest.raises(VidfaceError, match="line 2: start_seconds and end_seconds are for videos"):
+        read_manifest(manifest_of(clips, text))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "line 1: missing columns clip_id, path, identity, split"),
+        (b"clip_id,path,split\na,a.mp4,val\n", "missing columns identity"),
+        (b"clip_id;path;identity;split\n", "use commas"),
+        (HEADER.encode(), "no clips"),
+        (b"clip_id,clip_id,path,identity,split\n", "column clip_id stands twice"),
+        (HEADER.encode() + b"a,\xff\xfe,x,val\n", "line 2: not UTF-8"),
+        (HEADER.encode() + b'a,"a.mp4,x,val\n', "line 2: unexpected end of data"),
+        (HEADER.encode() + b"a," + b"x" * 200_000 + b",x,val\n", "line 2: field larger"),
+    ],
+)
+def test_unreadable(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    with pytest.raises(VidfaceError, match=message):
+        read_manifest(path)
+
+
+def test_absent_manifest_or_root(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match="No such file"):
+        read_manifest(tmp_path / "no.csv")
+    with pytest.raises(VidfaceError, match="is a folder; `vidface init"):
+        read_manifest(tmp_path)
+    path = manifest_of(tmp_path, HEADER + "a,a.mp4,,val\n")
+    with pytest.raises(VidfaceError, match="no such folder or tar"):
+        read_manifest(path, tmp_path / "nowhere")
+
+
+def test_hash_of_clips_ignores_names_and_splits(clips: Path) -> None:
+    def hashed(line: str) -> str:
+        return read_manifest(manifest_of(clips, HEADER + line)).clips_sha256
+
+    same = hashed("one,a.mp4,ann,train\n")
+    assert hashed("one,a.mp4,bob,val\n") == same
+    assert hashed("one,b.mp4,ann,train\n") != same
+    assert hashed("eins,a.mp4,ann,train\n") != same
+
+
+def test_root_may_be_a_tar(clips: Path) -> None:
+    archive = clips / "all.tar"
+    with tarfile.open(archive, "w") as file:
+        file.add(clips / "a.mp4", "deep/a.mp4")
+    path = manifest_of(clips, HEADER + "one,deep/a.mp4,,val\ntwo,deep/b.mp4,,val\n")
+    with pytest.raises(VidfaceError, match=r"line 3: no file or folder 'deep/b.mp4'"):
+        read_manifest(path, archive)
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def test_init_person_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/clip10.mp4", "ann/clip2.mp4", "bob/1/0.jpg", "bob/2/0.jpg", "bob/.x.mp4")
+    touch(tmp_path, "notes.txt", "ann/readme.txt")
+    assert clips_in_folder(tmp_path) == [
+        Clip("ann.clip2", "ann/clip2.mp4", "ann", "train"),
+        Clip("ann.clip10", "ann/clip10.mp4", "ann", "val"),
+        Clip("bob.1", "bob/1", "bob", "train"),
+        Clip("bob.2", "bob/2", "bob", "val"),
+    ]
+
+
+def test_init_split_folders_and_flat_files(tmp_path: Path) -> None:
+    touch(tmp_path / "split", "train/ann/a.mp4", "val/ann/b.mp4", "val/who.mp4")
+    assert clips_in_folder(tmp_path / "split") == [
+        Clip("train.ann.a", "train/ann/a.mp4", "ann", "train"),
+        Clip("val.ann.b", "val/ann/b.mp4", "ann", "val"),
+        Clip("val.who", "val/who.mp4", "", "val"),
+    ]
+    touch(tmp_path / "flat", "2.mp4", "10.mkv", "frames/0.png")
+    assert [c.clip_id for c in clips_in_folder(tmp_path / "flat")] == ["2", "10", "frames"]
+    assert {c.identity for c in clips_in_folder(tmp_path / "flat")} == {""}
+
+
+def test_init_finds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(VidfaceError, match="no clips found"):
+        clips_in_folder(tmp_path)
+    with pytest.raises(VidfaceError, match="no such folder"):
+        clips_in_folder(tmp_path / "no")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    bad = Clip("a", "caf\udce9.mp4", "", "val")
+    with pytest.raises(VidfaceError, match=r"caf\\udce9\.mp4'?: a file name that is not UTF-8"):
+        write_manifest([bad], tmp_path / "m.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_passes_over_links_that_lead_nowhere(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/a.mp4")
+    (tmp_path / "ann" / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    (tmp_path / "bob").symlink_to(tmp_path / "nowhere")
+    assert [c.clip_id for c in clips_in_folder(tmp_path)] == ["ann.a"]
+
+
+def test_written_manifest_is_read_back(tmp_path: Path) -> None:
+    touch(tmp_path, "ann, jr/a.mp4", "ann, jr/a.mov", 'q"/b.mp4')
+    write_manifest(clips_in_folder(tmp_path), tmp_path / "m.csv")
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert {c.clip_id for c in manifest.clips} == {"ann, jr/a.mp4", "ann, jr/a.mov", 'q".b'}
+    with (tmp_path / "m.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.reader(file))) == 4

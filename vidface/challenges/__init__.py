@@ -1,0 +1,1 @@
+"""The challenges' files in and out."""

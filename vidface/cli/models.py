@@ -1,0 +1,151 @@
+"""`vidface models`: what recognisers there are, what they cost, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidface.cli.options import (
+    Command,
+    decorated,
+    fed_options,
+    output_options,
+    preprocessing_from,
+    printable,
+    show,
+)
+from vidface.core.errors import VidfaceError
+
+
+def _limits(command: Command) -> Command:
+    """What a recogniser may cost."""
+    options = (
+        click.option(
+            "--max-flops",
+            type=float,
+            default=1e9,
+            show_default="1e9",
+            help="By the challenge's counter (about two a multiply-add).",
+        ),
+        click.option("--max-mib", type=float, default=20.0, show_default=True, help="Size."),
+        click.option("--max-dim", type=int, default=512, show_default=True, help="Dimension."),
+    )
+    return decorated(command, options)
+
+
+@click.group(invoke_without_command=True)
+@_limits
+@output_options
+@click.pass_context
+def models(
+    context: click.Context, max_flops: float, max_mib: float, max_dim: int, as_json: bool
+) -> None:
+    """List (default), show, count, export or quantize recognisers."""
+    if context.invoked_subcommand is not None:
+        given = click.core.ParameterSource.COMMANDLINE
+        if any(context.get_parameter_source(name) is given for name in context.params):
+            raise click.UsageError(f"options go behind '{context.invoked_subcommand}'")
+        return
+    from vidface.backbones.catalogue import Limits, list_models
+    from vidface.cli import tables
+
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = list_models(limits)
+    document = {"models": [model.to_dict() for model in found]}
+    show(as_json, document, lambda: tables.models(found, limits))
+
+
+@models.command(name="show")
+@click.argument("name")
+@_limits
+@output_options
+def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+    """One recogniser in full: the paper's Table 1, from the module itself."""
+    from vidface.backbones.catalogue import Limits, describe
+    from vidface.cli import tables
+
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = describe(name, limits)
+    show(as_json, found.to_dict(), lambda: tables.model(found, limits))
+
+
+@models.command(name="count")
+@click.argument("file", type=click.Path(path_type=Path))
+@_limits
+@output_options
+def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+    """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
+    from vidface.backbones.catalogue import Limits, count_file
+    from vidface.cli import tables
+
+    limits = Limits(max_flops, max_mib, max_dim)
+    found = count_file(file)
+    document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
+    show(as_json, document, lambda: printable(tables.counted(file.name, found, limits)))
+
+
+@models.command(name="export")
+@click.argument("name")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--weights", metavar="FILE", help="Its parameters. [default: untrained ones]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
+              help="Of untrained parameters.")  # fmt: skip
+@click.option("--color", metavar="ORDER", help="rgb or bgr, written into the file.")
+@click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise.")
+@click.option("--std", type=float, help="Divides pixels after the mean, likewise.")
+@output_options
+def models_export(
+    name: str,
+    out: Path,
+    weights: str | None,
+    seed: int,
+    color: str | None,
+    mean: float | None,
+    std: float | None,
+    as_json: bool,
+) -> None:
+    """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
+    from vidface.backbones.catalogue import export
+    from vidface.cli import tables
+
+    fed = preprocessing_from(color, mean, std)
+    done = export(name, out, weights=weights, preprocessing=fed, seed=seed)
+    show(as_json, done.to_dict(), lambda: printable(tables.exported(done)))
+
+
+@models.command(name="quantize")
+@click.argument("weights")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--crops",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder or tar of aligned 112x112 faces, to calibrate and measure on.",
+)
+@click.option("--count", type=click.IntRange(min=4), default=128, show_default=True,
+              help="Faces to calibrate on; as many others to measure on.")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Of the choice of faces.")  # fmt: skip
+@fed_options
+@output_options
+def models_quantize(
+    weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
+) -> None:
+    """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
+    from vidface.backbones import declared_preprocessing, load_network
+    from vidface.backbones.quantize import quantize_file
+    from vidface.cli import tables
+    from vidface.storage.media import open_root
+
+    network = load_network(weights, flags["architecture"])
+    given = preprocessing_from(flags["color"], flags["mean"], flags["std"])
+    fed = declared_preprocessing(weights, given)
+    if fed is None:
+        raise VidfaceError(
+            f"weights {weights}: nobody says what it is fed, and calibration must know: "
+            "--color, --mean, --std"
+        )
+    done = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
+    show(as_json, done.to_dict(), lambda: printable(tables.quantised(done)))

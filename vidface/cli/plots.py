@@ -1,0 +1,213 @@
+"""The command `plot`: one figure for a paper, from the files that scoring wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidface.cli.options import decorated, note, output_options, show
+from vidface.core.errors import VidfaceError
+
+_RUNS = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
+
+
+def _figure_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option(
+            "--out",
+            metavar="FILE",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="A .svg, .pdf or .png file.",
+        ),
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="TEXT",
+            help="What the legend calls a run; once for each. [default: its name]",
+        ),
+        click.option(
+            "--file",
+            "part",
+            default="",
+            metavar="TEXT",
+            help="Of a run's files the one whose name holds TEXT. [default: the last]",
+        ),
+    )
+    return output_options(decorated(command, options))
+
+
+_protocol = click.option(
+    "--cross", is_flag=True, help="Of cross-verification: gallery clips with the split's."
+)
+
+
+@click.group()
+def plot() -> None:
+    """Draw one figure for a paper: a column wide (3.3 in), fonts embedded, SVG, PDF or PNG.
+
+    \b
+    vidface plot roc RUN_A RUN_B --label y1 --label SFace --out roc.pdf
+    vidface plot sweep RUN --out sweep.svg
+    vidface plot clip CLIP_ID RUN --out clip.png
+
+    RUN is a run directory, or a pipeline; several are drawn in one figure. Without one it is the
+    pipeline of the working directory, or the demo. FILE is a file of its scores/ or sweeps/.
+    """
+
+
+@plot.command()
+@_RUNS
+@click.option(
+    "--chosen",
+    multiple=True,
+    metavar="COSINE",
+    help="Threshold to mark, once for each run; none for none. [default: the run's]",
+)
+@click.option("--far", metavar="RATE", help="Whose TAR. [default: the lowest in all rows]")
+@click.option(
+    "--published", is_flag=True, help="With the paper's Table 5 (track 3), on an axis of its own."
+)
+@_figure_options
+def sweep(
+    places: tuple[str, ...],
+    chosen: tuple[str, ...],
+    far: str | None,
+    published: bool,
+    **flags: Any,
+) -> None:
+    """mAP and TAR against the threshold, and the share of faces dropped."""
+    from vidface.reports.figures.sources import chosen_threshold
+    from vidface.runs.sweeps import parse_threshold
+
+    folders = [_place(place) for place in places or ("",)]
+    if chosen and len(chosen) not in (1, len(folders)):
+        raise click.UsageError("--chosen: once, or once for each run")
+    if chosen:
+        marks = [parse_threshold(text) for text in chosen] * (
+            len(folders) if len(chosen) == 1 else 1
+        )
+    else:
+        marks = [chosen_threshold(p.parent.parent if p.is_file() else p) for p in folders]
+    _plot("sweep", places, "sweeps", flags, chosen=tuple(marks), far=far, published=published)
+
+
+@plot.command()
+@_RUNS
+@_protocol
+@_figure_options
+def roc(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
+    """TAR against FAR, with 95 % intervals at the target FARs."""
+    _plot("roc", places, "scores", flags, protocol=_protocol_name(cross))
+
+
+@plot.command()
+@_RUNS
+@_protocol
+@_figure_options
+def det(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
+    """False rejects against false accepts, with 95 % intervals."""
+    _plot("det", places, "scores", flags, protocol=_protocol_name(cross))
+
+
+@plot.command()
+@_RUNS
+@_figure_options
+def pr(places: tuple[str, ...], **flags: Any) -> None:
+    """Precision against recall of retrieval, with 95 % bands."""
+    _plot("pr", places, "scores", flags)
+
+
+@plot.command()
+@_RUNS
+@_figure_options
+def cmc(places: tuple[str, ...], **flags: Any) -> None:
+    """How often the right identity is among the first r, with 95 % bands."""
+    _plot("cmc", places, "scores", flags)
+
+
+@plot.command()
+@_RUNS
+@_protocol
+@_figure_options
+def histogram(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
+    """Scores of genuine and impostor pairs, thresholds marked; a panel a run, 4 at most."""
+    _plot("histogram", places, "scores", flags, protocol=_protocol_name(cross))
+
+
+@plot.command()
+@click.argument("clip_id")
+@click.argument("place", metavar="[RUN]", default="")
+@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option(
+    "--out",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .svg, .pdf or .png file.",
+)
+@output_options
+def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bool) -> None:
+    """The faces of CLIP_ID in time order, dropped ones framed, as `vidface show` draws them.
+
+    Needs a run that was extracted with --keep-crops.
+    """
+    from vidface.reports.figures import check_path, write_figure
+    from vidface.reports.figures.clip import clip_faces
+    from vidface.runs.denoising import Denoising
+    from vidface.runs.run import open_run_folder
+    from vidface.runs.sweeps import parse_threshold
+
+    check_path(out)
+    run = open_run_folder(_place(place), notify=note)
+    denoising = None
+    if threshold is not None:
+        denoising = Denoising.of(run.pipeline).at(parse_threshold(threshold))
+    faces = clip_faces(run, clip_id, denoising)
+    write_figure(out, "clip", [(clip_id, faces)])
+    show(as_json, {"out": str(out), "faces": len(faces.crops)}, lambda: f"figure: {out}")
+
+
+def _protocol_name(cross: bool) -> str:
+    return "cross_verification" if cross else "verification"
+
+
+def _place(name: str) -> Path:
+    """A run directory or a file; any other name is a pipeline's, whose run directory it is."""
+    from vidface.settings.pipeline import load_pipeline
+
+    path = Path(name) if name else None
+    if path is not None and path.exists():
+        return path
+    folder = load_pipeline(name or None).run.dir
+    if not isinstance(folder, Path):
+        raise VidfaceError(f"{folder}: plot reads a directory of this machine; copy the run here")
+    return folder
+
+
+def _plot(
+    name: str,
+    places: tuple[str, ...],
+    what: str,
+    flags: dict[str, Any],
+    **options: Any,
+) -> None:
+    from vidface.reports.figures import check_path, write_figure
+    from vidface.reports.figures.sources import find_source, labels_for
+
+    out: Path = flags["out"]
+    check_path(out)
+    sources = [find_source(_place(place), what, flags["part"]) for place in places or ("",)]
+    labels = labels_for(sources, flags["labels"])
+    data = [(label, source.document) for label, source in zip(labels, sources, strict=True)]
+    write_figure(out, name, data, **options)
+    paths = [str(source.path) for source in sources]
+    show(
+        flags["as_json"],
+        {"out": str(out), "drawn_from": paths},
+        lambda: "\n".join(["drawn from " + ", ".join(paths), f"figure: {out}"]),
+    )

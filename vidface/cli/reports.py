@@ -1,0 +1,74 @@
+"""The command `report`: one run or several as one HTML file."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from vidface.cli.options import note, output_options, printable, show
+
+
+@click.command()
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--no-faces", is_flag=True, help="Leave every picture out.")
+@click.option(
+    "--pseudonymise", is_flag=True, help="Numbers instead of identities, clip ids and paths."
+)
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    show_default=True,
+    help="Paired differences of the first run and each other one.",
+)
+@click.option(
+    "--clips", "most_clips", type=click.IntRange(0, 2000), help="In pictures. [default: 240]"
+)
+@output_options
+def report(
+    runs: tuple[str, ...],
+    out: Path,
+    no_faces: bool,
+    pseudonymise: bool,
+    compare: bool,
+    most_clips: int | None,
+    as_json: bool,
+) -> None:
+    """One HTML file that shows runs: scores, curves, frames, failures, speed.
+
+    RUN is a run directory [default: that of ./vidface.toml, or the demo's]. The file needs no
+    network and no server. It contains faces, unless --no-faces says otherwise.
+
+    \b
+    vidface report runs/mine
+    vidface report runs/before runs/after --out both.html
+    vidface report runs/mine --no-faces --pseudonymise
+    """
+    from vidface.reports.page import MOST_CLIPS, ReportSettings, write_report
+
+    settings = ReportSettings(
+        faces=not no_faces,
+        pseudonymise=pseudonymise,
+        compare=compare,
+        most_clips=MOST_CLIPS if most_clips is None else most_clips,
+        command=shlex.join(["vidface", *sys.argv[1:]]),
+    )
+    folders = [Path(run) for run in runs] or [_default_run()]
+    made = write_report(folders, out, settings, note)
+    show(as_json, made.to_dict(), lambda: printable(str(made)))
+
+
+def _default_run() -> Path:
+    """The run directory of ./vidface.toml, or the demo's."""
+    from vidface.settings.pipeline import load_pipeline
+
+    return Path(str(load_pipeline(None).run.dir))

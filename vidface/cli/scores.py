@@ -1,0 +1,238 @@
+"""The commands that score: `score`, `sweep` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vidface.cli.options import (
+    denoising_from,
+    executor_options,
+    noise_options,
+    note,
+    open_run_from,
+    output_options,
+    overrides_from,
+    pairs_bar,
+    run_options,
+    score_options,
+    show,
+    split_options,
+)
+from vidface.core.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from vidface.runs.run import Run
+
+
+@click.command()
+@run_options
+@noise_options
+@executor_options
+@split_options
+@score_options
+@click.option(
+    "--threshold",
+    metavar="COSINE",
+    help="Score the clustering at this threshold; none (or -1) is no clustering. "
+    "[default: the latest clustering]",
+)
+@click.option("--pairs", metavar="FILE", type=click.Path(path_type=Path),
+              help="Score the pairs of a list, lines `a b same`, instead.")  # fmt: skip
+@click.option("--templates", metavar="FILE", type=click.Path(path_type=Path),
+              help="With --pairs: lines `template_id media_id path`, as IJB has them.")  # fmt: skip
+@click.option("--order", metavar="NAME",
+              help="Of --templates: template-media-path or path-template-media.")  # fmt: skip
+@click.option("--submission", metavar="FILE", type=click.Path(path_type=Path),
+              help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.")  # fmt: skip
+@click.option("--gt", metavar="FILE", type=click.Path(path_type=Path),
+              help="With --submission: the ground truth, train_gt.txt or val_gt.txt.")  # fmt: skip
+@output_options
+def score(
+    split: str | None,
+    gallery: str | None,
+    threshold: str | None,
+    pairs: Path | None,
+    templates: Path | None,
+    order: str | None,
+    submission: Path | None,
+    gt: Path | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Score the descriptors of a split: mAP@100, TAR@FAR, CMC, each with its 95 % interval.
+
+    \b
+    vidface score --split val
+    vidface score --protocols verification --fars 1e-3,1e-4 --exact
+    vidface score --pairs pairs.txt
+    vidface score --submission result.txt --gt val_gt.txt
+    """
+    from vidface.challenges import submissions
+    from vidface.cli import score_tables
+    from vidface.runs import pair_scoring, scoring
+
+    if (submission is None) != (gt is None):
+        raise click.UsageError("--submission and --gt go together")
+    if pairs is None and (templates is not None or order is not None):
+        raise click.UsageError("--templates and --order go with --pairs")
+    given = {"split": split, "gallery": gallery, "threshold": threshold, "pairs": pairs, **flags}
+    if submission is not None:
+        _refuse_unused(given, "--submission", keep=("k", "bootstrap", "seed"))
+    elif pairs is not None:
+        unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
+        _refuse_unused({name: given[name] for name in unused}, "--pairs")
+    if submission is not None and gt is not None:
+        from vidface.settings.pipeline import ScoreSettings
+
+        names = ("k", "bootstrap", "seed")
+        chosen_flags = {name: flags[name] for name in names if flags[name] is not None}
+        try:
+            settings = ScoreSettings(**chosen_flags)
+        except VidfaceError as error:
+            raise click.UsageError(str(error).replace("[score] ", "--")) from None
+        ranked = submissions.score_submission(
+            submission, gt, settings.k, scoring.bootstrap_of(settings)
+        )
+        show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
+        return
+    run = open_run_from(flags)
+    chosen = denoising_from(run, threshold, flags) or scoring.LATEST
+    if pairs is not None:
+        listed = pair_scoring.score_listed(
+            run, pairs, templates=templates, order=order or "auto", threshold=chosen, notify=note
+        )
+        show(as_json, listed.to_dict(), lambda: score_tables.pair_list(listed))
+        return
+    with pairs_bar() as progress:
+        done = scoring.score(
+            run, chosen, split=split, gallery=gallery, notify=note, progress=progress
+        )
+    show(as_json, done.to_dict(), lambda: score_tables.score(done, run))
+
+
+@click.command()
+@run_options
+@noise_options
+@executor_options
+@split_options
+@click.option(
+    "--thresholds",
+    metavar="LIST",
+    default="0:0.7:0.05",
+    show_default=True,
+    help="START:STOP:STEP (STOP included) or a comma list; the row none is always there.",
+)
+@click.option("--select-on", metavar="SPLIT", help="Choose the threshold on this split.")
+@click.option("--report-on", metavar="SPLIT", help="Report the chosen threshold on this one.")
+@click.option("--folds", type=int, help="Choose on all folds of the identities but the reported.")
+@click.option("--select-by", metavar="FIGURE", help="map (default), or tar, at the lowest FAR.")
+@click.option("--seed", type=int, help="Of the folds. [default: 0]")
+@output_options
+def sweep(
+    split: str | None,
+    gallery: str | None,
+    thresholds: str,
+    select_on: str | None,
+    report_on: str | None,
+    folds: int | None,
+    select_by: str | None,
+    seed: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Score at many thresholds: the paper's Table 5, for your model.
+
+    \b
+    A threshold to publish is chosen on other clips than it is reported on:
+    vidface sweep --select-on val --report-on test
+    vidface sweep --folds 5
+    """
+    from vidface.cli import score_tables
+    from vidface.runs import sweeps
+
+    values = sweeps.parse_thresholds(thresholds)
+    honest = select_on is not None or folds is not None
+    if not honest and any(given is not None for given in (report_on, select_by, seed)):
+        raise click.UsageError("--report-on, --select-by and --seed go with --select-on or --folds")
+    if report_on and split:
+        raise click.UsageError("--report-on and --split name the same thing; give one of them")
+    run = open_run_from(flags)
+    if not honest:
+        done = sweeps.sweep(run, values, split=split, gallery=gallery)
+        show(as_json, done.to_dict(), lambda: score_tables.sweep(done, run))
+        return
+    chosen = sweeps.select(
+        run,
+        values,
+        select_on=select_on,
+        report_on=report_on or split,
+        gallery=gallery,
+        folds=folds,
+        select_by=select_by or "map",
+        seed=seed or 0,
+    )
+    show(as_json, chosen.to_dict(), lambda: score_tables.selected(chosen, run))
+
+
+@click.command()
+@click.argument("run_a", metavar="RUN_A")
+@click.argument("run_b", metavar="RUN_B")
+@split_options
+@score_options
+@click.option("--threshold", metavar="COSINE", help="Of the clusterings. [default: the latest]")
+@click.option("--threshold-b", metavar="COSINE", help="Of B's, where it is another one.")
+@output_options
+def compare(
+    run_a: str,
+    run_b: str,
+    split: str | None,
+    gallery: str | None,
+    threshold: str | None,
+    threshold_b: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Is the difference between two runs on the same clips real? A paired bootstrap says.
+
+    RUN_A and RUN_B are run directories, or pipelines (a name or a file). Both are scored with the
+    same settings, and every resample draws the same people for both. Two clusterings of one run:
+    vidface compare RUN RUN --threshold 0.4 --threshold-b none
+    """
+    from vidface.cli import score_tables
+    from vidface.runs import comparison
+    from vidface.runs.scoring import LATEST
+    from vidface.runs.sweeps import parse_threshold
+
+    opened = [_open(name, flags) for name in (run_a, run_b)]
+    found = comparison.compare(
+        opened[0],
+        opened[1],
+        split=split,
+        gallery=gallery,
+        threshold=LATEST if threshold is None else parse_threshold(threshold),
+        threshold_b=comparison.SAME if threshold_b is None else parse_threshold(threshold_b),
+        notify=note,
+    )
+    show(as_json, found.to_dict(), lambda: score_tables.comparison(found))
+
+
+def _refuse_unused(given: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -> None:
+    """Flags that would do nothing are a mistake, not to be passed over."""
+    for name, value in given.items():
+        if name not in keep and value is not None:
+            raise click.UsageError(f"--{name.replace('_', '-')} does nothing with {by}")
+
+
+def _open(name: str, flags: dict[str, Any]) -> Run:
+    """A run directory or a pipeline, with the flags' settings of scores."""
+    from vidface.runs.run import open_run_folder
+    from vidface.storage.media import as_location
+    from vidface.storage.urls import is_url
+
+    place = as_location(name) if is_url(name) else Path(name)
+    if isinstance(place, Path) and not place.is_dir():
+        return open_run_from({"pipeline": name, **flags})
+    return open_run_folder(place, overrides_from(flags), note)

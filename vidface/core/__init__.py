@@ -1,0 +1,1 @@
+"""What everything else is built on: errors, atomic files, states, shared values."""

@@ -1,0 +1,81 @@
+"""Files that appear complete or not at all, and the lines of CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from vidface.core.errors import VidfaceError
+
+PART_SUFFIX = ".part"  # of a file that is being written
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` complete or not at all (temporary, fsync, rename).
+
+    Raises:
+        VidfaceError: the folder cannot be made or written, the disk is full.
+    """
+    if path.name == "":
+        raise VidfaceError(f"{path}: not the name of a file; name one to write")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise VidfaceError(f"{path}: cannot be written: {reason}") from None
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, stripped fields) of every line that is not blank.
+
+    Args:
+        text: of a CSV file.
+        what: what messages call it, `manifest clips.csv`.
+
+    Raises:
+        VidfaceError: no CSV, with the line.
+
+    >>> list(csv_rows("\\n".join(["a, b", "", "c,d"]), "table"))
+    [(1, ['a', 'b']), (3, ['c', 'd'])]
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    previous_line = 0
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise VidfaceError(f"{what}, line {reader.line_num}: {error}") from None
+        if any(field.strip() for field in fields):
+            yield previous_line + 1, [field.strip() for field in fields]
+        previous_line = reader.line_num

@@ -1,0 +1,177 @@
+"""Faces: detect with YuNet, align by five landmarks to the 112x112 ArcFace template."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidface.core.errors import VidfaceError
+
+CROP_SIZE = 112  # pixels
+
+_LOG_LEVEL = threading.Lock()  # OpenCV's log level is the process's; detectors are made in threads
+
+# Where the five landmarks come to lie in the crop, (x, y) in pixels: the eye on the image's left,
+# the eye on its right, nose tip, mouth corner left, right (InsightFace, arcface `face_align.py`).
+ARCFACE_TEMPLATE = (
+    (38.2946, 51.6963),
+    (73.5318, 51.5014),
+    (56.0252, 71.7366),
+    (41.5493, 92.3655),
+    (70.7299, 92.2041),
+)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of one frame, best first in the order that was asked for."""
+
+    boxes: np.ndarray  # (n, 4) float32: left, top, right, bottom, pixels of the frame
+    landmarks: np.ndarray  # (n, 5, 2) float32: x, y, pixels of the frame
+    scores: np.ndarray  # (n,) float32 in [0, 1]
+
+    def __post_init__(self) -> None:
+        n = len(self.boxes)
+        shapes = (self.boxes.shape, self.landmarks.shape, self.scores.shape)
+        if shapes != ((n, 4), (n, 5, 2), (n,)):
+            raise VidfaceError(f"Faces: shapes {shapes} do not fit; want (n, 4), (n, 5, 2), (n,)")
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __str__(self) -> str:
+        return f"Faces({len(self)}: boxes {self.boxes.shape}, landmarks {self.landmarks.shape})"
+
+
+class FaceDetector:
+    """YuNet (Wu et al. 2023) through OpenCV. Not for two threads at once: make one for each.
+
+    Args:
+        min_score: detections below this score are dropped, in [0, 1].
+        min_face_pixels: shorter side of the box, in pixels of the frame.
+        which: "largest" (area of the box; equal areas: higher score) or "all", largest first.
+        long_side: frames with a longer side are shrunk to it for detection; boxes and landmarks
+            are given in pixels of the frame all the same, and crops are cut from the full frame.
+        model: the .onnx file; by default the weights named "yunet", fetched on first use.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_score: float = 0.7,
+        min_face_pixels: float = 20.0,
+        which: str = "largest",
+        long_side: int = 640,
+        model: Path | None = None,
+    ) -> None:
+        if which not in ("largest", "all"):
+            raise VidfaceError(f"which faces: unknown value '{which}' (known: largest, all)")
+        if model is None:
+            from vidface.backbones.weights import weights_path
+
+            model = weights_path("yunet")
+        import cv2
+
+        self._min_face_pixels = min_face_pixels
+        self._which = which
+        self._long_side = long_side
+        logging = cv2.utils.logging
+        with _LOG_LEVEL:
+            # OpenCV 5 warns of a harmless fallback each time that it loads the network.
+            level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
+            try:
+                self._network = cv2.FaceDetectorYN.create(
+                    str(model), "", (320, 320), score_threshold=float(min_score)
+                )
+            except cv2.error as error:
+                raise VidfaceError(f"detector {model}: not a YuNet network ({error.err})") from None
+            finally:
+                logging.setLogLevel(level)
+
+    def detect(self, image: np.ndarray) -> Faces:
+        """Faces of an RGB image.
+
+        Args:
+            image: (height, width, 3) uint8, RGB, upright.
+
+        Returns:
+            The faces that pass the limits; one at most with which = "largest".
+        """
+        import cv2
+
+        check_image(image)
+        height, width = image.shape[:2]
+        scale = min(1.0, self._long_side / max(height, width))
+        if scale < 1.0:
+            size = (max(1, round(width * scale)), max(1, round(height * scale)))
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        else:
+            small = image
+        self._network.setInputSize((small.shape[1], small.shape[0]))
+        _, found = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        # x, y, width, height, five landmarks, score
+        rows = np.zeros((0, 15), np.float32) if found is None else found.astype(np.float32)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        rows[:, :14] /= np.float32(scale)
+        rows = rows[(rows[:, 2:4] > 0).all(axis=1)]
+        rows = rows[rows[:, 2:4].min(axis=1, initial=np.inf) >= self._min_face_pixels]
+        order = np.lexsort((-rows[:, 14], -rows[:, 2] * rows[:, 3]))
+        rows = rows[order if self._which == "all" else order[:1]]
+        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        return Faces(boxes, rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14].copy())
+
+
+def similarity_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """The least-squares similarity (rotation, scale, shift; no mirroring) of points to a template.
+
+    Args:
+        landmarks: (n, 2) source points x, y; n ≥ 2, not all the same point.
+        template: (n, 2) where they should come to lie.
+
+    Returns:
+        (2, 3) float64 matrix [a −b tx; b a ty] that minimises Σ|M·p − q|². In the plane this is
+        Umeyama's (1991) solution wherever that one does not mirror.
+
+    Raises:
+        VidfaceError: the points coincide, or are not finite.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    targets = np.asarray(template, dtype=np.float64)
+    # As complex numbers the similarity is q ≈ m·p + t: one ratio of sums.
+    p = points[:, 0] + 1j * points[:, 1]
+    q = targets[:, 0] + 1j * targets[:, 1]
+    centred = p - p.mean()
+    spread = float(np.sum(np.abs(centred) ** 2))
+    if not np.isfinite(spread) or spread < 1e-12:
+        raise VidfaceError("landmarks coincide or are not finite: no similarity transform")
+    m = np.sum(np.conj(centred) * (q - q.mean())) / spread
+    t = q.mean() - m * p.mean()
+    return np.array([[m.real, -m.imag, t.real], [m.imag, m.real, t.imag]])
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Cut one face out of an image, its landmarks moved onto the ArcFace template.
+
+    Args:
+        image: (height, width, 3) uint8 RGB.
+        landmarks: (5, 2) x, y in pixels of the image, in YuNet's order, which is the template's.
+
+    Returns:
+        (112, 112, 3) uint8 RGB, bilinear; outside of the image black.
+    """
+    import cv2
+
+    check_image(image)
+    matrix = similarity_transform(landmarks, np.array(ARCFACE_TEMPLATE))
+    return cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Refuse what is not an RGB image of bytes."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise VidfaceError(
+            f"image: want (height, width, 3) uint8 RGB, got {image.shape} {image.dtype}"
+        )

@@ -1,0 +1,347 @@
+"""The supervisor of decoding processes: gives out clips, collects faces, replaces what dies.
+
+It runs in a thread of its own, so that a hung or greedy worker is seen to while the reader embeds,
+and hands events over through a queue of bounded size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidface.core.errors import VidfaceError
+from vidface.faces.events import ClipEnd, Event, Face, FoundFaces, Limits, Seconds
+from vidface.faces.finding import Work, find_faces, one_line
+from vidface.faces.processes import DecodingProcess
+from vidface.faces.queues import Outbox, Todo
+from vidface.faces.shared import nameless_file
+from vidface.faces.worker import Setup
+from vidface.settings.manifests import Clip
+from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.storage.media import MediaRoot
+
+AHEAD = 256
+
+_LOOK_SECONDS = 0.1  # between two looks at the workers
+_LOOK_AT_MEMORY_SECONDS = 0.5
+_LONGEST_STEP_SECONDS = 2.0  # more than that passed: this process slept too (Ctrl-Z, suspended)
+_QUEUED_SECONDS = 0.2  # of work, that a worker has waiting for it …
+_QUEUED_CLIPS = 7  # … in at most so many clips
+_FAILED_STARTS = 3  # one after the other: no worker can start
+
+
+def decode_clips(
+    clips: Iterable[Clip],
+    root: MediaRoot,
+    frames: FrameSettings,
+    faces: FaceSettings,
+    *,
+    workers: int,
+    limits: Limits | None = None,
+    detector_model: Path | None = None,
+    ahead: int = AHEAD,
+    work: Work = find_faces,
+) -> Generator[Event]:
+    """Find the faces of clips in worker processes; whatever a clip does costs that clip alone.
+
+    Several clips' events come mixed. Workers wait while the reader does: memory depends on neither
+    the number of clips nor their length. Closing the generator ends the workers at once.
+
+    Args:
+        clips: iterated as needed, in another thread; it should not block.
+        root: where the clips lie; sent to every worker once, pickled.
+        workers: processes, ≥ 1.
+        limits: default `Limits()`.
+        detector_model: the detector's file; None: the weights that `faces.detector` names, fetched
+            on first use. Not used with aligned crops.
+        ahead: clips that may be given out beyond the oldest one that has not ended, ≥ 1.
+        work: what a worker does with a clip; a function that it can import.
+
+    Yields:
+        `FoundFaces` as they are found, and one `ClipEnd` a clip, after its faces.
+
+    Raises:
+        VidfaceError: at the call for impossible arguments; later if workers can't be started, or
+            for what concerns every clip (a decoder that isn't installed, no more open files).
+    """
+    for name, value in (("workers", workers), ("ahead", ahead)):
+        if value < 1:
+            raise VidfaceError(f"decode_clips: {name} must be at least 1, not {value}")
+    if faces.source not in ("detect", "aligned"):
+        raise VidfaceError(f'decode_clips: [faces] source = "{faces.source}" has no pictures')
+    if detector_model is None and faces.source == "detect":
+        from vidface.backbones.weights import weights_path
+
+        detector_model = weights_path(faces.detector)
+    setup = Setup(work, root, frames, faces, limits or Limits(), detector_model)
+    try:
+        content = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise VidfaceError(
+            f"decode_clips: root or work can't be sent to another process ({error})"
+        ) from None
+    return _events(iter(clips), content, setup.limits, workers, ahead)
+
+
+def _events(
+    clips: Iterator[Clip], setup: bytes, limits: Limits, workers: int, ahead: int
+) -> Generator[Event]:
+    supervisor = _Supervisor(clips, setup, limits, workers, ahead)
+    try:
+        supervisor.start()
+        while (event := supervisor.outbox.take()) is not None:
+            yield event
+    finally:
+        supervisor.stop()
+
+
+class _Supervisor:
+    def __init__(
+        self, clips: Iterator[Clip], setup: bytes, limits: Limits, workers: int, ahead: int
+    ) -> None:
+        self._todo = Todo(clips, ahead)
+        self._setup = setup
+        self._limits = limits
+        self._workers = workers
+        self._processes: list[DecodingProcess] = []
+        self._owed: dict[DecodingProcess, list[int]] = {}  # slots, while the reader is behind
+        self._failed_starts = 0
+        self._mean_seconds: float | None = None  # a clip, of late
+        self._stopped = False
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        self.outbox = Outbox(self._wake)
+        # A daemon: a reader that forgets to close must not keep the program from ending.
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End all workers; returns once they are gone."""
+        self._stopped = True
+        with contextlib.suppress(OSError):
+            self._wake.send(b"!")
+        if self._thread.ident is not None:
+            self._thread.join()
+        for end in (self._woken, self._wake):
+            end.close()
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            with nameless_file(self._setup) as setup_descriptor:
+                self._selector.register(self._woken, selectors.EVENT_READ)
+                self._supervise(setup_descriptor)
+        except BaseException as caught:
+            error = caught
+        finally:
+            for process in self._processes:
+                process.process.kill()  # all at once, then wait for each
+            for process in self._processes:
+                process.close()
+            self._selector.close()
+            self.outbox.end(error)
+
+    def _supervise(self, setup_descriptor: int) -> None:
+        looked = looked_at_memory = time.monotonic()
+        while not self._stopped:
+            self._give_out(setup_descriptor)
+            if self._todo.all_ended:
+                return
+            for key, events in self._selector.select(_LOOK_SECONDS):
+                if key.data is None:
+                    with contextlib.suppress(OSError):
+                        self._woken.recv(4096)
+                    self._pay_slots()
+                else:
+                    self._serve(key.data, events)
+            now = time.monotonic()
+            if now - looked >= _LOOK_SECONDS:
+                at_memory = now - looked_at_memory >= _LOOK_AT_MEMORY_SECONDS
+                self._look(min(now - looked, _LONGEST_STEP_SECONDS), at_memory)
+                looked = now
+                looked_at_memory = now if at_memory else looked_at_memory
+
+    # Giving.
+
+    def _give_out(self, setup_descriptor: int) -> None:
+        if self.outbox.is_full:
+            return
+        depth = 1  # so that a worker doesn't wait for the next of very short clips
+        if self._mean_seconds is not None:
+            depth += min(_QUEUED_CLIPS, int(_QUEUED_SECONDS / max(self._mean_seconds, 1e-6)))
+        ready = [p for p in self._processes if p.ready and not p.retired]
+        starting = sum(not p.ready for p in self._processes)
+        wanted = sum(max(0, depth - len(p.assigned)) for p in ready)
+        self._todo.fill(wanted + starting + self._workers - len(self._processes))
+        for level in range(depth):  # evenly
+            for process in ready:
+                if len(process.assigned) == level and self._todo:
+                    process.give(*self._todo.pop())
+                    self._register(process)
+        while len(self._processes) < self._workers and len(self._todo) > starting:
+            process = DecodingProcess(setup_descriptor, self._limits)
+            self._processes.append(process)
+            self._selector.register(process.channel.socket, selectors.EVENT_READ, process)
+            starting += 1
+
+    def _register(self, process: DecodingProcess) -> None:
+        """Be told when it can be written to, as long as there is something to write."""
+        events = selectors.EVENT_READ
+        if process.channel.has_unsent:
+            events |= selectors.EVENT_WRITE
+        if self._selector.get_key(process.channel.socket).events != events:
+            self._selector.modify(process.channel.socket, events, process)
+
+    def _pay_slots(self) -> None:
+        if not self.outbox.is_full:
+            for process, slots in self._owed.items():
+                process.return_slots(slots)
+                self._register(process)
+            self._owed = {}
+
+    # Taking.
+
+    def _serve(self, process: DecodingProcess, events: int) -> None:
+        if process not in self._processes:  # buried in this round
+            return
+        if events & selectors.EVENT_WRITE:
+            process.channel.flush()
+        if self._read(process):
+            self._register(process)
+        else:
+            process.wait()
+            self._bury(process)
+
+    def _read(self, process: DecodingProcess) -> bool:
+        """Take what it has sent; False if it has ended, or no longer makes sense."""
+        try:
+            for message in process.channel.messages():
+                self._take(process, message)
+        except EOFError:
+            return False
+        except ValueError:
+            process.condemn("crashed", "its decoding process sends nonsense")
+            return False
+        return True
+
+    def _take(self, process: DecodingProcess, message: Any) -> None:
+        try:
+            event = self._understood(process, *message)
+        except _FatalError as error:
+            raise VidfaceError(str(error)) from None
+        except Exception as error:  # its memory is damaged
+            why = f"its decoding process sends nonsense ({type(error).__name__})"
+            process.condemn("crashed", why)
+            raise EOFError from None
+        if event is not None:
+            self.outbox.put(event)
+            if isinstance(event, ClipEnd):
+                self._todo.end(event.clip_number)
+                self._failed_starts = 0
+
+    def _understood(self, process: DecodingProcess, kind: str, *content: Any) -> Event | None:
+        if kind == "faces":
+            number, slots, rows = content
+            if number not in process.assigned:
+                raise ValueError("faces of a clip that it doesn't have")
+            found = FoundFaces(number, _faces(rows), process.block.crops[slots])
+            if self.outbox.is_full:
+                self._owed.setdefault(process, []).extend(slots)
+            else:
+                process.return_slots(slots)
+            return found
+        if kind == "end":
+            number, state, message, frames, without, size, seconds = content
+            end = ClipEnd(number, state, message, frames, without, size, Seconds(*seconds))
+            del process.assigned[number]
+            self._note_seconds(sum(seconds))
+            return end
+        if kind == "out_of_memory":
+            number, size = content
+            message = f"{process.assigned[number].path}: {process.out_of_memory()}"
+            end = ClipEnd(number, "crashed", one_line(message), bytes=size)
+            del process.assigned[number]
+            return end
+        if kind == "ready":
+            process.note_ready()
+        elif kind == "retire":
+            process.retired = True
+        elif kind == "fatal":
+            raise _FatalError(content[0])
+        else:
+            raise ValueError("unknown kind")
+        return None
+
+    def _note_seconds(self, seconds: float) -> None:
+        mean = self._mean_seconds
+        self._mean_seconds = seconds if mean is None else 0.8 * mean + 0.2 * seconds
+
+    # Watching.
+
+    def _look(self, seconds: float, at_memory: bool) -> None:
+        for process in list(self._processes):
+            if (verdict := process.watch(seconds)) is None and at_memory:
+                verdict = process.watch_memory()
+            if verdict is not None:
+                process.condemn(*verdict)
+                self._bury(process)
+
+    def _bury(self, process: DecodingProcess) -> None:
+        """Take an ended process out, or end it; its clip is lost, those behind go to others."""
+        process.kill()
+        self._read(process)  # what it had sent before
+        self._selector.unregister(process.channel.socket)
+        self._processes.remove(process)
+        self._owed.pop(process, None)
+        victim = process.victim()
+        if victim is not None:
+            clip = process.assigned.pop(victim)
+            state, message = process.why_ended()
+            message = one_line(f"{clip.path}: {message}")
+            self.outbox.put(ClipEnd(victim, state, message, bytes=process.block.clip_bytes))
+            self._todo.end(victim)
+            self._failed_starts = 0
+        elif not process.retired:
+            self._failed_starts += 1
+        process.close()
+        self._todo.put_back(process.assigned)
+        if self._failed_starts >= _FAILED_STARTS:
+            _, message = process.why_ended()
+            raise VidfaceError(
+                f"decoding processes end before they have begun a clip ({message}); what they "
+                "printed may say why"
+            )
+
+
+class _FatalError(Exception):
+    """A worker's word that the run can't go on."""
+
+
+def _faces(rows: list[tuple[Any, ...]]) -> tuple[Face, ...]:
+    return tuple(
+        Face(
+            frame_index,
+            time_seconds,
+            source_time_seconds,
+            file,
+            face_index,
+            None if box is None else np.array(box, np.float32),
+            None if landmarks is None else np.array(landmarks, np.float32).reshape(5, 2),
+            det_score,
+        )
+        for frame_index, time_seconds, source_time_seconds, file, face_index, box, landmarks,
+        det_score in rows
+    )  # fmt: skip

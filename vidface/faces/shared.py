@@ -1,0 +1,226 @@
+"""What a decoding process and its supervisor share: one block of memory, one socket.
+
+The block holds crops and a few numbers by which the supervisor sees, at no cost to either, what the
+worker is at. It has no name in the file system: the kernel frees it with the last process that maps
+it, however that one ends. The socket carries small pickled messages, each after its length; the
+supervisor's end never blocks, so that a worker that dies or hangs within a message harms nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import socket
+import struct
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vidface.faces.events import CROP_SHAPE
+
+SLOTS = 64  # crops a worker can have on their way; 2.4 MB
+MAX_MESSAGE_BYTES = 1 << 24
+
+_HEADER_BYTES = 4096
+_READ_BYTES = 1 << 16
+_LENGTH = struct.Struct("<I")
+
+# What a worker is at.
+STARTING, WAITING, WORKING = range(3)
+
+
+class Block:
+    """The shared memory of one worker.
+
+    crops: (SLOTS, 112, 112, 3) uint8; who may write a slot is agreed by messages.
+
+    The numbers are written by the worker alone.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, block_bytes())
+        self._numbers = np.frombuffer(self._memory, np.int64, 5)
+        flat = np.frombuffer(self._memory, np.uint8, offset=_HEADER_BYTES)
+        self.crops = flat.reshape(SLOTS, *CROP_SHAPE)
+
+    def close(self) -> None:
+        """Let go of it (a mapping keeps a descriptor open); nothing of it can be used any more."""
+        del self._numbers, self.crops
+        self._memory.close()
+
+    @property
+    def activity(self) -> int:
+        """STARTING, WAITING (for a clip, or for the reader) or WORKING."""
+        return int(self._numbers[0])
+
+    @activity.setter
+    def activity(self, value: int) -> None:
+        self._numbers[0] = value
+
+    @property
+    def beats(self) -> int:
+        """Signs of life so far: frames decoded, images read."""
+        return int(self._numbers[1])
+
+    def beat(self) -> None:
+        self._numbers[1] += 1
+
+    @property
+    def clip_number(self) -> int | None:
+        """The clip that is worked on."""
+        number = int(self._numbers[2])
+        return number - 1 if number else None
+
+    @clip_number.setter
+    def clip_number(self, number: int | None) -> None:
+        self._numbers[2] = 0 if number is None else number + 1
+
+    @property
+    def clip_bytes(self) -> int:
+        """Of that clip, once it is known."""
+        return int(self._numbers[3])
+
+    @clip_bytes.setter
+    def clip_bytes(self, size: int) -> None:
+        self._numbers[3] = min(size, 2**63 - 1)
+
+
+def block_bytes() -> int:
+    return _HEADER_BYTES + SLOTS * int(np.prod(CROP_SHAPE))
+
+
+@contextlib.contextmanager
+def nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
+    """A descriptor of a file without a name, in memory where the system can, closed at the end.
+
+    Args:
+        size: bytes; 0 = as large as its content.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("vidface")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if size:
+            os.ftruncate(descriptor, size)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def packed(message: Any) -> bytes:
+    """A message as it travels."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(body)) + body
+
+
+class _Inbox:
+    """Bytes as they come in, messages as they are whole."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._bytes += data
+
+    def pop(self) -> Any:
+        """The next whole message, or None.
+
+        Raises:
+            ValueError: it is damaged, or states a length that no message has.
+        """
+        if len(self._bytes) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._bytes)
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {length} bytes")
+        end = _LENGTH.size + length
+        if len(self._bytes) < end:
+            return None
+        body = bytes(self._bytes[_LENGTH.size : end])
+        del self._bytes[:end]
+        try:
+            return pickle.loads(body)
+        except Exception as error:  # damaged bytes make it stumble on anything
+            raise ValueError(f"{type(error).__name__} in a message") from None
+
+
+class WorkerChannel:
+    """The worker's end: blocks until sent, blocks until something has come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._inbox = _Inbox()
+
+    def send(self, message: Any) -> None:
+        self._socket.sendall(packed(message))
+
+    def receive(self) -> Any:
+        """The next message.
+
+        Raises:
+            EOFError: the supervisor is gone.
+        """
+        while (message := self._inbox.pop()) is None:
+            data = self._socket.recv(_READ_BYTES)
+            if not data:
+                raise EOFError
+            self._inbox.add(data)
+        return message
+
+
+class SupervisorChannel:
+    """The supervisor's end: never blocks."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self._inbox = _Inbox()
+        self._unsent = bytearray()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, message: Any) -> None:
+        """Send what can be sent now; `flush` sends the rest."""
+        self._unsent += packed(message)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            while self._unsent:
+                del self._unsent[: self.socket.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # the worker is gone; reading tells
+            self._unsent.clear()
+
+    def messages(self) -> Iterator[Any]:
+        """All messages that have come.
+
+        Raises:
+            EOFError: after them, if the worker is gone.
+            ValueError: what came is no message.
+        """
+        open_still = True
+        while open_still:
+            try:
+                data = self.socket.recv(_READ_BYTES)
+                open_still = bool(data)
+            except BlockingIOError:
+                return
+            except OSError:
+                open_still, data = False, b""
+            self._inbox.add(data)
+            while (message := self._inbox.pop()) is not None:
+                yield message
+        raise EOFError

@@ -1,0 +1,297 @@
+"""A decoding process: takes clips, finds their faces, until its supervisor is gone.
+
+Started by `vidface.faces.pool` with three descriptors: its socket, its block of shared memory,
+and a pickle of what all clips need. It may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from vidface.core.errors import VidfaceError
+from vidface.core.states import KEPT_STATES
+from vidface.faces.detector import FaceDetector
+from vidface.faces.events import Limits, Seconds
+from vidface.faces.finding import (
+    Picture,
+    Tools,
+    Work,
+    clip_bytes,
+    one_line,
+    state_of,
+    state_without_error,
+)
+from vidface.faces.shared import SLOTS, WAITING, WORKING, Block, WorkerChannel
+from vidface.settings.manifests import Clip
+from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.storage.media import MediaRoot
+
+SENT_AT_ONCE = 16  # faces of a message, at most …
+SENT_AFTER_SECONDS = 0.2  # … and how long the first of them waits
+_RETIRED_SHARE = 0.5  # of the clip memory: a worker that has kept so much is replaced
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all clips need; sent to every worker once."""
+
+    work: Work
+    root: MediaRoot
+    frames: FrameSettings
+    faces: FaceSettings
+    limits: Limits
+    detector_model: Path | None
+
+
+def main() -> NoReturn:
+    """The process: descriptors in `sys.argv`. Ends it without Python's own clearing up."""
+    code = 1
+    try:
+        code = _main(*(int(number) for number in sys.argv[1:4]))
+    except (EOFError, ConnectionError):
+        pass  # the supervisor is gone
+    except BaseException:  # a decoder that calls sys.exit, an error of this module
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _main(socket_number: int, block_number: int, setup_number: int) -> int:
+    _be_killed_with_the_supervisor()
+    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
+    _forbid_core_dumps()
+    channel = WorkerChannel(socket.socket(fileno=socket_number))
+    block = Block(block_number)
+    try:
+        setup = _read_setup(setup_number)
+        tools = _make_tools(setup, block)
+    except Exception as error:
+        text = str(error) if isinstance(error, VidfaceError) else f"{type(error).__name__}: {error}"
+        channel.send(("fatal", f"a decoding process can't start: {one_line(text)}"))
+        return 1
+    return _Worker(setup, tools, block, channel).run()
+
+
+def _be_killed_with_the_supervisor() -> None:
+    """Linux kills it when the supervising thread ends, even while no thread of its own runs."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _end_with_the_supervisor() -> None:
+    """Standard input ends when the supervisor does, be it by SIGKILL; a hung decoder ends too."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os._exit(1)
+
+
+def _forbid_core_dumps() -> None:
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def _read_setup(descriptor: int) -> Setup:
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
+        return pickle.loads(content)
+
+
+def _make_tools(setup: Setup, block: Block) -> Tools:
+    detector = None
+    if setup.faces.source == "detect":
+        import cv2
+
+        cv2.setNumThreads(1)  # the workers are the parallelism
+        detector = FaceDetector(
+            min_score=setup.faces.min_det_score,
+            min_face_pixels=setup.faces.min_face_pixels,
+            which=setup.faces.which,
+            long_side=setup.faces.detector_long_side,
+            model=setup.detector_model,
+        )
+        side = setup.faces.detector_long_side
+        detector.detect(np.zeros((side, side, 3), np.uint8))  # what it allocates once is no clip's
+    return Tools(setup.root, setup.frames, setup.faces, detector, block.beat)
+
+
+class _Memory:
+    """This process's data, bounded by the system where it can be (Linux)."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._start_bytes = _data_bytes()
+        if self._start_bytes is not None:
+            self._bound(self._start_bytes + limit_bytes)
+
+    @property
+    def kept_share(self) -> float:
+        """What was not given back since the start, as a share of the limit."""
+        now = _data_bytes()
+        if now is None or self._start_bytes is None:
+            return 0.0
+        return (now - self._start_bytes) / self._limit_bytes
+
+    def unbound(self) -> None:
+        """Room to say that there is none."""
+        if self._start_bytes is not None:
+            self._bound(None)
+
+    @staticmethod
+    def _bound(size_bytes: int | None) -> None:
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource
+
+            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            soft = hard if size_bytes is None else size_bytes
+            if hard != resource.RLIM_INFINITY:
+                soft = min(soft, hard)
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int | None:
+    """Private writable memory, as RLIMIT_DATA counts it; None where the system doesn't tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+        return pages * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+class _Worker:
+    def __init__(self, setup: Setup, tools: Tools, block: Block, channel: WorkerChannel) -> None:
+        self._work = setup.work
+        self._tools = tools
+        self._block = block
+        self._channel = channel
+        self._memory = _Memory(setup.limits.clip_memory_bytes)
+        self._clips: deque[tuple[int, Clip]] = deque()
+        self._free = list(range(SLOTS))
+        self._waited = 0.0  # seconds, for the reader, in this clip
+
+    def run(self) -> int:
+        """Work until the supervisor is gone (EOFError), or until another should take over."""
+        self._channel.send(("ready",))
+        while True:
+            self._block.activity = WAITING
+            while not self._clips:
+                self._receive()
+            fit = self._do(*self._clips.popleft())
+            if not fit or self._memory.kept_share > _RETIRED_SHARE:
+                self._channel.send(("retire",))
+                return 0
+
+    def _receive(self) -> None:
+        kind, *content = self._channel.receive()
+        if kind == "clip":
+            self._clips.append((content[0], content[1]))
+        else:
+            self._free.extend(content[0])
+
+    def _do(self, number: int, clip: Clip) -> bool:
+        """One clip, its end sent; False: this process is no longer fit for another."""
+        self._block.clip_bytes = 0
+        self._block.clip_number = number
+        self._block.beat()
+        self._block.activity = WORKING
+        fit = True
+        try:
+            end = self._end_of(number, clip)
+        except MemoryError:
+            self._memory.unbound()
+            end, fit = ("out_of_memory", number, self._block.clip_bytes), False
+        except VidfaceError as error:
+            end, fit = ("fatal", one_line(error)), False
+        self._channel.send(end)
+        self._block.clip_number = None
+        return fit
+
+    def _end_of(self, number: int, clip: Clip) -> tuple[Any, ...]:
+        """The clip's faces sent, its end returned."""
+        tools = self._tools
+        tools.decode = tools.detect = tools.align = self._waited = 0.0
+        self._block.clip_bytes = size = clip_bytes(clip, tools.root)
+        batch = _Batch(number)
+        frames = without = faces = 0
+        state = ""
+        try:
+            for picture in self._work(clip, tools):
+                frames += 1
+                without += not picture.faces
+                faces += len(picture.faces)
+                self._add(batch, picture)
+        except Exception as error:  # a stranger's file never stops a run
+            state, message = state_of(error, clip)
+        if not state:
+            state, message = state_without_error(clip, frames, faces)
+        if state not in KEPT_STATES:
+            frames = without = 0  # of a damaged clip nothing is trusted
+        self._flush(batch)
+        seconds = tools.seconds(self._waited)
+        return ("end", number, state, message, frames, without, size, _plain(seconds))
+
+    def _add(self, batch: _Batch, picture: Picture) -> None:
+        for face in picture.faces:
+            if not self._free:
+                self._flush(batch)
+                self._wait_for_slots()
+            slot = self._free.pop()
+            self._block.crops[slot] = face.crop
+            place = (picture.index, picture.time_seconds, picture.source_time_seconds, picture.file)
+            box = None if face.box is None else face.box.tolist()
+            landmarks = None if face.landmarks is None else face.landmarks.ravel().tolist()
+            batch.slots.append(slot)
+            batch.rows.append((*place, face.face_index, box, landmarks, face.det_score))
+        old = time.monotonic() - batch.begun > SENT_AFTER_SECONDS
+        if len(batch.slots) >= SENT_AT_ONCE or old:
+            self._flush(batch)
+
+    def _flush(self, batch: _Batch) -> None:
+        if batch.slots:
+            self._channel.send(("faces", batch.number, batch.slots, batch.rows))
+        batch.clear()
+
+    def _wait_for_slots(self) -> None:
+        begun = time.perf_counter()
+        self._block.activity = WAITING
+        while not self._free:
+            self._receive()
+        self._block.activity = WORKING
+        self._waited += time.perf_counter() - begun
+
+
+class _Batch:
+    """Faces that wait to be sent together."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.clear()
+
+    def clear(self) -> None:
+        self.slots: list[int] = []
+        self.rows: list[tuple[Any, ...]] = []
+        self.begun = time.monotonic()
+
+
+def _plain(seconds: Seconds) -> tuple[float, float, float, float]:
+    return seconds.decode, seconds.detect, seconds.align, seconds.waiting

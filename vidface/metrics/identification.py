@@ -1,0 +1,440 @@
+"""Identification: whose clip is this, if of anyone enrolled? CMC, and TPIR at FPIR."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.metrics.enrolment import (
+    MEMORY_BYTES,
+    Templates,
+    check_dimensions,
+    check_enrolment,
+    check_memory,
+    enrol,
+    exact_scores,
+    exact_scores_in_block,
+    least_that_may_reach,
+    rounding_margin,
+    template_scores,
+)
+from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
+from vidface.metrics.verification import check_targets, identity_codes
+from vidface.vectors.descriptors import check_descriptors
+
+DEFAULT_RANKS = (1, 5, 10)
+DEFAULT_FPIRS = ("1e-1", "1e-2", "1e-3")
+
+GALLERY_IS_FIXED = "the split's people are resampled; the gallery is held fixed"
+"""Of the intervals: a resample has other probes, against the same enrolled people."""
+
+
+@dataclass(frozen=True)
+class OpenSetPoint:
+    """TPIR at one target FPIR. All rates are fractions in [0, 1].
+
+    `tpir` is None, and threshold, fpir and the accepted counts with it, where the split can't tell:
+    it has fewer than 1/FPIR non-mated probes (then `needs_non_mated` says how many it takes), or
+    enough of those but no mated one (then `needs_non_mated` is None).
+    """
+
+    target_fpir: str
+    tpir: float | None
+    threshold: float | None  # accept = score ≥ threshold; None: nothing is accepted
+    fpir: float | None  # achieved: accepted non-mated probes / non-mated probes
+    mated: int  # the denominator of TPIR
+    non_mated: int  # the denominator of FPIR
+    needs_non_mated: int | None
+    accepted_mated: int | None = None
+    accepted_non_mated: int | None = None
+    replicates: Replicates | None = field(default=None, compare=False)
+
+    @property
+    def note(self) -> str:
+        """Why there is no figure, for a table; empty where there is one."""
+        if self.needs_non_mated is not None:
+            return f"n/a: needs ≥ {self.needs_non_mated} non-mated probes"
+        return "n/a: no mated probe" if self.tpir is None else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        if self.tpir is None:
+            return {"tpir": None, "needs_non_mated": self.needs_non_mated}
+        return {
+            "tpir": self.tpir,
+            **interval_dict(self.replicates),
+            "threshold": self.threshold,
+            "fpir": self.fpir,
+            "mated": self.mated,
+            "non_mated": self.non_mated,
+        }
+
+
+@dataclass(frozen=True)
+class RankPoint:
+    """CMC at one rank: how often the right identity is among the first."""
+
+    rank: int
+    value: float | None  # a fraction in [0, 1]; None without a mated probe
+    found: int  # mated probes at this rank or before
+    mated: int
+    replicates: Replicates | None = field(default=None, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {"value": self.value, **interval_dict(self.replicates), "found": self.found}
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """The ranks of all mated probes, of which the whole CMC can be drawn."""
+
+    ranks: NDArray[np.int64]  # (n_mated,) from 1; 0: a miss at any rank
+    units: NDArray[np.int64]  # (n_mated,) the number of its identity: what a bootstrap draws
+    n_units: int  # identities of the split, mated or not
+
+    def __str__(self) -> str:
+        return f"Ranked(({len(self.ranks)},) ranks of {self.n_units} identities)"
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What a split's clips, as probes, find in a gallery."""
+
+    cmc: tuple[RankPoint, ...]  # in the order of the ranks asked for
+    points: tuple[OpenSetPoint, ...]  # in the order of the targets
+    mated: int
+    non_mated: int
+    without_descriptor: int  # probes, of both kinds
+    mated_without_template: int  # whose identity's gallery clips have no direction: misses
+    gallery_identities: int
+    enrolment: str
+    ranked: Ranked | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return (
+            f"Identification({self.mated} mated and {self.non_mated} non-mated probes against "
+            f"{self.gallery_identities} identities)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form: {"cmc": {rank: …}, "tpir_at_fpir": {target: …}, counts}."""
+        return {
+            "cmc": {str(point.rank): point.to_dict() for point in self.cmc},
+            "tpir_at_fpir": {point.target_fpir: point.to_dict() for point in self.points},
+            "mated": self.mated,
+            "non_mated": self.non_mated,
+            "without_descriptor": self.without_descriptor,
+            "mated_without_template": self.mated_without_template,
+            "gallery_identities": self.gallery_identities,
+            "enrolment": self.enrolment,
+        }
+
+
+def score_identification(
+    gallery_descriptors: NDArray[np.floating[Any]],
+    gallery_identities: Sequence[str],
+    descriptors: NDArray[np.floating[Any]],
+    identities: Sequence[str],
+    *,
+    ranks: Sequence[int] = DEFAULT_RANKS,
+    fpirs: Sequence[str] = DEFAULT_FPIRS,
+    enrolment: str = "mean",
+    bootstrap: Bootstrap | None = None,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Identification:
+    """Search every clip of a split in the gallery: closed-set CMC, open-set TPIR at FPIR.
+
+    A probe is *mated* where its identity is in the gallery. All others are *non-mated*:
+    distractors, and people outside of the gallery. A distractor that is somebody enrolled after
+    all, unknown to the tables, counts as a false positive, so FPIR is an upper bound there.
+
+    Scores are those of `score_retrieval`: exact inner products with what an identity is enrolled
+    as, rounded to float32, clipped to [−1, 1]. The rank of a mated probe is 1 + the number of other
+    enrolled identities whose score is at least its own identity's: ties count against it. A mated
+    probe without a descriptor, or whose identity's gallery clips have none, has no rank: a miss
+    that stays in the denominator.
+
+        CMC(r) = mated probes of rank ≤ r / mated probes
+        TPIR(t) = mated probes of rank 1 whose score ≥ t / mated probes
+        FPIR(t) = non-mated probes whose highest score ≥ t / non-mated probes
+
+    A non-mated probe without a descriptor is never a false positive, and stays in the denominator.
+    Thresholds are observed scores (of mated probes of rank 1, and the highest of non-mated ones),
+    or nothing is accepted (threshold None, TPIR 0, FPIR 0). The figure for a target is the largest
+    TPIR whose FPIR ≤ target, the target taken as the exact fraction of its text: ``floor(target ×
+    |non-mated|)`` false positives are allowed. The lowest observed threshold that honours the
+    target is reported. A target with fewer than 1/FPIR non-mated probes has no figure.
+
+    Args:
+        gallery_descriptors: (n_gallery, d) float32 rows of norm 1, or zero for no descriptor.
+        gallery_identities: n_gallery names; "" (a distractor) enrols no one.
+        descriptors: (n_clips, d) float32, the split, in the same form. Not changed.
+        identities: n_clips names; "" is a distractor.
+        ranks: the r of CMC(r), each at least 1.
+        fpirs: target FPIRs as decimal text ("1e-2"), each in (0, 1].
+        enrolment: a name of `vidface.metrics.enrolment.ENROLMENTS`: "mean" or "max".
+        bootstrap: also resample people and distractors, for intervals: thresholds are found again
+            in each resample, the gallery is held fixed.
+        memory_bytes: bound for the working arrays, beside a copy of the descriptors and the
+            templates. There is no probes × gallery array.
+
+    Raises:
+        VidfaceError: shapes that disagree, rows neither of norm 1 nor zero, NaN, a bad rank or
+            target, an unknown enrolment.
+
+    Source: ISO/IEC 19795-1 (CMC, TPIR, FPIR); NIST FRVT part 2, identification (NISTIR 8271),
+    whose FNIR(N, R, T) with R = 1 is 1 − TPIR here. NIST often lets the mate stand at any rank
+    that is returned, which is never less; and breaks ties by the order of the returned list.
+
+    >>> import numpy as np
+    >>> gallery = np.eye(2, dtype=np.float32)
+    >>> clips = np.array([[0.8, 0.6], [0.6, 0.8], [1, 0], [0, -1]], dtype=np.float32)
+    >>> result = score_identification(
+    ...     gallery, ["ann", "bob"], clips, ["ann", "ann", "", "cy"], ranks=[1, 2], fpirs=["0.5"]
+    ... )
+    >>> [point.value for point in result.cmc]  # the second clip is nearer to bob
+    [0.5, 1.0]
+    >>> result.points[0].tpir, result.points[0].fpir, result.points[0].threshold
+    (0.5, 0.5, 0.800000011920929)
+    """
+    check_ranks(ranks)
+    targets = _check_fpirs(fpirs)
+    gallery, gallery_has_direction = check_descriptors(gallery_descriptors, "gallery_descriptors")
+    descriptors, has_direction = check_descriptors(descriptors)
+    check_dimensions(gallery, descriptors)
+    identity_codes(gallery_identities, len(gallery), "gallery_identities")
+    codes = identity_codes(identities, len(descriptors), "identities")
+    check_enrolment(enrolment)
+    check_memory(memory_bytes)
+
+    names = sorted(set(gallery_identities) - {""})
+    templates = enrol(gallery, gallery_has_direction, gallery_identities, names, enrolment)
+    numbers = {name: i for i, name in enumerate(names)}
+    own = np.array([numbers.get(name, -1) for name in identities], dtype=np.int64)
+    probes = _Probes(
+        is_mated=own >= 0,
+        units=_units(codes),
+        n_identities=int(codes.max(initial=-1)) + 1,
+        ranks=np.zeros(len(own), dtype=np.int64),
+        scores=np.full(len(own), np.nan, dtype=np.float32),
+    )
+    enrolled = templates.sizes > 0
+    has_rank = probes.is_mated & has_direction
+    has_rank[has_rank] = enrolled[own[has_rank]]
+    mated = np.flatnonzero(has_rank)
+    probes.ranks[mated], probes.scores[mated] = _ranks(
+        templates, own[mated], descriptors[mated], memory_bytes
+    )
+    if enrolled.any():
+        others = np.flatnonzero(~probes.is_mated & has_direction)
+        probes.scores[others] = _highest_scores(templates, descriptors[others], memory_bytes)
+
+    found = {}
+    if bootstrap is not None:
+        found = _replicates_of_points(probes, targets, bootstrap)
+    return Identification(
+        cmc=tuple(_rank_point(probes, rank, bootstrap) for rank in ranks),
+        points=tuple(
+            _open_set_point(probes, text, target, found.get(text))
+            for text, target in targets.items()
+        ),
+        mated=probes.n_mated,
+        non_mated=probes.n_non_mated,
+        without_descriptor=int((~has_direction).sum()),
+        mated_without_template=int((~enrolled[own[probes.is_mated]]).sum()),
+        gallery_identities=len(names),
+        enrolment=enrolment,
+        ranked=Ranked(
+            probes.ranks[probes.is_mated], probes.units[probes.is_mated], probes.n_identities
+        ),
+    )
+
+
+def check_ranks(ranks: Sequence[int]) -> None:
+    """Refuse ranks that are not whole numbers of at least 1, each once."""
+    for rank in ranks:
+        if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or rank < 1:
+            raise VidfaceError(f"a rank is a whole number, at least 1, got {rank!r}")
+    if len(set(ranks)) < len(ranks):
+        raise VidfaceError(f"each rank once, got {list(ranks)}")
+
+
+def _check_fpirs(fpirs: Sequence[str]) -> dict[str, Fraction]:
+    try:
+        return check_targets(fpirs)
+    except VidfaceError as error:
+        message = str(error).replace("fars", "fpirs").replace("FAR", "FPIR")
+        raise VidfaceError(message) from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """What is known of each clip of the split once it was searched for."""
+
+    is_mated: NDArray[np.bool_]  # (n,)
+    units: NDArray[np.int64]  # (n,) what a bootstrap draws: its identity, or itself
+    n_identities: int  # the first of the units
+    ranks: NDArray[np.int64]  # (n,) of its identity, from 1; 0 without one
+    scores: NDArray[np.float32]  # (n,) of its identity, or the highest; NaN without one
+
+    @property
+    def n_mated(self) -> int:
+        return int(np.count_nonzero(self.is_mated))
+
+    @property
+    def n_non_mated(self) -> int:
+        return len(self.is_mated) - self.n_mated
+
+    def falling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The mated probes of rank 1 and the non-mated ones with a score, highest score first."""
+        firsts = np.flatnonzero(self.is_mated & (self.ranks == 1))
+        others = np.flatnonzero(~self.is_mated & ~np.isnan(self.scores))
+        return (
+            firsts[np.argsort(-self.scores[firsts], kind="stable")],
+            others[np.argsort(-self.scores[others], kind="stable")],
+        )
+
+
+def _units(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the identities as `codes` does, and after them each distractor, in row order."""
+    units = codes.copy()
+    is_distractor = codes < 0
+    first = int(codes.max(initial=-1)) + 1
+    units[is_distractor] = first + np.arange(np.count_nonzero(is_distractor))
+    return units
+
+
+def _ranks(
+    templates: Templates,
+    own: NDArray[np.int64],
+    probes: NDArray[np.float32],
+    memory_bytes: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rank of each probe's own identity, and its score."""
+    scores_of_own = exact_scores(templates, own, np.arange(len(own)), probes)
+    ranks = np.ones(len(own), dtype=np.int64)
+    d = probes.shape[1]
+    low = least_that_may_reach(scores_of_own, d)
+    high = scores_of_own + np.float32(rounding_margin(d))
+    enrolled = np.flatnonzero(templates.sizes)
+    by_own = np.argsort(own, kind="stable")
+    for block, scores in template_scores(templates, enrolled, probes, memory_bytes):
+        ends = np.searchsorted(own[by_own], [block[0], block[-1] + 1])
+        inside = by_own[ends[0] : ends[1]]
+        scores[np.searchsorted(block, own[inside]), inside] = -np.inf  # not an *other* identity
+        rows, columns = np.nonzero(scores >= low)
+        unsure = scores[rows, columns] < high[columns]
+        ranks += np.bincount(columns[~unsure], minlength=len(own))
+        rows, columns = rows[unsure], columns[unsure]
+        exact = exact_scores_in_block(templates, block, rows, columns, probes)
+        ranks += np.bincount(columns[exact >= scores_of_own[columns]], minlength=len(own))
+    return ranks, scores_of_own
+
+
+def _highest_scores(
+    templates: Templates, probes: NDArray[np.float32], memory_bytes: int
+) -> NDArray[np.float32]:
+    """The score of the most similar enrolled identity of each probe."""
+    highest = np.full(len(probes), -1, dtype=np.float32)
+    so_far = np.full(len(probes), -np.inf, dtype=np.float32)
+    enrolled = np.flatnonzero(templates.sizes)
+    for block, scores in template_scores(templates, enrolled, probes, memory_bytes):
+        np.maximum(so_far, scores.max(axis=0), out=so_far)
+        rows, columns = np.nonzero(scores >= least_that_may_reach(so_far, probes.shape[1]))
+        exact = exact_scores_in_block(templates, block, rows, columns, probes)
+        np.maximum.at(highest, columns, exact)
+    return highest
+
+
+def _rank_point(probes: _Probes, rank: int, bootstrap: Bootstrap | None) -> RankPoint:
+    is_found = (probes.ranks > 0) & (probes.ranks <= rank)
+    found = int(np.count_nonzero(is_found))
+    replicates = None
+    if bootstrap is not None:
+        replicates = ratio_replicates(
+            np.bincount(probes.units[is_found], minlength=probes.n_identities),
+            np.bincount(probes.units[probes.is_mated], minlength=probes.n_identities),
+            bootstrap,
+            GALLERY_IS_FIXED,
+        )
+    value = found / probes.n_mated if probes.n_mated else None
+    return RankPoint(int(rank), value, found, probes.n_mated, replicates)
+
+
+def _open_set_point(
+    probes: _Probes, text: str, target: Fraction, replicates: Replicates | None
+) -> OpenSetPoint:
+    n_mated, n_non_mated = probes.n_mated, probes.n_non_mated
+    needed = math.ceil(1 / target)
+    if n_mated == 0 or n_non_mated < needed:
+        return OpenSetPoint(
+            target_fpir=text,
+            tpir=None,
+            threshold=None,
+            fpir=None,
+            mated=n_mated,
+            non_mated=n_non_mated,
+            needs_non_mated=needed if n_non_mated < needed else None,
+            replicates=replicates,
+        )
+    firsts, others = (probes.scores[rows] for rows in probes.falling())
+    allowed = math.floor(target * n_non_mated)
+    observed = np.concatenate([firsts, others])
+    if len(others) > allowed:  # others[allowed] would be one too many
+        observed = observed[observed > others[allowed]]
+    threshold = observed.min() if len(observed) else np.float32(np.inf)
+    accepted = int(np.count_nonzero(firsts >= threshold))
+    false = int(np.count_nonzero(others >= threshold))
+    return OpenSetPoint(
+        target_fpir=text,
+        tpir=accepted / n_mated,
+        threshold=float(threshold) if len(observed) else None,
+        fpir=false / n_non_mated,
+        mated=n_mated,
+        non_mated=n_non_mated,
+        needs_non_mated=None,
+        accepted_mated=accepted,
+        accepted_non_mated=false,
+        replicates=replicates,
+    )
+
+
+def _replicates_of_points(
+    probes: _Probes, targets: dict[str, Fraction], bootstrap: Bootstrap
+) -> dict[str, Replicates]:
+    """TPIR at each target in every resample, its threshold found anew; by the target's text.
+
+    The probes are sorted once. In a resample each counts as often as its unit was drawn, and sums
+    from the highest score down take the place of counts.
+    """
+    firsts, others = probes.falling()
+    n_distractors = int(probes.units.max(initial=-1)) + 1 - probes.n_identities
+    # How many mated probes score above each of the others, and above none of them.
+    rising = probes.scores[firsts][::-1]
+    above = len(firsts) - np.searchsorted(rising, probes.scores[others], side="right")
+    above = np.append(above, len(firsts))
+    units_of_firsts, units_of_others = probes.units[firsts], probes.units[others]
+    n_units = probes.n_identities + n_distractors
+    mated_of_unit = np.bincount(probes.units[probes.is_mated], minlength=n_units)
+    others_of_unit = np.bincount(probes.units[~probes.is_mated], minlength=n_units)
+
+    values = {text: np.full(bootstrap.resamples, np.nan) for text in targets}
+    for resample in range(bootstrap.resamples):
+        weights = bootstrap.weights(resample, probes.n_identities, n_distractors)
+        n_mated, n_non_mated = int(weights @ mated_of_unit), int(weights @ others_of_unit)
+        accepted = np.concatenate([[0], np.cumsum(weights[units_of_firsts])])
+        false = np.cumsum(weights[units_of_others])
+        for text, target in targets.items():
+            allowed = math.floor(target * n_non_mated)
+            if n_mated and allowed:
+                one_too_many = int(np.searchsorted(false, allowed, side="right"))
+                values[text][resample] = accepted[above[one_too_many]] / n_mated
+    return {text: Replicates(found, GALLERY_IS_FIXED) for text, found in values.items()}

@@ -1,0 +1,136 @@
+"""The pairs of a list, as `PairCounts`: every score is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.metrics.blocks import bin_of, falling_order
+from vidface.metrics.pairwise import HISTOGRAM_BINS, KEEP_ALL, NO_DESCRIPTOR_SCORE, PairCounts
+
+_BLOCK_ROWS = 2**14
+
+
+@dataclass(frozen=True, eq=False)
+class ListedPairs:
+    """Pairs of rows, and whether each is of one person."""
+
+    first: NDArray[np.int64]  # (n_pairs,) row numbers
+    second: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    units: NDArray[np.int32]  # (n_rows,) who a row is of: identities first, then others, each one
+    n_identities: int
+
+    def __str__(self) -> str:
+        return f"ListedPairs(first, second, same ({len(self.same)},); {len(self.units)} rows)"
+
+    @property
+    def genuine(self) -> int:
+        return int(np.count_nonzero(self.same))
+
+    @property
+    def impostor(self) -> int:
+        return int(np.count_nonzero(~self.same))
+
+    left_out = 0
+
+    @property
+    def n_units(self) -> int:
+        return int(self.units.max(initial=-1)) + 1
+
+    def measured(self, weights: NDArray[np.integer[Any]] | None = None) -> tuple[int, int]:
+        """As `totals`: no pair is left to be counted without its score."""
+        if weights is None:
+            return self.genuine, self.impostor
+        return self.totals(weights)
+
+    def totals(self, weights: NDArray[np.integer[Any]]) -> tuple[int, int]:
+        """Genuine and impostor pairs where unit u was drawn weights[u] times."""
+        w = weights.astype(np.float64)  # whole numbers, exactly
+        genuine, impostor = (
+            int(w @ own + w @ (between @ w)) for own, between in self._pairs_of_units
+        )
+        return genuine, impostor
+
+    @cached_property
+    def _pairs_of_units(self) -> tuple[tuple[NDArray[np.float64], Any], ...]:
+        """Genuine, then impostor pairs: within each unit, and between each two, as a matrix."""
+        from scipy.sparse import coo_array
+
+        n = self.n_units
+        a, b = self.units[self.first], self.units[self.second]
+        found = []
+        for kind in (self.same, ~self.same):
+            within = kind & (a == b)
+            between = kind & (a != b)
+            ones = np.ones(np.count_nonzero(between))
+            matrix = coo_array((ones, (a[between], b[between])), shape=(n, n)).tocsr()
+            found.append((np.bincount(a[within], minlength=n).astype(np.float64), matrix))
+        return tuple(found)
+
+
+def list_pairs(
+    codes: NDArray[np.int64], first: ArrayLike, second: ArrayLike, same: ArrayLike
+) -> ListedPairs:
+    """Check a list of pairs; codes as `identity_codes` gives them, −1 for a row nobody knows.
+
+    Raises:
+        VidfaceError: lengths or types that disagree, rows that are not there.
+    """
+    arrays = {"first": np.asarray(first), "second": np.asarray(second), "same": np.asarray(same)}
+    n = arrays["same"].size
+    if n == 0:
+        raise VidfaceError("there is no pair to score")
+    for name, kinds in (("first", "iu"), ("second", "iu"), ("same", "b")):
+        array = arrays[name]
+        if array.shape != (n,) or array.dtype.kind not in kinds:
+            raise VidfaceError(
+                f"{name} must be ({n},) {'bool' if kinds == 'b' else 'whole numbers'}, "
+                f"got {array.shape} {array.dtype}"
+            )
+        if kinds == "iu" and (array.min() < 0 or array.max() >= len(codes)):
+            raise VidfaceError(f"{name} names a row beyond the {len(codes)} descriptors")
+    n_identities = int(codes.max(initial=-1)) + 1
+    units = codes.copy()
+    unknown = codes < 0
+    units[unknown] = n_identities + np.arange(np.count_nonzero(unknown))
+    return ListedPairs(
+        arrays["first"].astype(np.int64),
+        arrays["second"].astype(np.int64),
+        arrays["same"],
+        units.astype(np.int32),
+        n_identities,
+    )
+
+
+def count_listed(
+    rows: NDArray[np.float32], has_direction: NDArray[np.bool_], pairs: ListedPairs
+) -> PairCounts:
+    """The scores of listed pairs; −1 where a row has no direction."""
+    scores = np.empty(len(pairs.same), dtype=np.float32)
+    for start in range(0, len(scores), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        a, b = pairs.first[part], pairs.second[part]
+        products = np.einsum("ij,ij->i", rows[a], rows[b])
+        usable = has_direction[a] & has_direction[b]
+        scores[part] = np.where(usable, np.clip(products, -1, 1), NO_DESCRIPTOR_SCORE)
+    bins = bin_of(scores, HISTOGRAM_BINS)
+    histogram = np.stack(
+        [np.bincount(b, minlength=HISTOGRAM_BINS) for b in (bins, bins[pairs.same])]
+    )
+    order = falling_order(scores)
+    genuine, impostor = order[pairs.same[order]], order[~pairs.same[order]]
+    return PairCounts(
+        histogram,
+        scores[genuine],
+        np.stack([pairs.units[side[genuine]] for side in (pairs.first, pairs.second)]),
+        True,
+        scores[impostor],
+        np.stack([pairs.units[side[impostor]] for side in (pairs.first, pairs.second)]),
+        KEEP_ALL,
+    )

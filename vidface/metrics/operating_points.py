@@ -1,0 +1,89 @@
+"""Operating points: target FARs, and what a split says at one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from vidface.core.errors import VidfaceError
+from vidface.metrics.uncertainty import Replicates, interval_dict
+from vidface.settings.pipeline import exact_rate
+
+DEFAULT_FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
+
+CONVENTIONS = {
+    "step": "the largest TAR whose FAR does not exceed the target",
+    "nearest": "TAR at the ROC point whose FAR is nearest to the target, as common scripts read "
+    "it; its FAR may exceed the target",
+}
+"""How TAR at a target FAR is read."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """TAR at one target FAR. All rates are fractions in [0, 1].
+
+    `tar` is None, and threshold, far and the accepted counts with it, where the split can't tell:
+    it has fewer than 1/FAR impostor pairs (then `needs_impostor_pairs` says how many it takes), or
+    enough of those but no genuine pair (then `needs_impostor_pairs` is None).
+
+    Where the figure is read off a histogram, `tar_bounds` holds the lowest and the highest TAR that
+    the exact counts can give; None means that it is exact.
+    """
+
+    target_far: str
+    tar: float | None
+    threshold: float | None  # accept = score ≥ threshold; None: nothing is accepted
+    far: float | None  # achieved: accepted impostor pairs / impostor pairs
+    genuine: int  # genuine pairs, the denominator of TAR
+    impostor: int  # impostor pairs, the denominator of FAR
+    needs_impostor_pairs: int | None
+    accepted_genuine: int | None = None
+    accepted_impostor: int | None = None
+    tar_bounds: tuple[float, float] | None = None
+    replicates: Replicates | None = None
+
+    @property
+    def note(self) -> str:
+        """Why there is no figure, for a table; empty where there is one."""
+        if self.needs_impostor_pairs is not None:
+            return f"n/a: needs ≥ {self.needs_impostor_pairs} pairs"
+        return "n/a: no genuine pair" if self.tar is None else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        if self.tar is None:
+            return {"tar": None, "needs_impostor_pairs": self.needs_impostor_pairs}
+        return {
+            "tar": self.tar,
+            **interval_dict(self.replicates),
+            **({"tar_bounds": list(self.tar_bounds)} if self.tar_bounds else {}),
+            "threshold": self.threshold,
+            "far": self.far,
+            "genuine": self.genuine,
+            "impostor": self.impostor,
+        }
+
+
+def check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
+    """The exact value of each target FAR, by its text; raises VidfaceError for a bad one."""
+    targets: dict[str, Fraction] = {}
+    if isinstance(fars, str):
+        raise VidfaceError(f"fars must be a list of decimal texts, got the text {fars!r}")
+    for text in fars:
+        # A float is not accepted: 0.1 is not a tenth, and the count of allowed errors is exact.
+        far = exact_rate(text) if isinstance(text, str) else None
+        if far is None:
+            raise VidfaceError(f"a target FAR must be decimal text in (0, 1], '1e-4', got {text!r}")
+        if text in targets:
+            raise VidfaceError(f"the target FAR {text!r} is listed twice")
+        targets[text] = far
+    return targets
+
+
+def check_convention(convention: str) -> None:
+    """Refuse a convention that isn't known."""
+    if convention not in CONVENTIONS:
+        raise VidfaceError(f"unknown convention '{convention}' (known: {', '.join(CONVENTIONS)})")

@@ -1,0 +1,573 @@
+"""All pairs of a split in one pass: a histogram of every score, and the highest scores themselves.
+
+The pass goes over blocks of the matrix of scores, which is never held. Of each block remain
+
+- how many scores fall into each bin of a fine histogram, all pairs and genuine pairs apart;
+- every genuine score, with the identity it is of;
+- every impostor score above a floor, with the two units (people) it is of.
+
+These are `PairCounts`. Two of them, of different blocks, make one (`merged`): counts add up, lists
+are joined, and the higher floor holds for both, since above it both lists are complete. All of that
+is exact and neither order nor grouping matters, so blocks can be counted anywhere (`part`).
+
+The floor is guessed from a sample so that somewhat more than the wanted number of impostor scores
+lie above it; a guess that was too high is noticed, and the pass repeated with a lower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Event, Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.executor.local import Executor
+from vidface.metrics.blocks import (
+    LARGEST_BLOCK,
+    BlockOps,
+    NumpyOps,
+    TorchOps,
+    bin_of,
+    falling_order,
+)
+from vidface.metrics.pair_sets import Pairs, Side, make_pairs
+from vidface.metrics.spread import PART_ROWS, over_parts
+from vidface.vectors.batches import cores
+
+__all__ = [
+    "MEMORY_BYTES",
+    "NO_DESCRIPTOR_SCORE",
+    "PairCounts",
+    "Pairs",
+    "Passes",
+    "Progress",
+    "Side",
+    "collect",
+    "count_pairs",
+    "guess_floor",
+    "impostors_below",
+    "make_pairs",
+]
+
+NO_DESCRIPTOR_SCORE = -1.0
+"""The score of a clip without a descriptor against every other clip."""
+
+HISTOGRAM_BINS = 2**16
+ACCELERATOR_BINS = 2**13
+"""Bins of the histogram. An accelerator counts into 2¹³ three times as fast as into 2¹⁶."""
+
+KEEP_AT_LEAST = 2**22
+"""Impostor pairs up to which all their scores are kept: then every figure is exact."""
+
+GENUINE_LIMIT = 2**26
+"""Genuine scores that are kept; a split with more of them has their counts only."""
+
+MEMORY_BYTES = 2**28
+"""The default budget for blocks of scores and what is made of them."""
+
+BYTES_PER_PAIR = 48  # scores, shifted scores, numbers, mask, index and copies of one block
+LARGEST_ACCELERATOR_BLOCK = 16_384
+
+KEEP_ALL = -1.5  # a floor below every score
+_MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
+_SAMPLE = 2048  # clips a side
+_WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
+
+_ONE_AT_A_TIME = Lock()
+
+Progress = Callable[[int], None]  # pairs counted since the last call
+
+
+@dataclass(frozen=True, eq=False)
+class PairCounts:
+    """What was counted in some blocks; of all blocks together, what figures are made of.
+
+    All but the histogram leaves out the pairs that score −1 for want of a descriptor.
+    """
+
+    histogram: NDArray[np.int64]  # (2, bins): all pairs, genuine pairs
+    genuine: NDArray[np.float32]  # scores, highest first
+    genuine_units: NDArray[np.int32]  # (n,) whose pair; of listed pairs (2, n), of both rows
+    genuine_complete: bool
+    impostor: NDArray[np.float32]  # scores above `floor`, highest first
+    impostor_units: NDArray[np.int32]  # (2, n) of the two clips
+    floor: float  # KEEP_ALL: all impostor scores are there
+
+    def __post_init__(self) -> None:
+        if self.impostor_units.shape != (2, len(self.impostor)):
+            raise VidfaceError("impostor_units must be two rows, an entry a score")
+
+    def __str__(self) -> str:
+        return (
+            f"PairCounts(histogram {self.histogram.shape}, genuine {self.genuine.shape} float32, "
+            f"impostor {self.impostor.shape} float32 above {self.floor:.6g})"
+        )
+
+    @property
+    def bins(self) -> int:
+        return self.histogram.shape[1]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every score is in the lists."""
+        return self.floor <= KEEP_ALL and self.genuine_complete
+
+    def coarser(self, bins: int) -> NDArray[np.int64]:
+        """The histogram in fewer bins; each is the union of some."""
+        return self.histogram.reshape(2, bins, -1).sum(axis=2)
+
+    def merged(self, other: PairCounts) -> PairCounts:
+        """Of the blocks of both, which must not overlap.
+
+        Exact: bins of two histograms nest, so that counts add up in the coarser one's; above the
+        higher of two floors both lists of impostors hold every score.
+        """
+        return PairCounts.joined((self, other))
+
+    def highest(self, keep: int) -> PairCounts:
+        """With the impostor scores above the `keep + 1`-th highest alone, which is the floor."""
+        if len(self.impostor) <= keep:
+            return self
+        floor = float(self.impostor[keep])
+        n = _above(self.impostor, floor)
+        return replace(
+            self,
+            impostor=self.impostor[:n].copy(),  # so that the rest is let go
+            impostor_units=self.impostor_units[:, :n].copy(),
+            floor=floor,
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[PairCounts]) -> PairCounts:
+        """`merged`, of one or more, sorted once."""
+        bins = min(p.bins for p in parts)
+        floor = max(p.floor for p in parts)
+        complete = all(p.genuine_complete for p in parts)
+        genuine = np.concatenate([p.genuine if complete else p.genuine[:0] for p in parts])
+        genuine_units = np.concatenate(
+            [p.genuine_units if complete else p.genuine_units[..., :0] for p in parts], axis=-1
+        )
+        counts = [_above(p.impostor, floor) for p in parts]
+        impostor = np.concatenate([p.impostor[:n] for p, n in zip(parts, counts, strict=True)])
+        units = np.concatenate(
+            [p.impostor_units[:, :n] for p, n in zip(parts, counts, strict=True)], axis=1
+        )
+        by_genuine = falling_order(genuine)
+        by_impostor = falling_order(impostor)
+        return PairCounts(
+            np.sum([p.coarser(bins) for p in parts], axis=0, dtype=np.int64),
+            genuine[by_genuine],
+            genuine_units[..., by_genuine],
+            complete,
+            impostor[by_impostor],
+            np.ascontiguousarray(units[:, by_impostor]),
+            floor,
+        )
+
+
+def gathered(parts: Iterable[PairCounts], keep: int) -> PairCounts:
+    """`PairCounts.joined`, of parts as they come in; of the impostors no more than some `keep`.
+
+    Where the floor was guessed too low, all parts together have many more.
+    """
+    found: list[PairCounts] = []
+    for part in parts:
+        found.append(part)
+        if sum(len(p.impostor) for p in found) > 2 * keep + _WAITING:
+            found = [PairCounts.joined(found).highest(keep + keep // 4 + 1)]
+    return PairCounts.joined(found)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the blocks are gone through; the same again gives the same scores again.
+
+    With a cluster for an executor, parts of the pass are its tasks. Any other one, and None, means
+    this process: its threads share the rows, which processes would copy.
+    """
+
+    pairs: Pairs
+    memory_bytes: int = MEMORY_BYTES
+    device: str | None = None
+    progress: Progress | None = None
+    executor: Executor | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < BYTES_PER_PAIR:
+            raise VidfaceError(
+                f"memory_bytes must be at least {BYTES_PER_PAIR}, got {self.memory_bytes}"
+            )
+
+    @property
+    def on_accelerator(self) -> bool:
+        return self.device is not None and not self.device.startswith("cpu")
+
+    @property
+    def workers(self) -> int:
+        if self.device is not None:
+            # On an accelerator the second fills the gaps in which the first waits for counts.
+            return 2 if self.on_accelerator else 1
+        return cores()
+
+    @property
+    def side(self) -> int:
+        """Clips a side of a block."""
+        if self.on_accelerator:
+            return LARGEST_ACCELERATOR_BLOCK
+        share = self.memory_bytes // self.workers // BYTES_PER_PAIR
+        return min(LARGEST_BLOCK, max(1, int(share**0.5)))
+
+    def blocks(self, part: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """All blocks, or those of one part: of each n-th strip of `PART_ROWS` rows.
+
+        Strips are the same for every memory, device and number of cores, so that parts counted on
+        unlike machines neither overlap nor leave a gap.
+        """
+        i, n = part
+        if not 0 <= i < n:
+            raise VidfaceError(f"part {part}: write (i, n), each n-th strip from the i-th on")
+        if n == 1:
+            return list(self.pairs.blocks(self.side))
+        height = 1 << (min(self.side, PART_ROWS).bit_length() - 1)  # divides a strip
+        blocks = self.pairs.blocks(self.side, height)
+        return [b for b in blocks if b[0].start // PART_ROWS % n == i]
+
+    def ops(self) -> BlockOps:
+        first, columns = self.pairs.first, self.pairs.columns
+        units = (first.units, columns.units)
+        if self.device is None:
+            return NumpyOps(first.rows, columns.rows, units)
+        return TorchOps(first.rows, columns.rows, units, self.device)
+
+    def each_block(
+        self,
+        work: Callable[[Any, BlockOps, slice, slice], None],
+        state: Callable[[BlockOps], Any],
+        part: tuple[int, int] = (0, 1),
+        finish: Callable[[Any], None] | None = None,
+    ) -> list[Any]:
+        """`work(state, ops, rows, columns)` for all blocks, or for those of one part.
+
+        After its last block each worker does `finish(state)`.
+
+        Returns:
+            The workers' states; which blocks came to which worker is chance.
+        """
+        blocks = self.blocks(part)
+        queue, lock, stop = iter(blocks), Lock(), Event()
+        workers = min(self.workers, max(1, len(blocks)))
+
+        shared = self.ops()
+
+        def run(_: int) -> Any:
+            with shared.worker() as ops:
+                own = state(ops)
+                while True:
+                    with lock:
+                        block = None if stop.is_set() else next(queue, None)
+                    if block is None:
+                        break
+                    work(own, ops, *block)
+                    if self.progress is not None:
+                        n, m = (s.stop - s.start for s in block)
+                        with lock:
+                            self.progress(n * m)
+                if finish is not None:
+                    finish(own)
+                return own
+
+        if workers == 1:
+            return [run(0)]
+        import cv2
+        from threadpoolctl import threadpool_limits
+
+        with _ONE_AT_A_TIME:  # what it limits is the process's
+            threads = cv2.getNumThreads()
+            cv2.setNumThreads(1)  # the blocks are the parallelism
+            try:
+                with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+                    try:
+                        return list(pool.map(run, range(workers)))
+                    except BaseException:
+                        stop.set()  # the others, and who pressed Ctrl-C, need not wait for the end
+                        raise
+            finally:
+                cv2.setNumThreads(threads)
+
+    @property
+    def spread(self) -> bool:
+        """Whether parts of a pass go to other machines."""
+        return self.executor is not None and self.executor.name == "dask"
+
+    def scores(self, ops: BlockOps, rows: slice, columns: slice) -> tuple[Any, int]:
+        """A block's scores, what is no pair excluded, and how many entries that is."""
+        scores = ops.product(rows, columns)
+        excluded = 0
+        if self.pairs.second is None and columns.start == rows.start:
+            excluded = ops.exclude_lower(scores)
+        return scores, excluded
+
+
+class _Collector:
+    """What one worker has counted so far."""
+
+    def __init__(self, ops: BlockOps, bins: int, keep: int, floor: float, genuine: bool) -> None:
+        self.ops, self.keep, self.floor = ops, keep, floor
+        self.histogram = np.zeros((2, bins), dtype=np.int64)
+        self.genuine: list[tuple[Any, Any]] | None = [] if genuine else None
+        self.impostor: list[tuple[Any, ...]] = []
+        self.n_impostor = 0
+
+    def add_impostors(self, scores: Any, rows: slice, columns: slice) -> None:
+        if self.floor >= 1:  # nothing scores higher
+            return
+        values, index = self.ops.above(scores, self.floor)
+        if not len(values):
+            return
+        width = columns.stop - columns.start
+        self.impostor.append(
+            (
+                values,
+                self.ops.units(0, rows.start, index // width),
+                self.ops.units(1, columns.start, index % width),
+            )
+        )
+        self.n_impostor += len(values)
+        if self.n_impostor > 2 * self.keep + _WAITING:
+            kept, floor = self.ops.highest(self.impostor, self.keep + self.keep // 4 + 1)
+            self.floor = max(self.floor, floor)
+            self.impostor, self.n_impostor = [kept], len(kept[0])
+
+    @staticmethod
+    def joined(collectors: Sequence[_Collector]) -> PairCounts:
+        """What all workers have counted together, sorted once."""
+        floor = max(own.floor for own in collectors)
+        complete = all(own.genuine is not None for own in collectors)
+        none = np.zeros(0, np.float32), np.zeros(0, np.int32)
+        scores, units = none
+        genuine = [part for own in collectors for part in own.genuine or ()]
+        if genuine and complete:
+            columns = [np.concatenate(column) for column in zip(*genuine, strict=True)]
+            order = falling_order(columns[0])
+            scores, units = (column[order] for column in columns)
+        impostor, a, b = none[0], none[1], none[1]
+        parts = [part for own in collectors for part in own.impostor]
+        for own in collectors:
+            own.impostor = []  # so that they are not held twice
+        if parts:
+            impostor, a, b = collectors[0].ops.sorted(parts)
+            n = _above(impostor, floor)
+            impostor, a, b = impostor[:n], a[:n], b[:n]
+        return PairCounts(
+            sum((own.histogram for own in collectors[1:]), start=collectors[0].histogram),
+            scores,
+            units,
+            complete,
+            impostor,
+            np.stack([a, b]),
+            floor,
+        )
+
+
+def _above(falling: NDArray[np.float32], floor: float) -> int:
+    """How many of a falling list are above the floor."""
+    return len(falling) - int(np.searchsorted(falling[::-1], np.float32(floor), side="right"))
+
+
+def count_pairs(
+    passes: Passes,
+    keep: int,
+    *,
+    bins: int | None = None,
+    floor: float | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> PairCounts:
+    """One pass over all pairs, or over one part of them.
+
+    Args:
+        keep: how many of the highest impostor scores are wanted, of all parts together. More are
+            kept; fewer come back where the floor was guessed too high, or where many scores tie.
+        bins: of the histogram, a power of two from 2 to 2¹⁶ (default: by device).
+        floor: above which impostor scores are kept (default: guessed from a sample).
+        part: (i, n): each n-th strip of rows, from the i-th on. All n parts, merged, are the whole,
+            wherever each was counted.
+    """
+    if bins is None:
+        bins = ACCELERATOR_BINS if passes.on_accelerator else HISTOGRAM_BINS
+    if not (2 <= bins <= HISTOGRAM_BINS and bins & (bins - 1) == 0):
+        raise VidfaceError(f"bins must be a power of two from 2 to {HISTOGRAM_BINS}, got {bins}")
+    if floor is None:
+        floor = guess_floor(passes, keep)
+    if passes.spread:
+        return gathered(over_parts(passes, _count_pairs, keep, bins, floor), keep)
+    return _count_pairs(passes, keep, bins, floor, part=part)
+
+
+def _count_pairs(
+    passes: Passes, keep: int, bins: int, floor: float, *, part: tuple[int, int]
+) -> PairCounts:
+    pairs = passes.pairs
+    keeps_genuine = pairs.genuine <= GENUINE_LIMIT
+
+    def state(ops: BlockOps) -> _Collector:
+        return _Collector(ops, bins, keep, floor, keeps_genuine)
+
+    def work(own: _Collector, ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, excluded = passes.scores(ops, rows, columns)
+        own.histogram[0] += ops.histogram(scores, bins, excluded)
+        index, units = pairs.genuine_of(rows, columns)
+        if len(index):
+            genuine = ops.take(scores, index)
+            own.histogram[1] += np.bincount(bin_of(genuine, bins), minlength=bins)
+            if own.genuine is not None:
+                own.genuine.append((genuine, units))
+            ops.exclude(scores, index)
+        own.add_impostors(scores, rows, columns)
+
+    return _Collector.joined(passes.each_block(work, state, part))
+
+
+def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:
+    """A score above which about `margin · keep` impostor scores lie, from a sample of the pairs."""
+    pairs = passes.pairs
+    _, impostor = pairs.measured()
+    if impostor <= max(margin * keep, KEEP_AT_LEAST):
+        return KEEP_ALL
+    generator = np.random.default_rng(0)  # which sample it is does not touch any figure
+    a, b = (
+        np.sort(generator.permutation(n)[: _SAMPLE // 2 if passes.on_accelerator else _SAMPLE])
+        for n in (pairs.first.n_labelled, len(pairs.columns.rows))
+    )
+    strangers = pairs.first.units[a][:, None] != pairs.columns.units[b]
+    scores = (pairs.first.rows[a] @ pairs.columns.rows[b].T)[strangers]
+    above = int(len(scores) * margin * keep / impostor)
+    if above >= len(scores):
+        return KEEP_ALL
+    nth = len(scores) - 1 - above
+    scores.partition(nth)
+    floor = float(scores[nth])
+    # Below −1 lie scores that are clipped to it: a floor among them would part equal ones.
+    return KEEP_ALL if floor < NO_DESCRIPTOR_SCORE else min(floor, 1 - 1e-6)
+
+
+def collect(
+    passes: Passes, intervals: Sequence[tuple[float, float]], part: tuple[int, int] = (0, 1)
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """A second pass: all distinct scores in some intervals [low, high), rising, and their counts.
+
+    Returns:
+        For each interval the scores, (n,), and (2, n) counts: all pairs, genuine pairs. As
+        everywhere, pairs that score −1 for want of a descriptor are not among them.
+    """
+    if passes.spread:
+        found = list(over_parts(passes, collect, intervals))
+        return [_Distinct.of([part[i] for part in found]) for i in range(len(intervals))]
+    pairs = passes.pairs
+
+    def state(ops: BlockOps) -> list[_Distinct]:
+        return [_Distinct() for _ in intervals]
+
+    def work(own: list[_Distinct], ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, _ = passes.scores(ops, rows, columns)
+        index, _ = pairs.genuine_of(rows, columns)
+        genuine = ops.take(scores, index) if len(index) else np.zeros(0, np.float32)
+        for distinct, (low, high) in zip(own, intervals, strict=True):
+            inside = ops.between(scores, low, high)
+            distinct.add(inside, genuine[(genuine >= low) & (genuine < high)])
+
+    workers = passes.each_block(work, state, part)
+    return [_Distinct.joined([own[i] for own in workers]) for i in range(len(intervals))]
+
+
+class _Distinct:
+    """Distinct scores and how often each came, all pairs and genuine ones."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = []
+        self.waiting = 0
+
+    def add(self, scores: NDArray[np.float32], genuine: NDArray[np.float32]) -> None:
+        if not len(scores):
+            return
+        values, inverse = np.unique(scores, return_inverse=True)
+        counts = np.zeros((2, len(values)), dtype=np.int64)
+        counts[0] = np.bincount(inverse, minlength=len(values))
+        np.add.at(counts[1], np.searchsorted(values, genuine), 1)
+        self.parts.append((values, counts))
+        self.waiting += len(values)
+        if len(self.parts) > 1 and self.waiting > _WAITING + 2 * len(self.parts[0][0]):
+            self.parts = [self.joined([self])]
+            self.waiting = len(self.parts[0][0])
+
+    @staticmethod
+    def joined(many: Sequence[_Distinct]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return _Distinct.of([part for own in many for part in own.parts])
+
+    @staticmethod
+    def of(
+        parts: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Distinct scores and counts of several, as one."""
+        if not parts:
+            return np.zeros(0, np.float32), np.zeros((2, 0), np.int64)
+        values, inverse = np.unique(np.concatenate([p[0] for p in parts]), return_inverse=True)
+        counts = np.zeros((2, len(values)), dtype=np.int64)
+        for kind in (0, 1):
+            added = np.concatenate([p[1][kind] for p in parts])
+            np.add.at(counts[kind], inverse, added)
+        return values + np.float32(0), counts
+
+
+class _Ranks:
+    """How many scores, excluded ones too, are < and ≤ each genuine score."""
+
+    def __init__(self, ops: BlockOps, genuine: NDArray[np.float32]) -> None:
+        self.ops, self.genuine = ops, genuine
+        self.counts = np.zeros((2, len(genuine)), dtype=np.int64)
+        self.excluded = 0
+
+    def add(self, scores: Any) -> None:
+        if scores is not None:
+            self.counts += self.ops.ranked(scores, self.genuine)
+
+
+def impostors_below(
+    passes: Passes, genuine: NDArray[np.float32], part: tuple[int, int] = (0, 1)
+) -> NDArray[np.int64]:
+    """A second pass: how many impostor scores are < and ≤ each distinct genuine score.
+
+    Args:
+        genuine: (n,) distinct scores, rising.
+
+    Returns:
+        (2, n) counts. They are of whole pairs, so those of parts add up.
+    """
+    if passes.spread:
+        return sum(
+            over_parts(passes, impostors_below, genuine), np.zeros((2, len(genuine)), np.int64)
+        )
+    pairs = passes.pairs
+
+    least = 8 * len(genuine)  # so that sorting scores costs more than searching for each genuine
+
+    def state(ops: BlockOps) -> _Ranks:
+        return _Ranks(ops, genuine)
+
+    def work(own: _Ranks, ops: BlockOps, rows: slice, columns: slice) -> None:
+        scores, excluded = passes.scores(ops, rows, columns)
+        index, _ = pairs.genuine_of(rows, columns)
+        if len(index):
+            ops.exclude(scores, index)
+        own.excluded += excluded + len(index)
+        own.add(ops.gathered(scores, least))
+
+    def finish(own: _Ranks) -> None:
+        own.add(own.ops.gathered(None, least))
+
+    workers = passes.each_block(work, state, part, finish)
+    return np.sum([own.counts - own.excluded for own in workers], axis=0, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""A run directory: its stages and the artefacts that they hand on."""

@@ -1,0 +1,494 @@
+"""Artefacts: what each stage hands to the next, with its provenance, written atomically.
+
+A run directory holds
+
+    embeddings/shard-00000.arrow …   a row a face (Arrow IPC, uncompressed: mapped, never copied)
+    crops/shard-00000.parquet …      with keep_crops: the aligned faces as JPEGs, row for row
+    clips.parquet                    a row for every line of the manifest; written last
+    profile.json                     where the time went
+    .extracting/                     an extraction that is not finished (`vidface.runs.staging`)
+    linkage/shard-00000.arrow …      spanning trees of the faces, row for row: any threshold's cut
+    clusters/threshold_0.4/          faces.parquet (labels), descriptors.parquet (a row a clip)
+    scores/, sweeps/                 JSON
+
+Every dataset carries its provenance as JSON under the schema metadata key `vidface`. A stage
+compares it with what it was asked for, and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import vidface
+from vidface.core.errors import VidfaceError
+from vidface.core.files import PART_SUFFIX, atomic_file
+from vidface.storage.urls import redacted_text
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"vidface"
+STAGING = ".extracting"  # in a run directory, while an extraction is being made
+_MOVING = "moving"  # in it, once what it replaces is gone
+
+CLIPS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("path", pa.string()),
+        ("bytes", pa.int64()),  # of the file, or of the folder's images, as it was read
+        ("state", pa.string()),
+        ("message", pa.string()),
+        ("frames", pa.int32()),
+        ("frames_without_face", pa.int32()),
+        ("faces", pa.int32()),
+    ]
+)
+LABELS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("frame_index", pa.int32()),
+        ("face_index", pa.int32()),
+        ("cluster", pa.int32()),  # 0 kept; 1, 2, … other clusters; -1 unusable
+        ("similarity", pa.float32()),  # cosine to the clip's descriptor; null without one
+    ]
+)
+LINKAGE_SCHEMA = pa.schema(  # vidface.noise.clusters.LinkageTree
+    [
+        ("order", pa.int32()),
+        ("similarity", pa.float32()),
+    ]
+)
+CROPS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("frame_index", pa.int32()),
+        ("face_index", pa.int32()),
+        ("jpeg", pa.binary()),
+    ]
+)
+
+
+def embeddings_schema(dimension: int, *, quality: bool = False) -> pa.Schema:
+    """Columns of the embeddings, a row a face; a clip's stand together.
+
+    Clips are in the manifest's order, or in that of the files that the features come from.
+
+    `frame_index` is k, `time_seconds` start + k/fps and `source_time_seconds` when the frame shown
+    then began; both count from the clip's first frame and are null for image folders, which name
+    their `file`. `box` is left, top, right, bottom and `landmarks` five (x, y), both in pixels of
+    the upright frame, null for aligned crops, as is `det_score`, in [0, 1]. `embedding` is as the
+    network gave it, `norm` its length.
+
+    Args:
+        dimension: d of the embeddings.
+        quality: with the column `quality`, as feature files have it: any number, higher is better.
+    """
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("frame_index", pa.int32()),
+            ("time_seconds", pa.float64()),
+            ("source_time_seconds", pa.float64()),
+            ("file", pa.string()),
+            ("face_index", pa.int32()),
+            ("box", pa.list_(pa.float32(), 4)),
+            ("landmarks", pa.list_(pa.float32(), 10)),
+            ("det_score", pa.float32()),
+            *([("quality", pa.float32())] if quality else []),
+            ("norm", pa.float32()),
+            ("embedding", pa.list_(pa.float32(), dimension)),
+        ]
+    )
+
+
+def descriptors_schema(dimension: int) -> pa.Schema:
+    """Columns of the descriptors, a row for every line of the manifest; null = no direction.
+
+    From `lowest_similarity` on they are what `vidface.noise.diagnostics.Diagnostics` says.
+    """
+    return pa.schema(
+        [
+            ("clip_id", pa.string()),
+            ("state", pa.string()),
+            ("frames", pa.int32()),
+            ("faces", pa.int32()),
+            ("clusters", pa.int32()),
+            ("kept", pa.int32()),
+            ("dropped", pa.int32()),
+            ("unusable", pa.int32()),
+            ("descriptor", pa.list_(pa.float32(), dimension)),
+            ("lowest_similarity", pa.float32()),
+            ("second_size", pa.int32()),
+            ("second_share", pa.float64()),
+            ("second_cosine", pa.float32()),
+            ("chained", pa.bool_()),
+            ("contested", pa.bool_()),
+            ("thin", pa.bool_()),
+        ]
+    )
+
+
+def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What a dataset says of its making: the command, versions, settings, and when."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "stage": stage,
+        "settings": dict(settings),
+        "vidface_version": vidface.__version__,
+        "versions": _versions(),
+        "command": _command(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        **more,
+    }
+
+
+def _command() -> str | None:
+    """What was typed, without secrets of URLs; None where a program calls vidface."""
+    if Path(sys.argv[0]).name not in ("vidface", "vidface.exe", "__main__.py"):
+        return None
+    return redacted_text(shlex.join(["vidface", *sys.argv[1:]]))
+
+
+def _versions() -> dict[str, str]:
+    names = (
+        "numpy",
+        "pyarrow",
+        "av",
+        "decord",
+        "decord2",
+        "opencv-python-headless",
+        "onnxruntime",
+        "openvino",
+        "torch",
+    )
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """`fps: 8.0 (there) ≠ 4.0 (asked for)` for every setting that differs."""
+    lines = []
+    for key in sorted(set(found) | set(wanted)):
+        # JSON turns tuples into lists: compare what would be read back.
+        there, asked = found.get(key), json.loads(json.dumps(wanted.get(key)))
+        if there != asked:
+            lines.append(f"{key}: {_short(there)} (there) ≠ {_short(asked)} (asked for)")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text[:12] + "…" if len(text) == 64 else text
+
+
+def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, remedy: str) -> None:
+    """Refuse an input whose provenance does not fit, and say which setting differs.
+
+    Raises:
+        VidfaceError: another format version, or settings that differ.
+    """
+    version = found.get("format_version")
+    if version != FORMAT_VERSION:
+        raise VidfaceError(f"{what}: format version {version}, this vidface reads {FORMAT_VERSION}")
+    lines = differences(found["settings"], wanted)
+    if lines:
+        raise VidfaceError(f"{what} was made with other settings: {'; '.join(lines)}; {remedy}")
+
+
+def write_arrow(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
+    """Write one shard as an uncompressed Arrow IPC file of a single batch."""
+    table = _stamped(table, made).combine_chunks()
+    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+
+
+def write_parquet(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
+    """Write a table as Parquet, with its provenance."""
+    with atomic_file(path) as file:
+        pq.write_table(_stamped(table, made), file, compression="zstd")
+
+
+@contextmanager
+def parquet_writer(
+    path: Path, schema: pa.Schema, made: Mapping[str, Any]
+) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that adds tables to a Parquet file, which appears when all are written."""
+    stamped = schema.with_metadata({METADATA_KEY: json.dumps(dict(made))})
+    with (
+        atomic_file(path) as file,
+        pq.ParquetWriter(file, stamped, compression="zstd") as writer,
+    ):
+        yield lambda table: writer.write_table(table.replace_schema_metadata(stamped.metadata))
+
+
+def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """A mapped Arrow artefact and its provenance.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(table.schema, path)
+
+
+def _stamped(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
+    return table.replace_schema_metadata({METADATA_KEY: json.dumps(dict(made))})
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document; NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8") + b"\n")
+
+
+def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """A Parquet artefact and its provenance.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(table.schema, path)
+
+
+def read_rows(path: Path, filters: list[tuple[str, str, Any]]) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of a Parquet artefact that pass `filters` (as pyarrow takes them), in their order.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    try:
+        table = pq.read_table(path, filters=filters, partitioning=None)
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(path, error) from None
+    return table, _provenance_of(schema, path)
+
+
+def _unreadable(path: Path, error: Exception) -> VidfaceError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VidfaceError(f"{path}: unreadable artefact ({reason}); run its stage again with --force")
+
+
+def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    try:
+        made = json.loads((schema.metadata or {})[METADATA_KEY])
+        made["settings"]
+    except (KeyError, ValueError, TypeError):
+        raise VidfaceError(f"{path}: no vidface provenance in it; it is not an artefact") from None
+    return made
+
+
+@dataclass(frozen=True)
+class EmbeddingShard:
+    """One shard of embeddings, mapped. Clip c owns the rows [offsets[c], offsets[c+1])."""
+
+    path: Path
+    clip_ids: tuple[str, ...]  # (n_clips,)
+    offsets: np.ndarray  # (n_clips + 1,) int64
+    embeddings: np.ndarray  # (n_faces, d) float32, read-only view of the file
+    table: pa.Table
+
+    def __post_init__(self) -> None:
+        if len(self.offsets) != len(self.clip_ids) + 1 or self.offsets[-1] != len(self.embeddings):
+            raise VidfaceError(f"{self.path}: offsets do not fit the rows; extract again")
+
+    def __str__(self) -> str:
+        faces, dimension = self.embeddings.shape
+        return f"EmbeddingShard({len(self.clip_ids)} clips, {faces} faces x {dimension} float32)"
+
+
+def read_shard(path: Path) -> tuple[EmbeddingShard, dict[str, Any]]:
+    """Map one embeddings shard; nothing is copied.
+
+    Raises:
+        VidfaceError: damaged, or clips that do not stand together.
+    """
+    try:
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        made = _provenance_of(table.schema, path)
+        column = table.column("embedding")
+        dimension = column.type.list_size
+        flat = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
+        clip_ids, offsets = runs_of(table.column("clip_id"))
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+    values = flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, np.float32), *flat])
+    if len(set(clip_ids)) != len(clip_ids):
+        raise VidfaceError(f"{path}: a clip's rows do not stand together; extract again")
+    return EmbeddingShard(path, clip_ids, offsets, values.reshape(-1, dimension), table), made
+
+
+def runs_of(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Distinct neighbours of a column, and where their runs begin and end."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], pa.string())
+    runs = pc.run_end_encode(array, run_end_type=pa.int64())
+    ends = runs.run_ends.to_numpy(zero_copy_only=False)
+    return tuple(runs.values.to_pylist()), np.concatenate([[0], ends]).astype(np.int64)
+
+
+class RunFolder:
+    """The files of one run directory, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def clips_path(self) -> Path:
+        return self.folder / "clips.parquet"
+
+    @property
+    def pipeline_path(self) -> Path:
+        """The settings of the run, as `vidface.runs.run` writes them."""
+        return self.folder / "run.json"
+
+    @property
+    def profile_path(self) -> Path:
+        """Where the time of the extraction went (`vidface.runs.profiles`)."""
+        return self.folder / "profile.json"
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        return sorted((self.folder / "embeddings").glob("shard-*.arrow"))
+
+    def shard_path(self, number: int) -> Path:
+        return self.folder / "embeddings" / f"shard-{number:05d}.arrow"
+
+    def crops_path(self, number: int) -> Path:
+        return self.folder / "crops" / f"shard-{number:05d}.parquet"
+
+    def linkage_path(self, number: int) -> Path:
+        return self.folder / "linkage" / f"shard-{number:05d}.arrow"
+
+    def clustering(self, name: str) -> Path:
+        return self.folder / "clusters" / name
+
+    def clusterings(self) -> list[dict[str, Any]]:
+        """The denoiser's settings and the pooling of every finished clustering, oldest first."""
+        found = []
+        for path in (self.folder / "clusters").glob("*/descriptors.parquet"):
+            try:
+                made = _provenance_of(pq.read_schema(path), path)
+            except (pa.ArrowException, OSError) as error:
+                raise _unreadable(path, error) from None
+            if "denoiser" in made:  # those of an older vidface have none, and are made again
+                found.append((str(made["created"]), dict(made["denoiser"])))
+        return [settings for _, settings in sorted(found, key=lambda entry: entry[0])]
+
+    def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The extraction's states; their presence means that extraction finished."""
+        if not self.clips_path.is_file():
+            raise VidfaceError(
+                f"run directory {self.folder}: no finished extraction; run `vidface extract` first"
+            )
+        return read_parquet(self.clips_path)
+
+    def shards(
+        self, check: Callable[[dict[str, Any], Path], None]
+    ) -> Iterator[tuple[int, EmbeddingShard]]:
+        """Number and embeddings, shard by shard; `check` sees each one's provenance."""
+        for path in self.shard_paths:
+            shard, made = read_shard(path)
+            check(made, path)
+            yield int(path.stem.removeprefix("shard-")), shard
+
+    def new_staging(self) -> RunFolder:
+        """An empty run directory inside of this one, for an extraction that is being made.
+
+        Raises:
+            VidfaceError: it cannot be made.
+        """
+        staging = self.folder / STAGING
+        try:
+            if staging.exists():
+                shutil.rmtree(staging)  # of a run that was killed
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise self._error(error) from None
+        return RunFolder(staging)
+
+    def replace_extraction(self, staging: RunFolder) -> None:
+        """Put a finished extraction in the place of this one's, and of all made from it.
+
+        `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
+        last: whoever is killed in between has none, and not a mixture; the next call goes on.
+        """
+        patterns = (
+            "embeddings/shard-*.arrow",
+            "crops/shard-*.parquet",
+            "linkage/shard-*.arrow",
+            "clusters/*/*.parquet",
+            "scores/*.json",
+            "scores/*.csv",
+            "sweeps/*.json",
+            f"**/.*{PART_SUFFIX}",  # what a killed run was writing
+        )
+        try:
+            if not staging.is_moving:
+                self.clips_path.unlink(missing_ok=True)
+                for pattern in patterns:
+                    for path in self.folder.glob(pattern):
+                        if staging.folder not in path.parents:
+                            path.unlink()
+                (staging.folder / _MOVING).touch()
+            made = sorted(
+                path
+                for path in staging.folder.glob("*/*")
+                if path.is_file() and path.parent.name != "clips" and path.suffix != PART_SUFFIX
+            )
+            profile = [path for path in (staging.profile_path,) if path.is_file()]
+            for path in (*made, *profile, staging.clips_path):
+                target = self.folder / path.relative_to(staging.folder)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+            shutil.rmtree(staging.folder)
+        except OSError as error:
+            raise self._error(error) from None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether `replace_extraction` of this staging was cut off between its steps."""
+        return (self.folder / _MOVING).is_file() and self.clips_path.is_file()
+
+    def _error(self, error: OSError) -> VidfaceError:
+        return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
+
+
+def threshold_name(threshold: float | None) -> str:
+    """How a threshold is written in names and tables: `0.4`, or `none`."""
+    return "none" if threshold is None else str(float(threshold) + 0.0)  # + 0.0: −0 is 0
+
+
+def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None = None) -> pa.Array:
+    """(n, d) float32 → an Arrow array of fixed-size lists; rows that are not present are null."""
+    flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
+    mask = None if present is None else pa.array(~np.asarray(present, dtype=bool))
+    return pa.FixedSizeListArray.from_arrays(flat, list_size=values.shape[1], mask=mask)

@@ -1,0 +1,203 @@
+"""The clips of a run, one by one: what became of each, what clustering says of it, its faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.states import STATES
+from vidface.noise.diagnostics import FLAGS
+from vidface.runs import artefacts
+from vidface.runs.clusterings import latest, read_clustering
+from vidface.runs.denoising import Denoising
+from vidface.runs.run import Run
+from vidface.settings.manifests import SPLITS
+
+_DIAGNOSTICS = ("clusters", "kept", "dropped", "unusable", "lowest_similarity", "second_size",
+                "second_share", "second_cosine")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClipLine:
+    """One clip. What clustering says is None where there is none, or nothing to say it of."""
+
+    clip_id: str
+    identity: str
+    split: str
+    state: str
+    message: str
+    frames: int
+    faces: int
+    clusters: int | None = None
+    kept: int | None = None
+    dropped: int | None = None
+    unusable: int | None = None
+    lowest_similarity: float | None = None  # cosine between the two least similar kept faces
+    second_size: int | None = None
+    second_share: float | None = None  # of the first cluster's size
+    second_cosine: float | None = None  # between the means of the two largest clusters
+    flags: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.__dict__, "flags": list(self.flags)}
+
+
+@dataclass(frozen=True)
+class ClipList:
+    """The clips that were asked for, in the manifest's order."""
+
+    lines: tuple[ClipLine, ...]
+    of: int  # clips of the run
+    denoising: Denoising | None  # whose clustering the lines are of
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        settings = None if self.denoising is None else self.denoising.settings
+        lines = [line.to_dict() for line in self.lines]
+        return {"clips": lines, "of": self.of, "clustering": settings}
+
+
+def list_clips(
+    run: Run,
+    denoising: Denoising | None = None,
+    *,
+    flags: Sequence[str] = (),
+    states: Sequence[str] = (),
+    splits: Sequence[str] = (),
+) -> ClipList:
+    """The clips of a run that raise any of `flags`, are in any of `states` and any of `splits`.
+
+    Args:
+        denoising: whose clustering; None for the one made last, if there is one.
+        flags, states, splits: empty for all.
+
+    Raises:
+        VidfaceError: no extraction; no clustering, where flags are asked for; an unknown name.
+    """
+    for what, names, known in (("flag", flags, FLAGS), ("status", states, STATES),
+                               ("split", splits, SPLITS)):  # fmt: skip
+        for name in names:
+            if name not in known:
+                raise UsageError(f"--{what} {name}: unknown (known: {', '.join(known)})")
+    table = run.clips()
+    if denoising is None and (flags or run.folder.clusterings()):
+        denoising = latest(run)
+    clustering: dict[str, list[Any]] = {}
+    if denoising is not None:
+        clustering = _read(run, denoising)
+    of_manifest = {clip.clip_id: clip for clip in run.manifest.clips}
+    columns = {name: table.column(name).to_pylist() for name in ("clip_id", "state", "message",
+               "frames", "faces")}  # fmt: skip
+    lines = []
+    for row, clip_id in enumerate(columns["clip_id"]):
+        clip = of_manifest[clip_id]
+        found = {name: clustering[name][row] for name in _DIAGNOSTICS if clustering}
+        raised = tuple(flag for flag in FLAGS if clustering and clustering[flag][row])
+        if (
+            (states and columns["state"][row] not in states)
+            or (splits and clip.split not in splits)
+            or (flags and not set(flags) & set(raised))
+        ):
+            continue
+        own = {name: columns[name][row] for name in ("state", "message", "frames", "faces")}
+        lines.append(ClipLine(clip_id, clip.identity, clip.split, **own, **found, flags=raised))
+    return ClipList(tuple(lines), table.num_rows, denoising)
+
+
+def _read(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
+    """The columns of a clustering, checked."""
+    if read_clustering(run, denoising) is None:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no clustering at {denoising}; "
+            "run `vidface cluster` with these settings first"
+        )
+    path = run.folder.clustering(denoising.name) / "descriptors.parquet"
+    table, _ = artefacts.read_parquet(path)
+    return {name: table.column(name).to_pylist() for name in (*_DIAGNOSTICS, *FLAGS)}
+
+
+def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = None) -> ClipLine:
+    """Draw a clip's faces as a contact sheet, dropped ones framed, as clustering sees them.
+
+    Args:
+        clip_id: of the manifest.
+        out: a .png, .jpg or .webp file.
+        denoising: whose clustering; None for the one made last.
+
+    Raises:
+        VidfaceError: no extraction, no crops, no clustering, an unknown clip or one without faces.
+    """
+    from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
+    from vidface.runs.crops import find_crops
+
+    check_sheet_path(out)
+    run.clips()
+    number, crops = find_crops(run.folder, clip_id)
+    denoising = denoising or latest(run)
+    [line] = [one for one in list_clips(run, denoising).lines if one.clip_id == clip_id]
+    faces = _faces_of(run, denoising, clip_id)
+    keys = ("frame_index", "face_index")
+    if [crops.column(k).to_pylist() for k in keys] != [faces.column(k).to_pylist() for k in keys]:
+        raise VidfaceError(
+            f"clip {clip_id}: crops and clusters do not fit; `vidface cluster` again"
+        )
+    similarity = faces.column("similarity").to_numpy(zero_copy_only=False).astype(np.float32)
+    clusters = faces.column("cluster").to_numpy()
+    if not denoising.clusters:  # dropped, and no second person: 2 is drawn without a second frame
+        clusters = np.where(clusters == 1, 2, clusters)
+    sheet = draw_sheet(
+        crops.column("jpeg").to_pylist(),
+        clusters,
+        similarity,
+        _captions(run, number, clip_id),
+        title=clip_id,
+        diagnostics=_diagnosis(line, denoising),
+    )
+    write_sheet(out, sheet)
+    return line
+
+
+def _faces_of(run: Run, denoising: Denoising, clip_id: str) -> Any:
+    """A clip's rows of the labels, which must be those of the descriptors beside them."""
+    folder = run.folder.clustering(denoising.name)
+    faces, made = artefacts.read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
+    _, of_descriptors = artefacts.read_parquet(folder / "descriptors.parquet")
+    if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
+        raise VidfaceError(f"{folder}: of two clusterings; `vidface cluster` again")
+    return faces
+
+
+def _captions(run: Run, number: int, clip_id: str) -> list[str]:
+    import pyarrow.compute as pc
+
+    shard, _ = artefacts.read_shard(run.folder.shard_path(number))
+    rows = shard.table.filter(pc.equal(shard.table.column("clip_id"), clip_id))
+    times, files = rows.column("time_seconds").to_pylist(), rows.column("file").to_pylist()
+    return [
+        f"{time:.2f} s" if time is not None else Path(file or "").name
+        for time, file in zip(times, files, strict=True)
+    ]
+
+
+def _diagnosis(line: ClipLine, denoising: Denoising) -> str:
+    """What clustering says of a clip, in words."""
+    parts = [
+        str(denoising),
+        f"{line.kept} of {line.faces} faces kept, in {line.clusters} cluster(s)",
+    ]
+    if line.lowest_similarity is not None:
+        parts.append(f"lowest similarity of two kept faces {line.lowest_similarity:.2f}")
+    if line.second_cosine is not None and line.second_share is not None:
+        parts.append(
+            f"second cluster {line.second_share:.0%} of the first, "
+            f"cosine of their means {line.second_cosine:.2f}"
+        )
+    if line.flags:
+        parts.append(", ".join(line.flags).upper())
+    return "; ".join(parts)

@@ -1,0 +1,154 @@
+"""`vidface compare`: is the difference between two runs on the same clips real?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.runs.run import Notify, Run, quiet
+from vidface.runs.scoring import (
+    LATEST,
+    Score,
+    bootstrap_of,
+    check_splits,
+    denoised_for,
+    score_denoised,
+)
+
+if TYPE_CHECKING:
+    from vidface.metrics.uncertainty import Bootstrap, Difference
+    from vidface.settings.pipeline import ScoreSettings
+
+
+SAME = object()  # B's clustering is A's, where None already means "no clustering"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The figures of run A and run B on one split, and their paired differences."""
+
+    a: str
+    b: str
+    split: str
+    gallery: str | None
+    clips: int
+    identities: int
+    bootstrap: Bootstrap
+    differences: Mapping[str, Difference]  # by the figure's name, as `Score.figures` has it
+    provenance: tuple[Mapping[str, Any], Mapping[str, Any]]
+
+    @property
+    def against(self) -> str:
+        return "" if self.gallery is None else f" against {self.gallery}"
+
+    def __str__(self) -> str:
+        return f"Comparison({self.a} and {self.b}: {len(self.differences)} figures)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "split": self.split,
+            "gallery": self.gallery,
+            "clips": self.clips,
+            "identities": self.identities,
+            "bootstrap": {"resamples": self.bootstrap.resamples, "seed": self.bootstrap.seed},
+            "differences": {name: d.to_dict() for name, d in self.differences.items()},
+            "provenance": {"a": dict(self.provenance[0]), "b": dict(self.provenance[1])},
+        }
+
+
+def compare(
+    a: Run,
+    b: Run,
+    *,
+    split: str | None = None,
+    gallery: str | None = None,
+    settings: ScoreSettings | None = None,
+    threshold: object = LATEST,
+    threshold_b: object = SAME,
+    notify: Notify = quiet,
+) -> Comparison:
+    """Paired bootstrap of the differences between two runs' figures.
+
+    Both runs are scored with the same settings, and every resample draws the same people for both.
+    So what is hard for both, because of the people, cancels out in the difference.
+
+    Args:
+        a, b: runs over the same clips, with the same identities and splits.
+        settings: of the scores (default: A's pipeline's); its bootstrap must not be 0.
+        threshold: of the clusterings, as in `vidface.runs.scoring.score`.
+        threshold_b: of B's clustering, where it is another one.
+
+    Raises:
+        VidfaceError: other clips, identities or splits, no bootstrap, or no figure to compare.
+    """
+    from vidface.metrics.uncertainty import paired_difference
+
+    settings = settings or a.pipeline.score
+    split, gallery = split or settings.split, gallery or settings.gallery
+    bootstrap = bootstrap_of(settings)
+    if bootstrap is None:
+        raise UsageError("compare rests on resamples: --bootstrap must be at least 2")
+    splits = {split, gallery} if settings.needs_gallery else {split}
+    for run in (a, b):
+        check_splits(run, split, gallery, settings)
+    check_same_people(a, b, splits)
+    scores = []
+    of_b_too = threshold if threshold_b is SAME else threshold_b
+    for run, chosen in ((a, threshold), (b, of_b_too)):
+        denoised, _ = denoised_for(run, chosen, notify)
+        scores.append(score_denoised(run, denoised, split, gallery, settings=settings))
+    of_a, of_b = (score.figures() for score in scores)
+    differences = {}
+    for name in [name for name in of_a if name in of_b]:
+        (value, replicates), (other, others) = of_a[name], of_b[name]
+        if replicates is not None and others is not None:
+            differences[name] = paired_difference(value, other, replicates, others)
+    if not differences:
+        raise VidfaceError(
+            f"split {split} has no figure to compare: no labelled clip, or too few pairs for the "
+            "FARs asked for"
+        )
+    names = [_name(run, score) for run, score in zip((a, b), scores, strict=True)]
+    return Comparison(
+        names[0],
+        names[1],
+        split,
+        gallery if settings.needs_gallery else None,
+        scores[0].counts["clips"],
+        len({clip.identity for clip in a.manifest.of_split(split)} - {""}),
+        bootstrap,
+        differences,
+        (scores[0].provenance, scores[1].provenance),
+    )
+
+
+def check_same_people(a: Run, b: Run, splits: set[str]) -> None:
+    """Refuse to compare runs over other clips, or with other people in them.
+
+    Raises:
+        VidfaceError: naming a clip that differs.
+    """
+    one, other = (
+        {
+            clip.clip_id: (clip.identity, clip.split)
+            for clip in run.manifest.clips
+            if clip.split in splits
+        }
+        for run in (a, b)
+    )
+    for clip_id in sorted(set(one) | set(other)):
+        if one.get(clip_id) != other.get(clip_id):
+            where = [run.manifest.path for run in (a, b)]
+            raise VidfaceError(
+                f"clip '{clip_id}' is not the same in {where[0]} and {where[1]}: only runs over "
+                "the same clips and people can be compared"
+            )
+
+
+def _name(run: Run, score: Score) -> str:
+    return f"{run.weights_name}, {score.denoising} ({run.folder.folder})"

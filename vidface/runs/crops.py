@@ -1,0 +1,114 @@
+"""The crops that an extraction kept, clip by clip."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vidface.core.errors import VidfaceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidface.runs.artefacts import RunFolder
+
+_LOOK_FOR_NAMES_IN = 200_000  # clip ids; difflib needs one or two seconds for them
+
+
+def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
+    """The crops of one clip, in time order, and the number of the shard that holds them.
+
+    Of each shard only the column `clip_id` is read; then, of the shard that has the clip, the rows
+    of the clip, a few hundred at a time.
+
+    Returns:
+        number: of the shard, as in `folder.crops_path(number)` and `folder.shard_path(number)`.
+        table: the columns of `vidface.runs.artefacts.CROPS_SCHEMA`, a row a face.
+
+    Raises:
+        VidfaceError: no finished extraction, one without crops, a clip that is not in it (with
+            names that are close) or that has no face, a damaged shard.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from vidface.runs.artefacts import CROPS_SCHEMA
+
+    clips, _ = folder.read_clips()
+    row = pc.index(clips.column("clip_id"), pa.scalar(clip_id, pa.string())).as_py()
+    if row < 0:
+        raise VidfaceError(_unknown_clip(folder, clip_id, clips.column("clip_id")))
+    shards = _crops_shards(folder)
+    if not shards:
+        raise VidfaceError(
+            f"run directory {folder.folder} was extracted without crops; extract with --keep-crops"
+        )
+    for number, path in shards:
+        try:
+            table = _rows_of(path, clip_id)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise VidfaceError(
+                f"{path}: unreadable crops ({reason}); run `vidface extract` again with --force"
+            ) from None
+        if len(table):
+            return number, table.cast(CROPS_SCHEMA)
+    state, message = (clips.column(name)[row].as_py() for name in ("state", "message"))
+    raise VidfaceError(
+        f"clip {_quoted(clip_id)} has no faces to show ({state}{message and ': '}{message})"
+    )
+
+
+def _crops_shards(folder: RunFolder) -> list[tuple[int, Path]]:
+    names = re.compile(r"shard-([0-9]+)\.parquet")
+    found = []
+    for path in (folder.folder / "crops").glob("shard-*.parquet"):
+        match = names.fullmatch(path.name)
+        if match:
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def _rows_of(path: Path, clip_id: str) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from vidface.runs.artefacts import CROPS_SCHEMA
+
+    # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:
+        missing = set(CROPS_SCHEMA.names) - set(shard.schema_arrow.names)
+        if missing:  # columns that are not there would be passed over in silence
+            raise KeyError(f"no column {', '.join(sorted(missing))}")
+        ids = shard.read(columns=["clip_id"]).column("clip_id")
+        rows = np.flatnonzero(pc.equal(ids, clip_id).to_numpy(zero_copy_only=False))
+        batches, start = [], 0
+        if len(rows):
+            for batch in shard.iter_batches(batch_size=256, columns=CROPS_SCHEMA.names):
+                stop = start + len(batch)
+                here = rows[(rows >= start) & (rows < stop)] - start
+                if len(here):
+                    batches.append(batch.take(pa.array(here)))
+                if stop > rows[-1]:
+                    break
+                start = stop
+        return pa.Table.from_batches(batches, batches[0].schema if batches else CROPS_SCHEMA)
+
+
+def _unknown_clip(folder: RunFolder, clip_id: str, ids: pa.ChunkedArray) -> str:
+    import difflib
+
+    text = f"clip {_quoted(clip_id)} is not in run directory {folder.folder} ({len(ids):,} clips)"
+    names = ids.slice(0, _LOOK_FOR_NAMES_IN).to_pylist()
+    close = difflib.get_close_matches(clip_id[:200], names)
+    if close:
+        return f"{text}; did you mean {' or '.join(map(_quoted, close))}?"
+    return f"{text}; the first is {_quoted(names[0])}" if names else text
+
+
+def _quoted(clip_id: str) -> str:
+    return repr(clip_id if len(clip_id) <= 200 else clip_id[:199] + "…")

@@ -1,0 +1,240 @@
+"""Embeddings: faces of clips, as decoding finds them, → rows; batches fill across clips.
+
+Artefact: see `vidface.runs.artefacts.embeddings_schema`.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidface.backbones.embedder import Embedder
+from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
+from vidface.faces import ClipEnd, Face, FoundFaces
+from vidface.runs import artefacts
+from vidface.settings.manifests import Clip
+from vidface.storage.urls import redacted
+
+EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
+JPEG_QUALITY = 95
+
+Progress = Callable[[int, int, int], None]  # clips, frames and faces done since the last call
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """A clip that is done: its state, and a row for every face that counts."""
+
+    clip: Clip
+    state: str
+    message: str
+    frames: int
+    frames_without_face: int
+    size_bytes: int
+    rows: pa.Table = field(repr=False)  # of embeddings_schema
+    jpegs: tuple[bytes, ...] = field(default=(), repr=False)  # with keep_crops, one a row
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of each stage
+
+    def __str__(self) -> str:
+        return f"EmbeddedClip({self.clip.clip_id}: {self.state}, {len(self.rows)} faces)"
+
+    def to_row(self) -> dict[str, Any]:
+        """Its row of clips.parquet."""
+        return {
+            "clip_id": self.clip.clip_id,
+            "path": redacted(self.clip.path),
+            "bytes": self.size_bytes,
+            "state": self.state,
+            "message": self.message,
+            "frames": self.frames,
+            "frames_without_face": self.frames_without_face,
+            "faces": len(self.rows),
+        }
+
+
+class _Waiting:
+    """A clip on its way: rows so far, faces that still wait to be embedded, its end if it came."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self.batches: list[pa.RecordBatch] = []
+        self.jpegs: list[bytes] = []
+        self.unembedded = 0
+        self.end: ClipEnd | None = None
+
+    @property
+    def thrown_away(self) -> bool:
+        return self.end is not None and self.end.state not in KEPT_STATES
+
+
+def embed_clips(
+    clips: Sequence[Clip],
+    events: Iterable[FoundFaces | ClipEnd],
+    backbone: Embedder,
+    *,
+    keep_crops: bool = False,
+) -> Generator[EmbeddedClip]:
+    """Clips with their embeddings, in the order of `clips`, from what decoding finds of them.
+
+    Faces are embedded in batches of one shape whatever clip they are of, so that a row has the
+    same bits however the clips came in. Memory: rows of clips that are not done yet, a few hundred
+    crops.
+
+    Args:
+        clips: what was decoded; an event's `clip_number` counts from 0 in them.
+        events: of `vidface.faces.decode_clips`.
+        keep_crops: keep every face that counts as a JPEG.
+    """
+    schema = artefacts.embeddings_schema(backbone.dimension)
+    on_the_way: dict[int, _Waiting] = {}
+    queue: deque[tuple[_Waiting, tuple[Face, ...], np.ndarray]] = deque()
+    queued, next_number, embed_seconds = 0, 0, 0.0
+
+    def embed_all() -> None:
+        nonlocal queued, embed_seconds
+        begun = time.perf_counter()
+        wanted = [entry for entry in queue if not entry[0].thrown_away]
+        if wanted:
+            crops = np.concatenate([crops for _, _, crops in wanted])
+            vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
+            start = 0
+            for waiting, faces, own in wanted:
+                stop = start + len(faces)
+                waiting.batches.append(_rows(waiting.clip, faces, vectors[start:stop], schema))
+                if keep_crops:
+                    waiting.jpegs += [encode_jpeg(crop) for crop in own]
+                start = stop
+        for waiting, faces, _ in queue:
+            waiting.unembedded -= len(faces)
+        queue.clear()
+        queued = 0
+        embed_seconds += time.perf_counter() - begun
+
+    def finished() -> Generator[EmbeddedClip]:
+        nonlocal next_number, embed_seconds
+        while (waiting := on_the_way.get(next_number)) is not None:
+            if waiting.end is None or (waiting.unembedded and not waiting.thrown_away):
+                return
+            del on_the_way[next_number]
+            next_number += 1
+            seconds = {**vars(waiting.end.seconds), "embed": embed_seconds}
+            embed_seconds = 0.0
+            yield _embedded(waiting, waiting.end, schema, seconds)
+
+    for event in events:
+        number = event.clip_number
+        waiting = on_the_way.setdefault(number, _Waiting(clips[number]))
+        if isinstance(event, FoundFaces):
+            queue.append((waiting, event.faces, event.crops))
+            waiting.unembedded += len(event.faces)
+            queued += len(event.faces)
+            if queued >= EMBED_AT_ONCE:
+                embed_all()
+        else:
+            waiting.end = event
+        yield from finished()
+    embed_all()
+    yield from finished()
+
+
+def _rows(
+    clip: Clip, faces: Sequence[Face], vectors: np.ndarray, schema: pa.Schema
+) -> pa.RecordBatch:
+    """Rows of some faces of a clip."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+    columns: dict[str, Any] = {
+        "clip_id": [clip.clip_id] * len(faces),
+        "frame_index": [face.frame_index for face in faces],
+        "time_seconds": [face.time_seconds for face in faces],
+        "source_time_seconds": [face.source_time_seconds for face in faces],
+        "file": [face.file for face in faces],
+        "face_index": [face.face_index for face in faces],
+        "box": [None if face.box is None else face.box.tolist() for face in faces],
+        "landmarks": [
+            None if face.landmarks is None else face.landmarks.ravel().tolist() for face in faces
+        ],
+        "det_score": [face.det_score for face in faces],
+        "norm": norms,
+    }
+    arrays = [
+        artefacts.fixed_lists(vectors)
+        if name == "embedding"
+        else pa.array(columns[name], schema.field(name).type)
+        for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _embedded(
+    waiting: _Waiting, end: ClipEnd, schema: pa.Schema, seconds: Mapping[str, float]
+) -> EmbeddedClip:
+    kept = end.state in KEPT_STATES
+    return EmbeddedClip(
+        waiting.clip,
+        end.state,
+        " ".join(end.message.split()),
+        end.frames if kept else 0,  # of a damaged clip nothing is trusted
+        end.frames_without_face if kept else 0,
+        end.bytes,
+        pa.Table.from_batches(waiting.batches if kept else [], schema),
+        tuple(waiting.jpegs) if kept else (),
+        seconds,
+    )
+
+
+def encode_jpeg(crop: np.ndarray) -> bytes:
+    """A (112, 112, 3) uint8 RGB crop as JPEG bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(crop).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Summary of an extraction, read from clips.parquet."""
+
+    clips: int
+    states: Mapping[str, int]
+    frames: int
+    frames_without_face: int
+    faces: int
+    failed: tuple[tuple[str, str, str], ...]  # clip_id, state, message
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "clips": self.clips,
+            "states": dict(self.states),
+            "frames": self.frames,
+            "frames_without_face": self.frames_without_face,
+            "faces": self.faces,
+            "failed": [
+                {"clip_id": clip_id, "state": state, "message": message}
+                for clip_id, state, message in self.failed
+            ],
+        }
+
+
+def summarise(clips: pa.Table) -> Extraction:
+    """The summary of clips.parquet."""
+    counted = {row["values"]: row["counts"] for row in clips["state"].value_counts().to_pylist()}
+    failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(FAILED_STATES))))
+    columns = [failed[name].to_pylist() for name in ("clip_id", "state", "message")]
+    return Extraction(
+        clips=len(clips),
+        states={state: counted[state] for state in STATES if state in counted},
+        frames=pc.sum(clips["frames"]).as_py(),
+        frames_without_face=pc.sum(clips["frames_without_face"]).as_py(),
+        faces=pc.sum(clips["faces"]).as_py(),
+        failed=tuple(zip(*columns, strict=True)),
+    )

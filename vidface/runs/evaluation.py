@@ -1,0 +1,120 @@
+"""`vidface.evaluate`: the whole way in one call, for notebooks and scripts."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidface.backbones import Embedder, Preprocessing, load_backbone
+from vidface.core.errors import VidfaceError
+from vidface.runs.clusterings import cluster
+from vidface.runs.run import extract, open_run
+from vidface.runs.scoring import Score, check_splits, score_denoised
+from vidface.settings.pipeline import parse_pipeline
+
+if TYPE_CHECKING:
+    import torch
+
+
+def evaluate(
+    manifest: str | Path,
+    weights: str | Path | torch.nn.Module | Embedder = "sface",
+    threshold: float | None = 0.4,
+    *,
+    split: str = "val",
+    gallery: str = "train",
+    root: str | Path | None = None,
+    source: str = "detect",
+    preprocessing: Preprocessing | None = None,
+    run: str | Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    allow_missing: bool = False,
+    **settings: Any,
+) -> Score:
+    """Score a recogniser on the clips of a manifest.
+
+    Args:
+        manifest: CSV with clip_id, path, identity, split.
+        weights: a name ("sface"), a file of weights, a torch module, or a loaded backbone.
+        threshold: cosine above which two frames of a clip are joined; None for no clustering.
+        split, gallery: the split that is scored, and the one whose identities are enrolled.
+        root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
+        source: "detect", "aligned" for folders of 112x112 crops, or "features" (`weights` is then
+            not used).
+        preprocessing: what weights given by path or as a module are fed.
+        run: a run directory to keep the artefacts in, reused by later calls with the same
+            settings, but for a torch module's (default: a temporary one).
+        bootstrap, seed: resamples of the identities for 95 % intervals (0: none), and their seed.
+        allow_missing: run on without clips whose file is missing.
+        settings: other keys of [frames] and [faces], such as fps, decoder, which.
+
+    Returns:
+        Retrieval, verification, counts and provenance; `to_dict()` is the score file.
+
+    Raises:
+        VidfaceError: as the commands do.
+    """
+    # A file of features has been through a recogniser already.
+    backbone = None if source == "features" else _loaded(weights, preprocessing)
+    # A module's code may have changed since, which no hash of its weights tells.
+    force = backbone is not None and backbone.live
+    with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
+        where = Path.cwd() / "evaluate"
+        tables = _tables(settings)
+        tables["faces"]["source"] = source
+        document = {
+            **tables,
+            "manifest": {"path": str(Path(manifest).absolute()), "allow_missing": allow_missing},
+            "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
+            "cluster": {"threshold": "none" if threshold is None else threshold},
+            "score": {
+                "split": split,
+                "gallery": gallery,
+                "bootstrap": bootstrap,
+                "seed": seed,
+            },
+        }
+        if root is not None:
+            document["manifest"]["root"] = str(Path(root).absolute())
+        opened = open_run(parse_pipeline(document, where), backbone=backbone)
+        check_splits(opened, split, gallery)  # before hours of extraction, not after
+        extract(opened, force=force)
+        denoised = cluster(opened, opened.pipeline.cluster.threshold)
+        given = opened.pipeline.score
+        return score_denoised(opened, denoised, split, gallery, settings=given)
+
+
+def _loaded(
+    weights: str | Path | torch.nn.Module | Embedder, preprocessing: Preprocessing | None
+) -> Embedder:
+    if not isinstance(weights, Embedder):
+        backbone = load_backbone(weights, preprocessing)
+    elif preprocessing is None:
+        backbone = weights
+    else:
+        raise VidfaceError("evaluate: a loaded backbone has its preprocessing; leave it out here")
+    if backbone.assumed:
+        warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=3)
+    return backbone
+
+
+def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Keyword settings sorted into the tables [frames] and [faces]; unknown ones are refused."""
+    import dataclasses
+
+    from vidface.settings.pipeline import FaceSettings, FrameSettings
+
+    known = {"frames": FrameSettings, "faces": FaceSettings}
+    tables: dict[str, dict[str, Any]] = {"frames": {}, "faces": {}}
+    for key, value in settings.items():
+        for table, kind in known.items():
+            if key in {field.name for field in dataclasses.fields(kind)}:
+                tables[table][key] = value
+                break
+        else:
+            names = [f.name for kind in known.values() for f in dataclasses.fields(kind)]
+            raise VidfaceError(f"evaluate: unknown setting '{key}' (known: {', '.join(names)})")
+    return tables

@@ -1,0 +1,176 @@
+"""Scoring the pairs of a list: of clips, or of templates made of clips."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.runs.run import Notify, Run, quiet, writing
+from vidface.runs.scoring import (
+    LATEST,
+    bootstrap_of,
+    denoised_for,
+    roc_table,
+    score_provenance,
+    store,
+)
+
+if TYPE_CHECKING:
+    from vidface.datasets.templates import TemplateList
+    from vidface.metrics import Verification
+    from vidface.settings.pipeline import ScoreSettings
+
+
+@dataclass(frozen=True)
+class PairListScore:
+    """What a pair list says of a run."""
+
+    pairs: str
+    what: str  # "clips" or "templates"
+    pairs_listed: int
+    rows: int  # clips or templates
+    without_descriptor: int
+    denoising: str
+    resampled: str  # "people", or what stands for them where nobody knows who is in it
+    verification: Verification
+    provenance: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"PairListScore({self.pairs}: {self.pairs_listed} pairs of {self.rows} {self.what})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "pair_list": self.pairs,
+            "pairs_listed": self.pairs_listed,
+            self.what: self.rows,
+            "denoising": self.denoising,
+            "resampled": self.resampled,
+            "failure_to_acquire": {
+                self.what: self.rows,
+                "failed": self.without_descriptor,
+                "rate": self.without_descriptor / self.rows if self.rows else None,
+            },
+            "verification": self.verification.to_dict(),
+            "provenance": dict(self.provenance),
+        }
+
+
+@writing("score")
+def score_listed(
+    run: Run,
+    pairs: Path,
+    *,
+    templates: Path | None = None,
+    order: str = "auto",
+    threshold: object = LATEST,
+    settings: ScoreSettings | None = None,
+    notify: Notify = quiet,
+) -> PairListScore:
+    """Score the pairs of a list; also written to `scores/` of the run directory.
+
+    Args:
+        pairs: lines `a b same`; names are clip ids, or template ids with `templates`.
+        templates: lines `template_id media_id path`: clips pooled by media, then by template.
+        order: of the fields of templates, as `vidface.datasets.templates.read_templates` takes it.
+
+    Raises:
+        VidfaceError: a list that is not one, or names that the run does not have.
+    """
+    from vidface.datasets.pair_lists import read_pair_list
+    from vidface.datasets.templates import read_templates
+    from vidface.metrics import score_pair_list
+    from vidface.metrics.templates import pool_templates
+
+    settings = settings or run.pipeline.score
+    denoised, chosen = denoised_for(run, threshold, notify)
+    identity_of = {clip.clip_id: clip.identity for clip in run.manifest.clips}
+    if templates is None:
+        names = tuple(denoised.clip_ids)
+        descriptors = denoised.descriptors
+        identities: list[str] = [identity_of[name] for name in names]
+    else:
+        listed_templates = read_templates(templates, order=order)
+        pooled = pool_templates(denoised.descriptors, denoised.clip_ids, listed_templates)
+        names, descriptors = pooled.template_ids, pooled.descriptors
+        identities = list(
+            listed_templates.identities or _identities_of(listed_templates, identity_of)
+        )
+    listed = read_pair_list(pairs, names)
+    contradiction = _contradiction(listed, identities)
+    if contradiction:
+        notify(f"{pairs}: {contradiction}; the list decides")
+    used = np.unique(np.concatenate([listed.first, listed.second]))
+    verification = score_pair_list(
+        descriptors,
+        listed.first,
+        listed.second,
+        listed.same,
+        settings.far_list,
+        identities=identities,
+        convention=settings.convention,
+        bootstrap=bootstrap_of(settings),
+    )
+    what = "clips" if templates is None else "templates"
+    made = {
+        **score_provenance(run, denoised, settings, "", ""),
+        "pairs_sha256": listed.sha256,
+        "templates_sha256": None if templates is None else sha256_of(templates),
+    }
+    for key in ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact"):
+        made["settings"].pop(f"score.{key}")  # of what a list has not
+    result = PairListScore(
+        pairs=pairs.name,
+        what=what,
+        pairs_listed=len(listed.same),
+        rows=len(used),
+        without_descriptor=int(np.count_nonzero(~descriptors[used].any(axis=1))),
+        denoising=str(chosen),
+        resampled=_resampled(identities, used, what),
+        verification=verification,
+        provenance=made,
+    )
+    of = "" if templates is None else f"_of_{templates.stem}"
+    convention = "" if settings.convention == "step" else f"_{settings.convention}"
+    name = f"pairs_{pairs.stem}_{listed.sha256[:8]}{of}_{chosen.name}{convention}.json"
+    tables = {} if verification.curve is None else {"roc": roc_table(verification.curve)}
+    store(run.folder.folder / "scores" / name, result.to_dict(), tables, notify)
+    return result
+
+
+def _identities_of(templates: TemplateList, identity_of: Mapping[str, str]) -> list[str]:
+    """Who a template is of, where all its clips are of one person in the manifest; else ""."""
+    found: list[set[str]] = [set() for _ in templates.template_ids]
+    for row, path in zip(templates.rows.tolist(), templates.paths, strict=True):
+        found[row].add(identity_of.get(path, ""))
+    return [next(iter(names)) if len(names) == 1 else "" for names in found]
+
+
+def _resampled(identities: Sequence[str], used: NDArray[np.int64], what: str) -> str:
+    known = sum(bool(identities[row]) for row in used.tolist())
+    if known == len(used):
+        return "people"
+    return f"people, and {what} of which nobody knows who it is" if known else what
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file that was read already."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _contradiction(listed: Any, identities: list[str]) -> str:
+    """A word where the list and the known identities disagree."""
+    if len(identities) == 0:
+        raise VidfaceError("there is no clip to pair")
+    names = np.array(identities, dtype=object)
+    a, b = names[listed.first], names[listed.second]
+    known = (a != "") & (b != "")
+    wrong = int(np.count_nonzero(known & ((a == b) != listed.same)))
+    return f"{wrong} pairs are not what the manifest's identities say" if wrong else ""

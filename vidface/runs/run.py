@@ -1,0 +1,472 @@
+"""A run: a pipeline with its manifest and its run directory, and its first stage, extraction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.states import FAILED_STATES
+from vidface.runs import artefacts
+from vidface.runs.artefacts import RunFolder
+from vidface.settings.manifests import Manifest, read_manifest
+from vidface.settings.pipeline import BackboneSettings, Overrides, Pipeline
+from vidface.storage.locks import locked
+from vidface.storage.urls import Address, base_name, is_url
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from vidface.backbones import Embedder, Preprocessing
+    from vidface.runs.artefacts import EmbeddingShard
+    from vidface.runs.embedding import Extraction, Progress
+    from vidface.storage.mirror import Mirror
+
+Notify = Callable[[str], None]
+Result = TypeVar("Result")
+
+# Manifests that vidface makes itself where they are missing: name → the function that does it.
+PREPARERS = {
+    "demo": "vidface.demo:prepare_demo",
+    "iqiyi": "vidface.challenges.imports:prepare_iqiyi",
+    "lfrc": "vidface.challenges.imports:prepare_lfrc",
+}
+RENDERED = "demo"  # it makes its clips, too; the others find theirs below the manifest's root
+
+
+def quiet(_: str) -> None:
+    return None
+
+
+def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """For a function of a run that writes into its directory: see `Run.writing`."""
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        @wraps(function)
+        def held(run: Run, *arguments: Any, **named: Any) -> Result:
+            with run.writing(what):
+                return function(run, *arguments, **named)
+
+        return held
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline with its manifest read and its run directory."""
+
+    pipeline: Pipeline
+    manifest: Manifest
+    folder: RunFolder
+    backbone: Embedder | None = None  # loaded already, instead of the pipeline's
+    mirror: Mirror | None = None  # of a run directory at a URL, whose files `folder` holds
+
+    @cached_property
+    def extraction_settings(self) -> dict[str, Any]:
+        """All that the embeddings depend on, as artefacts record and compare it."""
+        from vidface.backbones import Preprocessing, declared_preprocessing, weights_sha256
+        from vidface.backbones.weights import weights_record
+
+        frames, faces = self.pipeline.frames, self.pipeline.faces
+        fed: Preprocessing | None
+        weights: str | None
+        precision: str | None
+        if self.of_features:
+            # Which files: their paths are the clips'; sizes and hashes are in the provenance.
+            weights = fed = precision = None
+        elif self.backbone is None:
+            weights = weights_sha256(self.pipeline.backbone.weights)
+            said = declared_preprocessing(
+                self.pipeline.backbone.weights, preprocessing_of(self.pipeline)
+            )
+            fed = said or Preprocessing()
+            precision = self.pipeline.backbone.precision
+        else:
+            weights, fed = self.backbone.sha256, self.backbone.preprocessing
+            precision = self.backbone.precision
+        detect = faces.source == "detect"
+        return {
+            "manifest.clips_sha256": self.manifest.clips_sha256,
+            "manifest.root": self.manifest.root_location.resolve().name,
+            "frames.fps": frames.fps if detect else None,
+            "frames.decoder": frames.decoder if detect else None,
+            "faces.source": faces.source,
+            "faces.which": faces.which if detect else None,
+            "faces.detector_sha256": weights_record(faces.detector).sha256 if detect else None,
+            "faces.detector_long_side": faces.detector_long_side if detect else None,
+            "faces.min_det_score": faces.min_det_score if detect else None,
+            "faces.min_face_pixels": faces.min_face_pixels if detect else None,
+            "backbone.weights_sha256": weights,
+            "backbone.preprocessing": fed.to_dict() if fed else None,
+            "backbone.precision": precision,
+        }
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Where the run directory is at a URL: hold its lock, and store there what was written."""
+        if self.mirror is None or self.mirror.is_held:
+            yield
+            return
+        with self.mirror.lock(what):
+            self.mirror.pull()
+            yield
+            self.mirror.push_new()
+
+    def store(self) -> None:
+        """Store what was written so far, where the run directory is at a URL."""
+        if self.mirror is not None:
+            self.mirror.push_new()
+
+    @property
+    def of_features(self) -> bool:
+        """Whether the embeddings come from feature files, and no recogniser is run."""
+        return self.pipeline.faces.source == "features"
+
+    @property
+    def weights_name(self) -> str:
+        """The recogniser's name in tables; with features, the file's if there is one."""
+        if self.of_features:
+            names = {base_name(clip.path) for clip in self.manifest.clips}
+            return names.pop() if len(names) == 1 else "features"
+        return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
+
+    def check(self, made: Mapping[str, Any], path: Path) -> None:
+        """Refuse an extraction that was made with other settings than this pipeline's."""
+        remedy = "give the flags or the pipeline it was made with, or extract into another --run"
+        artefacts.check_fit(made, self.extraction_settings, path, remedy)
+
+    def clips(self) -> pa.Table:
+        """The extraction's clips, checked."""
+        table, made = self.folder.read_clips()
+        self.check(made, self.folder.clips_path)
+        return table
+
+    def each_shard(self) -> Iterator[tuple[int, EmbeddingShard]]:
+        """Number and embeddings, mapped, of one shard after the other, checked.
+
+        Raises:
+            VidfaceError: other settings, or shards that are not those of this extraction.
+        """
+        clips, extraction = self.folder.read_clips()
+
+        def check(made: Mapping[str, Any], path: Path) -> None:
+            self.check(made, path)
+            if made["created"] != extraction["created"]:
+                raise VidfaceError(f"{path}: of another extraction; `vidface extract --force`")
+
+        ids, counts = clips["clip_id"].to_pylist(), clips["faces"].to_pylist()
+        left = {clip_id: n for clip_id, n in zip(ids, counts, strict=True) if n}
+        fits = True
+        for number, shard in self.folder.shards(check):
+            lengths = np.diff(shard.offsets).tolist()
+            for clip_id, n in zip(shard.clip_ids, lengths, strict=True):
+                fits = fits and left.pop(clip_id, None) == n
+            if not fits:
+                break
+            yield number, shard
+        if left or not fits:
+            raise VidfaceError(
+                f"{self.folder.folder / 'embeddings'}: the faces are not those of clips.parquet; "
+                "`vidface extract --force` makes them again"
+            )
+
+    def shards(self) -> list[EmbeddingShard]:
+        """The embeddings of all shards, mapped; raises as `each_shard`."""
+        return [shard for _, shard in self.each_shard()]
+
+
+def open_run(
+    pipeline: Pipeline,
+    notify: Notify = quiet,
+    *,
+    backbone: Embedder | None = None,
+    check_files: bool = True,
+) -> Run:
+    """Read the manifest of a pipeline; one that vidface makes itself is made on first use.
+
+    Args:
+        backbone: a recogniser that is loaded already, instead of the pipeline's.
+        check_files: whether the clips must be there: extraction alone reads them.
+
+    Raises:
+        VidfaceError: see `read_manifest`.
+    """
+    settings = pipeline.manifest
+    path, root = settings.path, settings.root
+    if settings.prepare is not None:
+        if isinstance(path, Address) or isinstance(root, Address):
+            raise VidfaceError("[manifest] prepare: path and root must lie on this machine")
+        if check_files or not path.is_file():
+            prepare_manifest(settings.prepare, path, notify, root=root)  # mends lost clips, too
+    manifest = read_manifest(
+        settings.path,
+        settings.root,
+        allow_missing=settings.allow_missing,
+        check_files=check_files,
+    )
+    if manifest.unused_columns:
+        notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
+    folder = pipeline.run.dir
+    if not isinstance(folder, Address):
+        return Run(pipeline, manifest, RunFolder(folder), backbone)
+    mirror = _mirror(folder)
+    return Run(pipeline, manifest, RunFolder(mirror.folder), backbone, mirror)
+
+
+def _mirror(address: Address) -> Mirror:
+    """The mirror of a run directory at a URL, filled; the crops are fetched by their own reader."""
+    from vidface.storage.mirror import open_mirror
+
+    mirror = open_mirror(address.url)
+    mirror.pull()
+    return mirror
+
+
+def open_run_folder(
+    folder: Path | Address, overrides: Overrides | None = None, notify: Notify = quiet
+) -> Run:
+    """A run by its directory alone: it holds the pipeline that it was last extracted with.
+
+    Raises:
+        VidfaceError: no finished extraction there, or one that a program made with its own module.
+    """
+    from vidface.settings.pipeline import parse_pipeline
+
+    here = _mirror(folder).folder if isinstance(folder, Address) else folder
+    path = RunFolder(here).pipeline_path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VidfaceError(
+            f"{folder}: no {path.name} in it, so its settings are not known; name the pipeline "
+            "instead, or run `vidface extract` once more"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise VidfaceError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise VidfaceError(f"{path}: not what vidface wrote; run `vidface extract` once more")
+    where = folder.url if isinstance(folder, Address) else str(folder.absolute())
+    document["run"] = {"dir": where}  # wherever it was moved
+    return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)
+
+
+def _remember(run: Run) -> None:
+    """Write the pipeline beside the artefacts, so that the directory can be opened alone."""
+    from vidface.settings.pipeline import pipeline_document
+
+    if run.backbone is None:
+        with suppress(VidfaceError):  # a directory that can only be read has its figures still
+            artefacts.write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
+
+
+def prepare_manifest(
+    name: str, path: Path, notify: Notify = quiet, *, root: Path | None = None
+) -> None:
+    """Make a manifest with the preparer called `name`; the demo's makes the clips, too.
+
+    Args:
+        root: where the data are that the others make a manifest of.
+    """
+    import importlib
+
+    if name not in PREPARERS:
+        raise VidfaceError(
+            f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
+        )
+    module, _, function = PREPARERS[name].partition(":")
+    prepare = getattr(importlib.import_module(module), function)
+    if name != RENDERED:
+        prepare(path, root, say=notify)
+        return
+    if not path.is_file():
+        notify(f"preparing the {name} clips in {path.parent}")
+    made = prepare(path.parent, say=notify)
+    if made != path:
+        raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
+
+
+def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
+    """What the pipeline says of a recogniser's input; None where it says nothing."""
+    return _preprocessing(pipeline.backbone)
+
+
+def _preprocessing(b: BackboneSettings) -> Preprocessing | None:
+    from vidface.backbones import Preprocessing
+
+    if b.color is None and b.mean is None and b.std is None and b.size is None:
+        return None
+    return Preprocessing(b.color, b.mean, b.std, b.size)
+
+
+def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Embedder:
+    """The pipeline's recogniser, with a word where its preprocessing had to be assumed."""
+    backbone = load_settings(pipeline.backbone)
+    note_assumed(backbone, notify)
+    return backbone
+
+
+def load_settings(settings: BackboneSettings) -> Embedder:
+    """The recogniser that a pipeline's table [backbone] describes."""
+    from vidface.backbones import load_backbone
+
+    return load_backbone(
+        settings.weights,
+        _preprocessing(settings),
+        architecture=settings.architecture,
+        runtime=settings.runtime,
+        precision=settings.precision,
+        device=settings.device,
+    )
+
+
+def note_assumed(backbone: Embedder, notify: Notify) -> None:
+    """A word where nobody said what a recogniser is fed."""
+    if backbone.assumed:
+        p = backbone.preprocessing
+        notify(
+            f"{backbone.name}: nobody says what it is fed; assuming {p.color}, mean {p.mean}, "
+            f"std {p.std} (say it with --color, --mean, --std or in [backbone])"
+        )
+
+
+def fetch_weights(run: Run, notify: Notify = quiet) -> None:
+    """Fetch the named weights that extraction needs, saying so, before any work starts."""
+    from vidface.backbones.weights import WEIGHTS, weights_path
+
+    if run.of_features:
+        return
+    names = [run.pipeline.faces.detector] if run.pipeline.faces.source == "detect" else []
+    if run.backbone is None and run.pipeline.backbone.weights in WEIGHTS:
+        names.append(run.pipeline.backbone.weights)
+    for name in names:
+        weights_path(name, progress=notify)
+
+
+def extract(
+    run: Run,
+    *,
+    force: bool = False,
+    retry_failed: bool = False,
+    notify: Notify = quiet,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Clips → embeddings. An extraction that is there already is kept, with the same settings.
+
+    One that was killed goes on where it was. The run directory is locked meanwhile.
+
+    Args:
+        force: make it again, whatever is there (everything made from it goes too).
+        retry_failed: do the clips that failed once more (everything made from it goes too).
+
+    Raises:
+        VidfaceError: the run directory holds an extraction with other settings, or another process
+            works on it.
+    """
+    if force and retry_failed:
+        raise UsageError("--force does all clips again, --retry-failed some; give one of them")
+    if run.folder.clips_path.is_file() and not force:
+        done = _finished(run, notify, retry=retry_failed)
+        if not (retry_failed and done.failed):
+            _remember(run)
+            return done
+    elif retry_failed:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
+        )
+    with run.writing("extract"), locked(run.folder.folder, "extract"):
+        done = _extract(run, force, retry_failed, notify, progress)
+        _remember(run)
+    return done
+
+
+def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
+    """The summary of the extraction that is there, if it is what the pipeline asks for."""
+    from vidface.runs import embedding as embeddings
+
+    table, made = run.folder.read_clips()
+    remedy = "choose another --run, or --force to replace it"
+    artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
+    _check_unchanged(run, table, remedy, retry=retry)
+    if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
+        raise VidfaceError(
+            f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
+        )
+    done = embeddings.summarise(table)
+    if not (retry and done.failed):
+        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
+        again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
+        notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
+    return done
+
+
+def _extract(
+    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: Progress | None
+) -> Extraction:
+    if run.of_features:
+        from vidface.runs.features import extract_features
+
+        return extract_features(
+            run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
+        )
+    from vidface.runs.extraction import extract
+
+    how = run.pipeline.run
+    if run.mirror is not None and how.scheduler is not None:
+        raise VidfaceError(
+            "[run] dir: at a URL it is written by this machine alone; with a scheduler use a "
+            "folder that all its workers see"
+        )
+    fetch_weights(run, notify)
+    return extract(
+        run.manifest,
+        run.folder,
+        run.backbone or open_backbone(run.pipeline, notify),
+        run.pipeline.frames,
+        run.pipeline.faces,
+        run.extraction_settings,
+        how,
+        backbone_settings=None if run.backbone else run.pipeline.backbone,
+        force=force,
+        retry_failed=retry_failed,
+        notify=notify,
+        progress=progress,
+        store=run.store,
+    )
+
+
+def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = False) -> None:
+    """Refuse an extraction whose clips have since changed, come or gone, by their sizes.
+
+    A clip that failed may have changed where it is to be done again.
+    """
+    from vidface.faces.finding import clip_bytes
+
+    if getattr(run.manifest.root, "remote", False):
+        return
+    sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
+    if retry:
+        states = zip(clips["clip_id"].to_pylist(), clips["state"].to_pylist(), strict=True)
+        for clip_id, state in states:
+            if state in FAILED_STATES:
+                del sizes[clip_id]
+    clip_ids = [
+        clip.clip_id
+        for clip in run.manifest.clips
+        if clip.clip_id in sizes
+        and not is_url(clip.path)
+        and clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
+    ]
+    if clip_ids:
+        named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")
+        raise VidfaceError(
+            f"{run.folder.clips_path}: {len(clip_ids)} clip(s) changed since they were extracted "
+            f"({named}); {remedy}"
+        )

@@ -1,0 +1,200 @@
+"""An extraction that is being made: shards of clips that are done, each written once.
+
+It lies in the run directory's folder `.extracting` until all of it is there:
+
+    extraction.json                  its provenance, and how many clips a shard holds
+    embeddings/shard-00000.arrow …   faces, as in the run directory
+    crops/shard-00000.parquet …      with keep_crops
+    clips/shard-00000.parquet …      the clips' states; written last, so that its presence says that
+                                     the shard is done
+
+So a killed extraction goes on with the first shard that is not there, and what comes out is what an
+unbroken one makes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vidface.core.errors import VidfaceError
+from vidface.runs import artefacts
+from vidface.runs.artefacts import STAGING, RunFolder
+from vidface.runs.embedding import EmbeddedClip
+from vidface.settings.manifests import Clip
+
+ABOUT = "extraction.json"
+PROFILE = "profile.json"  # of the finished extraction
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The clips [start, stop) of a manifest."""
+
+    number: int
+    start: int
+    clips: tuple[Clip, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"shard {self.number} (clips {self.start} to {self.start + len(self.clips) - 1})"
+
+
+def shards_of(clips: Sequence[Clip], shard_clips: int) -> list[Shard]:
+    """A manifest's clips in shards of `shard_clips`, in order."""
+    return [
+        Shard(number, start, tuple(clips[start : start + shard_clips]))
+        for number, start in enumerate(range(0, len(clips), shard_clips))
+    ]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The folder of an extraction that is being made, and what it is to be."""
+
+    folder: RunFolder
+    made: Mapping[str, Any]  # provenance, the same in every shard
+    shard_clips: int
+
+    def __str__(self) -> str:
+        return f"Staging({self.folder.folder}, shards of {self.shard_clips} clips)"
+
+    def states_path(self, number: int) -> Path:
+        return self.folder.folder / "clips" / f"shard-{number:05d}.parquet"
+
+    def states(self, shard: Shard) -> tuple[pa.Table, dict[str, Any]] | None:
+        """States and provenance of a shard that is done; None where it has to be made."""
+        path = self.states_path(shard.number)
+        if not path.is_file() or not self.folder.shard_path(shard.number).is_file():
+            return None
+        try:
+            table, made = artefacts.read_parquet(path)
+        except VidfaceError:
+            return None  # damaged: it is made again
+        ours = made.get("created") == self.made["created"]
+        ids = [clip.clip_id for clip in shard.clips]
+        return (table, made) if ours and table["clip_id"].to_pylist() == ids else None
+
+    def write(
+        self, shard: Shard, clips: Sequence[EmbeddedClip], dimension: int, *, keep_crops: bool
+    ) -> None:
+        """Write a shard: faces, crops, and then the states that say that it is there.
+
+        Raises:
+            VidfaceError: it cannot be written (a full disk, say); what was done before stays.
+        """
+        schema = artefacts.embeddings_schema(dimension)
+        rows = pa.concat_tables([schema.empty_table(), *(clip.rows for clip in clips)])
+        artefacts.write_arrow(self.folder.shard_path(shard.number), rows, self.made)
+        if keep_crops:
+            columns = {name: rows[name] for name in ("clip_id", "frame_index", "face_index")}
+            jpegs = [jpeg for clip in clips for jpeg in clip.jpegs]
+            columns["jpeg"] = pa.array(jpegs, pa.binary())
+            kept = pa.table(columns, schema=artefacts.CROPS_SCHEMA)
+            artefacts.write_parquet(self.folder.crops_path(shard.number), kept, self.made)
+        states = pa.Table.from_pylist(
+            [clip.to_row() for clip in clips], schema=artefacts.CLIPS_SCHEMA
+        )
+        made = {**self.made, "seconds": _sums(clip.seconds for clip in clips)}
+        artefacts.write_parquet(self.states_path(shard.number), states, made)
+
+    def finish(self, run: RunFolder, shards: Sequence[Shard], profile: Mapping[str, Any]) -> None:
+        """Put all shards in the place of the run directory's extraction."""
+        tables, seconds = [], []
+        for shard in shards:
+            found = self.states(shard)
+            if found is None:
+                raise VidfaceError(f"{self.states_path(shard.number)}: gone; run extract again")
+            tables.append(found[0])
+            seconds.append(found[1].get("seconds", {}))
+        table = pa.concat_tables(tables).combine_chunks()
+        stages = _sums(seconds)
+        artefacts.write_json(
+            self.folder.folder / PROFILE,
+            {"stages": stages, "clips": len(table), **profile},
+        )
+        artefacts.write_parquet(self.folder.clips_path, table, self.made)
+        run.replace_extraction(self.folder)
+
+
+def _sums(parts: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, seconds in part.items():
+            total[name] = round(total.get(name, 0.0) + seconds, 6)
+    return total
+
+
+def open_staging(
+    run: RunFolder, made: Mapping[str, Any], shard_clips: int, *, force: bool = False
+) -> tuple[Staging, bool]:
+    """Where an extraction is made, and whether one goes on that was begun before.
+
+    Args:
+        made: the provenance of one that begins now.
+        force: begin again, whatever is there.
+
+    Raises:
+        VidfaceError: one with other settings, or of another manifest, was begun there.
+    """
+    folder = run.folder / STAGING
+    begun = None if force else _read_about(folder)
+    if begun is not None:
+        remedy = "give those again, choose another --run, or --force to begin again"
+        clips = "manifest.clips_sha256"
+        there, asked = begun["made"]["settings"], made["settings"]
+        if clips in there and there[clips] != asked.get(clips):
+            raise VidfaceError(
+                f"{folder}: the manifest's clips changed since this extraction began; {remedy}"
+            )
+        artefacts.check_fit(begun["made"], made["settings"], folder, remedy)
+        if begun["made"].get("runtime") != made.get("runtime"):
+            raise VidfaceError(
+                f"{folder} was begun with {begun['made'].get('runtime')}, not {made['runtime']}, "
+                f"whose embeddings differ by rounding; {remedy}"
+            )
+        return Staging(RunFolder(folder), begun["made"], begun["shard_clips"]), True
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise VidfaceError(f"run directory {run.folder}: {error.strerror or error}") from None
+    artefacts.write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
+    return Staging(RunFolder(folder), dict(made), shard_clips), False
+
+
+def _read_about(folder: Path) -> dict[str, Any] | None:
+    """What an unfinished extraction says of itself; None where there is none to go on with."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about["made"]["settings"], about["made"]["created"]
+        return about if isinstance(about["shard_clips"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, without copying where the file system can."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise VidfaceError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def each_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """(clip_id, rows) of an embeddings table, clip by clip."""
+    ids, offsets = artefacts.runs_of(table.column("clip_id"))
+    for clip_id, start, stop in zip(ids, offsets[:-1], offsets[1:], strict=True):
+        yield clip_id, table.slice(int(start), int(stop - start))

@@ -1,0 +1,226 @@
+"""Threshold sweeps: the paper's Table 5 for any model. Nothing is extracted again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from vidface.core.errors import UsageError
+from vidface.runs import artefacts
+from vidface.runs.denoising import Denoising, denoise_all
+from vidface.runs.run import Run, writing
+from vidface.runs.scoring import Score, check_splits, score_denoised
+
+if TYPE_CHECKING:
+    from vidface.noise.truth import NoiseRemoval
+    from vidface.runs.selection import Selection
+
+MOST_THRESHOLDS = 1000
+
+
+def parse_threshold(text: str) -> float | None:
+    """A cosine in [-1, 1], or None for `none` and -1: no clustering, by definition.
+
+    >>> parse_threshold("0.4"), parse_threshold("none"), parse_threshold("-1")
+    (0.4, None, None)
+    """
+    if text.strip().lower() == "none":
+        return None
+    value = _decimal(text)
+    if not -1 <= value <= 1:
+        raise UsageError(f"threshold '{text.strip()}': a cosine lies in [-1, 1]")
+    return None if value == -1 else float(value)
+
+
+def parse_thresholds(text: str) -> list[float | None]:
+    """A comma list of thresholds and ranges `START:STOP:STEP`, which include STOP.
+
+    In decimal arithmetic: 0:0.7:0.05 holds 0.3, and 0.7.
+
+    >>> parse_thresholds("0:0.3:0.1")
+    [0.0, 0.1, 0.2, 0.3]
+    >>> parse_thresholds("none, 0.35,0.4:0.6:0.1")
+    [None, 0.35, 0.4, 0.5, 0.6]
+    """
+    values: list[float | None] = []
+    for part in text.split(","):
+        values += _range(part) if ":" in part else [parse_threshold(part)]
+        if len(values) > MOST_THRESHOLDS:
+            raise UsageError(f"thresholds '{text}': more than {MOST_THRESHOLDS} of them")
+    return values
+
+
+def _range(text: str) -> list[float | None]:
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise UsageError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
+    start, stop, step = (_decimal(part) for part in parts)
+    if step <= 0 or stop < start:
+        raise UsageError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
+    count = min(int((stop - start) / step), MOST_THRESHOLDS) + 1
+    return [parse_threshold(str(start + i * step)) for i in range(count)]
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise UsageError(f"threshold '{text.strip()}' is not a number")
+    return value
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The scores of one split over thresholds; the first row is "none"."""
+
+    split: str
+    gallery: str
+    rows: tuple[tuple[Score, Mapping[str, Any]], ...]  # score, summary of the noise removal
+
+    def to_dict(self) -> dict[str, Any]:
+        first = self.rows[0][0]
+        settings = dict(first.provenance["settings"])
+        settings["cluster.threshold"] = [score.threshold for score, _ in self.rows]
+        return {
+            "split": self.split,
+            "gallery": self.gallery,
+            "rows": [
+                {
+                    "threshold": score.threshold,
+                    **{name: found.to_dict() for name, found in score.protocols.items()},
+                    "counts": dict(score.counts),
+                    "denoised": dict(summary),
+                }
+                for score, summary in self.rows
+            ],
+            "provenance": {**first.provenance, "stage": "sweep", "settings": settings},
+        }
+
+
+@writing("sweep")
+def sweep(
+    run: Run,
+    thresholds: Sequence[float | None],
+    *,
+    split: str | None = None,
+    gallery: str | None = None,
+) -> Sweep:
+    """Score a split at many thresholds; nothing is extracted again.
+
+    Returns:
+        A row for each threshold, "none" first; also written to `sweeps/` of the run directory.
+    """
+    split = split or run.pipeline.score.split
+    gallery = gallery or run.pipeline.score.gallery
+    # The curves of Table 5; identification and intervals, a threshold each, are `score`'s.
+    given = run.pipeline.score
+    chosen = [name for name in given.protocol_names if name in ("verification", "retrieval")]
+    protocols = ",".join(chosen) or given.protocols
+    settings = replace(given, protocols=protocols, bootstrap=0)
+    check_splits(run, split, gallery, settings)
+    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    rows = []
+    for denoised in denoise_all(run, wanted):
+        scored = score_denoised(run, denoised, split, gallery, settings=settings)
+        rows.append((scored, denoised.summary()))
+    result = Sweep(split, gallery, tuple(rows))
+    name = f"{split}_against_{gallery}{_suffix(run)}.json"
+    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    return result
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A threshold chosen on some clips and reported on others, with its provenance."""
+
+    selection: Selection
+    provenance: Mapping[str, Any]
+    removals: Mapping[float | None, NoiseRemoval]  # of each candidate, where a truth is named
+
+    def to_dict(self) -> dict[str, Any]:
+        document = {**self.selection.to_dict(), "provenance": dict(self.provenance)}
+        if self.removals:
+            document["noise_removal"] = [
+                {"threshold": threshold, **removal.to_dict()}
+                for threshold, removal in self.removals.items()
+            ]
+        return document
+
+
+def select(
+    run: Run,
+    thresholds: Sequence[float | None],
+    *,
+    select_on: str | None = None,
+    report_on: str | None = None,
+    gallery: str | None = None,
+    folds: int | None = None,
+    select_by: str = "map",
+    seed: int = 0,
+) -> Selected:
+    """Choose a threshold honestly: on one split for another, or over folds of one split.
+
+    Args:
+        thresholds: the candidates; "none" is always one of them.
+        select_on: the split to choose on; None for folds of `report_on`.
+        report_on: the split to report (default: the pipeline's).
+        gallery: the split whose identities are enrolled (default: the pipeline's).
+        folds: parts of the identities, where `select_on` is None.
+        select_by: "map", or "tar", which needs no gallery.
+        seed: of the folds.
+
+    Raises:
+        VidfaceError: as `vidface.runs.selection.plan_splits` and `plan_folds`.
+    """
+    from vidface.runs.selection import plan_folds, plan_splits
+
+    report_on = report_on or run.pipeline.score.split
+    gallery = gallery or run.pipeline.score.gallery
+    if select_on is not None:
+        if folds is not None:
+            raise UsageError("--folds chooses within one split: leave --select-on out")
+        plan = plan_splits(run.manifest, select_on, report_on, gallery, select_by)
+        name = f"selected_on_{select_on}_reported_on_{report_on}"
+    else:
+        plan = plan_folds(
+            run.manifest,
+            report_on,
+            gallery,
+            select_by,
+            folds=5 if folds is None else folds,
+            seed=seed,
+        )
+        name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}_seed_{seed}"
+    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    observed, removals = [], {}
+    for denoised in denoise_all(run, wanted):
+        observed.append(plan.observe(denoised))
+        if denoised.removal is not None:
+            removals[denoised.threshold] = denoised.removal
+    selection = plan.choose(observed)
+    settings = {
+        **run.extraction_settings,
+        **Denoising.of(run.pipeline).settings,
+        "cluster.threshold": wanted,
+    }
+    made = artefacts.provenance(
+        "select",
+        settings,
+        manifest=run.manifest.path.name,
+        manifest_sha256=run.manifest.sha256,
+        weights=run.weights_name,
+    )
+    result = Selected(selection, made, removals)
+    name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
+    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    return result
+
+
+def _suffix(run: Run) -> str:
+    """Of a file name, where the noise removal is not the default."""
+    denoising = Denoising.of(run.pipeline).at(None)
+    return "" if denoising.name == "threshold_none" else f"_{denoising.name}"

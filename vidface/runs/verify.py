@@ -1,0 +1,120 @@
+"""`vidface verify`: a recogniser on a set of face pairs, as papers report it for LFW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.core.errors import VidfaceError
+from vidface.frames import ClipError
+
+if TYPE_CHECKING:
+    from vidface.backbones import Embedder
+    from vidface.datasets.pairs import PairSet
+    from vidface.metrics import PairScore
+
+IMAGES_AT_ONCE = 256  # held in memory as pictures
+NO_EMBEDDING_SCORE = -1.0  # of a pair whose image is missing or broken: it stays in the counts
+
+Progress = Callable[[int], None]  # images done since the last call
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The figures of a recogniser on a set, and what they were measured with."""
+
+    score: PairScore
+    pairs: str
+    images: int
+    failed: tuple[str, ...]  # one line an image that could not be used
+    flip: bool
+    recogniser: str
+    provenance: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.score.to_dict(),
+            "images": {"used": self.images - len(self.failed), "failed": len(self.failed)},
+            "failed": list(self.failed),
+            "flip": self.flip,
+            "provenance": self.provenance,
+        }
+
+
+def verify(
+    embedder: Embedder, pairs: PairSet, *, flip: bool = False, progress: Progress | None = None
+) -> Verified:
+    """Embed every image of the pairs once, score the pairs by cosine.
+
+    Args:
+        flip: the flip test: raw embeddings of a face and of its mirror image are summed, then
+            normalised.
+        progress: called after every load of images.
+
+    An image that is missing, broken or of another size fails its pairs: they score −1, and stay in
+    every denominator.
+
+    Raises:
+        VidfaceError: no image can be used.
+    """
+    from vidface.metrics import score_pairs
+
+    wanted = np.unique(np.concatenate([pairs.first, pairs.second]))
+    embeddings = np.zeros((pairs.n_images, embedder.dimension), np.float32)
+    failed = []
+    for rows, crops, messages in _loads(pairs, wanted):
+        failed += messages
+        if len(rows):
+            found = embedder.embed(crops)
+            if flip:
+                found = found + embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
+            embeddings[rows] = found
+        if progress is not None:
+            progress(len(rows) + len(messages))
+    if len(failed) == len(wanted):
+        raise VidfaceError(f"{pairs.name}: none of {len(wanted)} images can be used: {failed[0]}")
+    norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        units = np.where(usable[:, None], embeddings / norms, 0)
+    scores = np.einsum("nd,nd->n", units[pairs.first], units[pairs.second])
+    scores = np.clip(scores, -1, 1)
+    scores[~(usable[pairs.first] & usable[pairs.second])] = NO_EMBEDDING_SCORE
+    return Verified(
+        score_pairs(scores, pairs.same, pairs.folds),
+        pairs.name,
+        len(wanted),
+        tuple(failed),
+        flip,
+        str(embedder),
+        _provenance(embedder, pairs),
+    )
+
+
+def _loads(pairs: PairSet, wanted: np.ndarray) -> Iterator[tuple[list[int], np.ndarray, list[str]]]:
+    """Images in loads that fit the memory: their numbers, the pictures, and what went wrong."""
+    for start in range(0, len(wanted), IMAGES_AT_ONCE):
+        rows, crops, messages = [], [], []
+        for index in wanted[start : start + IMAGES_AT_ONCE].tolist():
+            try:
+                crops.append(pairs.image(index))
+                rows.append(index)
+            except (ClipError, VidfaceError, OSError) as error:
+                messages.append(" ".join(str(error).split()))
+        yield rows, np.stack(crops) if crops else np.empty(0, np.uint8), messages
+
+
+def _provenance(embedder: Embedder, pairs: PairSet) -> dict[str, Any]:
+    from vidface.runs import artefacts
+
+    settings = {
+        "backbone.weights_sha256": embedder.sha256,
+        "backbone.preprocessing": embedder.preprocessing.to_dict(),
+        "backbone.precision": embedder.precision,
+        "backbone.runtime": embedder.runtime,
+        "pairs_sha256": pairs.sha256,
+    }
+    return artefacts.provenance("verify", settings)

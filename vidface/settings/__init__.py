@@ -1,0 +1,1 @@
+"""Pipeline files and manifests, read and checked."""

@@ -1,0 +1,401 @@
+"""Manifests: which clips there are, who is in them, and which split each belongs to.
+
+A manifest is a CSV file (UTF-8) with the columns `clip_id, path, identity, split` and, if wanted,
+`start_seconds, end_seconds`. data_manifests/README.md is the column table.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file, csv_rows
+from vidface.storage.media import (
+    VIDEO_SUFFIXES,
+    Kind,
+    MediaRoot,
+    as_location,
+    is_image_name,
+    natural_key,
+    open_root,
+)
+from vidface.storage.urls import Address, is_url, redacted, unsigned
+
+REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
+OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")
+SPLITS = ("train", "val", "test", "gallery", "probe")
+LISTED_PROBLEMS = 20
+MAX_MANIFEST_BYTES = 1 << 30  # of a manifest at a URL
+ASKED_AT_ONCE = 32  # clips at URLs that are looked for side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One line of a manifest. An empty identity is a distractor: nobody knows who it is."""
+
+    clip_id: str
+    path: str
+    identity: str
+    split: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest; `missing` holds the clip ids whose path leads nowhere."""
+
+    clips: tuple[Clip, ...]
+    path: Path | Address
+    root_location: Path | Address  # where relative paths start: a folder, a tar or a URL
+    sha256: str
+    missing: frozenset[str] = frozenset()
+    unused_columns: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
+        return f"Manifest({self.path.name}: {len(self.clips)} clips; {splits})"
+
+    @cached_property
+    def root(self) -> MediaRoot:
+        """The clips' place, opened on first use: a tar is indexed then."""
+        return open_root(self.root_location)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that occur, in the order of `SPLITS`."""
+        present = {clip.split for clip in self.clips}
+        return tuple(s for s in SPLITS if s in present)
+
+    def of_split(self, split: str) -> tuple[Clip, ...]:
+        """The clips of one split, in the manifest's order."""
+        return tuple(clip for clip in self.clips if clip.split == split)
+
+    @cached_property
+    def clips_sha256(self) -> str:
+        """Hash of what extraction depends on: ids, paths and times, but neither names nor splits.
+
+        So a corrected identity needs no new extraction, and a changed path does. A URL that was
+        signed anew is the same path.
+        """
+        digest = hashlib.sha256()
+        for clip in self.clips:
+            fields = (clip.clip_id, unsigned(clip.path), clip.start_seconds, clip.end_seconds)
+            digest.update(repr(fields).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read_manifest(
+    path: str | Path | Address,
+    root: str | Path | Address | None = None,
+    *,
+    allow_missing: bool = False,
+    check_files: bool = True,
+) -> Manifest:
+    """Read and check a manifest; every problem is found before any work starts.
+
+    Args:
+        path: the CSV file, or its URL.
+        root: where relative paths start: a folder, an uncompressed tar or a URL (default: the
+            manifest's own folder).
+        allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
+        check_files: whether to look for the clips; stages after extraction need none of them.
+
+    Raises:
+        VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
+            ids, unknown splits, wrong times, missing files or refused URLs.
+    """
+    path = as_location(path)
+    try:
+        data = _bytes_at(path)
+    except IsADirectoryError:
+        raise VidfaceError(
+            f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
+        ) from None
+    except OSError as error:
+        raise VidfaceError(f"manifest {path}: {error.strerror or error}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise VidfaceError(f"manifest {path}, line {line}: not UTF-8; save it as UTF-8") from None
+
+    rows = csv_rows(text, f"manifest {path}")
+    header = next(rows, (0, []))[1]
+    _check_header(header, path)
+    problems: list[Problem] = []
+    clips = list(_clips(header, rows, problems))
+    if not clips and not problems:
+        raise VidfaceError(f"manifest {path}: no clips below the header")
+    _check_duplicates(clips, problems)
+    location = as_location(root) if root is not None else path.parent
+    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
+    manifest = Manifest(
+        clips=tuple(clips),
+        path=path,
+        root_location=location,
+        sha256=hashlib.sha256(data).hexdigest(),
+        unused_columns=tuple(c for c in header if c not in known),
+    )
+    absent = _check_paths(clips, manifest.root, problems) if check_files else []
+    if absent and not allow_missing:
+        problems += absent
+    if problems:
+        start = f" (paths start at {location})" if absent else ""
+        hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
+        raise VidfaceError(f"manifest {path}{start}: {_listed(problems)}{hint}")
+    lines = {line for line, _ in absent}
+    missing = frozenset(clip.clip_id for clip in clips if clip.line in lines)
+    return dataclasses.replace(manifest, missing=missing)
+
+
+Problem = tuple[int, str]  # line number, what is wrong there
+
+
+def _bytes_at(path: Path | Address) -> bytes:
+    if isinstance(path, Path):
+        return path.read_bytes()
+    from vidface.storage.clip_urls import read_address
+
+    return read_address(path, MAX_MANIFEST_BYTES)
+
+
+def _check_header(header: Sequence[str], path: Path | Address) -> None:
+    wanted = ",".join(REQUIRED_COLUMNS)
+    absent = [column for column in REQUIRED_COLUMNS if column not in header]
+    if absent:
+        found = ",".join(header) or "nothing"
+        hint = "; use commas between columns" if len(header) == 1 and header[0] else ""
+        raise VidfaceError(
+            f"manifest {path}, line 1: missing columns {', '.join(absent)}; "
+            f"the header must name {wanted}, it names {found}{hint}"
+        )
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        raise VidfaceError(f"manifest {path}, line 1: column {', '.join(twice)} stands twice")
+
+
+def _clips(
+    header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[Problem]
+) -> Iterator[Clip]:
+    for line, fields in rows:
+        if len(fields) != len(header):
+            problems.append((line, f"{len(fields)} fields where the header has {len(header)}"))
+            continue
+        row = dict(zip(header, fields, strict=True))
+        for column in ("clip_id", "path"):
+            if not row[column]:
+                problems.append((line, f"empty {column}"))
+        if row["split"] not in SPLITS:
+            known = ", ".join(SPLITS)
+            problems.append((line, f"unknown split '{row['split'][:80]}' (known: {known})"))
+        start = _seconds(row, "start_seconds", line, problems)
+        end = _seconds(row, "end_seconds", line, problems)
+        if end is not None and end <= (start or 0.0):
+            problems.append((line, "end_seconds must lie after start_seconds"))
+        # A row with a problem goes on, too: all of its problems are wanted at once.
+        yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
+
+
+def _seconds(row: dict[str, str], column: str, line: int, problems: list[Problem]) -> float | None:
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        problems.append((line, f"{column} '{text[:80]}' is not a number of seconds ≥ 0"))
+        return None
+    return value
+
+
+def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
+    first: dict[str, int] = {}
+    for clip in clips:
+        if clip.clip_id in first and clip.clip_id:
+            where = first[clip.clip_id]
+            problems.append((clip.line, f"clip_id '{clip.clip_id}' stands on line {where} already"))
+        first.setdefault(clip.clip_id, clip.line)
+
+
+def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]) -> list[Problem]:
+    """The lines whose path leads nowhere; times given for images and refused URLs are problems."""
+    absent, unknown = [], []
+    for clip, kind in _kinds(clips, root):
+        if isinstance(kind, VidfaceError):
+            problems.append((clip.line, str(kind)))
+            continue
+        if isinstance(kind, OSError):
+            unknown.append((clip.line, f"'{redacted(clip.path)}': {kind.strerror or kind}"))
+            if len(unknown) >= LISTED_PROBLEMS:  # a server that is down, or denies everything
+                raise VidfaceError(f"clips cannot be looked for: {_listed(unknown)}")
+            continue
+        timed = clip.start_seconds is not None or clip.end_seconds is not None
+        if kind is None:
+            absent.append((clip.line, f"no file or folder '{redacted(clip.path)}'"))
+        elif timed and (kind == "folder" or is_image_name(clip.path)):
+            path = redacted(clip.path)
+            text = f"start_seconds and end_seconds are for videos; '{path}' holds images"
+            problems.append((clip.line, text))
+    return absent + unknown
+
+
+Found = Kind | None | OSError | VidfaceError  # what a path is, or why that is not known
+
+
+def _kinds(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, Found]]:
+    """What every clip's path is. Clips at URLs are asked for side by side, since answers are slow.
+
+    The error of a library that isn't installed concerns them all, and is raised.
+    """
+    named = [clip for clip in clips if clip.path]
+    if isinstance(root.location, Path) and not any(is_url(clip.path) for clip in named):
+        for clip in named:
+            yield clip, root.kind(clip.path)
+        return
+
+    def found(clip: Clip) -> Found:
+        if is_url(clip.path):
+            try:
+                Address(clip.path)
+            except VidfaceError as error:
+                return error
+        try:
+            return root.kind(clip.path)
+        except OSError as error:
+            return error
+
+    batch = 64 * ASKED_AT_ONCE
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        for first in range(0, len(named), batch):
+            some = named[first : first + batch]
+            yield from zip(some, pool.map(found, some), strict=True)
+
+
+def _listed(problems: list[Problem]) -> str:
+    lines = [f"line {line}: {text}" for line, text in sorted(problems)]
+    more = sorted({line for line, _ in sorted(problems)[LISTED_PROBLEMS:]})
+    tail = f"; and more on lines {_ranges(more)}" if more else ""
+    return f"{len(lines)} problem(s): " + "; ".join(lines[:LISTED_PROBLEMS]) + tail
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in few words.
+
+    >>> _ranges([2, 3, 4, 7, 9, 10])
+    '2–4, 7, 9–10'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+
+
+def clips_in_folder(folder: str | Path) -> list[Clip]:
+    """The clips that a folder seems to hold, as a first draft of its manifest.
+
+    Layouts: `person/clip` (a clip is a video file or a folder of images; the person's first clip,
+    in natural order, becomes `train`, the others `val`), `split/person/clip` where every top folder
+    is a known split, and flat files or image folders (identity unknown, all `val`). Paths are
+    relative to `folder`; clip ids are made from them.
+
+    Raises:
+        VidfaceError: not a folder, or nothing in it that looks like a clip.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VidfaceError(f"{folder}: no such folder; give the folder that holds the clips")
+    try:
+        clips = _found_clips(folder)
+    except OSError as error:
+        raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
+    if not clips:
+        raise VidfaceError(
+            f"{folder}: no clips found; expected video files, or folders person/clip.mp4, "
+            "or folders of images person/clip/0001.jpg"
+        )
+    return clips
+
+
+def _found_clips(folder: Path) -> list[Clip]:
+    top = _visible(folder)
+    folders = [entry for entry in top if entry.is_dir()]
+    if folders and all(entry.name in SPLITS for entry in folders):
+        clips = []
+        for split in folders:
+            for person in _visible(split):
+                for clip in _person_clips(person, folder):
+                    clips.append(_as_clip(clip, folder, person.name, split.name))
+                if _is_clip(person):
+                    clips.append(_as_clip(person, folder, "", split.name))
+    else:
+        clips = []
+        for entry in top:
+            if _is_clip(entry):
+                clips.append(_as_clip(entry, folder, "", "val"))
+                continue
+            for number, clip in enumerate(_person_clips(entry, folder)):
+                clips.append(_as_clip(clip, folder, entry.name, "val" if number else "train"))
+    return clips
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entries, key=lambda entry: natural_key(entry.name))
+
+
+def _is_clip(entry: Path) -> bool:
+    if entry.is_file():
+        return entry.suffix.lower() in VIDEO_SUFFIXES
+    if not entry.is_dir():  # a link that leads nowhere, a device
+        return False
+    return any(is_image_name(child.name) and child.is_file() for child in entry.iterdir())
+
+
+def _person_clips(person: Path, folder: Path) -> list[Path]:
+    if not person.is_dir() or _is_clip(person):
+        return []
+    return [entry for entry in _visible(person) if _is_clip(entry)]
+
+
+def _as_clip(entry: Path, folder: Path, identity: str, split: str) -> Clip:
+    relative = entry.relative_to(folder)
+    clip_id = (relative.with_suffix("") if entry.is_file() else relative).as_posix()
+    return Clip(clip_id.replace("/", "."), relative.as_posix(), identity, split)
+
+
+def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
+    """Write clips as a manifest that `read_manifest` reads back.
+
+    Clip ids that two files share (`a.mp4`, `a.mov`) are told apart by their full name.
+    """
+    counts = Counter(clip.clip_id for clip in clips)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(REQUIRED_COLUMNS)
+    for clip in clips:
+        clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
+        writer.writerow((clip_id, clip.path, clip.identity, clip.split))
+    try:
+        data = text.getvalue().encode("utf-8")
+    except UnicodeEncodeError:
+        bad = next(c.path for c in clips if not c.path.isprintable())
+        raise VidfaceError(f"{bad!r}: a file name that is not UTF-8; rename it") from None
+    with atomic_file(Path(path)) as file:
+        file.write(data)

@@ -1,0 +1,1 @@
+"""Where files lie: folders, tars, URLs, object stores, the cache, locks."""

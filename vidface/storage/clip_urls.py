@@ -1,0 +1,224 @@
+"""Clips at URLs: a prefix of an object store or of a web server, or whole URLs one by one.
+
+Images are read whole, within a limit. Videos are files that can be sought in, of which blocks are
+fetched as the decoder asks for them: a film of any length takes `BLOCK_BYTES * BLOCKS` of memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import io
+import threading
+from collections import OrderedDict
+from typing import Any, BinaryIO
+
+from vidface.core.errors import VidfaceError
+from vidface.storage.http_reads import Info
+from vidface.storage.media import Kind, is_image_name, natural_key
+from vidface.storage.objects import Retries, Store
+from vidface.storage.urls import Address, is_url
+
+MAX_IMAGE_BYTES = 256 << 20
+BLOCK_BYTES = 2 << 20  # of a video, fetched at once
+BLOCKS = 16  # of a video, kept
+REMEMBERED = 512  # objects and folders whose sizes are kept: kind, size and reading ask the same
+
+
+class UrlReader:
+    """Answers a media root's questions about addresses. Can be handed to other processes.
+
+    Raises:
+        FileNotFoundError, PermissionError, OSError: as `vidface.storage.objects.Store` says.
+        VidfaceError: the protocol's library isn't installed.
+    """
+
+    def __init__(self, retries: Retries | None = None) -> None:
+        self.retries = retries or Retries()
+        self._stores: dict[str, Store] = {}
+        self._infos: OrderedDict[str, Info] = OrderedDict()
+        self._folders: OrderedDict[str, dict[str, Info]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UrlReader, (self.retries,)
+
+    def store(self, address: Address) -> Store:
+        """The store of an address's protocol, one for all of its addresses."""
+        with self._lock:
+            return self._stores.setdefault(address.protocol, Store(address.protocol, self.retries))
+
+    def info(self, address: Address) -> Info:
+        known = self._known(address)
+        if known is not None:
+            return known
+        return self._keep(self._infos, address, self.store(address).info(address))
+
+    def _known(self, address: Address) -> Info | None:
+        """What was asked before, of the object itself or of its folder."""
+        with self._lock:
+            if address.url in self._infos or address.is_http:
+                return self._infos.get(address.url)
+            return self._folders.get(address.parent.url, {}).get(address.name)
+
+    def kind(self, address: Address) -> Kind | None:
+        try:
+            return "folder" if self.info(address).is_folder else "file"
+        except FileNotFoundError:
+            return None
+
+    def images(self, address: Address) -> dict[str, Info]:
+        """Name → what is known, of the images that lie directly in a folder, in natural order."""
+        with self._lock:
+            if address.url in self._folders:
+                return self._folders[address.url]
+        entries = self.store(address).folder(address)
+        names = sorted(
+            (n for n, i in entries.items() if is_image_name(n) and not i.is_folder),
+            key=natural_key,
+        )
+        return self._keep(self._folders, address, {name: entries[name] for name in names})
+
+    def _keep(self, kept: OrderedDict[str, Any], address: Address, value: Any) -> Any:
+        with self._lock:
+            kept[address.url] = value
+            while len(kept) > REMEMBERED:
+                kept.popitem(last=False)
+        return value
+
+    def size(self, address: Address) -> int:
+        """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        kind = self.kind(address)
+        if kind == "folder":
+            return sum(info.size_bytes for info in self.images(address).values())
+        return self.info(address).size_bytes if kind else 0
+
+    def read(self, address: Address, limit_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+        return self.store(address).read(address, limit_bytes, self._known(address))
+
+    def open_video(self, address: Address) -> BinaryIO:
+        info = self.info(address)
+        if info.is_folder:
+            raise IsADirectoryError(errno.EISDIR, "a folder, not a file")
+        return io.BufferedReader(_UrlFile(self.store(address), address, info))
+
+
+class UrlRoot:
+    """Clips below an address; a path that is a whole URL stands for itself.
+
+    Nothing else does: absolute paths and those with `..` name nothing here, and so a manifest
+    found on the net reads no local file.
+    """
+
+    remote = True  # a question is a request: sizes aren't asked again for thousands of clips
+
+    def __init__(self, location: Address, reader: UrlReader | None = None) -> None:
+        if not location.is_plain:
+            raise VidfaceError(
+                f"root {location}: a root has neither a query nor user:password@ in it; "
+                "credentials come from the environment or ~/.netrc"
+            )
+        self.location = location
+        self._reader = reader or UrlReader()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UrlRoot, (self.location, self._reader)
+
+    def _address(self, path: str) -> Address:
+        if is_url(path):
+            return address_of(path)
+        try:
+            return self.location / path
+        except VidfaceError:
+            raise FileNotFoundError(errno.ENOENT, "a path that leads out of the root") from None
+
+    def kind(self, path: str) -> Kind | None:
+        """OSError where nobody knows: access denied, no answer."""
+        try:
+            return self._reader.kind(self._address(path))
+        except FileNotFoundError:
+            return None
+
+    def image_names(self, path: str) -> list[str]:
+        """Names of a folder's images, in natural order."""
+        return list(self._reader.images(self._address(path)))
+
+    def all_images(self) -> list[str]:
+        """Paths of all images below the root, in natural order.
+
+        Raises:
+            VidfaceError: it cannot be listed, as nothing can over http.
+        """
+        try:
+            names = self._reader.store(self.location).tree(self.location)
+        except OSError as error:
+            raise VidfaceError(f"root {self.location}: {error.strerror or error}") from None
+        return sorted(filter(is_image_name, names), key=natural_key)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        try:
+            return self._reader.size(self._address(path))
+        except FileNotFoundError:
+            return 0
+
+    def read(self, path: str) -> bytes:
+        return self._reader.read(self._address(path))
+
+    def open_video(self, path: str) -> BinaryIO:
+        return self._reader.open_video(self._address(path))
+
+
+def address_of(path: str) -> Address:
+    """The address that a manifest's path is; PermissionError where it isn't allowed."""
+    try:
+        return Address(path)
+    except VidfaceError as error:
+        raise PermissionError(errno.EACCES, str(error)) from None
+
+
+def read_address(address: Address, limit_bytes: int, retries: Retries | None = None) -> bytes:
+    """All bytes at an address, at most `limit_bytes`; raises as `Store.read`."""
+    return Store(address.protocol, retries).read(address, limit_bytes)
+
+
+class _UrlFile(io.RawIOBase):
+    """An object as a file: blocks are fetched when read, the latest `BLOCKS` are kept."""
+
+    def __init__(self, store: Store, address: Address, info: Info) -> None:
+        caching = importlib.import_module("fsspec.caching")
+
+        def fetch(start: int, end: int) -> bytes:
+            return store.read_range(address, start, min(end, info.size_bytes), info)
+
+        self._cache = caching.BlockCache(BLOCK_BYTES, fetch, info.size_bytes, maxblocks=BLOCKS)
+        self._size, self._position = info.size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        # One block at most: a reader that asks for the whole film gets it piece by piece.
+        block_end = (self._position // BLOCK_BYTES + 1) * BLOCK_BYTES
+        end = min(self._position + len(buffer), block_end, self._size)
+        if end <= self._position:
+            return 0
+        data = self._cache._fetch(self._position, end)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._cache = None
+        super().close()

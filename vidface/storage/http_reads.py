@@ -1,0 +1,133 @@
+"""Reads over http that are bounded: a server may ignore ranges, send without end, or lie.
+
+Coroutines for the loop of fsspec's http file system, whose session (with its proxies and the user's
+~/.netrc) makes the requests.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vidface.storage.store_failures import StatusError, check_length, too_large
+
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 30.0  # without a byte
+REQUEST_SECONDS = 180.0  # for one request in all
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of an object, or that it is a folder."""
+
+    size_bytes: int
+    etag: str = ""  # changes with the content; empty where a server gives none
+    is_folder: bool = False
+
+
+async def _http_answer(system: Any, url: str, start: int | None = None, end: int = 0) -> Any:
+    """An open answer to GET, or to a part of it; its body isn't read yet."""
+    aiohttp = importlib.import_module("aiohttp")
+    yarl = importlib.import_module("yarl")
+    session = await system.set_session()
+    headers = {"Accept-Encoding": "identity"}
+    if start is not None:
+        headers["Range"] = f"bytes={start}-{end - 1}"
+    timeout = aiohttp.ClientTimeout(
+        total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS
+    )
+    answer = await session.get(yarl.URL(url, encoded=True), headers=headers, timeout=timeout)
+    try:
+        if answer.status >= 400 and not (start is not None and answer.status == 416):
+            raise StatusError(answer.status)
+        if url.startswith("https://") and answer.url.scheme != "https":
+            raise OSError(errno.EACCES, "refused, it redirects away from https")
+        if answer.headers.get("Content-Encoding", "identity") not in ("identity", ""):
+            raise OSError(errno.EIO, "refused, the server packs what it sends (Content-Encoding)")
+    except BaseException:
+        answer.close()
+        raise
+    return answer
+
+
+async def http_info(system: Any, url: str) -> Info:
+    """By a GET of the first byte: signed addresses are often signed for GET alone."""
+    answer = await _http_answer(system, url, 0, 1)
+    try:
+        etag = answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", "")
+        total = _content_range(answer)[2]
+        if answer.status == 416:
+            if total != 0:
+                raise StatusError(416)
+            return Info(0, etag)
+        if answer.status == 206 and total is not None:
+            await _body(answer, 1)  # so that the connection can be used again
+            return Info(total, etag)
+        if answer.status == 200 and answer.content_length is not None:
+            return Info(answer.content_length, etag)
+    finally:
+        answer.close()
+    raise OSError(errno.EIO, "the server doesn't say how long the file is")
+
+
+async def http_range(system: Any, url: str, start: int, end: int, info: Info) -> bytes:
+    answer = await _http_answer(system, url, start, end)
+    try:
+        etag = answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", "")
+        first, last, total = _content_range(answer)
+        whole = answer.status == 200 and start == 0 and answer.content_length == end
+        if answer.status == 200 and not whole:
+            raise OSError(errno.ENOTSUP, "the server ignores ranges, which videos need")
+        if (total not in (None, info.size_bytes)) or (etag and info.etag and etag != info.etag):
+            raise OSError(errno.EIO, "changed while it was read")
+        if not whole and (answer.status != 206 or (first, last) != (start, end - 1)):
+            raise OSError(errno.EIO, "the server sends another part than it was asked for")
+        data = await _body(answer, end - start)
+        check_length(len(data), end - start)
+        return data
+    finally:
+        answer.close()
+
+
+async def http_read(system: Any, url: str, limit_bytes: int) -> bytes:
+    answer = await _http_answer(system, url)
+    try:
+        length = answer.content_length
+        if length is not None and length > limit_bytes:
+            raise too_large(length, limit_bytes)
+        data = await _body(answer, limit_bytes)
+        if length is not None:
+            check_length(len(data), length)
+        return data
+    finally:
+        answer.close()
+
+
+async def _body(answer: Any, limit_bytes: int) -> bytes:
+    """The body, read no further than one piece beyond its limit."""
+    pieces, count = [], 0
+    async for piece in answer.content.iter_chunked(1 << 18):
+        count += len(piece)
+        if count > limit_bytes:
+            raise too_large(None, limit_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _content_range(answer: Any) -> tuple[int | None, int | None, int | None]:
+    """First byte, last byte and size of the whole, as the answer says."""
+    found = re.fullmatch(
+        r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)",
+        answer.headers.get("Content-Range", "").strip(),
+    )
+    if found is None:
+        return None, None, None
+    first, last, total = found.groups()
+    return (
+        None if first is None else int(first),
+        None if last is None else int(last),
+        None if total == "*" else int(total),
+    )

@@ -1,0 +1,264 @@
+"""Addresses on the net: which are read at all, and how they are shown without their secrets.
+
+Manifests come from strangers, so the protocols are a list: no local files by `file://`, no
+protocol that runs or unpacks something, no chains (`simplecache::s3://…`). What may be secret in a
+URL (`user:password@`, signed queries) is never shown: `str` of an `Address` is redacted.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.request import url2pathname
+
+from vidface.core.errors import VidfaceError
+
+# Protocol → the extra of vidface that installs what reads it.
+PROTOCOLS = {
+    "http": "urls",
+    "https": "urls",
+    "memory": "urls",
+    "s3": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "abfs": "az",
+}
+HTTP = frozenset(("http", "https"))
+_AZURE = frozenset(("az", "abfs"))  # container@account is an address there, no secret
+MAX_URL_CHARACTERS = 8192
+_HIDDEN = "***"
+
+_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*)://", re.ASCII)
+_CHAIN = re.compile(r"::[A-Za-z0-9+.-]*://|^[^/]*::", re.ASCII)
+_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_SECRET_IN_TEXT = re.compile(
+    r"(?i)([\w-]*(?:signature|token|credential|password|secret|accesskeyid|sig|key))=[^&\s'\"<>)]+"
+)
+# What a signed address carries beside the object's name; it is another one with every signing.
+_SIGNING = frozenset(
+    ("signature", "expires", "key-pair-id", "policy", "awsaccesskeyid", "googleaccessid",
+     "access_token", "token",
+     "sig", "se", "sp", "sv", "st", "sr", "spr", "skoid", "sktid", "skt", "ske", "sks", "skv")
+)  # fmt: skip
+
+
+def is_url(text: object) -> bool:
+    """Whether a manifest's or a pipeline's text is meant as a URL, allowed or not.
+
+    >>> [is_url(t) for t in ("s3://b/k", "zip::s3://b", "clips/a.mp4", "/a", "C:/a", "a/b://c")]
+    [True, True, False, False, False, False]
+    """
+    text = str(text)
+    return _URL.match(text) is not None or re.match(r"[^/]*::.*://", text) is not None
+
+
+def redacted(url: str) -> str:
+    """A URL as it may be shown and stored: without user, password, query and fragment.
+
+    What is no URL stays as it is. To be called wherever a clip's path gets into an artefact, a
+    message or a log.
+
+    >>> redacted("https://me:pw@host/a.mp4?X-Amz-Signature=12ab")
+    'https://***@host/a.mp4?***'
+    >>> redacted("clips/a.mp4")
+    'clips/a.mp4'
+    """
+    if not is_url(url):
+        return url
+    scheme, _, rest = url.partition("://")
+    place, mark, _ = _partition_any(rest, "?#")
+    host, slash, path = place.partition("/")
+    user, at, server = host.rpartition("@")
+    protocol = scheme.rpartition("::")[2].lower()
+    shown_user = user if protocol in _AZURE and ":" not in user else _HIDDEN
+    port = server.rpartition(":")[2] if ":" in server else ""
+    if not at and "@" in rest and not (port.isdigit() or port == "" or server.endswith("]")):
+        return f"{scheme}://{_HIDDEN}"  # a password with a slash in it
+    if at:
+        host = f"{shown_user}@{server}"
+    inner = redacted_text(path) if "://" in path else path
+    return f"{scheme}://{host}{slash}{inner}" + (f"?{_HIDDEN}" if mark else "")
+
+
+def redacted_text(text: str) -> str:
+    """A message with every URL in it redacted, and every `token=…`.
+
+    >>> redacted_text("cannot open https://h/a?sig=1 (x-amz-signature=77)")
+    'cannot open https://h/a?*** (x-amz-signature=***)'
+    """
+    text = _URL_IN_TEXT.sub(lambda found: redacted(found.group()), text)
+    return _SECRET_IN_TEXT.sub(rf"\1={_HIDDEN}", text)
+
+
+def unsigned(path: str) -> str:
+    """A clip's path without what changes with every signing, so that it can be compared.
+
+    >>> unsigned("https://u:p@h/a?id=3&X-Amz-Signature=12ab")
+    'https://h/a?id=3'
+    """
+    if not is_url(path) or path.partition("://")[0].lower() not in HTTP:
+        return path
+    try:
+        parts = urlsplit(path)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return redacted(path)
+    kept = [(k, v) for k, v in pairs if not _signs(k.lower())]
+    query = "?" + urlencode(kept) if kept else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
+
+
+def _signs(name: str) -> bool:
+    return name in _SIGNING or name.startswith(("x-amz-", "x-goog-"))
+
+
+def base_name(path: str) -> str:
+    """The file name at the end of a manifest's path, for a URL without its query.
+
+    >>> base_name("https://h/p/a%20b.jpg?sig=x/y"), base_name("p/a.jpg")
+    ('a b.jpg', 'a.jpg')
+    """
+    if not is_url(path):
+        return posixpath.basename(path)
+    rest = path.partition("://")[2]
+    if path.partition("://")[0].lower() in HTTP:
+        rest = unquote(_partition_any(rest, "?#")[0])
+    return posixpath.basename(rest)
+
+
+def _partition_any(text: str, marks: str) -> tuple[str, str, str]:
+    found = re.search(f"[{re.escape(marks)}]", text)
+    if found is None:
+        return text, "", ""
+    return text[: found.start()], found.group(), text[found.end() :]
+
+
+def local_path(text: str) -> Path | None:
+    """The path of a `file://` URL that the user himself gave; None for everything else.
+
+    >>> local_path("file:///data/my%20clips").as_posix()
+    '/data/my clips'
+    """
+    if not text.lower().startswith("file://"):
+        return None
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise VidfaceError(f"{text}: file:// has three slashes before an absolute path")
+    return Path(url2pathname(parts.path))
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL that is allowed, checked when made; `str` and `repr` hide what may be secret.
+
+    Raises:
+        VidfaceError: a protocol that is not in `PROTOCOLS`, a chain, no host or bucket.
+    """
+
+    url: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        shown = redacted(self.url)[:200]
+        if len(self.url) > MAX_URL_CHARACTERS or not self.url.isprintable():
+            raise VidfaceError(
+                f"{shown!r}: not a URL (over {MAX_URL_CHARACTERS} characters, or unprintable ones)"
+            )
+        found = _URL.match(self.url)
+        if _CHAIN.search(self.url):
+            raise VidfaceError(f"{shown}: chained URLs (::) are refused; give the address itself")
+        if found is None:
+            raise VidfaceError(f"{shown}: not a URL")
+        protocol = found.group(1).lower()
+        if protocol == "file":
+            raise VidfaceError(f"{shown}: a local file is written as a plain path, without file://")
+        if protocol not in PROTOCOLS:
+            known = ", ".join(PROTOCOLS)
+            raise VidfaceError(f"{shown}: protocol '{protocol}' is not allowed (known: {known})")
+        rest = self.url[found.end() :]
+        host = _partition_any(rest, "/?#" if protocol in HTTP else "/")[0]
+        if protocol in HTTP:
+            self._check_http(shown)
+            rest = _partition_any(rest, "#")[0]
+            # Spaces and letters beyond ASCII as the net writes them; what is written so, stays.
+            rest = quote(rest, safe="%/:?[]@!$&'()*+,;=-._~")
+        elif not host and protocol != "memory":
+            raise VidfaceError(f"{shown}: names no bucket; write {protocol}://bucket/folder")
+        elif "@" in host and (protocol not in _AZURE or ":" in host):
+            raise VidfaceError(
+                f"{shown}: credentials don't belong into a URL; give them through the environment"
+            )
+        object.__setattr__(self, "url", f"{protocol}://{rest}")
+
+    def _check_http(self, shown: str) -> None:
+        try:
+            parts = urlsplit(self.url)
+            fits = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError:
+            fits = False
+        if not fits:
+            raise VidfaceError(f"{shown}: names no host, or one that cannot be")
+
+    def __str__(self) -> str:
+        return redacted(self.url)
+
+    def __repr__(self) -> str:
+        return f"Address({redacted(self.url)!r})"
+
+    @property
+    def protocol(self) -> str:
+        return self.url.partition("://")[0]
+
+    @property
+    def is_http(self) -> bool:
+        return self.protocol in HTTP
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it can be secret: `str` is the whole of it then."""
+        return str(self) == self.url
+
+    @property
+    def key(self) -> str:
+        """What fsspec's file systems call it: bucket/name; the whole URL for http."""
+        rest = self.url.partition("://")[2]
+        if self.is_http:
+            return self.url
+        return "/" + rest.strip("/") if self.protocol == "memory" else rest.rstrip("/")
+
+    @property
+    def name(self) -> str:
+        """Its last part, as a path's name."""
+        return base_name(self.url.rstrip("/"))
+
+    @property
+    def parent(self) -> Address:
+        """The folder it lies in, without a query; a bucket or host is its own."""
+        scheme, _, rest = self.url.partition("://")
+        if self.is_http:
+            rest = _partition_any(rest, "?")[0]
+        folder = rest.rstrip("/").rpartition("/")[0]
+        return Address(f"{scheme}://{folder or rest}")
+
+    def __truediv__(self, relative: str) -> Address:
+        """The address of what lies below; `relative` is a plain path that stays below.
+
+        Raises:
+            VidfaceError: it leads out (`..`, a leading slash), or this address has a query.
+        """
+        parts = relative.replace("\\", "/").split("/")
+        if relative.startswith(("/", "\\")) or ".." in parts:
+            raise VidfaceError(f"{relative!r} leads out of {self}")
+        if self.is_http and "?" in self.url:
+            raise VidfaceError(f"{self}: nothing lies below an address with a query")
+        inside = "/".join(part for part in parts if part not in ("", "."))
+        if self.is_http:
+            inside = quote(inside, safe="/!$&'()*+,;=-._~@:")
+        return Address(f"{self.url.rstrip('/')}/{inside}" if inside else self.url)
+
+    def resolve(self) -> Address:
+        """Itself: as a path's `resolve`, for those who ask either."""
+        return self
