@@ -24,15 +24,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidface.backbones import Embedder, Preprocessing, architecture, load_network
+from vidface.backbones.architectures import architecture
 from vidface.backbones.budget import count_graph, count_module
-from vidface.backbones.embedder import available_cores
+from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import Network, save_safetensors
+from vidface.backbones.loading import load_network
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.quantize import quantize_network, sampled_crops
 from vidface.backbones.runtimes import RUNTIMES, Plan
 from vidface.backbones.runtimes.trial import machine_name
 from vidface.backbones.runtimes.with_onnxruntime import open_session
+from vidface.core.values import available_cores
 from vidface.storage.media import open_root
 
 TARGET, STRETCH = 2.2, 3.0  # times eager PyTorch at batch 32, in float32 and in reduced precision

@@ -33,15 +33,17 @@ from typing import Any
 
 import numpy as np
 
-from vidface.backbones import load_backbone
-from vidface.backbones.embedder import Embedder, available_cores
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.loading import load_backbone
 from vidface.backbones.weights import weights_path
-from vidface.faces import Limits
+from vidface.core.clips import Clip
+from vidface.core.values import available_cores
 from vidface.faces.detector import FaceDetector, align_face
-from vidface.frames import sample_frames
+from vidface.faces.events import Limits
+from vidface.faces.settings import FaceSettings
+from vidface.frames.sampling import sample_frames
+from vidface.frames.settings import FrameSettings
 from vidface.runs.extraction import Work
-from vidface.settings.manifests import Clip
-from vidface.settings.pipeline import FaceSettings, FrameSettings
 from vidface.storage.media import FolderRoot, TarRoot
 
 FPS = 8
@@ -186,7 +188,7 @@ def start_seconds(work: Work, rows: list[Clip]) -> float:
     """What it takes until the processes have started, by a manifest of nothing."""
     nothing = [replace(row, path="not there") for row in rows[: work.workers]]
     begun = time.perf_counter()
-    from vidface.faces import decode_clips
+    from vidface.faces.pool import decode_clips
 
     list(
         decode_clips(

@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidface.backbones import Preprocessing, architecture, load_backbone
+from vidface.backbones.architectures import architecture
 from vidface.backbones.files import save_safetensors
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
 from vidface.runs.extraction import extract
 from vidface.runs.run import RunFolder
 from vidface.settings.manifests import read_manifest
-from vidface.settings.pipeline import FaceSettings, FrameSettings
 
 
 def main() -> None:

@@ -150,7 +150,9 @@ def part(name: str, n: int, device: str | None, repeats: int) -> dict[str, Any]:
 def ours(
     name: str, rows: np.ndarray, names: list[str], device: str | None, repeats: int
 ) -> dict[str, Any]:
-    from vidface.metrics import DEFAULT_FARS, Bootstrap, score_verification
+    from vidface.metrics.operating_points import DEFAULT_FARS
+    from vidface.metrics.uncertainty import Bootstrap
+    from vidface.metrics.verification import score_verification
 
     fars = DEFAULT_FARS if name in ("default", "exact") else ("1e-4",)
     options: dict[str, Any] = {"exact": name == "exact", "device": device}
@@ -191,7 +193,7 @@ def peer(rows: np.ndarray, names: list[str]) -> dict[str, Any]:
 
 def retrieval() -> dict[str, Any]:
     """mAP@100 at iQIYI-VID 2019's size, and the product alone."""
-    from vidface.metrics import score_retrieval
+    from vidface.metrics.retrieval import score_retrieval
 
     rng = np.random.default_rng(0)
     d, n, n_identities = 512, 72_798, 10_034

@@ -17,13 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidface.core.errors import VidfaceError
+from vidface.core.thresholds import parse_thresholds, threshold_name
 from vidface.noise.denoisers import DENOISERS, uses_threshold
 from vidface.runs import run as runs
-from vidface.runs.artefacts import threshold_name
 from vidface.runs.denoising import Denoising, denoise
 from vidface.runs.scoring import score_denoised
 from vidface.runs.selection import plan_folds
-from vidface.runs.sweeps import parse_thresholds
 from vidface.settings.pipeline import load_pipeline
 from vidface.vectors.descriptors import POOLINGS
 

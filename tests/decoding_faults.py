@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
+from vidface.core.clips import Clip
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.faces.finding import Detected, Picture, Tools, find_faces
-from vidface.frames import ClipError
-from vidface.settings.manifests import Clip
 
 KEPT: list[bytearray] = []
 

@@ -34,7 +34,8 @@ def peak_bytes(reset: bool = False) -> int:
 
 def read(path: str, threads: int) -> dict[str, object]:
     """What vidface makes of one clip."""
-    from vidface.frames import ClipError, sample_frames
+    from vidface.core.errors import ClipError
+    from vidface.frames.sampling import sample_frames
 
     samples: list[tuple[float, str]] = []
     frames, state, message = 0, "ok", ""

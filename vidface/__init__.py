@@ -14,18 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from vidface.backbones import Embedder, Preprocessing, load_backbone
+    from vidface.backbones.embedder import Embedder
+    from vidface.backbones.loading import load_backbone
+    from vidface.backbones.preprocessing import Preprocessing
     from vidface.faces.detector import FaceDetector, align_face
-    from vidface.frames import sample_frames
-    from vidface.metrics import score_retrieval, score_verification
+    from vidface.frames.sampling import sample_frames
+    from vidface.metrics.retrieval import score_retrieval
+    from vidface.metrics.verification import score_verification
     from vidface.noise.clusters import cluster_frames, cut, linkage_tree
     from vidface.runs.evaluation import evaluate
     from vidface.settings.manifests import read_manifest
     from vidface.vectors.descriptors import pool_descriptors
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Embedder",
@@ -46,20 +49,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Embedder": "vidface.backbones",
+    "Embedder": "vidface.backbones.embedder",
     "FaceDetector": "vidface.faces.detector",
-    "Preprocessing": "vidface.backbones",
+    "Preprocessing": "vidface.backbones.preprocessing",
     "align_face": "vidface.faces.detector",
     "cluster_frames": "vidface.noise.clusters",
     "cut": "vidface.noise.clusters",
     "linkage_tree": "vidface.noise.clusters",
     "evaluate": "vidface.runs.evaluation",
-    "load_backbone": "vidface.backbones",
+    "load_backbone": "vidface.backbones.loading",
     "pool_descriptors": "vidface.vectors.descriptors",
     "read_manifest": "vidface.settings.manifests",
-    "sample_frames": "vidface.frames",
-    "score_retrieval": "vidface.metrics",
-    "score_verification": "vidface.metrics",
+    "sample_frames": "vidface.frames.sampling",
+    "score_retrieval": "vidface.metrics.retrieval",
+    "score_verification": "vidface.metrics.verification",
 }
 
 

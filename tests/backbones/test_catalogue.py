@@ -12,7 +12,6 @@ import onnx
 import pytest
 
 from tests.conftest import write_colour_network
-from vidface.backbones import Preprocessing
 from vidface.backbones.architectures import ARCHITECTURES, Row, architecture
 from vidface.backbones.budget import Budget, count_module, count_onnx
 from vidface.backbones.catalogue import (
@@ -25,6 +24,7 @@ from vidface.backbones.catalogue import (
     layer_table,
     list_models,
 )
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError
 

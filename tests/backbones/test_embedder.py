@@ -14,9 +14,10 @@ from torch import nn
 
 from tests.backbones.test_loading import save
 from tests.conftest import COLOURS, absent, crop_of, write_colour_network
-from vidface.backbones import Preprocessing, load_backbone
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import MICRO_BATCH, Network
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES, Plan
 from vidface.backbones.runtimes.with_torch import CPU_BATCH
 from vidface.core.errors import VidfaceError

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from vidface.backbones import Preprocessing, export, files, load_backbone
+from vidface.backbones import export, files
 from vidface.backbones.architectures import Architecture, Row, architecture
 from vidface.backbones.export import OPSET, cosine_rows, export_onnx, folded, write_onnx
 from vidface.backbones.files import Network, save_safetensors
 from vidface.backbones.graphs import read_onnx
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
 

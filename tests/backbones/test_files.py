@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from tests.conftest import write_colour_network
-from vidface.backbones import Preprocessing, load_backbone, load_network, weights_sha256
 from vidface.backbones.architectures import architecture
 from vidface.backbones.files import read_network, save_safetensors
+from vidface.backbones.loading import load_backbone, load_network, weights_sha256
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
 

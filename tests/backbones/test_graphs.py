@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.backbones.test_loading import save
 from tests.conftest import absent, crop_of, write_colour_network
-from vidface.backbones import Preprocessing, load_backbone
 from vidface.backbones.files import Network
 from vidface.backbones.graphs import (
     at_batch,
@@ -22,6 +21,8 @@ from vidface.backbones.graphs import (
     split_prelu,
     with_preprocessing,
 )
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES
 
 PREPROCESSINGS = [

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import crop_of, write_colour_network
-from vidface.backbones import Preprocessing, load_backbone
 from vidface.backbones.files import MICRO_BATCH
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
@@ -36,7 +37,7 @@ def save(path: Path, nodes, inputs, outputs, initializers=()) -> Path:
 
 def real_crops(data: Path, count: int) -> np.ndarray:
     """(count, 112, 112, 3) uint8: faces of LFW, as far apart in its tar as they can be."""
-    from vidface.frames import decode_image
+    from vidface.storage.images import decode_image
     from vidface.storage.media import TarRoot
 
     root = TarRoot(data / "images" / "lfw_aligned112.tar")
@@ -146,7 +147,7 @@ def test_weights_outside_of_the_file_are_part_of_its_hash(tmp_path: Path) -> Non
     import onnx
     from onnx import helper, numpy_helper
 
-    from vidface.backbones import weights_sha256
+    from vidface.backbones.loading import weights_sha256
 
     hashes = []
     for number, scale in enumerate((1.0, 2.0)):

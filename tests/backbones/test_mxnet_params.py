@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from tests.backbones.test_loading import real_crops
-from vidface.backbones import Preprocessing, load_backbone, load_network
 from vidface.backbones.export import cosine_rows
+from vidface.backbones.loading import load_backbone, load_network
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 
 V2, V3 = 0xF993FAC9, 0xF993FACA

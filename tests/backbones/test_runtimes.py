@@ -17,10 +17,12 @@ from torch import nn
 
 from tests.backbones.test_loading import real_crops
 from tests.conftest import absent, crop_of
-from vidface.backbones import Preprocessing, load_backbone, load_network, runtimes
+from vidface.backbones import runtimes
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import Network, module_network, read_network
+from vidface.backbones.loading import load_backbone, load_network
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, possible_plans, trial
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
@@ -424,7 +426,7 @@ def test_a_module_that_gives_no_tensor() -> None:
 
 def test_runtimes_are_what_the_settings_allow() -> None:
     """The pipeline's table repeats their names, so that reading it imports nothing."""
-    from vidface.settings.pipeline import BackboneSettings
+    from vidface.backbones.settings import BackboneSettings
 
     for runtime in ("auto", *RUNTIMES):
         assert BackboneSettings(runtime=runtime).runtime == runtime
@@ -443,7 +445,8 @@ def test_openvino_leaves_the_stack_for_signals_alone(colour_network: Path) -> No
 
 SIGNAL_AFTER_OPENVINO = """
 import ctypes, gc, signal, sys, threading, time
-from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 
 class Stack(ctypes.Structure):
     _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]

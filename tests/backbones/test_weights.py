@@ -15,13 +15,8 @@ import pytest
 
 from tests.conftest import absent
 from vidface.backbones import weights
-from vidface.backbones.weights import (
-    WEIGHTS,
-    cache_entries,
-    clear_cache,
-    weights_path,
-    weights_record,
-)
+from vidface.backbones.weights import WEIGHTS, weights_path, weights_record
+from vidface.cli.cache_listing import cache_entries, clear_cache
 from vidface.core.errors import VidfaceError
 from vidface.storage import cache
 from vidface.storage.cache import FetchError, Url, WheelMember

@@ -19,9 +19,10 @@ from vidface.challenges.imports import (
     prepare_iqiyi,
     prepare_lfrc,
 )
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.runs.run import open_run, prepare_manifest
-from vidface.settings.manifests import Clip, read_manifest
+from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import load_pipeline
 
 

@@ -538,7 +538,7 @@ def test_a_killed_clustering_is_none(vidface, colour_pipeline: Path, tmp_path: P
     vidface("extract", "--pipeline", colour_pipeline)
     code = (
         "import os, signal, sys\n"
-        "from vidface import artefacts\n"
+        "from vidface.runs import artefacts\n"
         "from vidface.cli.commands import main\n"
         "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "artefacts.write_parquet = killed\n"  # the faces are written, the descriptors are not

@@ -16,10 +16,9 @@ from sklearn.model_selection import KFold
 
 from tests.conftest import COLOURS, crop_of
 from tests.datasets.test_pairs import picture
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.datasets import PairSet, read_insightface_bin
 from vidface.datasets.inert_pickle import MAX_OPCODES
-from vidface.frames import ClipError
 
 SAME = [True, False, True]
 PICTURES = [picture(colour, seed=k) for k, colour in enumerate([*COLOURS, "red", "blue"])]

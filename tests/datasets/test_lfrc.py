@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidface.challenges.manifests import lfrc_manifest
 from vidface.core.errors import VidfaceError
 from vidface.datasets import lfrc
 from vidface.datasets.lfrc import (
     Submission,
     check_submission,
-    lfrc_manifest,
     read_filelist,
     read_submission,
     write_submission,

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import crop_of
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.datasets import PairSet, read_lfw_pairs
-from vidface.frames import ClipError
 
 # Two folds of two pairs of either kind. Ann has four images, bob three, cy and "d.e" one.
 LIST = """2\t2

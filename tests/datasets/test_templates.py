@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidface.challenges.manifests import templates_manifest
 from vidface.core.errors import VidfaceError
-from vidface.datasets.templates import TemplateList, read_templates, templates_manifest
+from vidface.datasets.templates import TemplateList, read_templates
 from vidface.settings.manifests import read_manifest
 
 # Template 7: a photograph, and two frames of video 71. Template 9 has the photograph again.

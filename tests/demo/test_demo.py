@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import absent
 from vidface import demo
-from vidface.backbones.weights import cache_entries, clear_cache
+from vidface.cli.cache_listing import cache_entries, clear_cache
 from vidface.core.errors import VidfaceError
 from vidface.demo import DemoPlan, Recipe, plan_clips, prepare_demo
 from vidface.demo import photographs as orl

@@ -30,8 +30,9 @@ from vidface.executor.local import (
     run_pool,
     shard_name,
 )
-from vidface.metrics import pairwise, rates, score_cross_verification, score_verification
+from vidface.metrics import pairwise, rates
 from vidface.metrics.spread import over_parts
+from vidface.metrics.verification import score_cross_verification, score_verification
 from vidface.runs.clusterings import cluster, cluster_once
 from vidface.runs.denoising import Denoising, denoise_all
 from vidface.runs.run import Run

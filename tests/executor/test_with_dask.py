@@ -21,7 +21,7 @@ from tests.made_runs import made_run
 from vidface.core.errors import VidfaceError
 from vidface.executor import with_dask as executor_dask
 from vidface.executor.local import Executor, map_shards
-from vidface.metrics import score_verification
+from vidface.metrics.verification import score_verification
 from vidface.runs.clusterings import cluster
 
 pytestmark = pytest.mark.slow

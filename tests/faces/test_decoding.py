@@ -24,25 +24,18 @@ import pytest
 
 from tests.conftest import absent, crop_of, write_crop
 from tests.decoding_faults import faulty, shade_of, tell_modules
-from vidface.core.errors import VidfaceError
+from vidface.core.clips import Clip
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.states import KEPT_STATES
-from vidface.faces import (
-    ClipEnd,
-    Face,
-    FoundFaces,
-    Limits,
-    Seconds,
-    decode_clips,
-    pool,
-    queues,
-    shared,
-)
+from vidface.faces import pool, queues, shared
 from vidface.faces.detector import ARCFACE_TEMPLATE, FaceDetector, Faces, align_face
+from vidface.faces.events import ClipEnd, Face, FoundFaces, Limits, Seconds
 from vidface.faces.finding import Tools, find_faces, one_line, state_of
+from vidface.faces.pool import decode_clips
 from vidface.faces.processes import DecodingProcess
-from vidface.frames import ClipError, sample_frames
-from vidface.settings.manifests import Clip
-from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.faces.settings import FaceSettings
+from vidface.frames.sampling import sample_frames
+from vidface.frames.settings import FrameSettings
 from vidface.storage.media import FolderRoot, TarRoot
 
 ALIGNED = FaceSettings(source="aligned")
@@ -469,10 +462,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from tests.decoding_faults import faulty
-from vidface.decoding import ClipEnd, decode_clips
-from vidface.manifests import Clip
-from vidface.media import FolderRoot
-from vidface.pipeline import FaceSettings, FrameSettings
+from vidface.core.clips import Clip
+from vidface.faces.events import ClipEnd
+from vidface.faces.pool import decode_clips
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
+from vidface.storage.media import FolderRoot
 
 clips = [Clip(p, p, "", "val") for p in sys.argv[2:]]
 events = decode_clips(clips, FolderRoot(Path(sys.argv[1])), FrameSettings(),

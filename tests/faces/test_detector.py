@@ -98,7 +98,7 @@ def test_not_a_detector(tmp_path) -> None:
 @pytest.fixture(scope="module")
 def portrait(data) -> np.ndarray:
     """A frame with one real face, (256, 256, 3)."""
-    from vidface.frames import sample_frames
+    from vidface.frames.sampling import sample_frames
 
     return next(iter(sample_frames(data / "clips" / "wlasl" / "01377.mp4"))).image
 

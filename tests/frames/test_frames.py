@@ -20,16 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidface.core.errors import VidfaceError
-from vidface.frames import (
-    DECODERS,
-    ClipError,
-    Window,
-    decode_image,
-    pyav_reader,
-    sample_frames,
-    shown_at,
-)
+from vidface.core.errors import ClipError, VidfaceError
+from vidface.frames import pyav_reader
+from vidface.frames.common import Window, shown_at
+from vidface.frames.sampling import DECODERS, sample_frames
+from vidface.storage.images import decode_image
 
 HERE = Path(__file__).parents[1]
 GOLDEN = HERE / "golden"
@@ -199,7 +194,7 @@ def test_other_rates_and_windows(case, fps, start, end):
 
 @pytest.mark.parametrize("case", CASES)
 def test_decord_is_right_or_wrong_as_documented(case):
-    # A wrong one that becomes right is news: amend the table in vidface/frames/__init__.py.
+    # A wrong one that becomes right is news: amend the table in vidface/frames/sampling.py.
     wanted = expected(case)
     frames, error = until_error(GOLDEN / case, decoder="decord")
     verdict = "right"

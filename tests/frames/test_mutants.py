@@ -24,7 +24,8 @@ import pytest
 from tests.conftest import absent
 from tests.media_judge import Verdict, judge
 from tests.media_mutants import MAX_BYTES, SOURCES, Mutant, hostile, mutants
-from vidface.frames import ClipError, sample_frames
+from vidface.core.errors import ClipError
+from vidface.frames.sampling import sample_frames
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKER = REPOSITORY / "tests" / "media_worker.py"

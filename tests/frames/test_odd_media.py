@@ -14,7 +14,8 @@ import pytest
 
 from tests import make_golden_clips as maker
 from tests.conftest import absent
-from vidface.frames import ClipError, sample_frames
+from vidface.core.errors import ClipError
+from vidface.frames.sampling import sample_frames
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

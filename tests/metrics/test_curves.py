@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidface.metrics import Bootstrap, score_verification
 from vidface.metrics.bands import Draws
 from vidface.metrics.curves import (
     at_rank,
@@ -27,6 +26,8 @@ from vidface.metrics.curves import (
     verification_block,
 )
 from vidface.metrics.rates import Curve
+from vidface.metrics.uncertainty import Bootstrap
+from vidface.metrics.verification import score_verification
 from vidface.runs.scoring import Score, store
 
 FARS = ["0.5", "1e-1", "1e-2"]

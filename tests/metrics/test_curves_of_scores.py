@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from tests.metrics.test_curves import people
-from vidface.metrics import Bootstrap, score_identification, score_retrieval
 from vidface.metrics.bands import Draws
 from vidface.metrics.curves import identification_block, retrieval_block
+from vidface.metrics.identification import score_identification
+from vidface.metrics.retrieval import score_retrieval
+from vidface.metrics.uncertainty import Bootstrap
 
 BOOTSTRAP = Bootstrap(100, seed=2)
 

@@ -20,8 +20,9 @@ from tests.conftest import absent
 from tests.metrics.test_curves import HITS, a_score, people, retrieval
 from vidface.cli.plots import plot
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.metrics import Bootstrap, score_verification
 from vidface.metrics.curves import cmc_block, retrieval_block, score_curves
+from vidface.metrics.uncertainty import Bootstrap
+from vidface.metrics.verification import score_verification
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
 from vidface.reports.figures.clip import MOST_FACES, ClipFaces
 from vidface.reports.figures.documents import Block, read_document, roc_of

@@ -109,7 +109,7 @@ def test_the_score_file_and_its_tables(run: Run) -> None:
 
 
 def test_every_protocol(run: Run) -> None:
-    from vidface.settings.pipeline import PROTOCOLS
+    from vidface.metrics.settings import PROTOCOLS
 
     settings = replace(run.pipeline.score, protocols=",".join(PROTOCOLS), bootstrap=20)
     done = score(run, settings=settings)

@@ -549,8 +549,8 @@ def test_a_shard_is_not_read_whole(run):
 import sys
 from pathlib import Path
 import pyarrow as pa
-from vidface.artefacts import RunFolder
-from vidface.crops import find_crops
+from vidface.runs.artefacts import RunFolder
+from vidface.runs.crops import find_crops
 number, found = find_crops(RunFolder(Path(sys.argv[1])), "clip1198")
 print(number, found.column("frame_index").to_pylist(), found.nbytes > 50_000)
 print(pa.default_memory_pool().max_memory())

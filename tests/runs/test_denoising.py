@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import COLOURS
-from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.noise import clusters
 from vidface.noise.denoisers import DENOISERS, DenoiserSettings, label_faces

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import crop_of
-from vidface.backbones import Preprocessing, load_backbone
-from vidface.faces import ClipEnd, Face, FoundFaces
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.core.clips import Clip
+from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import embedding as embeddings
 from vidface.runs.embedding import EmbeddedClip, embed_clips, encode_jpeg, summarise
-from vidface.settings.manifests import Clip
 
 CLIPS = [Clip(name, f"{name}.mp4", "", "val") for name in "abc"]
 Event = FoundFaces | ClipEnd

@@ -13,15 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import crop_of, write_crop
-from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
 from vidface.runs import artefacts
 from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.embedding import Extraction, encode_jpeg
 from vidface.runs.extraction import extract
 from vidface.runs.profiles import read_profile
 from vidface.settings.manifests import read_manifest
-from vidface.settings.pipeline import FaceSettings, FrameSettings
 from vidface.settings.run_settings import RunSettings
 
 ALIGNED = FaceSettings(source="aligned", keep_crops=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
 from vidface.core.errors import VidfaceError
 from vidface.runs.clusterings import cluster, cluster_once, read_clustering

@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import oracles_selection as oracles
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.metrics import OperatingPoint, score_retrieval, score_verification
+from vidface.metrics.operating_points import OperatingPoint
+from vidface.metrics.retrieval import score_retrieval
+from vidface.metrics.verification import score_verification
 from vidface.runs.denoising import Denoised
 from vidface.runs.selection import Observation, RoundedTar, fold_identities, plan_folds, plan_splits
-from vidface.settings.manifests import Clip, Manifest
+from vidface.settings.manifests import Manifest
 
 GALLERY = "gallery"
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.conftest import crop_of, write_crop
-from vidface.backbones import Preprocessing, load_backbone
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.datasets import open_pairs
 from vidface.runs.verify import verify

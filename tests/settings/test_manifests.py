@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.settings.manifests import Clip, clips_in_folder, read_manifest, write_manifest
+from vidface.settings.manifests import clips_in_folder, read_manifest, write_manifest
 
 HEADER = "clip_id,path,identity,split\n"
 

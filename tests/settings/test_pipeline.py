@@ -4,16 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from vidface.backbones.settings import BackboneSettings
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.settings.pipeline import (
-    METHODS,
-    POOLING_NAMES,
-    BackboneSettings,
-    ClusterSettings,
-    load_pipeline,
-    shipped_pipelines,
-)
+from vidface.noise.settings import METHODS, ClusterSettings
+from vidface.settings.pipeline import load_pipeline, shipped_pipelines
 from vidface.settings.run_settings import RunSettings
+from vidface.vectors.settings import POOLING_NAMES
 
 MINIMAL = '[manifest]\npath = "clips.csv"\n'
 
@@ -223,12 +219,11 @@ def test_shipped_recipes_load_and_their_manifests_exist(name: str) -> None:
 
 def test_names_are_those_of_the_code() -> None:
     """They are written again, so that `--help` needs no NumPy."""
-    from vidface.metrics import DEFAULT_FARS
     from vidface.metrics.enrolment import ENROLMENTS
     from vidface.metrics.identification import DEFAULT_FPIRS, DEFAULT_RANKS
-    from vidface.metrics.operating_points import CONVENTIONS
+    from vidface.metrics.operating_points import CONVENTIONS, DEFAULT_FARS
+    from vidface.metrics.settings import CONVENTION_NAMES, ENROLMENT_NAMES, ScoreSettings
     from vidface.noise.denoisers import DENOISERS, DenoiserSettings
-    from vidface.settings.pipeline import CONVENTION_NAMES, ENROLMENT_NAMES, ScoreSettings
     from vidface.vectors.descriptors import POOLINGS
 
     assert tuple(DENOISERS) == METHODS

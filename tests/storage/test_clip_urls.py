@@ -23,7 +23,7 @@ from tests.s3_server import (
     s3_fixture,  # noqa: F401
 )
 from vidface.core.errors import VidfaceError
-from vidface.frames import sample_frames
+from vidface.frames.sampling import sample_frames
 from vidface.settings.manifests import read_manifest
 from vidface.storage import clip_urls as media_urls
 from vidface.storage import objects as stores

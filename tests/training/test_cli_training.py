@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import RECIPE
-from vidface.backbones import load_backbone
+from vidface.backbones.loading import load_backbone
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidface.backbones import architecture
+from vidface.backbones.architectures import architecture
 from vidface.training.fast_prelu import FastPReLU, with_fast_prelu
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.training.toy_teacher import DIMENSION
-from vidface.backbones import architecture
+from vidface.backbones.architectures import architecture
 from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil
 from vidface.training.hints import (

@@ -176,7 +176,7 @@ def test_the_log_has_each_hint_and_the_total_is_their_sum(unbroken: Path) -> Non
 
 
 def test_adapters_stay_out_of_the_model(unbroken: Path) -> None:
-    from vidface.backbones import architecture
+    from vidface.backbones.architectures import architecture
 
     model = load_file(unbroken / "model.safetensors")
     assert model.keys() == architecture("paper-x0.1-d0.1-e16").build().state_dict().keys()

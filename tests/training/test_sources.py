@@ -22,8 +22,7 @@ from PIL import Image
 from tests.conftest import crop_of
 from tests.datasets.test_pairs import picture
 from tests.make_recordio_golden import faces_payloads, packed, write_records
-from vidface.core.errors import VidfaceError
-from vidface.frames import ClipError
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.training.sources import (
     KINDS,
     MAX_IMAGE_BYTES,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidface.backbones import architecture
+from vidface.backbones.architectures import architecture
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.training.fast_prelu import with_fast_prelu

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.faces.detector import CROP_SIZE
+from vidface.backbones.graphs import at_batch, inferred_shapes, read_onnx
+from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -155,14 +156,12 @@ def count_onnx(path: str | Path) -> Budget:
     Raises:
         VidfaceError: not an ONNX file, or one whose shapes do not follow from its input.
     """
-    from vidface.backbones.graphs import read_onnx
 
     return count_graph(read_onnx(Path(path)), str(path))
 
 
 def count_graph(model: onnx.ModelProto, name: str) -> Budget:
     """The cost of a graph with one picture as input."""
-    from vidface.backbones.graphs import at_batch, inferred_shapes
 
     graph = at_batch(model, 1).graph
     shapes = inferred_shapes(graph, model, name)

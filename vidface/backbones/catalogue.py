@@ -7,8 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.architectures import ARCHITECTURES, Architecture, architecture
-from vidface.backbones.budget import MAX_DIMENSION, MAX_FLOPS, MAX_MIB, Budget
+from vidface.backbones.budget import (
+    MAX_DIMENSION,
+    MAX_FLOPS,
+    MAX_MIB,
+    Budget,
+    count_graph,
+    count_module,
+)
+from vidface.backbones.export import OPSET, export_onnx, write_onnx
+from vidface.backbones.files import read_network
+from vidface.backbones.loading import declared_preprocessing
+from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError
+from vidface.core.values import CROP_SIZE
+from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +77,6 @@ class Model:
 
 def list_models(limits: Limits | None = None) -> list[Model]:
     """All recognisers that have a name: weights first, then architectures."""
-    from vidface.backbones.weights import WEIGHTS
 
     limits = limits or Limits()
     records = [record for record in WEIGHTS.values() if record.kind == "recogniser"]
@@ -89,7 +101,6 @@ def _weights_model(record: WeightsRecord, limits: Limits) -> Model:
 
 
 def _architecture_model(each: Architecture, limits: Limits) -> Model:
-    from vidface.backbones.budget import count_module
 
     budget = count_module(each.build())  # on the CPU faster than on torch's meta device
     published = each.published
@@ -109,8 +120,6 @@ def count_file(path: Path) -> Budget:
     Raises:
         VidfaceError: no such file, damaged, or no recogniser.
     """
-    from vidface.backbones.budget import count_graph, count_module
-    from vidface.backbones.files import read_network
 
     if not path.is_file():
         raise VidfaceError(f"{path}: no such file")
@@ -152,7 +161,6 @@ def layer_table(module: nn.Module) -> list[TableRow]:
     import torch
 
     from vidface.backbones.bottlenecks import Bottleneck, BottleneckNetwork
-    from vidface.faces.detector import CROP_SIZE
 
     if not isinstance(module, BottleneckNetwork):
         raise VidfaceError(f"{type(module).__name__}: has no table of stages")
@@ -224,7 +232,6 @@ def describe(name: str, limits: Limits | None = None) -> Description:
         VidfaceError: unknown name; the message lists the known ones.
     """
     from vidface.backbones.bottlenecks import BottleneckNetwork
-    from vidface.backbones.weights import WEIGHTS
 
     limits = limits or Limits()
     if name in WEIGHTS and WEIGHTS[name].kind == "recogniser":
@@ -278,10 +285,6 @@ def export(
         VidfaceError: unknown architecture, parameters that do not fit, or a file that is ONNX
             already.
     """
-    from vidface.backbones import declared_preprocessing
-    from vidface.backbones.export import OPSET, export_onnx, write_onnx
-    from vidface.backbones.files import read_network
-    from vidface.storage.cache import sha256_of
 
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: an exported network's file ends in .onnx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,20 +10,13 @@ import numpy as np
 from vidface.backbones.runtimes import Plan, Runner, make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.values import CROP_SIZE, available_cores
 
 if TYPE_CHECKING:
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 FEW = 4  # faces that fill no more than 1/FEW of a batch are embedded one by one
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Embedder:

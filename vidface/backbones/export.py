@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.backbones.graphs import METADATA_KEY, at_batch, first_line
+from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.files import atomic_file
+from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -118,8 +120,6 @@ def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) ->
 def _check_same(module: nn.Module, model: onnx.ModelProto, pictures: Any, name: str) -> None:
     import torch
 
-    from vidface.backbones.runtimes.with_onnxruntime import open_session
-
     with torch.inference_mode():
         wanted = copy.deepcopy(module).eval().cpu().float()(pictures).numpy()
     session = open_session(at_batch(model, len(pictures)), name, threads=1)
@@ -139,7 +139,6 @@ def cosine_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write an ONNX file that appears complete or not at all."""
-    from vidface.core.files import atomic_file
 
     with atomic_file(path) as file:
         file.write(model.SerializeToString())

@@ -21,6 +21,7 @@ from vidface.backbones.architectures import (
     architecture,
     is_architecture,
 )
+from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.graphs import (
     METADATA_KEY,
     at_batch,
@@ -31,9 +32,13 @@ from vidface.backbones.graphs import (
     parse_declaration,
     read_onnx,
 )
+from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.files import atomic_file
+from vidface.core.values import CROP_SIZE
+from vidface.storage.cache import EXPORTS, cache_folder, sha256_of
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +103,6 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
         own = declared(model, name)
         return Network(name, onnx_sha256(path), model, declaration=own,
                        architecture=own.get("architecture"))  # fmt: skip
-    from vidface.storage.cache import sha256_of
 
     state, said = read_state(path)
     wanted = architecture_name or said.get("architecture")
@@ -135,8 +139,6 @@ _MXNET_DECLARATION = {"preprocessing": {"color": "rgb", "mean": 127.5, "std": 12
 def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors of a file of bare parameters, and what it says of itself."""
     import torch
-
-    from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 
     suffix = path.suffix.lower()
     try:
@@ -260,8 +262,6 @@ def save_safetensors(
     """
     from safetensors.torch import save
 
-    from vidface.core.files import atomic_file
-
     said = {"architecture": architecture_name, "preprocessing": preprocessing.to_dict(), **more}
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     if half:
@@ -292,8 +292,6 @@ def _state_sha256(module: nn.Module) -> str:
 
 def _exported(network: Network) -> onnx.ModelProto:
     """The network as ONNX, from the cache where it was exported before."""
-    from vidface.backbones.export import OPSET, export_onnx, write_onnx
-    from vidface.storage.cache import EXPORTS, cache_folder
 
     if network.module is None:
         raise VidfaceError(f"weights {network.name}: neither a graph nor a module")
@@ -316,7 +314,6 @@ def _exported(network: Network) -> onnx.ModelProto:
 
 def _frees_batch(model: onnx.ModelProto, network: Network) -> bool:
     """Whether a graph with its batch built in gives the same for several faces at once."""
-    from vidface.backbones.runtimes.with_onnxruntime import open_session
 
     built_in = check_recogniser(model, network.name) or 1
     image = model.graph.input[0].name

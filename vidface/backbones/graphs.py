@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.values import CROP_SIZE
+from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from vidface.backbones.preprocessing import Preprocessing
@@ -55,8 +55,6 @@ def onnx_sha256(path: Path) -> str:
     """The hash of an ONNX file and of the files beside it that hold its weights, if any do."""
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    from vidface.storage.cache import sha256_of
 
     own = sha256_of(path)
     try:
@@ -183,6 +181,7 @@ def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.Mo
     Element by element what `Preprocessing.apply` does, so that nothing is done per image in Python
     and a batch crosses into the runtime as bytes.
     """
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     made = type(model)()
@@ -226,6 +225,7 @@ def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     depthwise 1x1 convolutions and Add stay inside, and both products are exact, as PReLU's is.
     A PReLU whose slopes are not constants, one a channel, stays as it is.
     """
+    import numpy as np
     from onnx import helper, numpy_helper
 
     made = type(model)()

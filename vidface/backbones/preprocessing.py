@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.values import CROP_SIZE
 
 
 @dataclass(frozen=True)

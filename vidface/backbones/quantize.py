@@ -20,9 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.backbones.files import MICRO_BATCH
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.export import cosine_rows
+from vidface.backbones.files import MICRO_BATCH, Network
 from vidface.backbones.graphs import METADATA_KEY, declared, first_line, free_batch
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.files import atomic_file
+from vidface.core.values import CROP_SIZE
+from vidface.storage.images import decode_image
 
 if TYPE_CHECKING:
     import onnx
@@ -83,10 +88,6 @@ def quantize_file(
     Raises:
         VidfaceError: too few crops, or a network that cannot be quantised.
     """
-    from vidface.backbones.embedder import Embedder
-    from vidface.backbones.export import cosine_rows
-    from vidface.backbones.files import Network
-    from vidface.core.files import atomic_file
 
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: a quantised network's file ends in .onnx")
@@ -228,8 +229,6 @@ class _Calibration:
 
 def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:
     """Up to `count` crops of a folder or tar, drawn by the seed; what is no crop is passed over."""
-    from vidface.faces.detector import CROP_SIZE
-    from vidface.frames import ClipError, decode_image
 
     names = root.all_images()
     crops = []

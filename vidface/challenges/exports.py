@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.datasets.iqiyi import write_ranked_list
+from vidface.datasets.lfrc import MOST_COLUMNS, check_submission, read_filelist, write_submission
+from vidface.metrics.retrieval import rank_clips
 from vidface.runs.run import Notify, Run, quiet
 from vidface.runs.scoring import LATEST, check_splits, denoised_for
 from vidface.storage.cache import sha256_of
@@ -78,12 +81,6 @@ def export_lfrc(
             that are not in the manifest or not of the split, more than 512 columns for a filelist,
             a file that can't be written.
     """
-    from vidface.datasets.lfrc import (
-        MOST_COLUMNS,
-        check_submission,
-        read_filelist,
-        write_submission,
-    )
 
     of_split = {clip.clip_id: clip.split for clip in run.manifest.clips}
     if split is not None and split not in run.manifest.splits:
@@ -153,8 +150,6 @@ def export_iqiyi(
             gallery, a gallery without an identity, names that can't stand in the file, a file that
             can't be written.
     """
-    from vidface.datasets.iqiyi import write_ranked_list
-    from vidface.metrics.retrieval import rank_clips
 
     score = run.pipeline.score
     split, gallery = split or score.split, gallery or score.gallery

@@ -18,9 +18,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vidface.challenges.manifests import lfrc_manifest, templates_manifest
+from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.settings.manifests import SPLITS, Clip, read_manifest, write_manifest
+from vidface.datasets.iqiyi import read_ground_truth
+from vidface.datasets.iqiyi_features import feature_videos
+from vidface.datasets.lfrc import CROP_FOLDER, FILELIST
+from vidface.datasets.templates import read_templates
+from vidface.settings.manifests import read_manifest, write_manifest
 from vidface.settings.pipeline import LOCAL_PIPELINE, load_pipeline
 
 MANIFEST = "manifest.csv"
@@ -166,8 +172,6 @@ def iqiyi_clips(
         VidfaceError: names without or with several splits, a video in two pickles or under two
             identities, a ground truth of other videos, or what the readers refuse.
     """
-    from vidface.datasets.iqiyi import read_ground_truth
-    from vidface.datasets.iqiyi_features import feature_videos
 
     if not pickles:
         raise VidfaceError("no feature pickle is named; name at least one")
@@ -298,7 +302,7 @@ def import_lfrc(
     """A manifest and a pipeline file for a folder of LFRC's aligned crops, written into `out`.
 
     Args:
-        folder, filelist, split: as for `vidface.datasets.lfrc.lfrc_manifest`.
+        folder, filelist, split: as for `vidface.challenges.manifests.lfrc_manifest`.
         labels: its `identities`.
         out, force: as for `import_iqiyi`.
 
@@ -333,7 +337,6 @@ def import_ijb(
         VidfaceError: what `read_templates` and `templates_manifest` refuse; or files in `out` that
             say something else.
     """
-    from vidface.datasets.templates import read_templates, templates_manifest
 
     if not root.is_dir():
         raise VidfaceError(f"--root {root}: no such folder; the list's paths start there")
@@ -351,7 +354,6 @@ def import_ijb(
 def _lfrc_clips(
     folder: Path, labels: Path | None, filelist: Path | None, split: str
 ) -> tuple[Clip, ...]:
-    from vidface.datasets.lfrc import lfrc_manifest
 
     with tempfile.TemporaryDirectory() as scratch:
         draft = lfrc_manifest(
@@ -496,7 +498,6 @@ def prepare_lfrc(path: Path, root: Path | None, *, say: Say = lambda _: None) ->
         VidfaceError: no such folder or list, as `lfrc_manifest`, or a manifest that was edited
             since it was made, of files that have changed.
     """
-    from vidface.datasets.lfrc import CROP_FOLDER, FILELIST
 
     folder = _data_folder(root, "lfrc", [], "LFRC_ROOT")
     lists = [folder / FILELIST, folder / CROP_FOLDER / FILELIST, folder / LABELS]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.datasets.iqiyi import read_ground_truth, read_ranked_list, score_ranked_list
 from vidface.metrics.retrieval import POOL_IS_FIXED
 from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
 
@@ -42,7 +43,6 @@ def score_submission(
     Raises:
         VidfaceError: a file that is not what it should be.
     """
-    from vidface.datasets.iqiyi import read_ground_truth, read_ranked_list, score_ranked_list
 
     ranking, given = read_ranked_list(submission), read_ground_truth(truth)
     if not any(video in given.identity_of for videos in ranking.values() for video in videos):

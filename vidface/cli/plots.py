@@ -81,8 +81,8 @@ def sweep(
     **flags: Any,
 ) -> None:
     """mAP and TAR against the threshold, and the share of faces dropped."""
+    from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures.sources import chosen_threshold
-    from vidface.runs.sweeps import parse_threshold
 
     folders = [_place(place) for place in places or ("",)]
     if chosen and len(chosen) not in (1, len(folders)):
@@ -156,11 +156,11 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
 
     Needs a run that was extracted with --keep-crops.
     """
+    from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures import check_path, write_figure
     from vidface.reports.figures.clip import clip_faces
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import open_run_folder
-    from vidface.runs.sweeps import parse_threshold
 
     check_path(out)
     run = open_run_folder(_place(place), notify=note)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from vidface.cli.options import note, output_options, printable, show
+from vidface.cli.options import note, output_options, show
+from vidface.core.values import printable
 
 
 @click.command()

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vidface.cli.tables import grid, rate, render
-from vidface.runs.artefacts import threshold_name
+from vidface.core.thresholds import threshold_name
 
 if TYPE_CHECKING:
     from vidface.challenges.submissions import SubmissionScore
-    from vidface.metrics import ClipRetrieval, Identification, Replicates, Retrieval, Verification
+    from vidface.metrics.clip_retrieval import ClipRetrieval
+    from vidface.metrics.identification import Identification
     from vidface.metrics.operating_points import OperatingPoint
     from vidface.metrics.rates import Figure
+    from vidface.metrics.retrieval import Retrieval
+    from vidface.metrics.uncertainty import Replicates
+    from vidface.metrics.verification import Verification
     from vidface.noise.truth import NoiseRemoval
     from vidface.runs.comparison import Comparison
     from vidface.runs.pair_scoring import PairListScore

@@ -85,7 +85,7 @@ def score(
         unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
         _refuse_unused({name: given[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
-        from vidface.settings.pipeline import ScoreSettings
+        from vidface.metrics.settings import ScoreSettings
 
         names = ("k", "bootstrap", "seed")
         chosen_flags = {name: flags[name] for name in names if flags[name] is not None}
@@ -151,9 +151,10 @@ def sweep(
     vidface sweep --folds 5
     """
     from vidface.cli import score_tables
+    from vidface.core.thresholds import parse_thresholds
     from vidface.runs import sweeps
 
-    values = sweeps.parse_thresholds(thresholds)
+    values = parse_thresholds(thresholds)
     honest = select_on is not None or folds is not None
     if not honest and any(given is not None for given in (report_on, select_by, seed)):
         raise click.UsageError("--report-on, --select-by and --seed go with --select-on or --folds")
@@ -202,9 +203,9 @@ def compare(
     vidface compare RUN RUN --threshold 0.4 --threshold-b none
     """
     from vidface.cli import score_tables
+    from vidface.core.thresholds import parse_threshold
     from vidface.runs import comparison
     from vidface.runs.scoring import LATEST
-    from vidface.runs.sweeps import parse_threshold
 
     opened = [_open(name, flags) for name in (run_a, run_b)]
     found = comparison.compare(

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.cli.options import printable
-from vidface.runs.artefacts import threshold_name
+from vidface.core.thresholds import threshold_name
+from vidface.core.values import printable
 
 if TYPE_CHECKING:
     from vidface.backbones.budget import Budget
     from vidface.backbones.catalogue import Description, Exported, Limits, Model
     from vidface.backbones.quantize import Quantised
-    from vidface.backbones.weights import CacheEntry
-    from vidface.metrics import OperatingPoint
+    from vidface.cli.cache_listing import CacheEntry
+    from vidface.metrics.operating_points import OperatingPoint
     from vidface.runs.clips import ClipLine, ClipList
     from vidface.runs.denoising import Denoised
     from vidface.runs.embedding import Extraction

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vidface.core.errors import VidfaceError
 
@@ -79,3 +80,10 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
         if any(field.strip() for field in fields):
             yield previous_line + 1, [field.strip() for field in fields]
         previous_line = reader.line_num
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document; NaN is refused, since JSON has none."""
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8") + b"\n")

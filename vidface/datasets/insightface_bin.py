@@ -8,10 +8,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, reason
 from vidface.datasets.inert_pickle import ByteArray, read_pickle
 from vidface.datasets.pairs import PairSet
-from vidface.frames.common import reason
 
 N_FOLDS = 10
 

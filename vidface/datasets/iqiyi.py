@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.metrics.retrieval import average_precision_of_list
 from vidface.storage.media import natural_key
 
 SUFFIX = ".mp4"
@@ -248,7 +249,6 @@ def score_ranked_list(
     >>> score.listed, score.identities_without_list
     (2, ('3',))
     """
-    from vidface.metrics.retrieval import average_precision_of_list
 
     _check_k(k)
     names = sorted(truth.videos, key=natural_key)

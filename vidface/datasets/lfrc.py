@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import posixpath
 import re
 import struct
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.settings.manifests import SPLITS, Clip, write_manifest
 
 FILELIST = "filelist.txt"
 CROP_FOLDER = "iQIYI_VID_FACE"
@@ -51,7 +48,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass
-class _Problems:
+class Problems:
     """What is wrong on which lines of a stranger's file; raises once there are many."""
 
     what: str
@@ -69,7 +66,7 @@ class _Problems:
             raise VidfaceError(f"{self.what}: {len(self.listed)} problem(s): {text}{tail}")
 
 
-def _words(path: Path, problems: _Problems) -> Iterator[tuple[int, list[str]]]:
+def numbered_words(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
     """(line number, its words, at least one) of the lines that are not blank."""
     try:
         with path.open("rb") as file:
@@ -112,9 +109,9 @@ def read_filelist(path: str | Path) -> tuple[str, ...]:
     ('video_2', 'video_1')
     """
     path = Path(path)
-    problems = _Problems(f"filelist {path}")
+    problems = Problems(f"filelist {path}")
     lines: dict[str, int] = {}
-    for line, words in _words(path, problems):
+    for line, words in numbered_words(path, problems):
         try:
             name = _video_name(words[0])
         except ValueError as error:
@@ -143,126 +140,6 @@ def _video_name(word: str) -> str:
     if name == ".":
         raise ValueError(f"{word[:80]!r} names no folder")
     return name
-
-
-def lfrc_manifest(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    identities: str | Path | None = None,
-    split: str = "val",
-    filelist: str | Path | None = None,
-) -> Path:
-    """Write the manifest of a folder of crops: one clip a video, in the filelist's order.
-
-    The crops are `<folder>/<video>/*.jpg`, or `<folder>/iQIYI_VID_FACE/<video>/*.jpg` if more of
-    the videos are there. clip_id is the video's name. A video without a folder stays in: it counts,
-    and `read_manifest` tells of it. A manifest that says the same already is left untouched.
-
-    Args:
-        folder: the manifest's root: its paths are relative to this folder, so if `out` lies
-            elsewhere, read it with `read_manifest(out, root=folder)`.
-        out: the manifest to write, replaced if it is there.
-        identities: a text file, `<video> <identity>` a line, the video with or without `.mp4`.
-            Videos that it does not label are distractors (""). The challenge's are not public.
-        split: of all clips, one of `vidface.settings.manifests.SPLITS`.
-        filelist: default `<folder>/filelist.txt`, else `<folder>/iQIYI_VID_FACE/filelist.txt`.
-
-    Returns:
-        `out`.
-
-    Raises:
-        VidfaceError: no such folder, an unknown split, what `read_filelist` refuses, `out` is one
-            of the files to read or cannot be written; or, with their lines, labels that are not
-            two words, of videos that the filelist does not name, or that contradict another.
-    """
-    folder, out = Path(folder), Path(out)
-    if split not in SPLITS:
-        raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
-    if not folder.is_dir():
-        raise VidfaceError(f"{folder}: no such folder; give the one that holds the videos' folders")
-    listing = _filelist_of(folder) if filelist is None else Path(filelist)
-    sources = [listing] if identities is None else [listing, Path(identities)]
-    if os.path.realpath(out) in map(os.path.realpath, sources):
-        raise VidfaceError(f"{out}: is a file to read; write the manifest elsewhere")
-    if len({os.path.realpath(source) for source in sources}) < len(sources):
-        raise VidfaceError(
-            f"{listing}: is the list of videos, and says nobody's name; leave it out"
-        )
-    names = read_filelist(listing)
-    labels = {} if identities is None else _read_labels(Path(identities), names)
-    top = _crops_below(folder, names)
-    clips = [Clip(name, posixpath.join(top, name), labels.get(name, ""), split) for name in names]
-    _write_if_new(clips, out)
-    return out
-
-
-def _filelist_of(folder: Path) -> Path:
-    for path in (folder / FILELIST, folder / CROP_FOLDER / FILELIST):
-        if path.is_file():
-            return path
-    raise VidfaceError(
-        f"{folder}: no {FILELIST} in it; the challenge's list is video_filelist.txt of its "
-        f"testdata-image: copy it to {folder / FILELIST} or name it as the filelist"
-    )
-
-
-def _read_labels(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Identity by video's name."""
-    known = set(names)
-    problems = _Problems(f"identities {path}")
-    labels: dict[str, str] = {}
-    lines: dict[str, int] = {}
-    for line, words in _words(path, problems):
-        if len(words) != 2:
-            problems.add(line, f"{len(words)} word(s) where a label is '<video> <identity>'")
-            continue
-        word, identity = words
-        spellings = (word, word.removesuffix(".mp4"), f"{word}.mp4")
-        video = next((name for name in spellings if name in known), None)
-        if video is None:
-            problems.add(line, f"the filelist names no video {word[:80]!r}")
-        elif labels.setdefault(video, identity) != identity:
-            other = f"{labels[video][:80]!r} on line {lines[video]}"
-            problems.add(line, f"{video[:80]!r} is {identity[:80]!r} here, but {other}")
-        else:
-            lines.setdefault(video, line)
-    problems.refuse()
-    if not labels:
-        raise VidfaceError(f"identities {path}: no label in it; leave it out if there are none")
-    return labels
-
-
-def _crops_below(folder: Path, names: Sequence[str]) -> str:
-    """Where the videos' folders are, below folder: "" or `CROP_FOLDER`."""
-    if not (folder / CROP_FOLDER).is_dir():
-        return ""
-    wanted = {name.partition("/")[0] for name in names}
-    here = len(wanted & _folders(folder))
-    below = len(wanted & _folders(folder / CROP_FOLDER))
-    return CROP_FOLDER if below > here or here == 0 else ""
-
-
-def _folders(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_dir()}
-    except OSError as error:
-        raise VidfaceError(f"{folder}: {error.strerror or error}") from None
-
-
-def _write_if_new(clips: Sequence[Clip], out: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        draft = Path(scratch, "manifest.csv")
-        write_manifest(clips, draft)
-        data = draft.read_bytes()
-    try:
-        if out.stat().st_size == len(data) and out.read_bytes() == data:
-            return
-    except OSError:
-        pass  # not there; writing says what else is wrong
-    with atomic_file(out) as file:
-        file.write(data)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
-from vidface.frames import decode_image
+from vidface.core.values import CROP_SIZE
+from vidface.storage.images import decode_image
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first that there is, in either case

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.datasets.lines import numbered_rows, open_list
-from vidface.settings.manifests import SPLITS, Clip, write_manifest
 from vidface.storage.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ORDERS: dict[str, tuple[int, int, int] | None] = {
@@ -242,47 +241,3 @@ def _as_templates(
         paths=tuple(path for _, _, path in seen),
         identities=None if person is None else tuple(identity for identity, _ in identities),
     )
-
-
-def templates_manifest(templates: TemplateList, out: str | Path, *, split: str = "probe") -> Path:
-    """Write a manifest with one clip for each path, so that each image is extracted once.
-
-    A clip's id is its path; paths stand in order of first appearance. Its identity is that of its
-    templates, empty where the list has none.
-
-    Args:
-        templates: what `read_templates` gives.
-        out: the manifest, a CSV file; replaced if it exists.
-        split: that of all clips, a name of `vidface.settings.manifests.SPLITS`.
-
-    Returns:
-        `out`.
-
-    Raises:
-        VidfaceError: an unknown split, a path in templates of two identities, a file that can't be
-            written.
-
-    >>> import tempfile
-    >>> one = TemplateList(("7",), np.zeros(2, dtype=np.int64), ("1", "2"), ("a.jpg", "a.jpg"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     print(templates_manifest(one, Path(folder, "clips.csv")).read_text())
-    clip_id,path,identity,split
-    a.jpg,a.jpg,,probe
-    """
-    if split not in SPLITS:
-        raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
-    subjects = templates.identities or ("",) * len(templates.template_ids)
-    template_of: dict[str, int] = {}  # path → the first template that has it
-    for path, row in zip(templates.paths, templates.rows.tolist(), strict=True):
-        first = template_of.setdefault(path, row)
-        if subjects[first] != subjects[row]:
-            raise VidfaceError(
-                f"path {path[:80]!r} is in template {templates.template_ids[first]!r} of "
-                f"{subjects[first]!r} and in template {templates.template_ids[row]!r} of "
-                f"{subjects[row]!r}; a clip is of one person: give each face a path of its own, "
-                "or leave the identities out of the list"
-            )
-    clips = [Clip(path, path, subjects[row], split) for path, row in template_of.items()]
-    out = Path(out)
-    write_manifest(clips, out)
-    return out

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vidface.backbones.weights import weights_path
 from vidface.core.errors import VidfaceError
-
-CROP_SIZE = 112  # pixels
+from vidface.core.values import CROP_SIZE
 
 _LOG_LEVEL = threading.Lock()  # OpenCV's log level is the process's; detectors are made in threads
 
@@ -70,8 +70,6 @@ class FaceDetector:
         if which not in ("largest", "all"):
             raise VidfaceError(f"which faces: unknown value '{which}' (known: largest, all)")
         if model is None:
-            from vidface.backbones.weights import weights_path
-
             model = weights_path("yunet")
         import cv2
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE, FaceDetector, align_face
+from vidface.core.clips import Clip
+from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.values import CROP_SIZE
+from vidface.faces.detector import FaceDetector, align_face
 from vidface.faces.events import CROP_SHAPE, Seconds
-from vidface.frames import ClipError, decode_image, sample_frames
-from vidface.settings.manifests import Clip
-from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.faces.settings import FaceSettings
+from vidface.frames.sampling import sample_frames
+from vidface.frames.settings import FrameSettings
+from vidface.storage.images import decode_image
 from vidface.storage.media import MediaRoot, is_image_name
 from vidface.storage.urls import base_name, redacted, redacted_text
 

@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from vidface.backbones.weights import weights_path
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import ClipEnd, Event, Face, FoundFaces, Limits, Seconds
 from vidface.faces.finding import Work, find_faces, one_line
 from vidface.faces.processes import DecodingProcess
 from vidface.faces.queues import Outbox, Todo
+from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import nameless_file
 from vidface.faces.worker import Setup
-from vidface.settings.manifests import Clip
-from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot
 
 AHEAD = 256
@@ -79,8 +81,6 @@ def decode_clips(
     if faces.source not in ("detect", "aligned"):
         raise VidfaceError(f'decode_clips: [faces] source = "{faces.source}" has no pictures')
     if detector_model is None and faces.source == "detect":
-        from vidface.backbones.weights import weights_path
-
         detector_model = weights_path(faces.detector)
     setup = Setup(work, root, frames, faces, limits or Limits(), detector_model)
     try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import Limits
 from vidface.faces.shared import (
@@ -20,7 +21,6 @@ from vidface.faces.shared import (
     block_bytes,
     nameless_file,
 )
-from vidface.settings.manifests import Clip
 
 START_SECONDS = 60.0  # a worker that isn't ready by then never will be
 _KILL_SECONDS = 5.0  # a killed process is gone by then, or hangs in the kernel

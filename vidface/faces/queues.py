@@ -8,8 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
+from vidface.core.clips import Clip
 from vidface.faces.events import Event, FoundFaces
-from vidface.settings.manifests import Clip
 
 QUEUED_FACES = 512  # that wait for the reader before the workers do; 19 MB
 

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.states import KEPT_STATES
 from vidface.faces.detector import FaceDetector
@@ -36,9 +37,9 @@ from vidface.faces.finding import (
     state_of,
     state_without_error,
 )
+from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import SLOTS, WAITING, WORKING, Block, WorkerChannel
-from vidface.settings.manifests import Clip
-from vidface.settings.pipeline import FaceSettings, FrameSettings
+from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot
 
 SENT_AT_ONCE = 16  # faces of a message, at most …

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,29 +12,13 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import ClipError, reason
 
 Source = str | os.PathLike | BinaryIO
 Item = TypeVar("Item")
 
-MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
 MAX_GAP_SECONDS = 3600  # that one frame is shown; beyond it the timestamps are damaged
 MAX_SECONDS_PER_FRAME = 60  # on average, after the first hour: a small file is no endless film
-
-
-class ClipError(VidfaceError):
-    """A clip (or picture) that cannot be read, or not to its end.
-
-    state: "no_video_stream", "corrupt" or "truncated". After "truncated" the frames that were
-    yielded are good and the caller may keep them.
-    """
-
-    def __init__(self, message: str, state: str) -> None:
-        super().__init__(message)
-        self.state = state
-
-    def __reduce__(self) -> tuple[type[ClipError], tuple[str, str]]:
-        return type(self), (str(self), self.state)  # survives the way back from a worker
 
 
 @dataclass(frozen=True)
@@ -123,13 +106,6 @@ def closing(iterator: Iterator[Item]) -> Iterator[Iterator[Item]]:
         yield iterator
     finally:
         getattr(iterator, "close", lambda: None)()
-
-
-def reason(why: object) -> str:
-    """An error's text in one line, without what differs from run to run."""
-    text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "it", str(why))
-    text = re.sub(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", text)  # decord's time and source line
-    return " ".join(text.split())[:200] or type(why).__name__
 
 
 def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:

@@ -1,4 +1,4 @@
-"""Frames through decord. Its faults are listed in vidface/frames/__init__.py, not mended."""
+"""Frames through decord. Its faults are listed in vidface/frames/sampling.py, not mended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,
-    ClipError,
     Source,
     Window,
     corrupt,

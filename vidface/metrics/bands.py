@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.metrics.uncertainty import LEAST_SHARE, LEVEL
+
 if TYPE_CHECKING:
     from vidface.metrics.uncertainty import Bootstrap
 
@@ -47,7 +49,6 @@ class Draws:
         self, table: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> tuple[list[float] | None, list[float] | None]:
         """The 95 % band of Σ table / Σ weights, a row a person; (None, None) without one."""
-        from vidface.metrics.uncertainty import LEAST_SHARE, LEVEL
 
         if self.bootstrap is None or not len(table):
             return None, None

@@ -18,11 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.metrics.bands import NO_DRAWS, Draws
+from vidface.metrics.blocks import bin_edges, bin_of
+from vidface.metrics.pairwise import ACCELERATOR_BINS, HISTOGRAM_BINS
 
 if TYPE_CHECKING:
-    from vidface.metrics import Identification, OperatingPoint, Retrieval, Verification
+    from vidface.metrics.identification import Identification
+    from vidface.metrics.operating_points import OperatingPoint
     from vidface.metrics.rates import Curve
+    from vidface.metrics.retrieval import Retrieval
     from vidface.metrics.uncertainty import Bootstrap
+    from vidface.metrics.verification import Verification
     from vidface.runs.scoring import Score
 
 FORMAT, VERSION = "vidface-curves", 1
@@ -211,8 +216,6 @@ def _farthest(places: NDArray[np.float64], a: int, b: int) -> tuple[float, int, 
 
 def _bins_of(curve: Curve) -> int | None:
     """The bins at whose edges the curve was read; None where it is of all observed scores."""
-    from vidface.metrics.blocks import bin_edges
-    from vidface.metrics.pairwise import ACCELERATOR_BINS, HISTOGRAM_BINS
 
     if curve.genuine + curve.impostor <= ACCELERATOR_BINS:
         return None  # no more scores than bins: each has its own row
@@ -224,7 +227,6 @@ def _bins_of(curve: Curve) -> int | None:
 
 def histogram_block(curve: Curve, bins: int = BINS) -> dict[str, Any]:
     """Genuine and impostor pairs in bins of the score, exactly, without the empty ends."""
-    from vidface.metrics.blocks import bin_of
 
     at = bin_of(curve.thresholds.astype(np.float32), bins)
     counts = np.zeros((2, bins), dtype=np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.clusters import UNUSABLE
+from vidface.core.values import UNUSABLE
 from vidface.vectors.descriptors import pool_descriptors
 
 MEMORY_BYTES = 2**28

@@ -8,8 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import exact_rate
 from vidface.metrics.uncertainty import Replicates, interval_dict
-from vidface.settings.pipeline import exact_rate
 
 DEFAULT_FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.executor.local import Executor
+from vidface.metrics.listed_pairs import count_listed, list_pairs
 from vidface.metrics.operating_points import (
     CONVENTIONS,
     DEFAULT_FARS,
@@ -27,6 +28,7 @@ from vidface.metrics.pairwise import (
     make_pairs,
 )
 from vidface.metrics.rates import Curve, Figure, Rates, count_for
+from vidface.metrics.resampled_pairs import resample
 from vidface.metrics.uncertainty import Bootstrap, Replicates
 from vidface.vectors.descriptors import check_descriptors
 
@@ -261,7 +263,6 @@ def score_pair_list(
     >>> result.points[0].tar, result.points[0].threshold, result.auc.value
     (1.0, 0.6000000238418579, 1.0)
     """
-    from vidface.metrics.listed_pairs import count_listed, list_pairs
 
     check_targets(fars)
     check_convention(convention)
@@ -306,8 +307,6 @@ def _figures(
         eer = eer and replace(eer, replicates=none)
         auc = auc and replace(auc, replicates=none)
     elif bootstrap is not None and has_both:
-        from vidface.metrics.resampled_pairs import resample
-
         found = resample(rates, targets, points, convention, bootstrap)
         points = [
             replace(point, replicates=found.tar[point.target_far])

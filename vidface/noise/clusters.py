@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import UNUSABLE
+from vidface.noise import kernels as linkage
 from vidface.vectors.batches import Batch, gather, on_device, run_batches
 from vidface.vectors.rows import check_embeddings, check_offsets, float32_threshold, unit_rows
 
 NO_CLUSTERING = None
 """The threshold that means "no clustering"; so does any value of −1 or less."""
-
-UNUSABLE = -1
-"""The label of an embedding that has no direction (NaN, infinite or zero): never a member."""
 
 MEMORY_BYTES = 2**31
 """The default budget of `cluster_frames` for its working arrays."""
@@ -92,7 +91,6 @@ def cluster_frames(
     >>> cluster_frames(frames, np.array([0, 3, 6]), threshold=None)
     array([ 0,  0, -1,  0,  0,  0], dtype=int32)
     """
-    from vidface.noise import kernels as linkage
 
     embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
     cosine_threshold = float32_threshold(threshold)
@@ -203,7 +201,6 @@ def linkage_tree(
     >>> cut(tree, 0.7), cut(tree, 0.5)
     (array([0, 1, 0], dtype=int32), array([0, 0, 0], dtype=int32))
     """
-    from vidface.noise import kernels as linkage
 
     embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
     n_rows = len(embeddings)

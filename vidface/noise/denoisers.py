@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.clusters import MEMORY_BYTES, NO_CLUSTERING, UNUSABLE, cluster_frames
+from vidface.core.values import UNUSABLE
+from vidface.noise.clusters import MEMORY_BYTES, NO_CLUSTERING, cluster_frames
 from vidface.vectors.descriptors import COSINE_TIE, medoids
 from vidface.vectors.rows import (
     check_embeddings,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.clusters import UNUSABLE
+from vidface.core.values import UNUSABLE
 from vidface.vectors.descriptors import VANISHING_MEAN, check_descriptors
 from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows
 

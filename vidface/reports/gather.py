@@ -32,6 +32,7 @@ from vidface.reports.score_files import (
 )
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
+from vidface.settings.manifests import read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -225,7 +226,6 @@ def _with_manifest(
 
     And the manifest's SHA-256; "" where it is not.
     """
-    from vidface.settings.manifests import read_manifest
 
     settings = mapping(pipeline.get("manifest"))
     path, root = text(settings.get("path")), text(settings.get("root"))

@@ -17,9 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import vidface
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import atomic_file
+from vidface.core.version import __version__
 from vidface.reports import page_data, sections
 from vidface.reports.drawn_sections import (
     clips_section,
@@ -34,6 +34,8 @@ from vidface.reports.print_figures import Printed
 from vidface.reports.pseudonyms import Names
 from vidface.reports.sprites import ClipFaces, each_clip_faces
 from vidface.runs.artefacts import RunFolder
+from vidface.runs.comparison import compare
+from vidface.runs.run import open_run_folder
 
 if TYPE_CHECKING:
     from vidface.runs.comparison import Comparison
@@ -142,8 +144,6 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 def _compared(runs: Sequence[RunData], names: Names, notify: Notify) -> list[Comparison | str]:
     """The paired differences of the first run and each other one."""
-    from vidface.runs.comparison import compare
-    from vidface.runs.run import open_run_folder
 
     found: list[Comparison | str] = []
     for other in runs[1:]:
@@ -267,9 +267,7 @@ def _footer(pictures: int, settings: ReportSettings) -> Markup:
     )
     licence = tag("details", tag("summary", "Licence of the chart library, uPlot"),
                   tag("pre", asset(CHART_LICENCE)))  # fmt: skip
-    made = tag(
-        "p", f"Made by vidface {vidface.__version__}; it needs no network and asks for none."
-    )
+    made = tag("p", f"Made by vidface {__version__}; it needs no network and asks for none.")
     return join((tag("p", tag("strong", faces), " ", known), made, licence))
 
 

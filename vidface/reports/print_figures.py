@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.reports.figures import MOST_SERIES, figure_svg
 from vidface.reports.gather import RunData
 from vidface.reports.markup import Markup, tag
 from vidface.reports.published import TRACK_3
@@ -56,7 +57,6 @@ class Printed:
         return self._draw("sweep", [(run.label, dict(run.sweep.document))], options)
 
     def _draw(self, name: str, data: list[tuple[str, Any]], options: dict[str, Any]) -> Markup:
-        from vidface.reports.figures import MOST_SERIES, figure_svg
 
         if not data or len(data) > MOST_SERIES:
             return Markup("")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.clusters import UNUSABLE
+from vidface.core.values import UNUSABLE
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard, RunFolder
 from vidface.vectors.rows import unit_rows

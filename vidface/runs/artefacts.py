@@ -35,9 +35,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import vidface
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX, atomic_file
+from vidface.core.version import __version__
 from vidface.storage.urls import redacted_text
 
 FORMAT_VERSION = 1
@@ -148,7 +148,7 @@ def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str
         "format_version": FORMAT_VERSION,
         "stage": stage,
         "settings": dict(settings),
-        "vidface_version": vidface.__version__,
+        "vidface_version": __version__,
         "versions": _versions(),
         "command": _command(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
@@ -255,13 +255,6 @@ def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
 
 def _stamped(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
     return table.replace_schema_metadata({METADATA_KEY: json.dumps(dict(made))})
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document; NaN is refused, since JSON has none."""
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
-    with atomic_file(path) as file:
-        file.write(text.encode("utf-8") + b"\n")
 
 
 def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -480,11 +473,6 @@ class RunFolder:
 
     def _error(self, error: OSError) -> VidfaceError:
         return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
-
-
-def threshold_name(threshold: float | None) -> str:
-    """How a threshold is written in names and tables: `0.4`, or `none`."""
-    return "none" if threshold is None else str(float(threshold) + 0.0)  # + 0.0: −0 is 0
 
 
 def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None = None) -> pa.Array:

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from vidface.core.clips import SPLITS
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.states import STATES
 from vidface.noise.diagnostics import FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clusterings import latest, read_clustering
+from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
+from vidface.runs.crops import find_crops
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
-from vidface.settings.manifests import SPLITS
 
 _DIAGNOSTICS = ("clusters", "kept", "dropped", "unusable", "lowest_similarity", "second_size",
                 "second_share", "second_cosine")  # fmt: skip
@@ -133,8 +135,6 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
     Raises:
         VidfaceError: no extraction, no crops, no clustering, an unknown clip or one without faces.
     """
-    from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
-    from vidface.runs.crops import find_crops
 
     check_sheet_path(out)
     run.clips()

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import UNUSABLE
 from vidface.executor.local import Executor, executor_of, map_shards
+from vidface.noise.diagnostics import DiagnosticBounds, Diagnostics, combine, diagnose
 from vidface.runs import artefacts
 from vidface.runs.denoising import (
     NAMED_UNUSABLE,
@@ -59,7 +61,6 @@ def cluster(
     Raises:
         VidfaceError: no extraction, or one made with other settings; see `map_shards`.
     """
-    from vidface.noise.diagnostics import combine
 
     denoising = meant(run, what)
     clips = Clips(run)
@@ -105,7 +106,6 @@ def _denoised(
 
 def denoise_shard(work: ShardWork) -> tuple[Part, Diagnostics]:
     """One shard's labels, descriptors and diagnostics; the linkage tree is written."""
-    from vidface.noise.diagnostics import diagnose
 
     one = work.open()
     part = one.denoise(work.denoising)
@@ -213,7 +213,6 @@ def read_clustering(run: Run, what: What) -> Denoised | None:
 
 def _diagnostics_of(table: Any) -> Diagnostics:
     """What `cluster` found, from the descriptors' artefact; without the faces' similarities."""
-    from vidface.noise.diagnostics import DiagnosticBounds, Diagnostics
 
     names = ("clusters", "kept", "dropped", "unusable", *_DIAGNOSTIC_COLUMNS)
     columns = {name: table.column(name).to_numpy() for name in names}
@@ -222,7 +221,6 @@ def _diagnostics_of(table: Any) -> Diagnostics:
 
 def _unusable_rows(path: Path) -> tuple[str, ...]:
     """The first unusable faces of a clustering, as `cluster` names them."""
-    from vidface.noise.clusters import UNUSABLE
 
     faces, _ = artefacts.read_rows(path, [("cluster", "=", UNUSABLE)])
     rows = faces.slice(0, NAMED_UNUSABLE).to_pylist()

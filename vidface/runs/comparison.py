@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.metrics.uncertainty import paired_difference
 from vidface.runs.run import Notify, Run, quiet
 from vidface.runs.scoring import (
     LATEST,
@@ -18,8 +19,8 @@ from vidface.runs.scoring import (
 )
 
 if TYPE_CHECKING:
+    from vidface.metrics.settings import ScoreSettings
     from vidface.metrics.uncertainty import Bootstrap, Difference
-    from vidface.settings.pipeline import ScoreSettings
 
 
 SAME = object()  # B's clustering is A's, where None already means "no clustering"
@@ -86,7 +87,6 @@ def compare(
     Raises:
         VidfaceError: other clips, identities or splits, no bootstrap, or no figure to compare.
     """
-    from vidface.metrics.uncertainty import paired_difference
 
     settings = settings or a.pipeline.score
     split, gallery = split or settings.split, gallery or settings.gallery

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.noise.clusters import UNUSABLE
+from vidface.core.values import UNUSABLE
 
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont

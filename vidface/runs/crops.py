@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.runs.artefacts import CROPS_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +35,6 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-
-    from vidface.runs.artefacts import CROPS_SCHEMA
 
     clips, _ = folder.read_clips()
     row = pc.index(clips.column("clip_id"), pa.scalar(clip_id, pa.string())).as_py()
@@ -76,8 +75,6 @@ def _rows_of(path: Path, clip_id: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
-
-    from vidface.runs.artefacts import CROPS_SCHEMA
 
     # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.thresholds import threshold_name
+from vidface.core.values import UNUSABLE
 from vidface.executor.local import Executor, executor_of, map_shards
 from vidface.noise.denoisers import DENOISERS, DenoiserSettings, uses_threshold
-from vidface.runs.artefacts import threshold_name
+from vidface.noise.truth import NoiseRemoval, read_truth
 from vidface.runs.run import Run
 from vidface.runs.shards import Part, ShardSource, ShardWork, linkage_of, make_linkage
 from vidface.runs.shards import Shard as _Shard
@@ -93,7 +95,6 @@ class Denoising:
     @cached_property
     def truth(self) -> Truth | None:
         """Which frames are noise, where a file says so."""
-        from vidface.noise.truth import read_truth
 
         return None if self.truth_path is None else read_truth(self.truth_path)
 
@@ -308,7 +309,6 @@ class Collected:
         Args:
             noise: (n_faces,) bool, where a truth is named.
         """
-        from vidface.noise.clusters import UNUSABLE
 
         n_clips = len(self._clips.clip_ids)
         if self._descriptors is None:
@@ -336,7 +336,6 @@ class Collected:
             self._truth_counts += [dropped.sum(), noise.sum(), (dropped & noise).sum()]
 
     def finish(self, diagnostics: Diagnostics | None = None) -> Denoised:
-        from vidface.noise.truth import NoiseRemoval
 
         clips = self._clips
         descriptors = self._descriptors

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidface.backbones.embedder import Embedder
+from vidface.core.clips import Clip
 from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
-from vidface.faces import ClipEnd, Face, FoundFaces
+from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import artefacts
-from vidface.settings.manifests import Clip
 from vidface.storage.urls import redacted
 
 EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
@@ -90,7 +90,7 @@ def embed_clips(
 
     Args:
         clips: what was decoded; an event's `clip_number` counts from 0 in them.
-        events: of `vidface.faces.decode_clips`.
+        events: of `vidface.faces.pool.decode_clips`.
         keep_crops: keep every face that counts as a JPEG.
     """
     schema = artefacts.embeddings_schema(backbone.dimension)

@@ -7,8 +7,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones import Embedder, Preprocessing, load_backbone
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.loading import load_backbone
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
 from vidface.runs.clusterings import cluster
 from vidface.runs.run import extract, open_run
 from vidface.runs.scoring import Score, check_splits, score_denoised
@@ -104,8 +108,6 @@ def _loaded(
 def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Keyword settings sorted into the tables [frames] and [faces]; unknown ones are refused."""
     import dataclasses
-
-    from vidface.settings.pipeline import FaceSettings, FrameSettings
 
     known = {"frames": FrameSettings, "faces": FaceSettings}
     tables: dict[str, dict[str, Any]] = {"frames": {}, "faces": {}}

@@ -15,17 +15,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidface.backbones.embedder import Embedder, available_cores
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.settings import BackboneSettings
+from vidface.backbones.weights import weights_path
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.states import FAILED_STATES
-from vidface.faces import Limits, decode_clips
+from vidface.core.values import available_cores
+from vidface.executor.local import Executor, map_shards
+from vidface.faces.events import Limits
 from vidface.faces.finding import clip_bytes
+from vidface.faces.pool import decode_clips
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
 from vidface.runs.embedding import EmbeddedClip, Extraction, Progress, embed_clips, summarise
+from vidface.runs.run import load_settings
 from vidface.runs.staging import Shard, Staging, each_clip, link_or_copy, open_staging, shards_of
-from vidface.settings.manifests import Clip, Manifest
-from vidface.settings.pipeline import BackboneSettings, FaceSettings, FrameSettings
+from vidface.settings.manifests import Manifest
 from vidface.settings.run_settings import RunSettings
 from vidface.storage.media import MediaRoot
 from vidface.storage.urls import is_url
@@ -216,7 +224,6 @@ _LOADED: dict[BackboneSettings, Embedder] = {}  # of a worker: a recogniser is l
 
 
 def _backbone_of(settings: BackboneSettings) -> Embedder:
-    from vidface.runs.run import load_settings
 
     if settings not in _LOADED:
         _LOADED.clear()
@@ -232,7 +239,6 @@ def _extract_elsewhere(
     progress: Progress,
     store: Callable[[], None],
 ) -> None:
-    from vidface.executor.local import Executor, map_shards
 
     executor = Executor("dask", workers=how.workers, scheduler=how.scheduler)
     done = map_shards(extract_shard, shards, executor=executor, shared=job, notify=notify)
@@ -256,7 +262,6 @@ class _Counts:
 
 
 def _detector_file(faces: FaceSettings) -> Path | None:
-    from vidface.backbones.weights import weights_path
 
     return weights_path(faces.detector) if faces.source == "detect" else None
 

@@ -21,13 +21,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
 from vidface.runs.embedding import Extraction, Progress, summarise
-from vidface.settings.manifests import Clip, Manifest
+from vidface.settings.manifests import Manifest
 from vidface.storage.cache import sha256_of
 from vidface.storage.media import FolderRoot
 

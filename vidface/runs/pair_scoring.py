@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.datasets.pair_lists import read_pair_list
+from vidface.datasets.templates import read_templates
+from vidface.metrics.templates import pool_templates
+from vidface.metrics.verification import score_pair_list
 from vidface.runs.run import Notify, Run, quiet, writing
 from vidface.runs.scoring import (
     LATEST,
@@ -24,8 +28,8 @@ from vidface.runs.scoring import (
 
 if TYPE_CHECKING:
     from vidface.datasets.templates import TemplateList
-    from vidface.metrics import Verification
-    from vidface.settings.pipeline import ScoreSettings
+    from vidface.metrics.settings import ScoreSettings
+    from vidface.metrics.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,6 @@ def score_listed(
     Raises:
         VidfaceError: a list that is not one, or names that the run does not have.
     """
-    from vidface.datasets.pair_lists import read_pair_list
-    from vidface.datasets.templates import read_templates
-    from vidface.metrics import score_pair_list
-    from vidface.metrics.templates import pool_templates
 
     settings = settings or run.pipeline.score
     denoised, chosen = denoised_for(run, threshold, notify)

@@ -12,19 +12,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vidface.backbones.loading import declared_preprocessing, load_backbone, weights_sha256
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.settings import BackboneSettings
+from vidface.backbones.weights import WEIGHTS, weights_path, weights_record
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.files import write_json
 from vidface.core.states import FAILED_STATES
+from vidface.faces.finding import clip_bytes
 from vidface.runs import artefacts
+from vidface.runs import embedding as embeddings
 from vidface.runs.artefacts import RunFolder
+from vidface.runs.features import extract_features
 from vidface.settings.manifests import Manifest, read_manifest
-from vidface.settings.pipeline import BackboneSettings, Overrides, Pipeline
+from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline, pipeline_document
 from vidface.storage.locks import locked
+from vidface.storage.mirror import open_mirror
 from vidface.storage.urls import Address, base_name, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from vidface.backbones import Embedder, Preprocessing
+    from vidface.backbones.embedder import Embedder
+    from vidface.backbones.preprocessing import Preprocessing
     from vidface.runs.artefacts import EmbeddingShard
     from vidface.runs.embedding import Extraction, Progress
     from vidface.storage.mirror import Mirror
@@ -72,8 +82,6 @@ class Run:
     @cached_property
     def extraction_settings(self) -> dict[str, Any]:
         """All that the embeddings depend on, as artefacts record and compare it."""
-        from vidface.backbones import Preprocessing, declared_preprocessing, weights_sha256
-        from vidface.backbones.weights import weights_record
 
         frames, faces = self.pipeline.frames, self.pipeline.faces
         fed: Preprocessing | None
@@ -223,7 +231,6 @@ def open_run(
 
 def _mirror(address: Address) -> Mirror:
     """The mirror of a run directory at a URL, filled; the crops are fetched by their own reader."""
-    from vidface.storage.mirror import open_mirror
 
     mirror = open_mirror(address.url)
     mirror.pull()
@@ -238,7 +245,6 @@ def open_run_folder(
     Raises:
         VidfaceError: no finished extraction there, or one that a program made with its own module.
     """
-    from vidface.settings.pipeline import parse_pipeline
 
     here = _mirror(folder).folder if isinstance(folder, Address) else folder
     path = RunFolder(here).pipeline_path
@@ -260,11 +266,10 @@ def open_run_folder(
 
 def _remember(run: Run) -> None:
     """Write the pipeline beside the artefacts, so that the directory can be opened alone."""
-    from vidface.settings.pipeline import pipeline_document
 
     if run.backbone is None:
         with suppress(VidfaceError):  # a directory that can only be read has its figures still
-            artefacts.write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
+            write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
 
 
 def prepare_manifest(
@@ -299,7 +304,6 @@ def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
 
 
 def _preprocessing(b: BackboneSettings) -> Preprocessing | None:
-    from vidface.backbones import Preprocessing
 
     if b.color is None and b.mean is None and b.std is None and b.size is None:
         return None
@@ -315,7 +319,6 @@ def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Embedder:
 
 def load_settings(settings: BackboneSettings) -> Embedder:
     """The recogniser that a pipeline's table [backbone] describes."""
-    from vidface.backbones import load_backbone
 
     return load_backbone(
         settings.weights,
@@ -339,7 +342,6 @@ def note_assumed(backbone: Embedder, notify: Notify) -> None:
 
 def fetch_weights(run: Run, notify: Notify = quiet) -> None:
     """Fetch the named weights that extraction needs, saying so, before any work starts."""
-    from vidface.backbones.weights import WEIGHTS, weights_path
 
     if run.of_features:
         return
@@ -389,7 +391,6 @@ def extract(
 
 def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
     """The summary of the extraction that is there, if it is what the pipeline asks for."""
-    from vidface.runs import embedding as embeddings
 
     table, made = run.folder.read_clips()
     remedy = "choose another --run, or --force to replace it"
@@ -411,8 +412,6 @@ def _extract(
     run: Run, force: bool, retry_failed: bool, notify: Notify, progress: Progress | None
 ) -> Extraction:
     if run.of_features:
-        from vidface.runs.features import extract_features
-
         return extract_features(
             run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
         )
@@ -447,7 +446,6 @@ def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = Fa
 
     A clip that failed may have changed where it is to be done again.
     """
-    from vidface.faces.finding import clip_bytes
 
     if getattr(run.manifest.root, "remote", False):
         return

@@ -14,22 +14,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import UsageError
-from vidface.core.files import atomic_file
+from vidface.core.files import atomic_file, write_json
 from vidface.core.states import STATES
 from vidface.executor.local import executor_of
+from vidface.metrics.clip_retrieval import score_clip_retrieval
 from vidface.metrics.curves import curves_path, score_curves
+from vidface.metrics.identification import score_identification
+from vidface.metrics.retrieval import score_retrieval
+from vidface.metrics.uncertainty import Bootstrap
+from vidface.metrics.verification import score_cross_verification, score_verification
 from vidface.runs import artefacts
 from vidface.runs.clusterings import latest, read_clustering
 from vidface.runs.denoising import Denoised, Denoising, denoise, meant
 from vidface.runs.run import Notify, Run, quiet, writing
 
 if TYPE_CHECKING:
-    from vidface.metrics import ClipRetrieval, Identification, Retrieval, Verification
+    from vidface.metrics.clip_retrieval import ClipRetrieval
+    from vidface.metrics.identification import Identification
     from vidface.metrics.pairwise import Progress
     from vidface.metrics.rates import Curve
+    from vidface.metrics.retrieval import Retrieval
+    from vidface.metrics.settings import ScoreSettings
     from vidface.metrics.uncertainty import Bootstrap, Replicates
+    from vidface.metrics.verification import Verification
     from vidface.noise.truth import NoiseRemoval
-    from vidface.settings.pipeline import ScoreSettings
 
 Figures = Mapping[str, tuple[float, "Replicates | None"]]
 
@@ -57,7 +65,7 @@ class Score:
 
     @property
     def protocols(self) -> dict[str, Any]:
-        """The results, by the names of `vidface.settings.pipeline.PROTOCOLS` with an underscore."""
+        """The results, by the names of `vidface.metrics.settings.PROTOCOLS` with an underscore."""
         found = {
             "retrieval": self.retrieval,
             "verification": self.verification,
@@ -129,7 +137,6 @@ def _figures(score: Score) -> Iterator[tuple[str, tuple[float, Replicates | None
 
 def bootstrap_of(settings: ScoreSettings) -> Bootstrap | None:
     """The resamples that the settings ask for; None for none."""
-    from vidface.metrics.uncertainty import Bootstrap
 
     return Bootstrap(settings.bootstrap, settings.seed) if settings.bootstrap else None
 
@@ -152,7 +159,6 @@ def score_denoised(
     Raises:
         VidfaceError: a split that has no clip, or that is its own gallery.
     """
-    from vidface import metrics as scores
 
     settings = settings or replace(run.pipeline.score, bootstrap=0)
     check_splits(run, split, gallery, settings)
@@ -181,17 +187,13 @@ def score_denoised(
     fars = settings.far_list
     enrolment: dict[str, Any] = {"enrolment": settings.enrolment, "bootstrap": bootstrap}
     ways: dict[str, Any] = {
-        "verification": lambda: scores.score_verification(*probe, fars, **pairs),
-        "cross-verification": lambda: scores.score_cross_verification(
-            *reference, *probe, fars, **pairs
-        ),
-        "retrieval": lambda: scores.score_retrieval(
-            *reference, *probe, clip_ids, settings.k, **enrolment
-        ),
-        "clip-retrieval": lambda: scores.score_clip_retrieval(
+        "verification": lambda: score_verification(*probe, fars, **pairs),
+        "cross-verification": lambda: score_cross_verification(*reference, *probe, fars, **pairs),
+        "retrieval": lambda: score_retrieval(*reference, *probe, clip_ids, settings.k, **enrolment),
+        "clip-retrieval": lambda: score_clip_retrieval(
             *probe, clip_ids, settings.k, bootstrap=bootstrap
         ),
-        "identification": lambda: scores.score_identification(
+        "identification": lambda: score_identification(
             *reference,
             *probe,
             ranks=settings.rank_list,
@@ -350,7 +352,7 @@ def store(
     if not os.access(there, os.W_OK):
         notify(f"{there} can't be written to: the figures are shown, not stored")
         return
-    artefacts.write_json(path, document)
+    write_json(path, document)
     for suffix in SIDE_TABLES:
         table = path.with_name(f"{path.stem}_{suffix}.csv")
         if suffix in tables:
@@ -358,7 +360,7 @@ def store(
         else:
             table.unlink(missing_ok=True)  # of an earlier score, with other protocols
     if curves is not None:
-        artefacts.write_json(curves_path(path), curves)
+        write_json(curves_path(path), curves)
     else:
         curves_path(path).unlink(missing_ok=True)
 

@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics import DEFAULT_FARS, OperatingPoint, score_retrieval, score_verification
-from vidface.metrics.verification import check_targets
-from vidface.runs.artefacts import threshold_name
+from vidface.core.thresholds import threshold_name
+from vidface.metrics.operating_points import DEFAULT_FARS, OperatingPoint
+from vidface.metrics.retrieval import score_retrieval
+from vidface.metrics.verification import check_targets, score_verification
 from vidface.runs.denoising import Denoised
 from vidface.settings.manifests import Manifest
 

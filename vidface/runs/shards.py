@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.noise.clusters import LinkageTree, cut, linkage_tree
 from vidface.noise.denoisers import label_faces
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
+from vidface.vectors.descriptors import pool_faces, pooling_weights
 
 if TYPE_CHECKING:
     from vidface.noise.clusters import LinkageTree
@@ -105,7 +107,6 @@ class Shard:
         return self._noise
 
     def denoise(self, denoising: Denoising) -> Part:
-        from vidface.vectors.descriptors import pool_faces, pooling_weights
 
         shard, before = self.shard, self._before
         labels = self._labels(denoising)
@@ -138,8 +139,6 @@ class Shard:
 
     def _labels(self, denoising: Denoising) -> np.ndarray:
         if denoising.denoiser.method == "union-find":
-            from vidface.noise.clusters import cut
-
             if self._tree is None:
                 source, budget = self._source, denoising.memory_bytes
                 created = source.extraction_created
@@ -175,8 +174,6 @@ def linkage_of(
 ) -> LinkageTree:
     """A shard's linkage tree: from its artefact, which is written where it is not there yet."""
     import pyarrow as pa
-
-    from vidface.noise.clusters import LinkageTree, linkage_tree
 
     path = run.folder.linkage_path(number)
     if path.is_file():

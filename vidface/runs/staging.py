@@ -24,11 +24,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.files import write_json
 from vidface.runs import artefacts
 from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.embedding import EmbeddedClip
-from vidface.settings.manifests import Clip
 
 ABOUT = "extraction.json"
 PROFILE = "profile.json"  # of the finished extraction
@@ -115,7 +116,7 @@ class Staging:
             seconds.append(found[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
         stages = _sums(seconds)
-        artefacts.write_json(
+        write_json(
             self.folder.folder / PROFILE,
             {"stages": stages, "clips": len(table), **profile},
         )
@@ -166,7 +167,7 @@ def open_staging(
         folder.mkdir(parents=True)
     except OSError as error:
         raise VidfaceError(f"run directory {run.folder}: {error.strerror or error}") from None
-    artefacts.write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
+    write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
     return Staging(RunFolder(folder), dict(made), shard_clips), False
 
 

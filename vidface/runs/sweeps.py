@@ -4,73 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError
+from vidface.core.files import write_json
 from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising, denoise_all
 from vidface.runs.run import Run, writing
 from vidface.runs.scoring import Score, check_splits, score_denoised
+from vidface.runs.selection import plan_folds, plan_splits
 
 if TYPE_CHECKING:
     from vidface.noise.truth import NoiseRemoval
     from vidface.runs.selection import Selection
-
-MOST_THRESHOLDS = 1000
-
-
-def parse_threshold(text: str) -> float | None:
-    """A cosine in [-1, 1], or None for `none` and -1: no clustering, by definition.
-
-    >>> parse_threshold("0.4"), parse_threshold("none"), parse_threshold("-1")
-    (0.4, None, None)
-    """
-    if text.strip().lower() == "none":
-        return None
-    value = _decimal(text)
-    if not -1 <= value <= 1:
-        raise UsageError(f"threshold '{text.strip()}': a cosine lies in [-1, 1]")
-    return None if value == -1 else float(value)
-
-
-def parse_thresholds(text: str) -> list[float | None]:
-    """A comma list of thresholds and ranges `START:STOP:STEP`, which include STOP.
-
-    In decimal arithmetic: 0:0.7:0.05 holds 0.3, and 0.7.
-
-    >>> parse_thresholds("0:0.3:0.1")
-    [0.0, 0.1, 0.2, 0.3]
-    >>> parse_thresholds("none, 0.35,0.4:0.6:0.1")
-    [None, 0.35, 0.4, 0.5, 0.6]
-    """
-    values: list[float | None] = []
-    for part in text.split(","):
-        values += _range(part) if ":" in part else [parse_threshold(part)]
-        if len(values) > MOST_THRESHOLDS:
-            raise UsageError(f"thresholds '{text}': more than {MOST_THRESHOLDS} of them")
-    return values
-
-
-def _range(text: str) -> list[float | None]:
-    parts = text.split(":")
-    if len(parts) != 3:
-        raise UsageError(f"thresholds '{text}': write START:STOP:STEP, as in 0:0.7:0.05")
-    start, stop, step = (_decimal(part) for part in parts)
-    if step <= 0 or stop < start:
-        raise UsageError(f"thresholds '{text}': STEP must be above 0 and STOP not below START")
-    count = min(int((stop - start) / step), MOST_THRESHOLDS) + 1
-    return [parse_threshold(str(start + i * step)) for i in range(count)]
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        value = Decimal("nan")
-    if not value.is_finite():
-        raise UsageError(f"threshold '{text.strip()}' is not a number")
-    return value
 
 
 @dataclass(frozen=True)
@@ -129,7 +75,7 @@ def sweep(
         rows.append((scored, denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
     name = f"{split}_against_{gallery}{_suffix(run)}.json"
-    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
 
 
@@ -176,7 +122,6 @@ def select(
     Raises:
         VidfaceError: as `vidface.runs.selection.plan_splits` and `plan_folds`.
     """
-    from vidface.runs.selection import plan_folds, plan_splits
 
     report_on = report_on or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
@@ -216,7 +161,7 @@ def select(
     )
     result = Selected(selection, made, removals)
     name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
-    artefacts.write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
-from vidface.frames import ClipError
+from vidface.core.errors import ClipError, VidfaceError
+from vidface.metrics.pairs import score_pairs
+from vidface.runs import artefacts
 
 if TYPE_CHECKING:
-    from vidface.backbones import Embedder
+    from vidface.backbones.embedder import Embedder
     from vidface.datasets.pairs import PairSet
-    from vidface.metrics import PairScore
+    from vidface.metrics.pairs import PairScore
 
 IMAGES_AT_ONCE = 256  # held in memory as pictures
 NO_EMBEDDING_SCORE = -1.0  # of a pair whose image is missing or broken: it stays in the counts
@@ -60,7 +61,6 @@ def verify(
     Raises:
         VidfaceError: no image can be used.
     """
-    from vidface.metrics import score_pairs
 
     wanted = np.unique(np.concatenate([pairs.first, pairs.second]))
     embeddings = np.zeros((pairs.n_images, embedder.dimension), np.float32)
@@ -108,7 +108,6 @@ def _loads(pairs: PairSet, wanted: np.ndarray) -> Iterator[tuple[list[int], np.n
 
 
 def _provenance(embedder: Embedder, pairs: PairSet) -> dict[str, Any]:
-    from vidface.runs import artefacts
 
     settings = {
         "backbone.weights_sha256": embedder.sha256,

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file, csv_rows
+from vidface.storage.clip_urls import read_address
 from vidface.storage.media import (
     VIDEO_SUFFIXES,
     Kind,
@@ -33,23 +35,9 @@ from vidface.storage.urls import Address, is_url, redacted, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
 OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")
-SPLITS = ("train", "val", "test", "gallery", "probe")
 LISTED_PROBLEMS = 20
 MAX_MANIFEST_BYTES = 1 << 30  # of a manifest at a URL
 ASKED_AT_ONCE = 32  # clips at URLs that are looked for side by side
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One line of a manifest. An empty identity is a distractor: nobody knows who it is."""
-
-    clip_id: str
-    path: str
-    identity: str
-    split: str
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +154,6 @@ Problem = tuple[int, str]  # line number, what is wrong there
 def _bytes_at(path: Path | Address) -> bytes:
     if isinstance(path, Path):
         return path.read_bytes()
-    from vidface.storage.clip_urls import read_address
 
     return read_address(path, MAX_MANIFEST_BYTES)
 

@@ -10,7 +10,6 @@ relative to the working directory, as the person who set it means it.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import tomllib
@@ -18,44 +17,24 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from vidface.backbones.settings import BackboneSettings
+from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.settings.manifests import SPLITS
-from vidface.settings.run_settings import RunSettings, size_bytes
+from vidface.faces.settings import FaceSettings
+from vidface.frames.settings import FrameSettings
+from vidface.metrics.settings import ScoreSettings
+from vidface.noise.settings import ClusterSettings
+from vidface.settings.run_settings import RunSettings
+from vidface.storage.cache import cache_folder
 from vidface.storage.media import as_location
 from vidface.storage.urls import Address, is_url
+from vidface.vectors.settings import DescriptorSettings
 
 LOCAL_PIPELINE = "vidface.toml"
 DEMO_PIPELINE = "demo"
-
-# The names of vidface.noise.denoisers and vidface.vectors.descriptors, which a test keeps equal:
-# `--help` and a typing error are answered without NumPy.
-METHODS = ("union-find", "none", "dbscan", "hdbscan", "complete-linkage", "trim", "oracle")
-POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
-ENROLMENT_NAMES = ("mean", "max")
-CONVENTION_NAMES = ("step", "nearest")
-PROTOCOLS = (
-    "verification",
-    "cross-verification",
-    "retrieval",
-    "clip-retrieval",
-    "identification",
-)
-NEED_GALLERY = frozenset({"cross-verification", "retrieval", "identification"})
-
-
-def check(condition: bool, key: str, problem: str) -> None:
-    """Raise VidfaceError "key: problem" unless the condition holds."""
-    if not condition:
-        raise VidfaceError(f"{key}: {problem}")
-
-
-def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise VidfaceError that lists what is known unless the value is one of it."""
-    check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
 
 
 @dataclass(frozen=True)
@@ -66,233 +45,6 @@ class ManifestSettings:
     root: Path | Address | None = None
     prepare: str | None = None  # makes the manifest: a name of vidface.runs.run.PREPARERS
     allow_missing: bool = False
-
-
-@dataclass(frozen=True)
-class FrameSettings:
-    """Which frames of a video: sampled by time, `fps` a second."""
-
-    fps: float = 8.0
-    decoder: str = "pyav"
-
-    def __post_init__(self) -> None:
-        fits = math.isfinite(self.fps) and self.fps > 0
-        check(fits, "[frames] fps", f"must be above 0, not {self.fps}")
-        check_choice("[frames] decoder", self.decoder, ("pyav", "decord"))
-
-
-@dataclass(frozen=True)
-class FaceSettings:
-    """Which faces of a frame. `source = "aligned"`: images are 112x112 crops, used as they are.
-
-    `source = "features"`: a clip is a video in a pickle of embeddings (`vidface.runs.features`),
-    and no recogniser is run.
-    """
-
-    source: str = "detect"
-    which: str = "largest"
-    detector: str = "yunet"
-    detector_long_side: int = 640  # pixels; larger frames are shrunk for the detector alone
-    min_det_score: float = 0.7
-    min_face_pixels: float = 20.0  # shorter side of the box, in pixels of the frame
-    keep_crops: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("[faces] source", self.source, ("detect", "aligned", "features"))
-        check_choice("[faces] which", self.which, ("largest", "all"))
-        score = self.min_det_score
-        check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
-        pixels = self.min_face_pixels
-        check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
-        side = self.detector_long_side
-        check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
-        pictures = not self.keep_crops or self.source != "features"
-        check(pictures, "[faces] keep_crops", "features have no pictures to keep")
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """The recogniser: a name, or a path with its preprocessing (0–255 scale); what runs it."""
-
-    weights: str = "sface"
-    architecture: str | None = None
-    color: str | None = None
-    mean: float | tuple[float, ...] | None = None
-    std: float | tuple[float, ...] | None = None
-    size: int | None = None
-    runtime: str = "auto"
-    precision: str = "float32"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice(
-            "[backbone] runtime", self.runtime, ("auto", "onnxruntime", "openvino", "torch")
-        )
-        check_choice("[backbone] precision", self.precision, ("float32", "bf16", "fp16"))
-        check_choice("[backbone] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
-        if self.color is not None:
-            check_choice("[backbone] color", self.color, ("rgb", "bgr"))
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            values = value if isinstance(value, tuple) else (0.0 if value is None else value,)
-            fits = len(values) in (1, 3) and all(math.isfinite(v) for v in values)
-            check(fits, f"[backbone] {name}", f"must be one finite number or three, not {value}")
-        std = self.std if isinstance(self.std, tuple) else (1.0 if self.std is None else self.std,)
-        check(all(v > 0 for v in std), "[backbone] std", f"must be above 0, not {self.std}")
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """Which faces are noise: the method and its settings (`vidface.noise.denoisers`).
-
-    `threshold` is a cosine; "none" (or -1) keeps every usable face. `truth` is a CSV that says
-    which frames are noise: the method "oracle" needs it, and for the others it gives the precision
-    and recall of what they drop. `memory` bounds the working arrays.
-    """
-
-    threshold: float | None = 0.4
-    method: str = "union-find"
-    min_samples: int = 3
-    min_cluster_size: int = 5
-    trim_share: float = 0.25
-    truth: Path | None = None
-    memory: str = "2GiB"
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None:
-            fits = -1 <= self.threshold <= 1
-            problem = f'a cosine in [-1, 1] or "none", not {self.threshold}'
-            check(fits, "[cluster] threshold", problem)
-            if self.threshold == -1:  # by definition no clustering: one spelling inside
-                object.__setattr__(self, "threshold", None)
-        check_choice("[cluster] method", self.method, METHODS)
-        check(self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}")
-        least = f"at least 2, not {self.min_cluster_size}"
-        check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)
-        share = f"must lie in [0, 1), not {self.trim_share}"
-        check(0 <= self.trim_share < 1, "[cluster] trim_share", share)
-        oracle = self.method != "oracle" or self.truth is not None
-        check(oracle, "[cluster] truth", 'the method "oracle" needs a truth file')
-        self.memory_bytes  # noqa: B018 - raises
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory` as a number of bytes.
-
-        >>> ClusterSettings(memory="1.5GiB").memory_bytes
-        1610612736
-        """
-        return size_bytes(self.memory, "[cluster] memory")
-
-
-@dataclass(frozen=True)
-class DescriptorSettings:
-    """How the kept faces of a clip become one vector (`vidface.vectors.descriptors.POOLINGS`)."""
-
-    pooling: str = "mean"
-
-    def __post_init__(self) -> None:
-        check_choice("[descriptor] pooling", self.pooling, POOLING_NAMES)
-
-
-@dataclass(frozen=True)
-class ScoreSettings:
-    """Which split is reported, from which split its identities are enrolled, and how.
-
-    `fars`, `fpirs`, `ranks` and `protocols` are comma lists: a FAR is the exact fraction of its
-    text. `bootstrap` is the number of resamples, 0 for no intervals. `device` is where pairs are
-    compared.
-    """
-
-    gallery: str = "train"
-    split: str = "val"
-    protocols: str = "verification,retrieval,identification"
-    fars: str = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
-    fpirs: str = "1e-1,1e-2,1e-3"
-    ranks: str = "1,5,10"
-    k: int = 100
-    enrolment: str = "mean"
-    convention: str = "step"
-    exact: bool = False
-    bootstrap: int = 1000
-    seed: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        check_choice("[score] device", self.device.split(":")[0], ("cpu", "cuda"))
-        check(len(self.far_list) > 0, "[score] fars", "names none")
-        check_choice("[score] gallery", self.gallery, SPLITS)
-        check_choice("[score] split", self.split, SPLITS)
-        for name in self.protocol_names:
-            check_choice("[score] protocols", name, PROTOCOLS)
-        check(len(self.protocol_names) > 0, "[score] protocols", "names none")
-        check_choice("[score] enrolment", self.enrolment, ENROLMENT_NAMES)
-        check_choice("[score] convention", self.convention, CONVENTION_NAMES)
-        check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
-        several = f"0 for none, or at least 2, not {self.bootstrap}"
-        check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)
-        check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
-        for key in ("fars", "fpirs"):
-            for text in getattr(self, f"{key[:-1]}_list"):
-                check(
-                    exact_rate(text) is not None, f"[score] {key}", f"'{text}' is no rate in (0, 1]"
-                )
-            listed = getattr(self, f"{key[:-1]}_list")
-            check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
-        digits = all(rank.isdecimal() and int(rank) >= 1 for rank in split_list(self.ranks))
-        check(digits, "[score] ranks", f"whole numbers from 1, not '{self.ranks}'")
-
-    @property
-    def protocol_names(self) -> tuple[str, ...]:
-        """The protocols, in the order of `PROTOCOLS`, whatever order they were given in.
-
-        >>> ScoreSettings(protocols="retrieval, verification").protocol_names
-        ('verification', 'retrieval')
-        """
-        given = split_list(self.protocols)
-        known = [name for name in PROTOCOLS if name in given]
-        return (*known, *(name for name in given if name not in PROTOCOLS))
-
-    @property
-    def far_list(self) -> tuple[str, ...]:
-        return split_list(self.fars)
-
-    @property
-    def fpir_list(self) -> tuple[str, ...]:
-        return split_list(self.fpirs)
-
-    @property
-    def rank_list(self) -> tuple[int, ...]:
-        return tuple(sorted({int(rank) for rank in split_list(self.ranks)}))
-
-    @property
-    def needs_gallery(self) -> bool:
-        return any(name in NEED_GALLERY for name in self.protocol_names)
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma list.
-
-    >>> split_list("1e-3, 1e-4,")
-    ('1e-3', '1e-4')
-    """
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def exact_rate(text: str) -> Fraction | None:
-    """The exact value of a rate's text, in (0, 1]; None for anything else.
-
-    >>> exact_rate("1e-4"), exact_rate("2"), exact_rate("1e-99999999")
-    (Fraction(1, 10000), None, None)
-    """
-    exponent = re.search(r"[eE][+-]?([0-9_]+)\s*$", text)
-    if len(text) > 64 or (exponent and len(exponent[1]) > 3):
-        return None  # an exact fraction of it would take hours
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        return None
-    return value if 0 < value <= 1 else None
 
 
 @dataclass(frozen=True)
@@ -601,7 +353,6 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?\}")
 
 def expand(text: str, spot: str) -> tuple[str, bool]:
     """Expanded text, and whether it begins with a variable that the environment set."""
-    from vidface.storage.cache import cache_folder
 
     leading = False
 
@@ -633,7 +384,6 @@ def _path(text: str, start: Path, table: str) -> Path:
 
 def weights_value(text: str, start: Path, table: str) -> str:
     """A recogniser: a registered name as it is, anything else as a path."""
-    from vidface.backbones.weights import WEIGHTS
 
     if text and (text in WEIGHTS or not re.search(r"[./\\]", text)):
         return text  # a registered name, or one that load_backbone will refuse by name

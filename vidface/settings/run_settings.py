@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import size_bytes
 from vidface.storage.urls import Address
 
 EXECUTORS = ("serial", "joblib", "dask")
-
-
-def size_bytes(text: str, what: str) -> int:
-    """A size such as `2GiB` or `500MB` as a number of bytes.
-
-    >>> size_bytes("1.5GiB", "memory"), size_bytes("2 kB".upper(), "memory")
-    (1610612736, 2000)
-
-    Raises:
-        VidfaceError: no size, or nothing, or too much for 63 bits.
-    """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", text)
-    unit = found[2].replace("B", "") if found else ""
-    base = 1024 if unit.endswith("i") else 1000
-    power = ["", "K", "M", "G", "T"].index(unit[:1])
-    size = float(found[1]) * base**power if found else 0.0
-    if not 1 <= size < 2**63:
-        raise VidfaceError(f'{what}: a size such as "2GiB" or "500MB", not {text!r}')
-    return int(size)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import io
 
 import numpy as np
 
-from vidface.frames.common import MAX_PIXELS, ClipError, reason
+from vidface.core.errors import ClipError, reason
+from vidface.core.values import MAX_PIXELS
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM")  # PPM: Pillow's name for PGM too
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +24,6 @@ FORMAT = 1
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and what is said of them; a kill in between leaves the old file."""
     from safetensors.torch import save
-
-    from vidface.core.files import atomic_file
 
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     said = json.dumps({"format": FORMAT, **about})

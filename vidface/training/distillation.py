@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.training.losses import LossParts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,8 +57,6 @@ class Distil:
             VidfaceError: other dimensions.
         """
         from torch.nn.functional import normalize
-
-        from vidface.training.losses import LossParts
 
         if student.shape != teacher.shape:
             raise VidfaceError(

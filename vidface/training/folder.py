@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file, write_json
+from vidface.runs.artefacts import provenance
 
 
 class TrainingFolder:
@@ -57,7 +59,6 @@ class TrainingFolder:
         Raises:
             VidfaceError: it holds another training, or something else.
         """
-        from vidface.runs.artefacts import provenance, write_json
 
         if restart:
             self._clear()
@@ -98,7 +99,6 @@ class TrainingFolder:
         """Forget lines after a step: the steps are taken again, and so may be a stage's end."""
         if not self.log.is_file():
             return
-        from vidface.core.files import atomic_file
 
         lines = self.log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _step(line) <= step]

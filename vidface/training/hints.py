@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidface.backbones.architectures import Architecture
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.values import CROP_SIZE
 
 _LEAST_SHARE = 0.05  # of the mean σ: a channel that is nearly always silent must not shout
 Shape = tuple[int, int, int]  # c, h, w

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.graphs import first_line, inferred_shapes, with_preprocessing
+from vidface.backbones.loading import declared_preprocessing, load_network
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
     import onnx
@@ -63,9 +67,6 @@ class LiveTeacher:
         maps: Sequence[str] = (),
         threads: int = 1,
     ) -> None:
-        from vidface.backbones import Preprocessing, declared_preprocessing, load_network
-        from vidface.backbones.graphs import with_preprocessing
-        from vidface.backbones.runtimes.with_onnxruntime import open_session
 
         network = load_network(weights)
         self.name, self.sha256 = network.name, network.sha256
@@ -107,7 +108,6 @@ class LiveTeacher:
 
     def _run(self, crops: np.ndarray) -> list[np.ndarray]:
         """All outputs for n faces, in batches of one shape, the last filled up with black."""
-        from vidface.backbones.graphs import first_line
 
         parts = []
         for start in range(0, len(crops), self.batch):
@@ -134,7 +134,6 @@ def _map_shapes(
     model: onnx.ModelProto, name: str, maps: Sequence[str]
 ) -> dict[str, tuple[int, int, int]]:
     """(c, h, w) of each map; nothing is inferred where none is wanted."""
-    from vidface.backbones.graphs import inferred_shapes
 
     if not maps:
         return {}

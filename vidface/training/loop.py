@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidface.backbones.files import save_safetensors
 from vidface.core.errors import VidfaceError
+from vidface.core.files import write_json
+from vidface.runs.artefacts import provenance
 from vidface.training.batches import Batch
 from vidface.training.checkpoints import (
     load_checkpoint,
@@ -193,8 +196,6 @@ class _Run:
         return place, tensors
 
     def _finish(self, setting: Setting, place: _Place) -> Trained:
-        from vidface.backbones.files import save_safetensors
-        from vidface.runs.artefacts import provenance, write_json
 
         made = provenance("train", {"pipeline": self.pipeline.document()})
         trained = Trained(

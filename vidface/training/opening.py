@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidface.backbones import architecture
-from vidface.backbones.architectures import Architecture
+from vidface.backbones.architectures import Architecture, architecture
 from vidface.backbones.embedder import Embedder
+from vidface.backbones.files import read_network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.runs.artefacts import provenance, read_parquet, write_parquet
 from vidface.storage.cache import sha256_of
 from vidface.training.augment import build_augmentation
 from vidface.training.batch_norm import synchronised
 from vidface.training.batches import StageBatches
 from vidface.training.centres import ClassCentres, resized
 from vidface.training.checkpoints import load_checkpoint, part
-from vidface.training.cleaning import CutSettings, cut_images
+from vidface.training.cleaning import CutSettings, contrast, cut_images, sharpness
 from vidface.training.distillation import build_distil
 from vidface.training.fast_prelu import with_fast_prelu
 from vidface.training.folder import TrainingFolder
@@ -100,8 +101,6 @@ class Setting:
         self.threads = train.threads or None
         plain = self.architecture.build(seed=train.seed)
         if train.init is not None:
-            from vidface.backbones.files import read_network
-
             network = read_network(train.init, train.init.name, self.architecture.name)
             if network.module is not None:
                 plain.load_state_dict(network.module.state_dict())
@@ -346,8 +345,6 @@ def _kept_faces(
 
 
 def _cut(given: Mapping[str, Any], source: FaceSource, setting: Setting, path: Path) -> None:
-    from vidface.runs.artefacts import provenance, write_parquet
-    from vidface.training.cleaning import contrast, sharpness
 
     settings = CutSettings(**cut_values(given))
     rows = embed_all(setting.embedder(), source)
@@ -374,7 +371,6 @@ def read_cut(path: Path, faces: int) -> tuple[np.ndarray, dict[str, int]]:
     Raises:
         VidfaceError: damaged, or about other faces.
     """
-    from vidface.runs.artefacts import read_parquet
 
     table, _ = read_parquet(path)
     reasons = np.array(table.column("reason").to_pylist(), dtype=object)

@@ -22,16 +22,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidface.backbones.architectures import architecture
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check, check_choice
 from vidface.settings.pipeline import (
-    check,
-    check_choice,
     expand,
     shipped_trainings,
     typed_value,
     weights_value,
     where_said,
 )
+from vidface.training.augment import build_augmentation
+from vidface.training.stages import resolve
 
 MAX_SEED = 2**63 - 1
 MAX_PROCESSES = 1024
@@ -92,7 +94,6 @@ class TrainSettings:
     save_half: bool = False
 
     def __post_init__(self) -> None:
-        from vidface.backbones.architectures import architecture
 
         _check_finite(self, "[train]")
         architecture(self.architecture)
@@ -392,8 +393,6 @@ def parse_training(
     overrides: Mapping[tuple[str, str], Any] | None = None,
 ) -> TrainingPipeline:
     """Settings from a parsed TOML document; `file` is where relative paths start."""
-    from vidface.training.augment import build_augmentation
-    from vidface.training.stages import resolve
 
     where = f"training {file}"
     known = (*TABLES, "augment", *(f"[{name}]" for name in LISTS))

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.training.augment import build_augmentation
+from vidface.training.cleaning import CutSettings
+from vidface.training.distillation import build_distil
+from vidface.training.losses import LOSSES, ROLES, build_objective
 
 if TYPE_CHECKING:
     from vidface.training.settings import StageSettings, TrainingPipeline
@@ -125,7 +129,6 @@ def resolve(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
 def _next_losses(
     before: Mapping[str, Mapping[str, Any]], settings: StageSettings, where: str
 ) -> dict[str, Mapping[str, Any]]:
-    from vidface.training.losses import LOSSES, ROLES
 
     known = (*LOSSES, DISTIL)
     removed = [name for name in settings.remove if name != CUT]
@@ -156,9 +159,6 @@ def _next_losses(
 
 
 def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
-    from vidface.training.augment import build_augmentation
-    from vidface.training.distillation import build_distil
-    from vidface.training.losses import build_objective
 
     build_augmentation(stage.augment)
     if stage.settings.cut is not None:
@@ -183,8 +183,6 @@ def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
 
 def _check_cut(given: Mapping[str, Any]) -> None:
     from dataclasses import fields
-
-    from vidface.training.cleaning import CutSettings
 
     known = [each.name for each in fields(CutSettings)]
     for key in given:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.backbones import load_backbone, weights_sha256
+from vidface.backbones.loading import load_backbone, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.core.values import available_cores
 from vidface.training.distillation import Distil
 from vidface.training.folder import TrainingFolder
 from vidface.training.hints import Adapters, channel_statistics, check_sizes, student_shapes
@@ -101,7 +102,6 @@ def live_repetition(
         VidfaceError: several processes; a part or a map that is not there, or of another size; a
             teacher of another dimension.
     """
-    from vidface.backbones.embedder import available_cores
 
     if processes.size > 1:
         raise VidfaceError(

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file
 
 if TYPE_CHECKING:
-    from vidface.backbones import Embedder
+    from vidface.backbones.embedder import Embedder
     from vidface.training.synthetic import Faces
 
 PIECE = 2048  # faces a file
@@ -97,7 +98,6 @@ def _ask(faces: Faces, teacher: Embedder, start: int, stop: int) -> np.ndarray:
 
 
 def _claim(folder: Path, said: dict[str, Any]) -> None:
-    from vidface.core.files import atomic_file
 
     path = folder / ANSWERS
     if not path.is_file():
@@ -119,8 +119,6 @@ def _claim(folder: Path, said: dict[str, Any]) -> None:
 
 def _write(path: Path, piece: np.ndarray) -> None:
     from safetensors.numpy import save
-
-    from vidface.core.files import atomic_file
 
     with atomic_file(path) as file:
         file.write(save({"answers": piece}))

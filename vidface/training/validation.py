@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.files import Network, module_network
 from vidface.core.errors import VidfaceError
+from vidface.datasets import open_pairs
+from vidface.metrics.pairs import score_pairs
+from vidface.runs.verify import verify
 from vidface.training.settings import HELD_OUT, BenchmarkSettings
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from vidface.backbones import Embedder
     from vidface.backbones.architectures import Architecture
+    from vidface.backbones.embedder import Embedder
     from vidface.backbones.preprocessing import Preprocessing
     from vidface.datasets.pairs import PairSet
     from vidface.training.synthetic import Faces
@@ -35,9 +40,6 @@ def embedder_of(
     Run by torch: an export to ONNX would run somewhat faster, and takes 17 s each time.
     """
     import torch
-
-    from vidface.backbones.embedder import Embedder
-    from vidface.backbones.files import Network, module_network
 
     plain = (
         table.build()
@@ -110,7 +112,6 @@ class HeldOutPairs:
 
     def accuracy(self, embedder: Embedder) -> float:
         """Mean accuracy over the folds, in [0, 1]."""
-        from vidface.metrics import score_pairs
 
         rows = embed_all(embedder, self.faces)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -132,7 +133,6 @@ class Validation:
 
     def accuracy(self, name: str, embedder: Embedder) -> float:
         """Accuracy in [0, 1] of a verification."""
-        from vidface.runs.verify import verify
 
         if name == HELD_OUT and self.held_out is not None:
             return self.held_out.accuracy(embedder)
@@ -144,7 +144,6 @@ def open_benchmarks(
     benchmarks: tuple[BenchmarkSettings, ...], notify: Callable[[str], None]
 ) -> dict[str, tuple[PairSet, bool]]:
     """The benchmarks that are there; of optional ones that are not, a line is told."""
-    from vidface.datasets import open_pairs
 
     found = {}
     for each in benchmarks:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import available_cores
 from vidface.vectors.rows import scales_of
 
 
@@ -97,7 +98,6 @@ def run_batches(
 
 
 def cores() -> int:
-    from vidface.backbones.embedder import available_cores
 
     return available_cores()
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, make_runner
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
+from vidface.core.files import atomic_file
+from vidface.core.values import CROP_SIZE
+from vidface.storage.cache import TRIALS, cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +79,6 @@ def measure(runner: Runner, crops: np.ndarray, rounds: int = TRIAL_ROUNDS) -> fl
 
 
 def _record(network: Network, plans: Sequence[Plan]) -> Path:
-    from vidface.storage.cache import TRIALS, cache_folder
 
     key = [network.sha256, machine_name(), [plan.to_dict() for plan in plans], _versions()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -94,7 +95,6 @@ def _read(path: Path, plans: Sequence[Plan]) -> Plan | None:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    from vidface.core.files import atomic_file
 
     try:
         with atomic_file(path) as file:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidface.backbones.export import folded
 from vidface.backbones.graphs import first_line
 from vidface.backbones.runtimes import Plan, Runner
 from vidface.core.errors import VidfaceError
@@ -36,8 +37,6 @@ class TorchRunner(Runner):
         self, network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
     ) -> None:
         import torch
-
-        from vidface.backbones.export import folded
 
         own = network.module
         if own is None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import atomic_file
+from vidface.reports.figures.style import drawn, embeddable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +94,6 @@ def figure_svg(name: str, data: Data, *, prefix: str = "", **options: Any) -> st
         VidfaceError: an unknown name, no or too many runs, data that do not hold what the figure
             shows, no matplotlib.
     """
-    from vidface.reports.figures.style import embeddable
 
     text = _drawn(name, data, "svg", FigureOptions(**options)).decode("utf-8")
     return embeddable(text, prefix or f"{name}-")
@@ -110,7 +111,6 @@ def write_figure(path: Path, name: str, data: Data, **options: Any) -> None:
     Raises:
         VidfaceError: as `figure_svg`; another suffix; a file that cannot be written.
     """
-    from vidface.core.files import atomic_file
 
     made = _drawn(name, data, check_path(path), FigureOptions(**options))
     with atomic_file(path) as file:
@@ -130,7 +130,6 @@ def check_path(path: Path) -> str:
 
 
 def _drawn(name: str, data: Data, kind: str, options: FigureOptions) -> bytes:
-    from vidface.reports.figures.style import drawn
 
     if name not in FIGURES:
         raise VidfaceError(f"unknown figure '{name}' (known: {', '.join(FIGURES)})")

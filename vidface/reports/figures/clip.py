@@ -14,8 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.clusters import UNUSABLE
+from vidface.core.values import UNUSABLE
 from vidface.reports.figures.style import GREY, WIDTH_INCHES, shown
+from vidface.runs import artefacts
+from vidface.runs.clusterings import latest
+from vidface.runs.contact_sheet import _picture
+from vidface.runs.crops import find_crops
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,9 +68,6 @@ def clip_faces(run: Run, clip_id: str, denoising: Denoising | None = None) -> Cl
     Raises:
         VidfaceError: no extraction, no crops, no clustering, an unknown clip or one without faces.
     """
-    from vidface.runs import artefacts
-    from vidface.runs.clusterings import latest
-    from vidface.runs.crops import find_crops
 
     _, crops = find_crops(run.folder, clip_id)
     chosen = denoising or latest(run)
@@ -129,8 +130,6 @@ def _header(axes: Axes, faces: ClipFaces, drawn: int) -> None:
 def _face(axes: Axes, faces: ClipFaces, face: int, x: float, y: float, cell: float) -> None:
     """One face with its frames and its similarity."""
     from matplotlib.patches import Rectangle
-
-    from vidface.runs.contact_sheet import _picture
 
     cluster, similarity = int(faces.clusters[face]), float(faces.similarities[face])
     side = cell - 2 * _RIM

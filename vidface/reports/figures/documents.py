@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import exact_rate
 
 MOST_BYTES = 2**26
 """Of a curves or sweep file: a hundred times what vidface writes."""
@@ -173,7 +174,6 @@ def _flag(protocol: str) -> str:
 
 
 def _rate(block: Block, key: str) -> float:
-    from vidface.settings.pipeline import exact_rate
 
     found = exact_rate(block.text(key)[:40])
     if found is None or float(found) <= 0:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import exact_rate
 from vidface.reports.figures.documents import Block
 from vidface.reports.figures.style import (
     BLACK,
@@ -280,7 +281,6 @@ def _draw_published(axes: Axes, key: _Key) -> None:
 
 def _lowest_far(runs: list[Rows]) -> str | None:
     """The lowest target whose TAR all runs' rows have."""
-    from vidface.settings.pipeline import exact_rate
 
     whole = [
         target

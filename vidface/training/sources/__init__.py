@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.faces.detector import CROP_SIZE
-from vidface.frames import decode_image
+from vidface.core.values import CROP_SIZE
+from vidface.storage.images import decode_image
 
 KINDS: dict[str, str] = {  # kind → the module whose `open_faces` opens it
     "folders": "vidface.training.sources.folders",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
-from vidface.settings.manifests import SPLITS, Clip, Manifest, read_manifest
+from vidface.settings.manifests import Manifest, read_manifest
 from vidface.storage.media import MediaRoot, is_image_name
 from vidface.training.sources import Faces, PackedNames, check_size, fingerprint_of, numbered
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import CROP_SIZE
 from vidface.datasets.recordio import RecordIO
-from vidface.faces.detector import CROP_SIZE
 from vidface.training.sources import Faces, check_size
 
 _EXACT = 2**24  # float32 holds whole numbers up to here; larger sets' ranges are rounded

@@ -1,0 +1,134 @@
+"""Recognisers behind one verb: `load_backbone(name_or_path)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidface.backbones.architectures import ARCHITECTURES, architecture, is_architecture
+from vidface.backbones.embedder import Embedder
+from vidface.backbones.files import declaration_of, module_network, no_weights, read_network
+from vidface.backbones.graphs import onnx_sha256
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.weights import WEIGHTS, weights_path
+from vidface.core.errors import VidfaceError
+from vidface.storage.cache import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from vidface.backbones.files import Network
+
+__all__ = [
+    "ARCHITECTURES",
+    "Embedder",
+    "Preprocessing",
+    "architecture",
+    "declared_preprocessing",
+    "load_backbone",
+    "load_network",
+    "weights_sha256",
+]
+
+
+def load_backbone(
+    weights: str | Path | torch.nn.Module,
+    preprocessing: Preprocessing | None = None,
+    *,
+    architecture: str | None = None,
+    runtime: str = "auto",
+    precision: str = "float32",
+    device: str = "auto",
+    threads: int | None = None,
+) -> Embedder:
+    """Load a recogniser.
+
+    Args:
+        weights: a registered name ("sface"); a file: `.onnx` with one image input (n, 3, 112, 112)
+            and one output (n, d), `.safetensors`, a PyTorch state dict (`.pt`, `.pth`), MXNet's
+            `.params` of an InsightFace MobileFaceNet; or a torch module of the same form, which is
+            used as it is at every call, so that a training loop can watch itself.
+        preprocessing: what the network wants to be fed. A registered name brings its own, and so
+            does a file that vidface wrote; where nobody says, InsightFace's usual (RGB,
+            (x − 127.5)/127.5) is assumed, and `Embedder.assumed` is then True.
+        architecture: what a file of bare parameters is of; where nobody says, the one of vidface's
+            that it fits in all names and shapes.
+        runtime: "onnxruntime", "openvino", "torch", or "auto": a short trial on this machine, its
+            outcome kept in the cache.
+        precision: "float32", "bf16" or "fp16", as the runtime can.
+        device: "cpu", "cuda", or "auto": CUDA for torch networks where there is one.
+        threads: threads of the runtime (default: all cores).
+
+    Raises:
+        VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file.
+    """
+    network = load_network(weights, architecture)
+    fed = preprocessing
+    if isinstance(weights, str | Path):
+        fed = declared_preprocessing(str(weights), preprocessing)
+    return Embedder(
+        network,
+        fed or Preprocessing(),
+        assumed=fed is None,
+        runtime=runtime,
+        precision=precision,
+        device=device,
+        threads=threads,
+    )
+
+
+def load_network(weights: str | Path | torch.nn.Module, architecture: str | None = None) -> Network:
+    """Read a recogniser without preparing it for running; arguments as `load_backbone`'s."""
+
+    if not isinstance(weights, str | Path):
+        import torch
+
+        if not isinstance(weights, torch.nn.Module):
+            raise VidfaceError(
+                f"weights: want a name, a path or a torch.nn.Module, not {type(weights).__name__}"
+            )
+        return module_network(weights)
+    name = str(weights)
+    if name in WEIGHTS:
+        if WEIGHTS[name].kind != "recogniser":
+            raise VidfaceError(f"weights '{name}' are a {WEIGHTS[name].kind}, not a recogniser")
+        return read_network(weights_path(name), name, architecture)
+    path = Path(weights)
+    if path.is_file():
+        return read_network(path, path.name, architecture)
+    if is_architecture(name):
+        raise no_weights(name)
+    known = ", ".join(n for n, r in WEIGHTS.items() if r.kind == "recogniser")
+    raise VidfaceError(f"weights '{name}': no such file, and no known name (known: {known})")
+
+
+def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preprocessing | None:
+    """What a recogniser is fed: what was given, or its record's or its file's word; else None.
+
+    Raises:
+        VidfaceError: a registered name and another preprocessing beside it.
+    """
+
+    if weights in WEIGHTS:
+        if given is not None:
+            raise VidfaceError(
+                f"weights '{weights}' bring their own preprocessing; "
+                "leave color, mean, std and size out"
+            )
+        record = WEIGHTS[weights]
+        return Preprocessing(record.color, record.mean, record.std, record.input_size)
+    if given is not None or not Path(weights).is_file():
+        return given
+    said = declaration_of(Path(weights)).get("preprocessing")
+    return None if said is None else Preprocessing.from_dict(said, f"weights {weights}")
+
+
+def weights_sha256(weights: str) -> str:
+    """The hash by which artefacts know a recogniser; for a name no file is needed."""
+
+    if weights in WEIGHTS:
+        return WEIGHTS[weights].sha256
+    path = Path(weights)
+    if not path.is_file():
+        load_network(weights)  # raises, and says what is known
+    return onnx_sha256(path) if path.suffix.lower() == ".onnx" else sha256_of(path)

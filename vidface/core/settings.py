@@ -1,0 +1,111 @@
+"""Settings: fields of frozen dataclasses that say what they mean, once.
+
+A field made by `setting` carries its help text, its unit and who needs it. Flags of the commands,
+keys of pipeline files and the table in pipelines/README.md come from it; nobody lists them again.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Sampling:
+    ...     fps: float = setting(8.0, help="Frames sampled a second.", unit="1/s")
+    >>> [(field.name, field.flag, field.default) for field in settings_of(Sampling)]
+    [('fps', '--fps', 8.0)]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vidface.core.errors import VidfaceError
+
+_KEY = "vidface"  # of a field's metadata
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """One setting: what a flag, a key and a line of documentation are made from."""
+
+    name: str  # the key in a pipeline file
+    kind: Any  # its type, resolved
+    default: Any  # dataclasses.MISSING where it must be given
+    help: str  # a sentence in plain English that stands alone
+    unit: str  # "pixels", "seconds"; "" of names and counts
+    group: str  # heading in `--help` and in the documentation
+    rare: bool  # few people need it: `--help` shows it last
+    flag: str | None  # of the commands; None where there is none
+    metavar: str | None  # what stands for the value in `--help`
+    choices: tuple[str, ...]  # the known values; () where any may be given
+    default_text: str | None  # what documentation says instead of the default
+    parse: Callable[[Any], Any] | None  # of what a file or flag says
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    unit: str = "",
+    group: str = "",
+    rare: bool = False,
+    flag: str | None = "",
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    default_text: str | None = None,
+    parse: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A dataclass field that is a setting; see `SettingField`.
+
+    Args:
+        flag: "" for that of the field's name (`stall_timeout_seconds` → `--stall-timeout`), None
+            where commands have no flag for it.
+    """
+    said = {
+        "help": help,
+        "unit": unit,
+        "group": group,
+        "rare": rare,
+        "flag": flag,
+        "metavar": metavar,
+        "choices": choices,
+        "default_text": default_text,
+        "parse": parse,
+    }
+    return dataclasses.field(default=default, metadata={_KEY: said})
+
+
+def table_settings(kind: type) -> tuple[SettingField, ...]:
+    """The keys of a table in a pipeline file: a dataclass's settings, then its entries'.
+
+    A table whose entries are chosen by name ([cluster] its denoiser, [score] its protocols) has a
+    static method `entries`, which gives the registry {name: dataclass of settings}, and a field
+    `parameters`, a mapping that holds what was said of the entries' settings. Entries that share a
+    setting take it from a common base class, so that it is defined once.
+
+    Raises:
+        VidfaceError: two entries have a setting of one name that is not the same.
+    """
+    fields = {field.name: field for field in settings_of(kind)}
+    entries: Mapping[str, type] = kind.entries() if hasattr(kind, "entries") else {}
+    for name, entry in entries.items():
+        for field in settings_of(entry):
+            if fields.setdefault(field.name, field) != field:
+                raise VidfaceError(
+                    f"{kind.__name__}: '{name}' has a setting '{field.name}' that another entry "
+                    "defines otherwise; take it from a common base class or rename it"
+                )
+    return tuple(fields.values())
+
+
+def settings_of(kind: type) -> tuple[SettingField, ...]:
+    """The settings of a dataclass, in the order of its fields; other fields are none."""
+    hints = typing.get_type_hints(kind)
+    listed = []
+    for field in dataclasses.fields(kind):
+        if _KEY in field.metadata:
+            said = dict(field.metadata[_KEY])
+            if said["flag"] == "":
+                said["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
+            listed.append(SettingField(field.name, hints[field.name], field.default, **said))
+    return tuple(listed)

@@ -1,0 +1,85 @@
+"""Values that everyone shares: sizes, rates, lists, checks of settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from fractions import Fraction
+
+from vidface.core.errors import VidfaceError
+
+CROP_SIZE = 112  # pixels
+
+
+UNUSABLE = -1
+"""The label of an embedding that has no direction (NaN, infinite or zero): never a member."""
+
+
+def check(condition: bool, key: str, problem: str) -> None:
+    """Raise VidfaceError "key: problem" unless the condition holds."""
+    if not condition:
+        raise VidfaceError(f"{key}: {problem}")
+
+
+def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise VidfaceError that lists what is known unless the value is one of it."""
+    check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The parts of a comma list.
+
+    >>> split_list("1e-3, 1e-4,")
+    ('1e-3', '1e-4')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def exact_rate(text: str) -> Fraction | None:
+    """The exact value of a rate's text, in (0, 1]; None for anything else.
+
+    >>> exact_rate("1e-4"), exact_rate("2"), exact_rate("1e-99999999")
+    (Fraction(1, 10000), None, None)
+    """
+    exponent = re.search(r"[eE][+-]?([0-9_]+)\s*$", text)
+    if len(text) > 64 or (exponent and len(exponent[1]) > 3):
+        return None  # an exact fraction of it would take hours
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value if 0 < value <= 1 else None
+
+
+def size_bytes(text: str, what: str) -> int:
+    """A size such as `2GiB` or `500MB` as a number of bytes.
+
+    >>> size_bytes("1.5GiB", "memory"), size_bytes("2 kB".upper(), "memory")
+    (1610612736, 2000)
+
+    Raises:
+        VidfaceError: no size, or nothing, or too much for 63 bits.
+    """
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", text)
+    unit = found[2].replace("B", "") if found else ""
+    base = 1024 if unit.endswith("i") else 1000
+    power = ["", "K", "M", "G", "T"].index(unit[:1])
+    size = float(found[1]) * base**power if found else 0.0
+    if not 1 <= size < 2**63:
+        raise VidfaceError(f'{what}: a size such as "2GiB" or "500MB", not {text!r}')
+    return int(size)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def printable(text: str) -> str:
+    """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
