@@ -1,9 +1,9 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both make .venv first.
+# On a fresh machine: `make demo`, `make test`, `make docs`. Each makes .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format docs clean
 .DELETE_ON_ERROR:
 
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -25,6 +25,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 # Two processes, a file's tests in one of them.
 PARALLEL := -n 2 --dist loadfile

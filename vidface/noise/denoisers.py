@@ -1,9 +1,8 @@
 """Denoisers: the ways to decide which faces of a clip are noise, each by its name.
 
 All of them label faces as `vidface.noise.clusters.cluster_frames` does: 0 is kept, 1, 2, … are
-dropped,
-−1 is an embedding without a direction. `DENOISERS` is the registry, `label_faces` picks from it.
-
+dropped, −1 is an embedding without a direction. `DENOISERS` is the registry, `label_faces` picks
+from it.
 - union-find (threshold): the largest connected component, the paper's method.
 - none: every usable face.
 - dbscan (threshold, min_samples): the largest cluster of DBSCAN.

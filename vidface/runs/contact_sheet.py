@@ -76,7 +76,7 @@ def draw_sheet(
         crops: n JPEG (or PNG) files as bytes, or (h, w, 3) uint8 RGB arrays; any size, drawn
             112 pixels large. Only those that are drawn are looked at.
         clusters: (n,) integers, as `vidface.noise.clusters.cluster_frames` gives them; −1 is
-        unusable.
+            unusable.
         similarities: (n,) floats in [−1, 1]; what is not finite is written `n/a`.
         captions: n texts, such as `1.25 s`; None for none.
         title: the clip's name; anything at all. What the font lacks is drawn without its accent or

@@ -44,14 +44,16 @@ def evaluate(
         manifest: CSV with clip_id, path, identity, split.
         weights: a name ("sface"), a file of weights, a torch module, or a loaded backbone.
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
-        split, gallery: the split that is scored, and the one whose identities are enrolled.
+        split: the split that is scored.
+        gallery: the split whose identities are enrolled.
         root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
         source: "detect", "aligned" for folders of 112x112 crops, or "features" (`weights` is then
             not used).
         preprocessing: what weights given by path or as a module are fed.
         run: a run directory to keep the artefacts in, reused by later calls with the same
             settings, but for a torch module's (default: a temporary one).
-        bootstrap, seed: resamples of the identities for 95 % intervals (0: none), and their seed.
+        bootstrap: resamples of the identities for 95 % intervals; 0 for none.
+        seed: of the resamples.
         allow_missing: run on without clips whose file is missing.
         settings: other keys of [frames] and [faces], such as fps, decoder, which.
 

@@ -79,8 +79,9 @@ def pool_descriptors(
         embeddings: (n_rows, d) float32, float16 or float64, raw. Not changed.
         offsets: (n_clips + 1,) integers; clip c owns rows [offsets[c], offsets[c + 1]).
         labels: (n_rows,) integers, as `vidface.noise.clusters.cluster_frames` gives them; 0 is
-        kept.
-        pooling, weights: another way to pool, as in `pool_faces`.
+            kept.
+        pooling: another way to pool, as in `pool_faces`.
+        weights: of the faces, as in `pool_faces`.
 
     Returns:
         (n_clips, d) float32; every row has norm 1 (to float32 rounding) or is all zero.
@@ -123,7 +124,7 @@ def pool_faces(
         embeddings: (n_rows, d) float32, float16 or float64, raw. Not changed.
         offsets: (n_clips + 1,) integers; clip c owns rows [offsets[c], offsets[c + 1]).
         labels: (n_rows,) integers, as `vidface.noise.clusters.cluster_frames` gives them; 0 is
-        kept.
+            kept.
         pooling: a name of `POOLINGS`.
         weights: (n_rows,) numbers, as `pooling_weights` gives them; for the poolings that have a
             column, and for them alone. Not changed.

@@ -1,4 +1,4 @@
-"""What the README says works: its commands and its Python are run as they stand there."""
+"""What README and docs say works: their commands and their Python are run as they stand there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,36 @@ from tests.conftest import REPOSITORY
 from vidface.cli.commands import cli
 from vidface.settings.pipeline import TABLES, shipped_pipelines
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^    (vidface [^\n]+)$", README, re.MULTILINE)
-INLINE = re.findall(r"`(vidface [^`]+)`", README)
-PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+DOCUMENTS = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+README = DOCUMENTS["README.md"]
+
+
+def commands_of(text: str) -> list[str]:
+    """The commands that stand on lines of their own, without their comments."""
+    lines = re.findall(r"^ {4,}(vidface [^\n]+)$", text, re.MULTILINE)
+    return [re.sub(r"\s+# .*", "", line) for line in lines]
+
+
+def inline_commands_of(text: str) -> list[str]:
+    """The commands within sentences; those with "…" leave something out."""
+    spans = re.findall(r"`(vidface [^`]+)`", text)
+    return [" ".join(span.split()) for span in spans if "…" not in span]
+
+
+COMMANDS = commands_of(README)
+WHOLE_COMMANDS = {command for text in DOCUMENTS.values() for command in commands_of(text)}
+EVERY_COMMAND = sorted(
+    WHOLE_COMMANDS
+    | {command for text in DOCUMENTS.values() for command in inline_commands_of(text)}
+)
+PYTHON = [
+    code
+    for text in DOCUMENTS.values()
+    for code in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+]
 
 
 def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,9 +57,9 @@ def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS, *INLINE}))
+@pytest.mark.parametrize("command", EVERY_COMMAND)
 def test_every_command_parses(command: str) -> None:
-    """The options and commands that the README names exist, with arguments where they need one."""
+    """The options and commands that are named exist, with arguments where they need one."""
     words = shlex.split(command)[1:]
     context = cli.make_context("vidface", words[:1])
     subcommand = cli.get_command(context, words[0])
@@ -43,7 +69,8 @@ def test_every_command_parses(command: str) -> None:
     ):
         context = subcommand.make_context(words[0], words[1:], parent=context)
         words, subcommand = words[1:], subcommand.commands[words[1]]
-    subcommand.make_context(words[0], words[1:], parent=context)
+    if words[1:] or command in WHOLE_COMMANDS:  # else a sentence names the command alone
+        subcommand.make_context(words[0], words[1:], parent=context)
 
 
 def test_a_wrong_option_would_be_noticed() -> None:
@@ -52,11 +79,13 @@ def test_a_wrong_option_would_be_noticed() -> None:
 
 
 def test_table_2_is_what_the_modules_say() -> None:
-    """Printed and computed, side by side, as the README has them."""
+    """Printed and computed, side by side, as docs/recognisers.md has them."""
     from vidface.backbones.catalogue import list_models
 
     rows = re.findall(
-        r"^\| \d \| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.M
+        r"^\| \d \| `([a-z0-9-]+)` \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$",
+        DOCUMENTS["docs/recognisers.md"],
+        re.M,
     )
     models = {model.name: model for model in list_models()}
     assert len(rows) == 6
@@ -70,8 +99,28 @@ def test_table_2_is_what_the_modules_say() -> None:
 
 def test_there_is_something_to_test() -> None:
     assert len(COMMANDS) >= 7
+    assert len(EVERY_COMMAND) > 60
     assert len(PYTHON) == 2
-    assert "{{" not in README
+    assert not any("{{" in text for text in DOCUMENTS.values())
+
+
+def test_the_readme_is_one_page() -> None:
+    assert README.count("\n") <= 150
+
+
+def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
+    """Links, anchors, names of the reference: `make docs` fails on a wrong one."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        [*build, str(tmp_path / "site")],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cluster_frames" in (tmp_path / "site" / "api" / "index.html").read_text("utf-8")
 
 
 @pytest.fixture
@@ -160,7 +209,7 @@ def test_the_demo_shows_what_noise_removal_gains(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert again["retrieval"]["map_at_100"] == after
-    for command in COMMANDS:
+    for command in commands_of(DOCUMENTS["docs/noise.md"]):
         if command.startswith(("vidface clips", "vidface show")):
             done = run(f"{command} --json", tmp_path)
             assert done.returncode == 0, done.stderr
