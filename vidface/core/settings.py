@@ -14,12 +14,14 @@ keys of pipeline files and the table in pipelines/README.md come from it; nobody
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check, check_choice
 
 _KEY = "vidface"  # of a field's metadata
 
@@ -38,6 +40,7 @@ class SettingField:
     flag: str | None  # of the commands; None where there is none
     metavar: str | None  # what stands for the value in `--help`
     choices: tuple[str, ...]  # the known values; () where any may be given
+    bounds: str  # of a number, as an interval, "[0, 1)" or "(0, inf)"; "" where any is right
     default_text: str | None  # what documentation says instead of the default
     parse: Callable[[Any], Any] | None  # of what a file or flag says
 
@@ -52,6 +55,7 @@ def setting(
     flag: str | None = "",
     metavar: str | None = None,
     choices: tuple[str, ...] = (),
+    bounds: str = "",
     default_text: str | None = None,
     parse: Callable[[Any], Any] | None = None,
 ) -> Any:
@@ -69,6 +73,7 @@ def setting(
         "flag": flag,
         "metavar": metavar,
         "choices": choices,
+        "bounds": bounds,
         "default_text": default_text,
         "parse": parse,
     }
@@ -109,3 +114,52 @@ def settings_of(kind: type) -> tuple[SettingField, ...]:
                 said["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
             listed.append(SettingField(field.name, hints[field.name], field.default, **said))
     return tuple(listed)
+
+
+def check_settings(settings: Any, table: str) -> None:
+    """Check the values of a dataclass of settings against what its fields declare.
+
+    Numbers must be finite and within their bounds, names among their choices; None is left alone.
+
+    Args:
+        settings: an instance; called from its `__post_init__`.
+        table: how the table is written, "[train]"; a message begins with it.
+
+    Raises:
+        VidfaceError: a value that is not allowed; what is allowed is said.
+    """
+    for field in dataclasses.fields(settings):
+        value, key = getattr(settings, field.name), f"{table} {field.name}"
+        declared = field.metadata.get(_KEY)
+        if declared is None or value is None:
+            continue
+        if declared["choices"]:
+            check_choice(key, value, declared["choices"])
+        if isinstance(value, float):
+            check(math.isfinite(value), key, f"must be finite, not {value}")
+        if declared["bounds"]:
+            check_bounds(key, value, declared["bounds"])
+
+
+def check_bounds(key: str, value: float, bounds: str) -> None:
+    """Raise VidfaceError "key: …" unless a number lies in an interval.
+
+    >>> check_bounds("share", 0.5, "(0, 1]")
+    >>> check_bounds("share", 0, "(0, 1]")
+    Traceback (most recent call last):
+    vidface.core.errors.VidfaceError: share: must lie in (0, 1], not 0
+    >>> check_bounds("steps", -1, "[0, inf)")
+    Traceback (most recent call last):
+    vidface.core.errors.VidfaceError: steps: must be at least 0, not -1
+    """
+    low, high = (
+        float(end) if "." in end or "inf" in end else int(end)  # whole ones exactly
+        for end in bounds[1:-1].split(",")
+    )
+    above = value >= low if bounds[0] == "[" else value > low
+    below = value <= high if bounds[-1] == "]" else value < high
+    if high < math.inf:
+        allowed = f"must lie in {bounds}"
+    else:
+        allowed = f"must be {'at least' if bounds[0] == '[' else 'above'} {low:g}"
+    check(above and below, key, f"{allowed}, not {value}")
