@@ -32,7 +32,7 @@ from vidface.backbones.files import Network, save_safetensors
 from vidface.backbones.loading import load_network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.quantize import quantize_network, sampled_crops
-from vidface.backbones.runtimes import RUNTIMES, Plan
+from vidface.backbones.runtimes import RUNTIMES, RuntimePlan
 from vidface.backbones.runtimes.trial import machine_name
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.values import available_cores
@@ -113,28 +113,30 @@ def make(
         found["PyTorch eager"] = eager(network.module, fed, device)
         if options.compile:
             found["torch.compile"] = eager(torch.compile(network.module), fed, device)
-        found["torch"] = ours(network, fed, Plan("torch", device=device, threads=threads))
+        found["torch"] = ours(network, fed, RuntimePlan("torch", device=device, threads=threads))
         if device != "cpu":
             for precision in ("bf16", "fp16"):
                 found[f"torch {precision}"] = ours(
-                    network, fed, Plan("torch", precision, device, threads)
+                    network, fed, RuntimePlan("torch", precision, device, threads)
                 )
             return found
     network.graph()
     found["ONNX Runtime as it comes"] = plain_onnxruntime(network, fed, threads)
     found["onnxruntime"] = ours(
-        network, fed, Plan("onnxruntime", threads=threads, split_prelu=True)
+        network, fed, RuntimePlan("onnxruntime", threads=threads, split_prelu=True)
     )
     small = Network("int8", "int8", quantize_network(network, fed, crops[:128]))
-    found["onnxruntime int8"] = ours(small, fed, Plan("onnxruntime", threads=threads))
-    if RUNTIMES["openvino"].installed:
-        found["openvino"] = ours(network, fed, Plan("openvino", threads=threads))
-        found["openvino bf16"] = ours(network, fed, Plan("openvino", "bf16", threads=threads))
-        found["openvino int8"] = ours(small, fed, Plan("openvino", threads=threads))
+    found["onnxruntime int8"] = ours(small, fed, RuntimePlan("onnxruntime", threads=threads))
+    if RUNTIMES["openvino"].is_installed:
+        found["openvino"] = ours(network, fed, RuntimePlan("openvino", threads=threads))
+        found["openvino bf16"] = ours(
+            network, fed, RuntimePlan("openvino", "bf16", threads=threads)
+        )
+        found["openvino int8"] = ours(small, fed, RuntimePlan("openvino", threads=threads))
     return found
 
 
-def ours(network: Network, fed: Preprocessing, plan: Plan) -> Embed:
+def ours(network: Network, fed: Preprocessing, plan: RuntimePlan) -> Embed:
     return Embedder(network, fed, plans=[plan]).embed
 
 

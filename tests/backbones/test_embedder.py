@@ -18,16 +18,16 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import MICRO_BATCH, Network
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.runtimes import RUNTIMES, Plan
+from vidface.backbones.runtimes import RUNTIMES, RuntimePlan
 from vidface.backbones.runtimes.with_torch import CPU_BATCH
 from vidface.core.errors import VidfaceError
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
 PLANS = {
-    "onnxruntime": Plan("onnxruntime", threads=2),
-    "onnxruntime, PReLUs split": Plan("onnxruntime", threads=2, split_prelu=True),
-    "openvino": Plan("openvino", threads=2),
-    "torch": Plan("torch", threads=1),
+    "onnxruntime": RuntimePlan("onnxruntime", threads=2),
+    "onnxruntime, PReLUs split": RuntimePlan("onnxruntime", threads=2, split_prelu=True),
+    "openvino": RuntimePlan("openvino", threads=2),
+    "torch": RuntimePlan("torch", threads=1),
 }
 
 
@@ -83,15 +83,15 @@ def wanted(module: nn.Module, crops: np.ndarray) -> np.ndarray:
         return module(torch.from_numpy(FED.apply(crops))).numpy()
 
 
-def embedder_of(module: nn.Module, plan: Plan) -> Embedder:
-    if not RUNTIMES[plan.runtime].installed:
+def embedder_of(module: nn.Module, plan: RuntimePlan) -> Embedder:
+    if not RUNTIMES[plan.runtime].is_installed:
         absent(f"{plan.runtime} is not installed")
     return Embedder(Network("small", "0" * 64, module=module), FED, plans=[plan])
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_an_embedding_does_not_depend_on_its_neighbours(
-    module: nn.Module, crops: np.ndarray, wanted: np.ndarray, plan: Plan
+    module: nn.Module, crops: np.ndarray, wanted: np.ndarray, plan: RuntimePlan
 ) -> None:
     """Alone, in every place of batches of 1 to 9, and across the batches of the runtimes."""
     backbone = embedder_of(module, plan)
@@ -111,7 +111,7 @@ def test_an_embedding_does_not_depend_on_its_neighbours(
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_what_an_array_may_be_like(
-    module: nn.Module, crops: np.ndarray, wanted: np.ndarray, plan: Plan
+    module: nn.Module, crops: np.ndarray, wanted: np.ndarray, plan: RuntimePlan
 ) -> None:
     backbone = embedder_of(module, plan)
     none = backbone.embed(crops[:0])
@@ -141,7 +141,7 @@ def test_what_an_array_may_be_like(
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_order_is_kept(colour_network: Path, runtime: str, threads: int) -> None:
     """Many batches on several threads; each crop's colour tells its number."""
-    if not RUNTIMES[runtime].installed:
+    if not RUNTIMES[runtime].is_installed:
         absent(f"{runtime} is not installed")
     backbone = load_backbone(colour_network, PLAIN, runtime=runtime, threads=threads)
     assert backbone.plan.threads == threads
@@ -163,10 +163,10 @@ def test_what_it_says_of_itself(tmp_path: Path, colour_network: Path, module: nn
     )  # fmt: skip
     said = Preprocessing("bgr", (1.0, 2.5, 3.0), 128.0)
     network = Network("net", "0" * 64, module=module, architecture="y1-x0.25")
-    backbone = Embedder(network, said, plans=[Plan("torch", "bf16")])
+    backbone = Embedder(network, said, plans=[RuntimePlan("torch", "bf16")])
     assert str(backbone) == "net (y1-x0.25, torch bf16, 16-d, bgr (x − 1, 2.5, 3) / 128)"
     assert backbone.precision == "bf16"
-    assert str(Plan("torch", "fp16", "cuda:1")) == "torch fp16 cuda:1"
+    assert str(RuntimePlan("torch", "fp16", "cuda:1")) == "torch fp16 cuda:1"
 
 
 def test_vectors_in_the_form_of_pictures(tmp_path: Path) -> None:
@@ -249,7 +249,9 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_memory_does_not_grow_with_calls(module: nn.Module, crops: np.ndarray, plan: Plan) -> None:
+def test_memory_does_not_grow_with_calls(
+    module: nn.Module, crops: np.ndarray, plan: RuntimePlan
+) -> None:
     """1,025 crops are 39 MB; none of them may be left behind."""
     if not Path("/proc/self/statm").is_file():
         absent("no /proc here")
@@ -263,7 +265,7 @@ def test_memory_does_not_grow_with_calls(module: nn.Module, crops: np.ndarray, p
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_memory_does_not_grow_with_crops(module: nn.Module, plan: Plan) -> None:
+def test_memory_does_not_grow_with_crops(module: nn.Module, plan: RuntimePlan) -> None:
     """600 crops are 23 MB as bytes and 90 MB as float32: they are not prepared all at once."""
     backbone = embedder_of(module, plan)
     crops = np.zeros((600, 112, 112, 3), np.uint8)

@@ -13,8 +13,9 @@ from torch import nn
 
 from vidface.backbones import export, files
 from vidface.backbones.architectures import Architecture, Row, architecture
-from vidface.backbones.export import OPSET, cosine_rows, export_onnx, folded, write_onnx
+from vidface.backbones.export import OPSET, cosine_rows, export_onnx, write_onnx
 from vidface.backbones.files import Network, save_safetensors
+from vidface.backbones.folding import fold_batch_norm
 from vidface.backbones.graphs import read_onnx
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
@@ -87,7 +88,7 @@ def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
 def test_folded_networks_give_the_same(module: nn.Module, images: torch.Tensor) -> None:
     module.train()
     before, text = state_of(module), repr(module)
-    made = folded(module)
+    made = fold_batch_norm(module)
     assert norms(made) == 0
     assert norms(module) > 10
     assert repr(module) == text
@@ -149,7 +150,7 @@ def test_layers_that_cannot_be_folded_stay(images: torch.Tensor, kind, left: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = moved(kind()).eval()
-    made = folded(module)
+    made = fold_batch_norm(module)
     assert norms(made) == left
     with torch.inference_mode():
         assert torch.allclose(made(images), module(images), atol=1e-5)
@@ -193,7 +194,7 @@ class Colour(nn.Module):
 
 @pytest.mark.parametrize("scales", [(1, 1, 1.02), (1, -1, 1), (1, float("nan"), 1)])
 def test_a_wrong_export_is_noticed(monkeypatch: pytest.MonkeyPatch, scales) -> None:
-    monkeypatch.setattr(export, "folded", lambda module: Colour(*scales))
+    monkeypatch.setattr(export, "fold_batch_norm", lambda module: Colour(*scales))
     with pytest.raises(
         VidfaceError, match=r"colour: the exported graph gives other embeddings \(c"
     ):
@@ -225,7 +226,7 @@ def asked(colour_network: Path, monkeypatch: pytest.MonkeyPatch) -> list[nn.Modu
         modules.append(module)
         return onnx.load(colour_network)
 
-    monkeypatch.setattr(export, "export_onnx", export_at_once)
+    monkeypatch.setattr(files, "export_onnx", export_at_once)
     return modules
 
 

@@ -125,7 +125,7 @@ def test_every_runtime_is_fed_alike(
         def forward(self, x):
             return x.mean(dim=(2, 3))
 
-    if not RUNTIMES[runtime].installed:
+    if not RUNTIMES[runtime].is_installed:
         absent(f"{runtime} is not installed")
     if runtime == "torch":
         backbone = Embedder(Network("colour", "0", module=Colour()), fed, runtime="torch")
@@ -257,7 +257,7 @@ def test_split_networks_embed_alike(tmp_path: Path, batch: int | str) -> None:
     """Through the whole of loading: the plan with split PReLUs against the one without."""
     from vidface.backbones.embedder import Embedder
     from vidface.backbones.files import read_network
-    from vidface.backbones.runtimes import Plan
+    from vidface.backbones.runtimes import RuntimePlan
 
     nodes = [
         helper.make_node("PRelu", ["x", "a"], ["p"]),
@@ -273,7 +273,7 @@ def test_split_networks_embed_alike(tmp_path: Path, batch: int | str) -> None:
     wanted = np.where(planes > 0, planes, planes * SLOPES.reshape(3, 1, 1)).mean(axis=(2, 3))
     for split in (False, True):
         network = read_network(path, "n")
-        backbone = Embedder(network, fed, plans=[Plan("onnxruntime", split_prelu=split)])
+        backbone = Embedder(network, fed, plans=[RuntimePlan("onnxruntime", split_prelu=split)])
         assert np.allclose(backbone.embed(crops), wanted, atol=1e-4), split
 
 

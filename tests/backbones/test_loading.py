@@ -230,11 +230,11 @@ def test_preprocessing_checks_itself() -> None:
         Preprocessing("rgb", 0.0, 1.0, 160)
     with pytest.raises(VidfaceError, match="known: rgb, bgr"):
         Preprocessing("grey")
-    with pytest.raises(VidfaceError, match="mean must be one finite number or three"):
+    with pytest.raises(VidfaceError, match="mean: must be one finite number or three"):
         Preprocessing("rgb", (1.0, 2.0), 1.0)
-    with pytest.raises(VidfaceError, match="mean must be one finite number or three"):
+    with pytest.raises(VidfaceError, match="mean: must be one finite number or three"):
         Preprocessing("rgb", float("nan"), 1.0)
-    with pytest.raises(VidfaceError, match="std must be above 0"):
+    with pytest.raises(VidfaceError, match="std: must be above 0"):
         Preprocessing("rgb", 0.0, 0.0)
 
 

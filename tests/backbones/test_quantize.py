@@ -142,7 +142,7 @@ def test_a_quantised_file(tmp_path: Path) -> None:
     crops = all_crops(folder)
     wanted = load_backbone(path, FED, runtime="onnxruntime").embed(crops)
     for runtime in ("onnxruntime", "openvino"):
-        if not RUNTIMES[runtime].installed:
+        if not RUNTIMES[runtime].is_installed:
             absent(f"{runtime} is not installed")
         small = load_backbone(done.path, runtime=runtime)
         assert (small.preprocessing, small.assumed) == (FED, False)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,17 @@ from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import Network, module_network, read_network
 from vidface.backbones.loading import load_backbone, load_network
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, possible_plans, trial
+from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan, trial
+from vidface.backbones.runtimes.plans import possible_plans
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
 
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
-ONNXRUNTIME = [Plan("onnxruntime", threads=2, split_prelu=True), Plan("onnxruntime", threads=2)]
-OPENVINO, TORCH = Plan("openvino", threads=2), Plan("torch", threads=2)
+ONNXRUNTIME = [
+    RuntimePlan("onnxruntime", threads=2, split_prelu=True),
+    RuntimePlan("onnxruntime", threads=2),
+]
+OPENVINO, TORCH = RuntimePlan("openvino", threads=2), RuntimePlan("torch", threads=2)
 
 
 @pytest.fixture(autouse=True)
@@ -137,10 +141,10 @@ def test_where_there_is_cuda(
     """Without one: the plans alone."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     not_installed(monkeypatch)
-    on_cuda = Plan("torch", device="cuda", threads=2)
+    on_cuda = RuntimePlan("torch", device="cuda", threads=2)
     assert possible_plans(on_torch, "auto", "float32", "auto", 2) == [on_cuda]
     assert possible_plans(on_torch, "torch", "fp16", "cuda:1", 2) == [
-        Plan("torch", "fp16", "cuda:1", 2)
+        RuntimePlan("torch", "fp16", "cuda:1", 2)
     ]
     assert OPENVINO in possible_plans(on_torch, "auto", "float32", "cpu", 2)
     assert possible_plans(on_torch, "openvino", "float32", "auto", 2) == [OPENVINO]
@@ -167,10 +171,10 @@ def test_what_is_not_installed(
     assert np.allclose(found, crops.mean(axis=(1, 2)), atol=1e-3)
 
 
-def embedded(network: Network, crops: np.ndarray, *plans: Plan) -> list[np.ndarray]:
+def embedded(network: Network, crops: np.ndarray, *plans: RuntimePlan) -> list[np.ndarray]:
     found = []
     for plan in plans:
-        if not RUNTIMES[plan.runtime].installed:
+        if not RUNTIMES[plan.runtime].is_installed:
             absent(f"{plan.runtime} is not installed")
         found.append(Embedder(network, PLAIN, plans=[plan]).embed(crops))
     return found
@@ -198,8 +202,8 @@ def test_torch_in_half_the_bits(data: Path, precision: str) -> None:
     network = load_network(data / "weights" / "mobilefacenet_foamliu.pt", "mobilefacenet")
     fed = Preprocessing("rgb", 127.5, 128.0)
     crops = real_crops(data, 2)
-    whole = Embedder(network, fed, plans=[Plan("torch")]).embed(crops)
-    half = Embedder(network, fed, plans=[Plan("torch", precision)]).embed(crops)
+    whole = Embedder(network, fed, plans=[RuntimePlan("torch")]).embed(crops)
+    half = Embedder(network, fed, plans=[RuntimePlan("torch", precision)]).embed(crops)
     assert half.dtype == np.float32
     assert 0.99 <= cosine_rows(whole, half).min() < 0.9999999
     assert network.module is not None
@@ -240,10 +244,10 @@ class Sleeper(Runner):
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch):
     """Runners by plan are given out of a table: seconds a batch, or an error."""
-    table: dict[Plan, float | VidfaceError] = {}
-    asked: list[Plan] = []
+    table: dict[RuntimePlan, float | VidfaceError] = {}
+    asked: list[RuntimePlan] = []
 
-    def make(network: Network, preprocessing: Preprocessing, plan: Plan) -> Runner:
+    def make(network: Network, preprocessing: Preprocessing, plan: RuntimePlan) -> Runner:
         asked.append(plan)
         found = table[replace(plan, threads=2)]
         if isinstance(found, VidfaceError):
@@ -281,8 +285,8 @@ def test_the_fastest_is_taken_and_remembered(made, order: tuple[str, ...]) -> No
     assert asked == plans
     [record] = records()
     document = json.loads(record.read_text())
-    assert document["chosen"] == OPENVINO.to_dict()
-    rates = {Plan(**each["plan"]): each["images_per_second"] for each in document["trial"]}
+    assert document["chosen"] == asdict(OPENVINO)
+    rates = {RuntimePlan(**each["plan"]): each["images_per_second"] for each in document["trial"]}
     assert list(rates) == plans
     assert rates[TORCH] < rates[ONNXRUNTIME[1]] < rates[OPENVINO]
     assert 400 < rates[TORCH] <= 4 / 0.006
@@ -290,7 +294,7 @@ def test_the_fastest_is_taken_and_remembered(made, order: tuple[str, ...]) -> No
     asked.clear()
     plan, runner = trial.fastest(NETWORK, PLAIN, plans)
     assert (plan, asked) == (OPENVINO, [OPENVINO])  # no trial
-    record.write_text(json.dumps({"chosen": TORCH.to_dict()}))
+    record.write_text(json.dumps({"chosen": asdict(TORCH)}))
     plan, runner = trial.fastest(NETWORK, PLAIN, plans)
     assert (plan, runner.seconds) == (TORCH, SPEEDS["slow"])  # it is read
     assert records() == [record]
@@ -328,7 +332,7 @@ def test_a_damaged_record_costs_a_trial(made, content: bytes) -> None:
     asked.clear()
     assert trial.fastest(NETWORK, PLAIN, plans)[0] == OPENVINO
     assert asked == plans
-    assert json.loads(record.read_bytes())["chosen"] == OPENVINO.to_dict()  # and it is mended
+    assert json.loads(record.read_bytes())["chosen"] == asdict(OPENVINO)  # and it is mended
 
 
 def test_a_cache_that_cannot_be_written_costs_a_trial(
@@ -350,7 +354,7 @@ def test_each_machine_version_and_network_has_its_own_record(
     of, asked = made
     plans = of(fast=0.0, slow=0.001)
 
-    def tried(network: Network = NETWORK, among: list[Plan] = plans) -> bool:
+    def tried(network: Network = NETWORK, among: list[RuntimePlan] = plans) -> bool:
         asked.clear()
         trial.fastest(network, PLAIN, among)
         return len(asked) > 1
@@ -406,7 +410,7 @@ def test_the_trial_of_a_real_network(colour_network: Path, monkeypatch: pytest.M
     """`auto` leaves a record; the next load believes it and times nothing."""
     backbone = load_backbone(colour_network, PLAIN, threads=2)
     [record] = records()
-    assert json.loads(record.read_text())["chosen"] == backbone.plan.to_dict()
+    assert json.loads(record.read_text())["chosen"] == asdict(backbone.plan)
 
     def measure(*_: object) -> float:
         raise AssertionError

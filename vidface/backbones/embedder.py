@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.backbones.runtimes import Plan, Runner, make_runner, possible_plans
+from vidface.backbones.runtimes import Runner, RuntimePlan
+from vidface.backbones.runtimes.plans import make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE, available_cores
@@ -40,7 +41,7 @@ class Embedder:
         precision: str = "float32",
         device: str = "auto",
         threads: int | None = None,
-        plans: Sequence[Plan] | None = None,  # instead of those that the four before allow
+        plans: Sequence[RuntimePlan] | None = None,  # instead of those that the four before allow
     ) -> None:
         self._network = network
         self.name, self.sha256 = network.name, network.sha256

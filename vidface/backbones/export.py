@@ -8,13 +8,13 @@ import io
 import json
 import logging
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.folding import fold_batch_norm
 from vidface.backbones.graphs import METADATA_KEY, at_batch, first_line
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
@@ -29,47 +29,6 @@ OPSET = 20
 SAME_COSINE = 0.99999  # what an export must agree to with the module it was made from
 
 
-def folded(module: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, each batch norm folded into the layer whose output it takes.
-
-    A module that torch cannot trace is copied as it is.
-    """
-    import torch
-    from torch import fx, nn
-    from torch.nn.utils import fusion
-
-    network = copy.deepcopy(module).eval()
-    try:
-        traced = fx.symbolic_trace(network)
-    except Exception:  # control flow by value: whatever it raises, it is not traceable
-        return network
-    layers = dict(traced.named_modules())
-    uses = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
-    for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(
-            layers[node.target], nn.BatchNorm1d | nn.BatchNorm2d
-        ):
-            continue
-        before = node.args[0]
-        if before.op != "call_module" or len(before.users) > 1 or uses[before.target] > 1:
-            continue
-        layer, norm = layers[before.target], layers[node.target]
-        with torch.no_grad():
-            if isinstance(layer, nn.Conv2d):
-                fused: nn.Module = fusion.fuse_conv_bn_eval(layer, norm)
-            elif isinstance(layer, nn.Linear):
-                fused = fusion.fuse_linear_bn_eval(layer, norm)
-            else:
-                continue
-        parent, _, child = before.target.rpartition(".")
-        setattr(traced.get_submodule(parent), child, fused)
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced.eval()
-
-
 def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) -> onnx.ModelProto:
     """The network as ONNX: `images` (batch, 3, 112, 112) float32 → `embeddings` (batch, d).
 
@@ -82,7 +41,7 @@ def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) ->
     """
     import torch
 
-    network = folded(module).cpu().float()
+    network = fold_batch_norm(module).cpu().float()
     images = np.random.default_rng(0).uniform(-1, 1, (3, 3, CROP_SIZE, CROP_SIZE))
     pictures = torch.from_numpy(images.astype(np.float32))
     logger = logging.getLogger("torch.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import declaration_of, module_network, no_weights, read_network
 from vidface.backbones.graphs import onnx_sha256
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
@@ -75,6 +77,27 @@ def load_backbone(
         device=device,
         threads=threads,
     )
+
+
+def open_backbone(
+    settings: BackboneSettings, notify: Callable[[str], None] | None = None
+) -> Embedder:
+    """The recogniser of a table [backbone], with a word where its preprocessing is assumed."""
+    backbone = load_backbone(
+        settings.weights,
+        settings.preprocessing,
+        architecture=settings.architecture,
+        runtime=settings.runtime,
+        precision=settings.precision,
+        device=settings.device,
+    )
+    if backbone.assumed and notify is not None:
+        fed = backbone.preprocessing
+        notify(
+            f"{backbone.name}: nobody says what it is fed; assuming {fed.color}, mean {fed.mean}, "
+            f"std {fed.std} (say it with --color, --mean, --std or in [backbone])"
+        )
+    return backbone
 
 
 def load_network(weights: str | Path | torch.nn.Module, architecture: str | None = None) -> Network:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.values import CROP_SIZE
+from vidface.core.values import CROP_SIZE, check, check_choice
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLORS = ("rgb", "bgr")
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,19 @@ class Preprocessing:
         for name, value in usual.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if self.color not in ("rgb", "bgr"):
-            raise VidfaceError(f"color: unknown value '{self.color}' (known: rgb, bgr)")
+        check_choice("color", str(self.color), COLORS)
         if self.size != CROP_SIZE:
             raise VidfaceError(
-                f"size {self.size}: aligned crops are {CROP_SIZE}x{CROP_SIZE} and never resized; "
-                "use a recogniser of that input size"
+                f"size: {self.size}, but aligned crops are {CROP_SIZE}x{CROP_SIZE} and never "
+                "resized; use a recogniser of that input size"
             )
         for name in ("mean", "std"):
-            value = np.asarray(getattr(self, name), dtype=np.float64)
-            if value.shape not in ((), (1,), (3,)) or not np.isfinite(value).all():
-                raise VidfaceError(
-                    f"{name} must be one finite number or three, not {getattr(self, name)}"
-                )
-        if np.any(np.asarray(self.std) <= 0):
-            raise VidfaceError(f"std must be above 0, not {self.std}")
+            value = getattr(self, name)
+            numbers = tuple(value) if isinstance(value, Iterable) else (value,)
+            fits = len(numbers) in (1, 3) and all(math.isfinite(number) for number in numbers)
+            check(fits, name, f"must be one finite number or three, not {value}")
+            above = name == "mean" or all(number > 0 for number in numbers)
+            check(above, name, f"must be above 0, not {value}")
 
     def __str__(self) -> str:
         return f"{self.color} (x − {_plain(self.mean)}) / {_plain(self.std)}"
@@ -76,6 +78,8 @@ class Preprocessing:
 
     def apply(self, crops: np.ndarray) -> np.ndarray:
         """(n, 112, 112, 3) uint8 RGB → (n, 3, 112, 112) float32 as the network wants it."""
+        import numpy as np
+
         ordered = crops if self.color == "rgb" else crops[..., ::-1]
         scaled = ordered.transpose(0, 3, 1, 2).astype(np.float32, order="C")
         mean = np.asarray(self.mean, dtype=np.float32).reshape(-1, 1, 1)

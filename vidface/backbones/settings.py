@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from vidface.core.values import check, check_choice
+from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES
+from vidface.core.errors import VidfaceError
+from vidface.core.values import check_choice
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,17 @@ class BackboneSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice(
-            "[backbone] runtime", self.runtime, ("auto", "onnxruntime", "openvino", "torch")
-        )
-        check_choice("[backbone] precision", self.precision, ("float32", "bf16", "fp16"))
-        check_choice("[backbone] device", self.device.split(":")[0], ("auto", "cpu", "cuda"))
-        if self.color is not None:
-            check_choice("[backbone] color", self.color, ("rgb", "bgr"))
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            values = value if isinstance(value, tuple) else (0.0 if value is None else value,)
-            fits = len(values) in (1, 3) and all(math.isfinite(v) for v in values)
-            check(fits, f"[backbone] {name}", f"must be one finite number or three, not {value}")
-        std = self.std if isinstance(self.std, tuple) else (1.0 if self.std is None else self.std,)
-        check(all(v > 0 for v in std), "[backbone] std", f"must be above 0, not {self.std}")
+        check_choice("[backbone] runtime", self.runtime, ("auto", *RUNTIMES))
+        check_choice("[backbone] precision", self.precision, PRECISIONS)
+        check_choice("[backbone] device", self.device.split(":")[0], ("auto", *DEVICES))
+        try:
+            _ = self.preprocessing
+        except VidfaceError as error:
+            raise VidfaceError(f"[backbone] {error}") from None
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the recogniser is fed, as far as it is said here; None where nothing is."""
+        if self.color is None and self.mean is None and self.std is None and self.size is None:
+            return None
+        return Preprocessing(self.color, self.mean, self.std, self.size)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vidface.core.errors import VidfaceError
 from vidface.core.values import printable
 
 if TYPE_CHECKING:
@@ -257,19 +258,18 @@ def preprocessing_from(color: str | None, mean: float | None, std: float | None)
 
 def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
     """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
-    from vidface.backbones.loading import load_backbone
-    from vidface.runs.run import note_assumed
+    from vidface.backbones.loading import open_backbone
+    from vidface.backbones.settings import BackboneSettings
+    from vidface.settings.pipeline import where_said
 
-    backbone = load_backbone(
-        weights,
-        preprocessing_from(flags["color"], flags["mean"], flags["std"]),
-        architecture=flags["architecture"],
-        runtime=flags["runtime"] or "auto",
-        precision=flags["precision"] or "float32",
-        device=flags["device"] or "auto",
-    )
-    note_assumed(backbone, note)
-    return backbone
+    keys = {key: name for name, (table, key) in OVERRIDES.items() if table == "backbone"}
+    given = {key: flags[name] for key, name in keys.items() if flags.get(name) is not None}
+    try:
+        settings = BackboneSettings(**{"weights": weights, **given})
+    except VidfaceError as error:
+        named = {("backbone", key): value for key, value in given.items()}
+        raise where_said(str(error), "vidface", named) from None
+    return open_backbone(settings, note)
 
 
 def overrides_from(flags: dict[str, Any]) -> dict[tuple[str, str], Any]:

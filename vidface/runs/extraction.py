@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from vidface.backbones.embedder import Embedder
+from vidface.backbones.loading import open_backbone
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
@@ -31,7 +32,6 @@ from vidface.frames.settings import FrameSettings
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
 from vidface.runs.embedding import EmbeddedClip, Extraction, Progress, embed_clips, summarise
-from vidface.runs.run import load_settings
 from vidface.runs.staging import Shard, Staging, each_clip, link_or_copy, open_staging, shards_of
 from vidface.settings.manifests import Manifest
 from vidface.settings.run_settings import RunSettings
@@ -227,7 +227,7 @@ def _backbone_of(settings: BackboneSettings) -> Embedder:
 
     if settings not in _LOADED:
         _LOADED.clear()
-        _LOADED[settings] = load_settings(settings)
+        _LOADED[settings] = open_backbone(settings)
     return _LOADED[settings]
 
 

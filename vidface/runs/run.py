@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from vidface.backbones.loading import declared_preprocessing, load_backbone, weights_sha256
+from vidface.backbones.loading import declared_preprocessing, open_backbone, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path, weights_record
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidface.backbones.embedder import Embedder
-    from vidface.backbones.preprocessing import Preprocessing
     from vidface.runs.artefacts import EmbeddingShard
     from vidface.runs.embedding import Extraction, Progress
     from vidface.storage.mirror import Mirror
@@ -93,7 +91,7 @@ class Run:
         elif self.backbone is None:
             weights = weights_sha256(self.pipeline.backbone.weights)
             said = declared_preprocessing(
-                self.pipeline.backbone.weights, preprocessing_of(self.pipeline)
+                self.pipeline.backbone.weights, self.pipeline.backbone.preprocessing
             )
             fed = said or Preprocessing()
             precision = self.pipeline.backbone.precision
@@ -298,48 +296,6 @@ def prepare_manifest(
         raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
 
 
-def preprocessing_of(pipeline: Pipeline) -> Preprocessing | None:
-    """What the pipeline says of a recogniser's input; None where it says nothing."""
-    return _preprocessing(pipeline.backbone)
-
-
-def _preprocessing(b: BackboneSettings) -> Preprocessing | None:
-
-    if b.color is None and b.mean is None and b.std is None and b.size is None:
-        return None
-    return Preprocessing(b.color, b.mean, b.std, b.size)
-
-
-def open_backbone(pipeline: Pipeline, notify: Notify = quiet) -> Embedder:
-    """The pipeline's recogniser, with a word where its preprocessing had to be assumed."""
-    backbone = load_settings(pipeline.backbone)
-    note_assumed(backbone, notify)
-    return backbone
-
-
-def load_settings(settings: BackboneSettings) -> Embedder:
-    """The recogniser that a pipeline's table [backbone] describes."""
-
-    return load_backbone(
-        settings.weights,
-        _preprocessing(settings),
-        architecture=settings.architecture,
-        runtime=settings.runtime,
-        precision=settings.precision,
-        device=settings.device,
-    )
-
-
-def note_assumed(backbone: Embedder, notify: Notify) -> None:
-    """A word where nobody said what a recogniser is fed."""
-    if backbone.assumed:
-        p = backbone.preprocessing
-        notify(
-            f"{backbone.name}: nobody says what it is fed; assuming {p.color}, mean {p.mean}, "
-            f"std {p.std} (say it with --color, --mean, --std or in [backbone])"
-        )
-
-
 def fetch_weights(run: Run, notify: Notify = quiet) -> None:
     """Fetch the named weights that extraction needs, saying so, before any work starts."""
 
@@ -427,7 +383,7 @@ def _extract(
     return extract(
         run.manifest,
         run.folder,
-        run.backbone or open_backbone(run.pipeline, notify),
+        run.backbone or open_backbone(run.pipeline.backbone, notify),
         run.pipeline.frames,
         run.pipeline.faces,
         run.extraction_settings,

@@ -6,13 +6,15 @@ import hashlib
 import json
 import platform
 import time
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.backbones.runtimes import RUNTIMES, Plan, Runner, make_runner
+from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan
+from vidface.backbones.runtimes.plans import make_runner
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
@@ -29,8 +31,8 @@ TRIAL_ROUNDS = 3  # the best counts: a neighbour on the machine can only slow a 
 
 
 def fastest(
-    network: Network, preprocessing: Preprocessing, plans: Sequence[Plan]
-) -> tuple[Plan, Runner]:
+    network: Network, preprocessing: Preprocessing, plans: Sequence[RuntimePlan]
+) -> tuple[RuntimePlan, Runner]:
     """The fastest of the plans and its runner, remembered in the cache for this machine.
 
     Raises:
@@ -45,7 +47,7 @@ def fastest(
     crops = np.random.default_rng(0).integers(
         0, 256, (TRIAL_FACES, CROP_SIZE, CROP_SIZE, 3), np.uint8
     )
-    best: tuple[float, Plan, Runner] | None = None
+    best: tuple[float, RuntimePlan, Runner] | None = None
     failures: list[VidfaceError] = []
     rates = []
     for plan in plans:
@@ -55,12 +57,12 @@ def fastest(
         except VidfaceError as error:
             failures.append(error)
             continue
-        rates.append({"plan": plan.to_dict(), "images_per_second": round(rate, 1)})
+        rates.append({"plan": asdict(plan), "images_per_second": round(rate, 1)})
         if best is None or rate > best[0]:
             best = rate, plan, runner
     if best is None:
         raise failures[0]
-    _write(path, {"chosen": best[1].to_dict(), "trial": rates, "machine": machine_name()})
+    _write(path, {"chosen": asdict(best[1]), "trial": rates, "machine": machine_name()})
     return best[1], best[2]
 
 
@@ -78,20 +80,20 @@ def measure(runner: Runner, crops: np.ndarray, rounds: int = TRIAL_ROUNDS) -> fl
     return n * runner.batch / min(seconds)
 
 
-def _record(network: Network, plans: Sequence[Plan]) -> Path:
+def _record(network: Network, plans: Sequence[RuntimePlan]) -> Path:
 
-    key = [network.sha256, machine_name(), [plan.to_dict() for plan in plans], _versions()]
+    key = [network.sha256, machine_name(), [asdict(plan) for plan in plans], _versions()]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return cache_folder() / TRIALS / f"{digest[:32]}.json"
 
 
-def _read(path: Path, plans: Sequence[Plan]) -> Plan | None:
+def _read(path: Path, plans: Sequence[RuntimePlan]) -> RuntimePlan | None:
     """The plan that an earlier trial chose; None where there was none, or its record is no use."""
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return next((plan for plan in plans if plan.to_dict() == chosen), None)
+    return next((plan for plan in plans if asdict(plan) == chosen), None)
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
@@ -117,7 +119,7 @@ def machine_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {r.package: _version(r.package) for r in RUNTIMES.values() if r.installed}
+    return {r.package: _version(r.package) for r in RUNTIMES.values() if r.is_installed}
 
 
 def _version(package: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidface.backbones.graphs import first_line, split_prelu, with_preprocessing
-from vidface.backbones.runtimes import Plan, Runner
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
 from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from vidface.backbones.files import Network
@@ -21,10 +19,9 @@ if TYPE_CHECKING:
 SILENT = 3  # severity "error"; it warns of every initialiser of old exports
 
 
-def make(
-    network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
-) -> OnnxRuntimeRunner:
-    """See `vidface.backbones.runtimes.make_runner`."""
+def make_runner(
+    network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
+) -> Runner:
     graph = network.graph(alone=alone)
     if plan.split_prelu:
         graph = split_prelu(graph)
@@ -41,6 +38,8 @@ class OnnxRuntimeRunner(Runner):
     """
 
     def __init__(self, model: onnx.ModelProto, name: str, streams: int, threads: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._name = name
         self._session = open_session(model, name, threads)
@@ -71,3 +70,6 @@ def open_session(model: onnx.ModelProto, name: str, threads: int) -> Any:
         raise VidfaceError(
             f"weights {name}: ONNX Runtime cannot load it: {first_line(error)}"
         ) from None
+
+
+ONNXRUNTIME = Runtime("onnxruntime", "onnxruntime", ("float32",), make_runner, splits_prelu=True)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidface.backbones.graphs import first_line, with_preprocessing
-from vidface.backbones.runtimes import Plan, Runner
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
 from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 # Where the processor has bf16, OpenVINO's own default is to use it.
-_HINTS = {"float32": "f32", "bf16": "bf16"}
+_PRECISION_HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
-def make(network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool) -> OpenvinoRunner:
-    """See `vidface.backbones.runtimes.make_runner`."""
+def make_runner(
+    network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
+) -> Runner:
     model = with_preprocessing(network.graph(alone=alone), preprocessing)
     return OpenvinoRunner(model, network.name, plan, 1 if alone else plan.threads)
 
@@ -31,23 +30,23 @@ def make(network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
 class OpenvinoRunner(Runner):
     """A compiled graph of fixed shape behind a queue of requests."""
 
-    def __init__(self, model: onnx.ModelProto, name: str, plan: Plan, streams: int) -> None:
+    def __init__(self, model: onnx.ModelProto, name: str, plan: RuntimePlan, streams: int) -> None:
         import openvino
 
         self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
         self._name = name
         options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[plan.precision],
+            "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[plan.precision],
             "INFERENCE_NUM_THREADS": plan.threads,
             "NUM_STREAMS": streams,
         }
 
-        def compiled_model() -> Any:
+        def compile_model() -> Any:
             core = openvino.Core()
             return core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
 
         try:
-            compiled = _elsewhere(compiled_model)
+            compiled = _run_elsewhere(compile_model)
         except Exception as error:
             raise VidfaceError(
                 f"weights {name}: OpenVINO cannot load it: {first_line(error)}"
@@ -57,10 +56,10 @@ class OpenvinoRunner(Runner):
     def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
         outputs: dict[int, np.ndarray] = {}
 
-        def done(request: Any, number: int) -> None:
+        def keep_output(request: Any, number: int) -> None:
             outputs[number] = request.get_output_tensor(0).data.copy()
 
-        self._queue.set_callback(done)
+        self._queue.set_callback(keep_output)
         try:
             for number, crops in enumerate(batches):
                 self._queue.start_async([crops], number)
@@ -70,7 +69,7 @@ class OpenvinoRunner(Runner):
         return [outputs[number] for number in range(len(batches))]
 
 
-def _elsewhere(work: Callable[[], Any]) -> Any:
+def _run_elsewhere(work: Callable[[], Any]) -> Any:
     """What `work` returns, done by a thread of its own.
 
     OpenVINO's CPU plugin gives the thread that loads it another stack for signals, and takes the
@@ -78,5 +77,10 @@ def _elsewhere(work: Callable[[], Any]) -> Any:
     run on that stack: had the main thread loaded the plugin, the next Ctrl-C or the end of a child
     would kill the process without a word.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(1, thread_name_prefix="vidface-openvino") as pool:
         return pool.submit(work).result()
+
+
+OPENVINO = Runtime("openvino", "openvino", tuple(_PRECISION_HINTS), make_runner)

@@ -5,25 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vidface.backbones.export import folded
+from vidface.backbones.folding import fold_batch_norm
 from vidface.backbones.graphs import first_line
-from vidface.backbones.runtimes import Plan, Runner
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
 from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 CPU_BATCH, CUDA_BATCH = 16, 256  # crops
-
-
-def make(network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool) -> TorchRunner:
-    """See `vidface.backbones.runtimes.make_runner`."""
-    return TorchRunner(network, preprocessing, plan, alone)
+_TYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch's names
 
 
 class TorchRunner(Runner):
@@ -34,28 +29,24 @@ class TorchRunner(Runner):
     """
 
     def __init__(
-        self, network: Network, preprocessing: Preprocessing, plan: Plan, alone: bool
+        self, network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
     ) -> None:
         import torch
 
-        own = network.module
-        if own is None:
+        module = network.module
+        if module is None:
             raise VidfaceError(f"weights {network.name}: not a torch network")
         self._name = network.name
         self._live = network.live
-        self._type = {
-            "float32": torch.float32,
-            "bf16": torch.bfloat16,
-            "fp16": torch.float16,
-        }[plan.precision]
+        self._type = getattr(torch, _TYPES[plan.precision])
         if network.live:
             if plan.precision != "float32":
                 raise VidfaceError(
                     f"precision '{plan.precision}': {network.name} is a module of yours; "
                     "convert it, or load its weights from a file"
                 )
-            self._module = own
-            parameter = next(own.parameters(), torch.zeros(()))
+            self._module = module
+            parameter = next(module.parameters(), torch.zeros(()))
             self._device, self._type = parameter.device, parameter.dtype
             if plan.device.startswith("cuda") != (self._device.type == "cuda"):
                 raise VidfaceError(
@@ -64,16 +55,16 @@ class TorchRunner(Runner):
                 )
         else:
             self._device = torch.device(plan.device)
-            module = folded(own).to(self._device, self._type)
-            self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            folded = fold_batch_norm(module).to(self._device, self._type)
+            self._module = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch = CPU_BATCH if self._device.type == "cpu" else CUDA_BATCH
         if alone and self._device.type == "cpu":
             self.batch = 1
         self._turned = preprocessing.color == "bgr"
-        shape = (-1, 1, 1)
-        mean, std = preprocessing.mean, preprocessing.std
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=self._device).reshape(shape)
-        self._std = torch.tensor(std, dtype=torch.float32, device=self._device).reshape(shape)
+        self._mean, self._std = (
+            torch.tensor(value, dtype=torch.float32, device=self._device).reshape(-1, 1, 1)
+            for value in (preprocessing.mean, preprocessing.std)
+        )
         if self._device.type == "cpu" and torch.get_num_threads() != plan.threads:
             torch.set_num_threads(plan.threads)
 
@@ -104,3 +95,6 @@ class TorchRunner(Runner):
         if not isinstance(output, torch.Tensor):
             raise VidfaceError(f"weights {self._name}: gives a {type(output).__name__}, no tensor")
         return output
+
+
+TORCH = Runtime("torch", "torch", tuple(_TYPES), TorchRunner, ("cpu", "cuda"), takes="module")

@@ -1,0 +1,66 @@
+"""What a runtime is: what it can do, and one verb that makes a network ready to run."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vidface.backbones.files import Network
+    from vidface.backbones.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class RuntimePlan:
+    """How a network is run. `split_prelu`: see `vidface.backbones.graphs.split_prelu`."""
+
+    runtime: str
+    precision: str = "float32"
+    device: str = "cpu"
+    threads: int = 1
+    split_prelu: bool = False
+
+    def __str__(self) -> str:
+        unusual = [] if self.precision == "float32" else [self.precision]
+        unusual += [] if self.device == "cpu" else [self.device]
+        return " ".join([self.runtime, *unusual])
+
+
+class Runner(ABC):
+    """A network ready to run on batches of exactly `batch` crops."""
+
+    batch: int
+
+    @abstractmethod
+    def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """(batch, 112, 112, 3) uint8 RGB each → (batch, …) float32 each, in order."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A row of the registry of runtimes.
+
+    Attributes:
+        package: what must be installed.
+        takes: "graph" for any network, as ONNX; "module" for torch networks as they are.
+        splits_prelu: whether a plan with `split_prelu` is worth a trial beside the plain one.
+        make_runner: the verb, called with (network, preprocessing, plan, alone); `alone` asks for
+            one face at a time, with all threads on it, where the network's batch is free.
+    """
+
+    name: str
+    package: str
+    precisions: tuple[str, ...]
+    make_runner: Callable[[Network, Preprocessing, RuntimePlan, bool], Runner]
+    devices: tuple[str, ...] = ("cpu",)
+    takes: Literal["graph", "module"] = "graph"
+    splits_prelu: bool = False
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
