@@ -328,15 +328,15 @@ DECLARATIONS = [
     ('{"preprocessing": {"color": "rgb", "mean": null, "std": 1}}', "does not say 'mean'"),
 ]
 VALUES = [
-    ("mean", "NaN", "mean must be one finite number or three, not nan"),
-    ("mean", "Infinity", "mean must be one finite number"),
+    ("mean", "NaN", "mean: must be one finite number or three, not nan"),
+    ("mean", "Infinity", "mean: must be one finite number"),
     ("mean", "1" + "0" * 400, "preprocessing: int too large"),
     ("mean", '"x"', "preprocessing: could not convert"),
     ("mean", '{"a": 1}', "preprocessing: "),
     ("mean", "[1, [2], 3]", "preprocessing: "),
-    ("mean", "[1, 2]", "mean must be one finite number or three"),
-    ("std", "0", "std must be above 0"),
-    ("std", "[1, -1, 1]", "std must be above 0"),
+    ("mean", "[1, 2]", "mean: must be one finite number or three"),
+    ("std", "0", "std: must be above 0"),
+    ("std", "[1, -1, 1]", "std: must be above 0"),
     ("color", '"grey"', "color: unknown value 'grey'"),
     ("size", "224", "size 224: aligned crops are 112x112"),
 ]
