@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
+from tests.budgets import examples
 from tests.conftest import COLOURS, crop_of
 from tests.datasets.test_pairs import picture
 from vidface.core.errors import ClipError, VidfaceError
@@ -409,7 +410,7 @@ def test_opcodes_are_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_damage_is_refused_or_harmless(data: st.DataObject, tmp_path_factory) -> None:
     content = bytearray(data.draw(st.sampled_from(list(WHOLE.values()))))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -435,7 +436,7 @@ def test_damage_is_refused_or_harmless(data: st.DataObject, tmp_path_factory) ->
 
 
 @given(content=st.binary(max_size=60))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_noise_is_refused(content: bytes, tmp_path_factory) -> None:
     refused(tmp_path_factory.getbasetemp() / "noise.bin", content, "not a verification set")
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.datasets import iqiyi_features, streamed_pickle
 from vidface.datasets.iqiyi_features import VideoFeatures, feature_videos, iter_features
@@ -917,7 +918,7 @@ MUTANTS = {
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255), st.integers(0, 2)), max_size=4),
     st.integers(0, 2000),
 )
-@settings(max_examples=400, deadline=2000)
+@examples(400, deadline=2000)
 def test_damaged_files_parse_or_are_refused(
     tmp_path_factory: pytest.TempPathFactory,
     name: str,

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from vidface.challenges.manifests import lfrc_manifest
 from vidface.core.errors import VidfaceError
 from vidface.datasets import lfrc
@@ -158,7 +159,7 @@ def test_filelist_of_200k_lines_is_quick(tmp_path: Path) -> None:
     assert time.process_time() - start < 2
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.binary(max_size=60) | st.text("ab./\\ \n\t:", max_size=60).map(str.encode))
 def test_filelist_of_any_bytes(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = listed(tmp_path_factory.getbasetemp(), data)
@@ -470,7 +471,7 @@ def test_file_too_large_to_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         read_submission(path)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     numbers=st.lists(st.integers(-3, 6) | st.integers(-(2**31), MOST), min_size=4, max_size=4),
     payload=st.binary(max_size=40),
@@ -495,7 +496,7 @@ def test_read_of_any_header(
         assert read_submission(path).tobytes() == payload
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     rows=st.integers(1, 7),
     cols=st.integers(1, 4),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.datasets import pair_lists
 from vidface.datasets.lines import LONGEST_LINE_BYTES, numbered_rows
@@ -129,7 +130,7 @@ PIECES += ["\x0b", "\x85", "é", "\ufeff", "\0", "7", "-1", "fold", "\r"]
 FRONTS = ["", "a,b,same\n", "a b same fold\n", "fold,a,b,is_same,z\n", "x y z\n", "\ufeffa b 1\n"]
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(
     front=st.sampled_from(FRONTS),
     good=st.lists(

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tests import oracles_retrieval as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import enrolment
 from vidface.metrics.clip_retrieval import score_clip_retrieval
@@ -110,7 +111,7 @@ def test_equals_the_naive_twin(monkeypatch, least, k):
     k=st.sampled_from([1, 2, 100]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_equals_the_naive_twin_with_many_ties(clips, k, seed):
     ids = np.random.default_rng(seed).permutation([f"v{i}" for i in range(len(clips))]).tolist()
     rows = np.array([row for row, _ in clips], dtype=np.float32).reshape(-1, 4)

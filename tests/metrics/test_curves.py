@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from vidface.metrics.bands import Draws
 from vidface.metrics.curves import (
     at_rank,
@@ -184,7 +185,7 @@ def test_histograms_count_every_pair():
     assert found["genuine_share"][at] == 2 / 3
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.lists(st.integers(-64, 64), min_size=1, max_size=30),
        st.lists(st.integers(-64, 64), min_size=1, max_size=30))  # fmt: skip
 def test_histograms_against_numpy(genuine, impostor):
@@ -200,7 +201,7 @@ def test_histograms_against_numpy(genuine, impostor):
 # Thinning
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 40), st.integers(2, 12), st.integers(0, 2**31))
 def test_thinning_keeps_ends_and_what_stays_and_says_how_far_the_rest_lies(n, most, seed):
     generator = np.random.default_rng(seed)

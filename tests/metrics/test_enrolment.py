@@ -3,10 +3,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_retrieval as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import enrolment
 from vidface.metrics.enrolment import (
@@ -318,7 +319,7 @@ def test_opposite_clips_tie_at_minus_one(always_faiss):
     columns=st.lists(st.tuples(*[st.sampled_from([-1, 1])] * 4), max_size=30),
     k=st.integers(1, 8),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_ties_of_few_directions(rows, columns, k):
     templates = Templates(np.array(rows, dtype=np.float32) / 2, np.array([0, 1, len(rows)]))
     clips = np.array(columns, dtype=np.float32).reshape(-1, 4) / 2

@@ -3,10 +3,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_retrieval as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import enrolment as enrolments
 from vidface.metrics.identification import score_identification
@@ -205,7 +206,7 @@ def test_independent_of_the_order_of_clips_and_of_the_gallery():
     clips=st.lists(st.tuples(TIED_ROW, st.sampled_from(NAMES)), max_size=14),
     memory_bytes=st.sampled_from([1, 2**28]),
 )
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_naive_twin_with_many_ties(gallery, clips, memory_bytes):
     rows = np.array([row for row, _ in gallery], dtype=np.float32).reshape(-1, 4)
     probes = np.array([row for row, _ in clips], dtype=np.float32).reshape(-1, 4)
@@ -264,7 +265,7 @@ def test_intervals_resample_people_and_distractors(seed):
     clips=st.lists(st.tuples(TIED_ROW, st.sampled_from(NAMES)), max_size=12),
     seed=st.integers(0, 3),
 )
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_intervals_equal_the_naive_twin_with_many_ties(clips, seed):
     gallery = np.array([[0.5] * 4, [0.5, -0.5] * 2, [-0.5] * 4], dtype=np.float32)
     enrolled = ["ann", "bob", "cy"]

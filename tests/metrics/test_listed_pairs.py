@@ -2,10 +2,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_verification as oracles
+from tests.budgets import examples
 from tests.oracles import auc as plain_auc
 from vidface.core.errors import VidfaceError
 from vidface.metrics import listed_pairs
@@ -45,7 +46,7 @@ def codes_of(names):
 
 
 @given(given_list=lists())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @pytest.mark.parametrize("convention", list(CONVENTIONS))
 def test_figures_of_a_list_equal_the_naive_twin(convention, given_list):
     rows, identities, first, second, same = given_list
@@ -82,7 +83,7 @@ def test_figures_of_a_list_equal_the_naive_twin(convention, given_list):
 
 
 @given(given_list=lists(), block=st.sampled_from([1, 3, 2**14]), data=st.data())
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_counts_of_a_list_equal_the_naive_twin(given_list, block, data):
     rows, identities, first, second, same = given_list
     codes = codes_of(identities)

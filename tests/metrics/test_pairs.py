@@ -3,11 +3,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from tests import oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics.operating_points import DEFAULT_FARS
 from vidface.metrics.pairs import score_pairs
@@ -167,7 +168,7 @@ def test_folds_count_alike_whatever_their_size():
 
 
 @given(pairs=SETS)
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_naive_twin_with_many_ties(pairs):
     scores, same, labels = (list(column) for column in zip(*pairs, strict=True))
     used = sorted(set(labels))

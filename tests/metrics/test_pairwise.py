@@ -3,10 +3,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import oracles_verification as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise
 from vidface.metrics.blocks import bin_of
@@ -126,7 +127,7 @@ def test_units_by_eye():
 
 
 @given(one=SETS, other=SETS, cross=st.booleans(), data=st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_totals_equal_the_naive_twin(one, other, cross, data):
     other = other if cross else None
     pairs = pairs_of(one, other)
@@ -148,7 +149,7 @@ def test_totals_equal_the_naive_twin(one, other, cross, data):
 
 
 @given(one=SETS, other=SETS, cross=st.booleans(), side=SIDES)
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_blocks_hold_each_pair_once(one, other, cross, side):
     pairs = pairs_of(one, other if cross else None)
     first, columns = pairs.first, pairs.columns
@@ -183,7 +184,7 @@ def test_blocks_hold_each_pair_once(one, other, cross, side):
     one=(np.zeros((0, 16), np.float32), []), other=(np.zeros((0, 16), np.float32), []),
     cross=False, side=1, bins=2,
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_counts_equal_the_naive_twin(one, other, cross, side, bins):
     other = other if cross else None
     counts = count_pairs(passes_of(one, other, side), 10, bins=bins)
@@ -201,7 +202,7 @@ def test_counts_equal_the_naive_twin(one, other, cross, side, bins):
     limit=st.sampled_from([0, 2**26]),
     waiting=st.sampled_from([0, 5, 2**20]),
 )
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_short_lists_are_whole_above_their_floor(one, other, cross, keep, floor, limit, waiting):
     other = other if cross else None
     measured, _, _ = naive(one, other)
@@ -343,7 +344,7 @@ def test_merging_by_eye():
 @given(
     one=SETS, other=SETS, cross=st.booleans(), side=SIDES, waiting=st.sampled_from([0, 4, 2**20])
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_second_pass_collects_intervals(one, other, cross, side, waiting):
     other = other if cross else None
     measured = naive(one, other)[0]
@@ -362,7 +363,7 @@ def test_a_second_pass_collects_intervals(one, other, cross, side, waiting):
 
 
 @given(one=SETS, other=SETS, cross=st.booleans(), side=SIDES, n=st.sampled_from([1, 3]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_second_pass_ranks_genuine_scores(one, other, cross, side, n):
     other = other if cross else None
     _, impostor = oracles.split(naive(one, other)[0])

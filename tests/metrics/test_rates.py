@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from tests import oracles_verification as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise, rates
 from vidface.metrics.operating_points import CONVENTIONS, check_targets
@@ -126,7 +127,7 @@ def run(one, other, fars, **kwargs):
 
 @pytest.mark.parametrize("convention", list(CONVENTIONS))
 @given(one=SETS, other=SETS, cross=st.booleans(), device=st.sampled_from([None, None, "cpu"]))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_every_figure_equals_the_naive_twin(convention, one, other, cross, device):
     result, genuine, impostor = run(
         one, other if cross else None, FARS, convention=convention, device=device
@@ -149,7 +150,7 @@ def test_every_figure_equals_the_naive_twin(convention, one, other, cross, devic
     sample=st.sampled_from([2, 2048]),
     exact_far=st.sampled_from(["1e-3", "0.3", "1"]),
 )
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_a_split_too_big_to_keep(
     convention, exact, one, other, cross, keep, limit, bins, sample, exact_far
 ):

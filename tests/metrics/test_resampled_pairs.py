@@ -4,10 +4,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_verification as oracles
+from tests.budgets import examples
 from vidface.metrics import pairwise, rates, resampled_pairs
 from vidface.metrics.resampled_pairs import HELD, IMPOSTORS_HELD
 from vidface.metrics.uncertainty import Bootstrap, paired_difference
@@ -63,7 +64,7 @@ def check_resamples(result, bootstrap, pairs_of):
 
 
 @given(one=SETS, other=SETS, cross=st.booleans(), seed=SEEDS, block=st.sampled_from([1, 4, 2**12]))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_every_resample_equals_the_naive_twin(one, other, cross, seed, block):
     other = other if cross else None
     bootstrap = Bootstrap(6, seed)
@@ -79,7 +80,7 @@ def test_every_resample_equals_the_naive_twin(one, other, cross, seed, block):
 
 
 @given(data=st.data(), seed=SEEDS, named=st.booleans())
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_every_resample_of_a_list_equals_the_naive_twin(data, seed, named):
     rows, names = data.draw(oracles.tied_sets(max_size=8).filter(lambda s: len(s[1])))
     number = st.integers(0, len(names) - 1)

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from tests import oracles
 from tests import oracles_retrieval as naive
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import enrolment as enrolments
 from vidface.metrics.retrieval import (
@@ -144,7 +145,7 @@ def test_enrolment_is_the_mean_of_unit_rows():
 
 
 @given(gallery=CLIPS, clips=CLIPS, k=st.sampled_from([1, 2, 3, 100]), seed=st.integers(0, 9))
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_naive_twin_with_many_ties(gallery, clips, k, seed):
     # One gallery clip a person: a mean of several would not be exact.
     gallery = list({who: (row, who) for row, who in gallery}.values())

@@ -3,11 +3,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 from tests import oracles, oracles_verification
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise, rates
 from vidface.metrics.verification import (
@@ -136,7 +137,7 @@ def test_target_is_the_fraction_that_its_text_says():
 
 
 @given(clips=CLIPS)
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_equals_the_naive_twin_with_many_ties(clips):
     rows = as_rows([row for row, _ in clips])
     check_against_oracle(rows, [who for _, who in clips], FARS)

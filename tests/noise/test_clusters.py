@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from tests import oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import clusters
 from vidface.noise.clusters import NO_CLUSTERING, cluster_frames
@@ -241,7 +242,7 @@ def test_partition_equals_scipy_connected_components(dtype):
     ),
     threshold=st.sampled_from([-0.45, -0.05, 0.05, 0.3, 0.45, 0.55, 0.75, 0.93, 0.99]),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_equals_naive_union_find_with_duplicates_and_zero_rows(clips, threshold):
     rows = np.array([row for clip in clips for row in clip], dtype=np.float32).reshape(-1, 3)
     labels = cluster_frames(rows, offsets_of([len(clip) for clip in clips]), threshold)
@@ -253,7 +254,7 @@ def test_equals_naive_union_find_with_duplicates_and_zero_rows(clips, threshold)
     signs=st.lists(st.tuples(*[st.sampled_from([-1, 1])] * 8), max_size=12),
     threshold=st.sampled_from([-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75]),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_ties_at_the_threshold_are_no_edges(signs, threshold):
     # Sixteen components of ±1/4 are a unit row; every product is a multiple of 1/8, exactly.
     rows = [[x / 4 for x in (*s, *s)] for s in signs]

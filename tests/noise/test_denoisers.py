@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import denoisers
 from vidface.noise.clusters import cluster_frames
@@ -320,7 +321,7 @@ def test_complete_linkage_partition_equals_scikit_learn():
     signs=st.lists(st.tuples(*[st.sampled_from([-1, 1])] * 4), max_size=10),
     threshold=st.sampled_from([-0.5, 0.0, 0.5]),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_no_cluster_of_complete_linkage_holds_a_pair_at_the_threshold(signs, threshold):
     # Every cosine is a multiple of 1/2, exactly; which merge comes first is scipy's affair.
     clip = np.array(signs, dtype=np.float32).reshape(-1, 4)
@@ -387,7 +388,7 @@ def test_trim_equals_the_naive_twin(share):
     clip=st.lists(st.tuples(*[st.integers(-2, 2)] * 3).filter(any), min_size=1, max_size=9),
     share=st.sampled_from([0.2, 0.5, 0.75]),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_trim_equals_the_naive_twin_with_ties(clip, share):
     count = math.floor(share * len(clip))
     assert label_one(trim, clip, trim_share=share) == oracles.trimmed_labels(clip, count)

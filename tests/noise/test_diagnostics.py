@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_diagnostics as oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import diagnostics
 from vidface.noise.clusters import cluster_frames
@@ -292,7 +293,7 @@ def test_equals_the_naive_twin_after_real_noise_removal():
     thin_below=st.integers(0, 4),
     contested_from=st.sampled_from([0.0, 0.5, 1.0]),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_equals_the_naive_twin_with_duplicates_and_zero_rows(
     clips, chained_below, thin_below, contested_from
 ):

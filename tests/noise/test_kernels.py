@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from tests import oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import clusters
 from vidface.noise import kernels as linkage
@@ -325,7 +326,7 @@ exact_rows = st.one_of(
     clips=st.lists(st.lists(exact_rows, max_size=14), min_size=1, max_size=6),
     threshold=st.sampled_from([-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75]),
 )
-@settings(max_examples=250, deadline=None)
+@examples(250)
 def test_ties_are_no_edges_in_any_way(clips, threshold):
     rows = np.array([row for clip in clips for row in clip], np.float32).reshape(-1, 4)
     expected = [x for clip in clips for x in oracles.union_find_labels(clip, threshold)]
@@ -342,7 +343,7 @@ def test_ties_are_no_edges_in_any_way(clips, threshold):
     clip=st.lists(st.tuples(*[st.integers(-2, 2)] * 3), max_size=40),
     threshold=st.sampled_from([-0.45, -0.05, 0.05, 0.3, 0.45, 0.55, 0.75, 0.93, 0.99]),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_small_integers_give_the_naive_twins_labels(clip, threshold):
     rows = np.array(clip, np.float32).reshape(-1, 3)
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from tests.conftest import absent
 from tests.metrics.test_curves import HITS, a_score, people, retrieval
 from vidface.cli.plots import plot
@@ -484,7 +485,7 @@ def test_matplotlib_waits_until_it_is_needed():
 BAD = [None, True, "x", -1, 2, 1e400, 10**400, float("nan"), [], {}, [None], "<b>", 1.5]
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_what_strangers_write_is_refused_or_drawn(data):
     document = copy.deepcopy(data.draw(st.sampled_from([DOCUMENT, sweep_document()])))

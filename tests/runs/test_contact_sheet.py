@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from tests import oracles_diagnostics as oracles
+from tests.budgets import examples
 from tests.conftest import crop_of
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, contact_sheet
@@ -189,7 +190,7 @@ def test_only_faces_that_are_drawn_are_looked_at():
 
 
 @given(n=st.integers(0, 300), most=st.integers(1, 40))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_evenly_equals_the_naive_twin(n, most):
     assert contact_sheet._evenly(n, most) == oracles.evenly(n, most)
 
@@ -371,7 +372,7 @@ def test_diagnostics_wrap_to_three_lines(texts):
 
 
 @given(title=st.text(max_size=40), diagnostics=st.text(max_size=300), caption=st.text(max_size=30))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_no_text_stops_a_sheet(title, diagnostics, caption):
     sheet = sheet_of([flat(0, 0, 0)], captions=[caption], title=title, diagnostics=diagnostics)
     assert (np.asarray(sheet)[:, -20:] == 255).all()

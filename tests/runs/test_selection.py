@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_selection as oracles
+from tests.budgets import examples
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.metrics.operating_points import OperatingPoint
@@ -409,7 +410,7 @@ def runs(draw):
     return clips, tables
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(runs(), st.sampled_from(["map", "tar"]), st.sampled_from(["splits", "folds"]))
 def test_equals_the_naive_twin(run, by, protocol):
     clips, tables = run

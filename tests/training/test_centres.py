@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.training import centres as module
 from vidface.training.centres import CentreSGD, ClassCentres, Selected, choose_classes, resized
@@ -81,7 +82,7 @@ class TestChoice:
         seed_ints=st.lists(st.integers(0, 2**40), max_size=4),
         data=st.data(),
     )
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     def test_all_of_the_batch_and_no_more_than_wanted(self, classes, rate, seed_ints, data):
         labels = np.array(data.draw(st.lists(st.integers(0, classes - 1), max_size=20)), np.int64)
         chosen = choose_classes(labels, classes, rate, seed_ints)

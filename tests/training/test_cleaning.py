@@ -3,9 +3,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.training import cleaning
 from vidface.training.cleaning import (
@@ -188,7 +189,7 @@ def unit(vector):
     return [x / norm for x in vector]
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.integers(1, 40), st.integers(1, 6), st.integers(0, 999), st.sampled_from([1, 2000, 2**20])
 )

@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import ArcFaceLoss, CosFaceLoss
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests import oracles_losses as oracles
+from tests.budgets import examples
 from vidface.training.losses import (
     ArcFace,
     ClassBalance,
@@ -126,7 +127,7 @@ def test_special_cases_of_the_margin_collapse_to_the_last_bit():
 
 
 @given(st.floats(0.2, 5), st.floats(0, 1.57), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_margin_never_rises_with_the_angle(m1, m2_radians, m3):
     theta = torch.linspace(0, math.pi, 721, dtype=torch.float64)
     logits = CombinedMargin(m1, m2_radians, m3).own_logit(torch.cos(theta))

@@ -3,9 +3,10 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.budgets import examples
 from tests.conftest import absent
 from vidface.core.errors import VidfaceError
 from vidface.training.sampling import (
@@ -50,14 +51,14 @@ def evenness(numbers, n):
 # Dealing
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 9), st.integers(0, 12), st.integers(1, 6), st.integers(0, 99))
 def test_one_deck_is_dealt_as_by_hand(size, hands, k, seed):
     dealt = _deal(np.array([size]), np.array([hands]), k, np.random.default_rng(seed))
     assert dealt.tolist() == deal_naively(shuffles(seed, size), size, hands, k)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 7)), max_size=6),
     st.integers(1, 5),
@@ -113,7 +114,7 @@ def test_shuffled_refuses_less_than_a_batch():
 # People by images
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     st.lists(st.integers(2, 20), min_size=3, max_size=9),
     st.integers(1, 3),

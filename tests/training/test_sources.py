@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.budgets import examples
 from tests.conftest import crop_of
 from tests.datasets.test_pairs import picture
 from tests.make_recordio_golden import faces_payloads, packed, write_records
@@ -252,7 +253,7 @@ def test_fingerprint_tells_names_apart() -> None:
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_subset_of_subset(draw: st.DataObject) -> None:
     given_labels = draw.draw(st.lists(st.integers(0, 4), min_size=1, max_size=12))
     used = sorted(set(given_labels))

@@ -5,10 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles
+from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import embeddings_schema, fixed_lists
 from vidface.vectors import descriptors
@@ -258,7 +259,7 @@ def test_weighted_poolings_equal_the_naive_twin(dtype):
         max_size=6,
     )
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_any_weights_equal_the_naive_twin(clip):
     # All rows have y > 0: nothing cancels.
     rows, weights = [row[:2] for row in clip], [row[2] for row in clip]
@@ -322,7 +323,7 @@ def test_medoids_equal_the_naive_twin():
         max_size=4,
     )
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_medoids_equal_the_naive_twin_with_ties(groups):
     unit = np.array([oracles.unit(row) for group in groups for row in group])
     before = unit.copy()
