@@ -43,7 +43,7 @@ from vidface.faces.events import Limits
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
-from vidface.runs.extraction import Work
+from vidface.runs.clip_extraction import Work
 from vidface.storage.media import FolderRoot, TarRoot
 
 FPS = 8

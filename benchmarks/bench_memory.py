@@ -23,7 +23,7 @@ from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
-from vidface.runs.extraction import extract
+from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.run import RunFolder
 from vidface.settings.manifests import read_manifest
 
@@ -73,7 +73,7 @@ def main() -> None:
 def child(manifest: Path, weights: Path, run: Path) -> None:
     backbone = load_backbone(weights, threads=2)
     faces = FaceSettings(source="aligned")
-    extract(read_manifest(manifest), RunFolder(run), backbone, FrameSettings(), faces, {})
+    extract_clips(read_manifest(manifest), RunFolder(run), backbone, FrameSettings(), faces, {})
     # Not getrusage: its peak is handed down from the parent, which loaded more than the child does.
     status = Path("/proc/self/status").read_text().split()
     print(status[status.index("VmHWM:") + 1])

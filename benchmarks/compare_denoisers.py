@@ -19,8 +19,9 @@ from pathlib import Path
 from vidface.core.errors import VidfaceError
 from vidface.core.thresholds import parse_thresholds, threshold_name
 from vidface.noise.denoisers import DENOISERS, uses_threshold
-from vidface.runs import run as runs
 from vidface.runs.denoising import Denoising, denoise
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score_denoised
 from vidface.runs.selection import plan_folds
 from vidface.settings.pipeline import load_pipeline
@@ -41,8 +42,8 @@ def main() -> None:
 
 def compare(name: str, truth: Path, thresholds: list[float | None]) -> None:
     pipeline = load_pipeline(name, {("cluster", "truth"): truth})
-    run = runs.open_run(pipeline)
-    runs.extract(run)
+    run = open_run(pipeline)
+    extract(run)
     print(f"\n{name}: {len(run.manifest.clips)} clips, manifest sha256 {run.manifest.sha256[:12]}")
     print("| denoiser | pooling | setting | mAP@100 | TAR@1e-3 | dropped | precision | recall |")
     print("|---|---|---|---|---|---|---|---|")
@@ -54,7 +55,7 @@ def compare(name: str, truth: Path, thresholds: list[float | None]) -> None:
             line(run, replace(base, pooling=pooling), thresholds)
 
 
-def line(run: runs.Run, denoising: Denoising, thresholds: list[float | None]) -> None:
+def line(run: Run, denoising: Denoising, thresholds: list[float | None]) -> None:
     method = denoising.denoiser.method
     head = f"| {method} | {denoising.pooling} |"
     split, gallery = run.pipeline.score.split, run.pipeline.score.gallery

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY, absent
-from tests.executor.test_local import kills_itself_once, refuses_three, stored
+from tests.executor.test_shards import kills_itself_once, refuses_three, stored
 from tests.made_runs import made_run
 from vidface.core.errors import VidfaceError
 from vidface.executor import with_dask as executor_dask
-from vidface.executor.local import Executor, map_shards
+from vidface.executor.shards import Executor, map_shards
 from vidface.metrics.verification import score_verification
 from vidface.runs.clusterings import cluster
 

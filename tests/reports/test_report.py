@@ -35,7 +35,8 @@ from vidface.reports.score_files import (
 )
 from vidface.reports.sprites import MOST_FACES, TILE, each_clip_faces, make_sprite
 from vidface.runs.clusterings import cluster
-from vidface.runs.run import extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import open_run
 from vidface.runs.scoring import score
 from vidface.runs.sweeps import sweep
 from vidface.settings.pipeline import load_pipeline

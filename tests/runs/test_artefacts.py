@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import write_json
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder, atomic_file, check_fit, fixed_lists, provenance
 
@@ -105,7 +106,7 @@ def test_a_misfit_names_the_setting() -> None:
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    artefacts.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
 
     def broken() -> None:
         with atomic_file(path) as file:
@@ -117,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     with pytest.raises(ValueError, match="JSON"):
-        artefacts.write_json(path, {"a": float("nan")})
+        write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
 
 

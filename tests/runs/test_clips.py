@@ -19,7 +19,8 @@ from vidface.runs import artefacts
 from vidface.runs.clips import list_clips, show_clip
 from vidface.runs.clusterings import cluster
 from vidface.runs.denoising import Denoising
-from vidface.runs.run import Run, extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import load_pipeline
 
 ALL = ["red.t", "red.v", "green.t", "green.v", "blue.t", "blue.v", "stranger"]

@@ -23,7 +23,8 @@ from vidface.runs import artefacts, denoising
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clusterings import cluster, cluster_once, latest, read_clustering
 from vidface.runs.denoising import Denoising, denoise, denoise_all, linkage_of
-from vidface.runs.run import Run, extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score
 from vidface.runs.sweeps import sweep
 from vidface.settings.pipeline import load_pipeline

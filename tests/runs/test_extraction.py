@@ -16,12 +16,12 @@ from tests.conftest import crop_of, write_crop
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.core.files import write_json
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
-from vidface.runs import artefacts
 from vidface.runs.artefacts import STAGING, RunFolder
+from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import Extraction, encode_jpeg
-from vidface.runs.extraction import extract
 from vidface.runs.profiles import read_profile
 from vidface.settings.manifests import read_manifest
 from vidface.settings.run_settings import RunSettings
@@ -42,7 +42,7 @@ def extracted(
     run = RunFolder(folder)
     how = RunSettings(folder, shard_clips=shard_clips, workers=2)
     made = {"manifest.clips_sha256": manifest.clips_sha256, **(settings or {"a": 1})}
-    done = extract(manifest, run, backbone, FrameSettings(), ALIGNED, made, how, **more)
+    done = extract_clips(manifest, run, backbone, FrameSettings(), ALIGNED, made, how, **more)
     return done, run
 
 
@@ -313,7 +313,7 @@ class TestRetrying:
         first, run = extracted(broken, tmp_path / "run", backbone, shard_clips=2)
         assert first.failed[0][:2] == ("green.v", "corrupt")
         untouched = run.shard_path(0).stat().st_ino
-        artefacts.write_json(run.folder / "scores" / "x.json", {})
+        write_json(run.folder / "scores" / "x.json", {})
         self.mend(broken)
         calls: list[tuple[int, int, int]] = []
         done, run = extracted(
@@ -344,7 +344,7 @@ class TestWhatStays:
     ) -> None:
         _, run = extracted(colour_clips, tmp_path / "run", backbone)
         stale = run.clustering("threshold_0.4") / "descriptors.parquet"
-        artefacts.write_json(run.folder / "scores" / "val_threshold_0.4.json", {})
+        write_json(run.folder / "scores" / "val_threshold_0.4.json", {})
         stale.parent.mkdir(parents=True)
         stale.write_bytes(b"x")
         run.linkage_path(0).parent.mkdir()

@@ -17,7 +17,8 @@ from tests.runs.test_extraction import content
 from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import STAGING
 from vidface.runs.clusterings import cluster
-from vidface.runs.run import Run, extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import load_pipeline
 
 __all__ = ["dask"]  # a fixture

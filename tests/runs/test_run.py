@@ -14,7 +14,8 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
 from vidface.core.errors import VidfaceError
 from vidface.runs.clusterings import cluster, cluster_once, read_clustering
-from vidface.runs.run import Run, extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import LATEST, score
 from vidface.runs.sweeps import sweep
 from vidface.settings.pipeline import load_pipeline

@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import write_crop
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.thresholds import parse_threshold, parse_thresholds
-from vidface.runs.run import Run, extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import Run, open_run
 from vidface.runs.selection import plan_folds, plan_splits
 from vidface.runs.sweeps import select, sweep
 from vidface.settings.pipeline import load_pipeline

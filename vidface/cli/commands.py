@@ -105,13 +105,11 @@ def extract(
     stays in every denominator (vidface clips --status corrupt lists them).
     """
     from vidface.cli import tables
-    from vidface.runs import run as runs
+    from vidface.runs.extraction import extract
 
     run = open_run_from(flags, check_files=True)
     with progress_bar(run) as progress:
-        done = runs.extract(
-            run, force=force, retry_failed=retry_failed, notify=note, progress=progress
-        )
+        done = extract(run, force=force, retry_failed=retry_failed, notify=note, progress=progress)
     document, text = done.to_dict(), lambda: printable(tables.extraction(done, run))
     if profile:
         from vidface.runs.profiles import read_profile
@@ -226,7 +224,7 @@ def run_all(
     from vidface.cli import score_tables, tables
     from vidface.core.thresholds import parse_threshold
     from vidface.runs import clusterings, scoring
-    from vidface.runs import run as runs
+    from vidface.runs.extraction import extract
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
@@ -236,7 +234,7 @@ def run_all(
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
     scoring.check_splits(run, split, gallery)
     with progress_bar(run) as progress:
-        extraction = runs.extract(
+        extraction = extract(
             run, force=force, retry_failed=retry_failed, notify=note, progress=progress
         )
     if not as_json:
@@ -270,13 +268,13 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     from vidface.core.thresholds import parse_thresholds
     from vidface.reports.page import ReportSettings, write_report
     from vidface.runs import clusterings, scoring, sweeps
-    from vidface.runs import run as runs
+    from vidface.runs.extraction import extract
     from vidface.settings.pipeline import DEMO_PIPELINE, shipped_pipelines
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
     opened = open_run_from({"pipeline": demo_file, "run": run}, check_files=True)
     with progress_bar(opened) as progress:
-        extraction = runs.extract(opened, force=force, notify=note, progress=progress)
+        extraction = extract(opened, force=force, notify=note, progress=progress)
     denoised = clusterings.cluster(opened, opened.pipeline.cluster.threshold)
     before = scoring.score(opened, None)
     after = scoring.score(opened, denoised.threshold)

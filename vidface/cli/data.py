@@ -75,13 +75,14 @@ def import_iqiyi(
     """
     from vidface.challenges import imports
     from vidface.cli import tables
-    from vidface.runs import run as runs
+    from vidface.runs.extraction import extract
+    from vidface.runs.run import open_run
     from vidface.settings.pipeline import load_pipeline
 
     made = imports.import_iqiyi(pickles, truths, out, split=split, force=force)
-    run = runs.open_run(load_pipeline(made.pipeline), note)
+    run = open_run(load_pipeline(made.pipeline), note)
     with progress_bar(run) as progress:
-        done = runs.extract(run, force=force, notify=note, progress=progress)
+        done = extract(run, force=force, notify=note, progress=progress)
     document = {**made.to_dict(), "extraction": done.to_dict()}
     show(as_json, document, lambda: printable(f"{tables.extraction(done, run)}\n{made}"))
     exit_for(done.failed)

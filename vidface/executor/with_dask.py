@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from vidface.core.errors import VidfaceError
-from vidface.executor.local import NOTHING, Executor, Lost, Notify, run_pool
+from vidface.executor.pool import Assignment, Lost, run_pool
 
 CONNECT_SECONDS = 20
 _LOOK_SECONDS = 1.0  # how often a silent cluster is looked at
@@ -23,20 +23,13 @@ _CLOSE_SECONDS = 5
 _NO_WORKERS_LOOKS = 10  # without a worker, after which that is said
 
 
-def run_on_dask(
-    call: Callable[..., Any],
-    items: Iterator[Any],
-    executor: Executor,
-    shared: Any,
-    notify: Notify,
-    retries: int,
-) -> Iterator[Any]:
-    """As `vidface.executor.local.map_shards`, a task a shard."""
+def run_on_dask(assignment: Assignment) -> Iterator[Any]:
+    """The results of an assignment, a task a shard."""
     with ExitStack() as stack:
-        client = stack.enter_context(_connected(executor, retries))
-        pool = _Tasks(client, call, shared, executor, notify)
+        client = stack.enter_context(_connected(assignment.scheduler, assignment.processes))
+        pool = _Tasks(client, assignment)
         stack.callback(pool.cancel)
-        yield from run_pool(pool, items, notify, retries)
+        yield from run_pool(pool, assignment)
 
 
 def _distributed() -> Any:
@@ -50,13 +43,13 @@ def _distributed() -> Any:
 
 
 @contextmanager
-def _connected(executor: Executor, retries: int) -> Iterator[Any]:
-    """A client of the executor's cluster; what was started for it ends with it."""
+def _connected(scheduler: str | None, processes: int) -> Iterator[Any]:
+    """A client of the cluster; one that was started for it ends with it."""
     distributed = _distributed()
     with ExitStack() as stack:
-        address: Any = executor.scheduler
+        address: Any = scheduler
         if address is None:
-            address = stack.enter_context(_started(distributed, executor.processes))
+            address = stack.enter_context(_started(distributed, processes))
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="(?s).*[Mm]ismatched versions")
@@ -65,7 +58,7 @@ def _connected(executor: Executor, retries: int) -> Iterator[Any]:
                 )
         except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
             raise VidfaceError(
-                f"Dask's scheduler at {executor.scheduler or 'this machine'} can't be reached "
+                f"Dask's scheduler at {scheduler or 'this machine'} can't be reached "
                 f"({_line(error)}); start one with `dask scheduler`, and give the address it prints"
             ) from None
         stack.callback(_close, client)
@@ -123,19 +116,17 @@ class _Tasks:
 
     alone_after_loss = False  # a whole cluster shouldn't wait for one shard
 
-    def __init__(
-        self, client: Any, call: Callable[..., Any], shared: Any, executor: Executor, notify: Notify
-    ) -> None:
-        self._client, self._call, self._notify = client, call, notify
-        self._shared, self._sent = shared, None
-        self._where = executor.scheduler or "this machine"
+    def __init__(self, client: Any, assignment: Assignment) -> None:
+        self._client, self._assignment = client, assignment
+        self._sent: Any = None  # the future of what is shared
+        self._where = assignment.scheduler or "this machine"
         # Of a cluster elsewhere some wait at the workers, so that none idles while the reader is
         # busy; here a task that only waits beside a deadly one would count as deadly, too.
-        self._rounds = 1 if executor.scheduler is None else 2
+        self._rounds = 1 if assignment.scheduler is None else 2
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._futures: dict[int, Any] = {}
         self._keys = count()
-        self._name = f"vidface-{getattr(call, 'function', call).__name__}-{uuid4().hex[:8]}"
+        self._name = f"vidface-{assignment.call.function.__name__}-{uuid4().hex[:8]}"
         self._looks_alone = 0
         self._threads, self._ask_at = 0, 0.0
 
@@ -153,10 +144,14 @@ class _Tasks:
             raise self._gone() from None
 
     def submit(self, number: int, item: Any) -> None:
-        shared = () if self._shared is NOTHING else (self._broadcast(),)
+        shared = (self._broadcast(),) if self._assignment.shared else ()
         try:
             future = self._client.submit(
-                self._call, item, *shared, key=f"{self._name}-{next(self._keys)}", pure=False
+                self._assignment.call,
+                item,
+                *shared,
+                key=f"{self._name}-{next(self._keys)}",
+                pure=False,
             )
         except Exception as error:
             raise self._translated(error) from None
@@ -167,7 +162,9 @@ class _Tasks:
         """What is shared, in the memory of every worker that is there; later ones fetch it."""
         if self._sent is None or self._sent.status not in ("finished", "pending"):
             try:
-                [self._sent] = self._client.scatter([self._shared], broadcast=True, hash=False)
+                [self._sent] = self._client.scatter(
+                    list(self._assignment.shared), broadcast=True, hash=False
+                )
             except Exception as error:
                 raise self._translated(error) from None
         return self._sent
@@ -214,7 +211,9 @@ class _Tasks:
             return
         self._looks_alone += 1
         if self._looks_alone == _NO_WORKERS_LOOKS:
-            self._notify(f"Dask's scheduler at {self._where} has no workers; waiting for some")
+            self._assignment.notify(
+                f"Dask's scheduler at {self._where} has no workers; waiting for some"
+            )
 
     def _check_connection(self) -> None:
         if self._client.status != "running":

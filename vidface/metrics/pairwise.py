@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.executor.local import Executor
+from vidface.executor.shards import Executor
 from vidface.metrics.blocks import (
     LARGEST_BLOCK,
     BlockOps,

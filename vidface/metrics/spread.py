@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidface.core.errors import VidfaceError
-from vidface.executor.local import map_shards
+from vidface.executor.shards import map_shards
 
 if TYPE_CHECKING:
     from vidface.metrics.pairwise import Passes
@@ -40,7 +40,7 @@ def over_parts(passes: Passes, count: Callable[..., Result], *arguments: Any) ->
     another device may give a score that differs by about 1e-6.
 
     Raises:
-        VidfaceError: passes without an executor; see `vidface.executor.local.map_shards`.
+        VidfaceError: passes without an executor; see `vidface.executor.shards.map_shards`.
     """
     if passes.executor is None:
         raise VidfaceError("these passes have no executor to spread their parts over")

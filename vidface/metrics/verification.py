@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.executor.local import Executor
+from vidface.executor.shards import Executor
 from vidface.metrics.listed_pairs import count_listed, list_pairs
 from vidface.metrics.operating_points import (
     CONVENTIONS,

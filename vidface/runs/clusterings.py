@@ -12,7 +12,7 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.executor.local import Executor, executor_of, map_shards
+from vidface.executor.shards import Executor, executor_of, map_shards
 from vidface.noise.diagnostics import DiagnosticBounds, Diagnostics, combine, diagnose
 from vidface.runs import artefacts
 from vidface.runs.denoising import (

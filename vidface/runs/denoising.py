@@ -14,7 +14,7 @@ import numpy as np
 from vidface.core.errors import VidfaceError
 from vidface.core.thresholds import threshold_name
 from vidface.core.values import UNUSABLE
-from vidface.executor.local import Executor, executor_of, map_shards
+from vidface.executor.shards import Executor, executor_of, map_shards
 from vidface.noise.denoisers import DENOISERS, DenoiserSettings, uses_threshold
 from vidface.noise.truth import NoiseRemoval, read_truth
 from vidface.runs.run import Run

@@ -14,7 +14,8 @@ from vidface.core.errors import VidfaceError
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.runs.clusterings import cluster
-from vidface.runs.run import extract, open_run
+from vidface.runs.extraction import extract
+from vidface.runs.run import open_run
 from vidface.runs.scoring import Score, check_splits, score_denoised
 from vidface.settings.pipeline import parse_pipeline
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -12,29 +12,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from vidface.backbones.loading import declared_preprocessing, open_backbone, weights_sha256
+from vidface.backbones.loading import declared_preprocessing, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.weights import WEIGHTS, weights_path, weights_record
-from vidface.core.errors import UsageError, VidfaceError
-from vidface.core.files import write_json
-from vidface.core.states import FAILED_STATES
-from vidface.faces.finding import clip_bytes
+from vidface.backbones.weights import weights_record
+from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts
-from vidface.runs import embedding as embeddings
 from vidface.runs.artefacts import RunFolder
-from vidface.runs.features import extract_features
 from vidface.settings.manifests import Manifest, read_manifest
-from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline, pipeline_document
-from vidface.storage.locks import locked
+from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror
-from vidface.storage.urls import Address, base_name, is_url
+from vidface.storage.urls import Address, base_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidface.backbones.embedder import Embedder
     from vidface.runs.artefacts import EmbeddingShard
-    from vidface.runs.embedding import Extraction, Progress
     from vidface.storage.mirror import Mirror
 
 Notify = Callable[[str], None]
@@ -262,14 +255,6 @@ def open_run_folder(
     return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)
 
 
-def _remember(run: Run) -> None:
-    """Write the pipeline beside the artefacts, so that the directory can be opened alone."""
-
-    if run.backbone is None:
-        with suppress(VidfaceError):  # a directory that can only be read has its figures still
-            write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
-
-
 def prepare_manifest(
     name: str, path: Path, notify: Notify = quiet, *, root: Path | None = None
 ) -> None:
@@ -294,133 +279,3 @@ def prepare_manifest(
     made = prepare(path.parent, say=notify)
     if made != path:
         raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
-
-
-def fetch_weights(run: Run, notify: Notify = quiet) -> None:
-    """Fetch the named weights that extraction needs, saying so, before any work starts."""
-
-    if run.of_features:
-        return
-    names = [run.pipeline.faces.detector] if run.pipeline.faces.source == "detect" else []
-    if run.backbone is None and run.pipeline.backbone.weights in WEIGHTS:
-        names.append(run.pipeline.backbone.weights)
-    for name in names:
-        weights_path(name, progress=notify)
-
-
-def extract(
-    run: Run,
-    *,
-    force: bool = False,
-    retry_failed: bool = False,
-    notify: Notify = quiet,
-    progress: Progress | None = None,
-) -> Extraction:
-    """Clips → embeddings. An extraction that is there already is kept, with the same settings.
-
-    One that was killed goes on where it was. The run directory is locked meanwhile.
-
-    Args:
-        force: make it again, whatever is there (everything made from it goes too).
-        retry_failed: do the clips that failed once more (everything made from it goes too).
-
-    Raises:
-        VidfaceError: the run directory holds an extraction with other settings, or another process
-            works on it.
-    """
-    if force and retry_failed:
-        raise UsageError("--force does all clips again, --retry-failed some; give one of them")
-    if run.folder.clips_path.is_file() and not force:
-        done = _finished(run, notify, retry=retry_failed)
-        if not (retry_failed and done.failed):
-            _remember(run)
-            return done
-    elif retry_failed:
-        raise VidfaceError(
-            f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
-        )
-    with run.writing("extract"), locked(run.folder.folder, "extract"):
-        done = _extract(run, force, retry_failed, notify, progress)
-        _remember(run)
-    return done
-
-
-def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
-    """The summary of the extraction that is there, if it is what the pipeline asks for."""
-
-    table, made = run.folder.read_clips()
-    remedy = "choose another --run, or --force to replace it"
-    artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
-    _check_unchanged(run, table, remedy, retry=retry)
-    if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
-        raise VidfaceError(
-            f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
-        )
-    done = embeddings.summarise(table)
-    if not (retry and done.failed):
-        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
-        again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
-        notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
-    return done
-
-
-def _extract(
-    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: Progress | None
-) -> Extraction:
-    if run.of_features:
-        return extract_features(
-            run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
-        )
-    from vidface.runs.extraction import extract
-
-    how = run.pipeline.run
-    if run.mirror is not None and how.scheduler is not None:
-        raise VidfaceError(
-            "[run] dir: at a URL it is written by this machine alone; with a scheduler use a "
-            "folder that all its workers see"
-        )
-    fetch_weights(run, notify)
-    return extract(
-        run.manifest,
-        run.folder,
-        run.backbone or open_backbone(run.pipeline.backbone, notify),
-        run.pipeline.frames,
-        run.pipeline.faces,
-        run.extraction_settings,
-        how,
-        backbone_settings=None if run.backbone else run.pipeline.backbone,
-        force=force,
-        retry_failed=retry_failed,
-        notify=notify,
-        progress=progress,
-        store=run.store,
-    )
-
-
-def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = False) -> None:
-    """Refuse an extraction whose clips have since changed, come or gone, by their sizes.
-
-    A clip that failed may have changed where it is to be done again.
-    """
-
-    if getattr(run.manifest.root, "remote", False):
-        return
-    sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
-    if retry:
-        states = zip(clips["clip_id"].to_pylist(), clips["state"].to_pylist(), strict=True)
-        for clip_id, state in states:
-            if state in FAILED_STATES:
-                del sizes[clip_id]
-    clip_ids = [
-        clip.clip_id
-        for clip in run.manifest.clips
-        if clip.clip_id in sizes
-        and not is_url(clip.path)
-        and clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
-    ]
-    if clip_ids:
-        named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")
-        raise VidfaceError(
-            f"{run.folder.clips_path}: {len(clip_ids)} clip(s) changed since they were extracted "
-            f"({named}); {remedy}"
-        )

@@ -16,7 +16,7 @@ import numpy as np
 from vidface.core.errors import UsageError
 from vidface.core.files import atomic_file, write_json
 from vidface.core.states import STATES
-from vidface.executor.local import executor_of
+from vidface.executor.shards import executor_of
 from vidface.metrics.clip_retrieval import score_clip_retrieval
 from vidface.metrics.curves import curves_path, score_curves
 from vidface.metrics.identification import score_identification

@@ -18,18 +18,10 @@ import pytest
 
 from tests.made_runs import made_run
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.executor import local as executors
+from vidface.executor import shards as executors
 from vidface.executor import with_dask as executor_dask
-from vidface.executor.local import (
-    EXECUTORS,
-    Executor,
-    Lost,
-    Refused,
-    executor_of,
-    map_shards,
-    run_pool,
-    shard_name,
-)
+from vidface.executor.pool import Assignment, Lost, Refusal, ShardCall, run_pool, shard_name
+from vidface.executor.shards import EXECUTORS, Executor, executor_of, map_shards
 from vidface.metrics import pairwise, rates
 from vidface.metrics.spread import over_parts
 from vidface.metrics.verification import score_cross_verification, score_verification
@@ -114,7 +106,7 @@ class TestExecutor:
             Executor(**arguments)
 
     def test_processes_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(executors, "_cores", lambda: 6)
+        monkeypatch.setattr(executors, "available_cores", lambda: 6)
         assert SERIAL.processes == Executor("serial", workers=4).processes == 1
         assert Executor("joblib").processes == Executor("dask").processes == 6
         assert Executor("dask", workers=2).processes == 2
@@ -215,9 +207,14 @@ class FakePool:
         return [(number, number * 10)]
 
 
+def assigned(items, say=lambda _: None, retries: int = 2, scheduler: str | None = None):
+    return Assignment(ShardCall(squared), items, (), 2, scheduler, say, retries)
+
+
 def pooled(pool: FakePool, n: int, retries: int = 2, said: list | None = None, ahead: int = 4):
     say = (said if said is not None else []).append
-    return run_pool(pool, (f"item {k}" for k in range(n)), say, retries, ahead)
+    items = (f"item {k}" for k in range(n))
+    return run_pool(pool, assigned(items, say, retries), ahead)
 
 
 class TestPool:
@@ -268,12 +265,12 @@ class TestPool:
             raise VidfaceError("the manifest ends here")
 
         with pytest.raises(VidfaceError, match="the manifest ends here"):
-            list(run_pool(FakePool(2), items(), lambda _: None, 2))
+            list(run_pool(FakePool(2), assigned(items())))
 
     def test_a_refusal_is_raised_with_its_name(self) -> None:
         class Refusing(FakePool):
             def wait(self) -> list[tuple[int, object]]:
-                return [(self.open.pop(), Refused("no", False))]
+                return [(self.open.pop(), Refusal("no", False))]
 
         with pytest.raises(VidfaceError, match=r"^item 0: no$"):
             list(pooled(Refusing(1), 3))
@@ -351,9 +348,8 @@ class TestTasks:
 
     def mapped(self, outcome, scheduler: str | None = "tcp://head:8786"):
         client = FakeClient(outcome)
-        executor = Executor("dask", scheduler=scheduler)
-        pool = executor_dask._Tasks(client, squared, None, executor, print)
-        return client, list(run_pool(pool, iter([1, 2, 3]), lambda _: None, 1))
+        assignment = assigned(iter([1, 2, 3]), retries=1, scheduler=scheduler)
+        return client, list(run_pool(executor_dask._Tasks(client, assignment), assignment))
 
     @pytest.fixture(autouse=True)
     def _distributed(self) -> None:
@@ -416,13 +412,13 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Dask's place is taken by this process, but all goes through pickle; returns who was asked."""
     asked: list[str] = []
 
-    def pickling(call, items, executor, shared, notify, retries):
-        call, shared = pickle.loads(pickle.dumps((call, shared)))
-        for item in items:
+    def pickling(assignment: Assignment):
+        call, shared = pickle.loads(pickle.dumps((assignment.call, assignment.shared)))
+        for item in assignment.items:
             asked.append(shard_name(item))
             sent = pickle.dumps(item)
-            result = pickle.loads(pickle.dumps(call(pickle.loads(sent), shared)))
-            if isinstance(result, Refused):
+            result = pickle.loads(pickle.dumps(call(pickle.loads(sent), *shared)))
+            if isinstance(result, Refusal):
                 raise result.error(item)
             yield result
 
