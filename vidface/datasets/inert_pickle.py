@@ -1,226 +1,570 @@
-"""The values of a pickle of pictures, without running it.
+"""Pickles of plain values and of arrays of plain numbers, read by an unpickler that can't call.
 
-A pickle is a program, and these are passed from hand to hand. Nothing of it is run here, nor given
-to `pickle`, whose memo alone can be made to ask for gigabytes: its opcodes, as `pickletools` lists
-them, work on a small stack of plain values, and any that a verification set doesn't need is
-refused.
+A pickle is a program, and these are passed from hand to hand. The standard library's unpickler, in
+its Python form, is given the opcodes that such files have, a closed set of names that stand for
+calls and are never looked up, and bounds. The C form can't be used: five bytes can make its memo
+ask for gigabytes, and it gives a whole dict at its end (2.4 GB for iQIYI-VID).
 
-InsightFace's lfw.bin holds its pictures as byte strings; cfp_fp.bin and agedb_30.bin were made with
-cv2.imencode and hold them as NumPy arrays of bytes. So the four names that such arrays call for are
-known, as mere names: what calls them is matched against the forms that NumPy writes.
+Memory is bounded by an item, not by the file. An item leaves as soon as it is complete. The memo
+then forgets its lists, tuples, arrays and long strings; what writers share between items stays:
+short strings, numbers, dtypes and names. Nothing is allocated for a length that the file declares
+before it is compared with what the file holds.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
+import pickle
 import pickletools
-from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
+import re
+import stat
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-MAX_OPCODES = 2**22  # 14,000 pictures take 400,000; bounds the work and the memory of the stack
-_LONGEST_LINE = 256  # bytes of an argument that ends with a newline: a name, a small number
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+
+MAX_ITEM_BYTES = 2**28
+"""The most that one item may take of the file; 200,000 faces of 512 float16."""
+
+MAX_ITEM_CONTAINERS = 2**22
+"""The most lists, tuples and marks that one item may make."""
+
+MAX_ITEM_OPCODES = 2**24
+"""The most opcodes of one item; a face has some 40."""
+
+MAX_VALUE_OPCODES = 2**22
+"""The most opcodes of a file that is one value; 14,000 pictures take 400,000."""
+
+MAX_DEPTH = 64
+"""Open marks; a face's array has 5."""
+
+MAX_KEPT_BYTES = 2**31
+"""The memo's short values, 128 bytes and their length each: 16 million, 8 a face."""
+
+SHORT = 256  # bytes of a string that later items may refer to
+
+_STEP = 256  # opcodes between two looks at the bounds
+_SMALL_READ = 2**12  # bytes that are read without asking whether the file has them
+_LONGEST_LINE = 2**20  # bytes of an argument that ends with a newline: protocol 0 has all so
+_ENTRY_BYTES = 128  # of the memo: key, value and their place
+
+_STRUCT_CODES = {
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+}
+"""NumPy's plain types by the letters of `struct`."""
+
+_ESCAPED = re.compile(rb"(?:[^\\]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{2}))*+")
 
 
-def read_pickle(file: BinaryIO) -> Any:
-    """The value of a pickle: bytes, text, numbers, None, and tuples and lists of them.
+class RefusedError(ValueError):
+    """What a pickle does wrong."""
 
-    Lists hold bytes, booleans and `ByteArray`s alone. Reads up to the end of the pickle; memory
+
+def read_value(file: BinaryIO) -> Any:
+    """The one value of a pickle: plain values, lists and tuples of them, `PickledArray`s.
+
+    Plain values are bytes (a str of Python 2 among them), text, int, float, bool and None; NumPy's
+    scalars become int and float. A list may hold itself. Reads up to the pickle's end; memory
     grows with what the file holds, not with what it declares.
 
     Raises:
-        ValueError: no pickle, damaged, or one that asks for anything else.
+        RefusedError: no pickle, damaged, or one that asks for anything else.
     """
-    return _Machine().run(_Bounded(file))
+    return _Unpickler(file).value()
 
 
-@dataclass
-class ByteArray:
-    """A NumPy array of bytes, of whatever shape; None until the pickle has given its data."""
+def iter_items(path: Path) -> Iterator[tuple[str | bytes, Any]]:
+    """The (key, value) pairs of the dict that a pickle holds, each as soon as it is complete.
 
-    data: bytes | None = None
+    Reads what Python 2's pickle and cPickle write (protocols 0 to 2) and Python 3's (0 to 5), up to
+    the pickle's end; what follows is ignored, as pickle.load does. Values are those of
+    `read_value`. Keys are not compared: one may come twice.
 
-
-class _Bounded:
-    """A file that makes room for no more than it holds, whatever length it declares itself."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._size = os.fstat(file.fileno()).st_size
-
-    def read(self, n: int) -> bytes:
-        return self._file.read(min(n, self._size))
-
-    def readline(self) -> bytes:
-        line = self._file.readline(_LONGEST_LINE)
-        if len(line) == _LONGEST_LINE and line[-1:] != b"\n":
-            raise ValueError(
-                "holds text where bytes are due (protocol 0?); save it with protocol 3"
-            )
-        return line
+    Raises:
+        VidfaceError: the file can't be read, ends early, is no pickle of a dict, asks for anything
+            but arrays of plain numbers, or has an item beyond the bounds above.
+    """
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise VidfaceError(f"{path}: not a regular file; unpack or copy it first")
+            yield from _ItemUnpickler(file).items(path)
+    except OSError as error:
+        raise VidfaceError(f"{path}: {error.strerror or error}") from None
 
 
-class _Name(Enum):
-    """What a picture that is a NumPy array refers to; never looked up."""
+class PickledArray:
+    """A NumPy array of plain numbers; `data` is None until the pickle has given it."""
 
-    RECONSTRUCT = "multiarray _reconstruct"
-    FROMBUFFER = "numeric _frombuffer"
-    NDARRAY = "ndarray"
-    DTYPE = "dtype"
-    UINT8 = "uint8"  # not a name in the file: what dtype('u1', …) stands for
-
-
-_NAMES = {
-    f"{module}{name.value}": name
-    for name in (_Name.RECONSTRUCT, _Name.FROMBUFFER)
-    for module in ("numpy.core.", "numpy._core.")  # before NumPy 2, and since
-} | {f"numpy {name.value}": name for name in (_Name.NDARRAY, _Name.DTYPE)}
-
-
-_TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class _Machine:
-    """The opcodes of a verification set over a stack of bytes, text, numbers, tuples and lists."""
+    __slots__ = ("data", "dtype", "shape")
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.marks: list[int] = []  # heights of the stack
-        self.memo: dict[int, Any] = {}
+        self.data: bytes | None = None
+        self.dtype = np.dtype(np.uint8)
+        self.shape: tuple[int, ...] = ()
 
-    def run(self, file: _Bounded) -> Any:
-        operations: Iterator[Any] = pickletools.genops(file)  # type: ignore[arg-type]
-        try:
-            for count, (opcode, argument, _) in enumerate(operations):
-                if count == MAX_OPCODES:
-                    raise ValueError(f"has more than {MAX_OPCODES:,} opcodes")
-                self._step(opcode.name, argument)
-        except UnicodeDecodeError as error:  # while pickletools reads an argument
-            raise ValueError(f"holds text where bytes are due ({error.reason})") from None
-        if len(self.stack) != 1 or self.marks:
-            raise ValueError("ends with values left over")
-        return self.stack.pop()
+    def fill(self, shape: Any, dtype: Any, data: Any) -> None:
+        """Take what a pickle says the array is, checked."""
+        if type(dtype) is not _Dtype:
+            raise RefusedError("has an array that is not of plain numbers")
+        if type(shape) is not tuple or len(shape) > 4:
+            raise RefusedError("has an array whose shape is not up to 4 whole numbers")
+        n_bytes = dtype.plain.itemsize
+        for length in shape:
+            if type(length) is not int or length < 0:
+                raise RefusedError("has an array whose shape is not up to 4 whole numbers")
+            n_bytes *= length
+        if type(data) is not bytes or len(data) != n_bytes:
+            raise RefusedError(f"has an array of shape {shape} whose data are not {n_bytes} bytes")
+        self.shape, self.dtype, self.data = shape, dtype.plain, data
 
-    def _step(self, opcode: str, argument: Any) -> None:
-        match opcode:
-            case "PROTO" | "FRAME" | "STOP":
-                return
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
-                value: Any = argument
-            case "BINSTRING" | "SHORT_BINSTRING":
-                value = argument.encode("latin-1")  # a str of Python 2; pickletools decodes it so
-            case "BYTEARRAY8":
-                value = bytes(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
-                value = argument
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                value = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode]
-            case "INT" if isinstance(argument, bool):  # protocol 1 has no other booleans
-                value = argument
-            case "EMPTY_LIST":
-                value = []
-            case "LIST" | "TUPLE":
-                items = self._pop_mark()
-                value = _checked(items) if opcode == "LIST" else tuple(items)
-            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                value = tuple([self._pop() for _ in range(_TUPLE_SIZES[opcode])][::-1])
-            case "GLOBAL":
-                value = _name(argument)
-            case "STACK_GLOBAL":
-                name, module = self._pop(), self._pop()
-                if not (isinstance(name, str) and isinstance(module, str)):
-                    _refuse(opcode, None)
-                value = _name(f"{module} {name}")
-            case "REDUCE":
-                arguments, function = self._pop(), self._pop()
-                value = _reduced(function, arguments)
-            case "BUILD":
-                state = self._pop()
-                _build(self._top(), state)
-                return
-            case "APPEND" | "APPENDS":
-                items = [self._pop()] if opcode == "APPEND" else self._pop_mark()
-                target = self._top()
-                if not isinstance(target, list):
-                    raise ValueError(f"asks for {opcode} to something that is no list")
-                target += _checked(items)
-                return
-            case "MARK":
-                self.marks.append(len(self.stack))
-                return
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = self._top()
-                return
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = self._top()
-                return
-            case "GET" | "BINGET" | "LONG_BINGET":
-                if argument not in self.memo:
-                    raise ValueError(f"asks for {opcode} of what it has not stored")
-                value = self.memo[argument]
-            case _:
-                _refuse(opcode, argument)
-        self.stack.append(value)
+    def numbers(self) -> NDArray[Any]:
+        """The array's values in one row, in the file's byte order; read-only.
 
-    def _top(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError("asks for a value where there is none")
-        return self.stack[-1]
-
-    def _pop(self) -> Any:
-        self._top()
-        return self.stack.pop()
-
-    def _pop_mark(self) -> list[Any]:
-        if not self.marks:
-            raise ValueError("asks for a mark where there is none")
-        height = self.marks.pop()
-        items = self.stack[height:]
-        del self.stack[height:]
-        return items
+        Raises:
+            ValueError: no data, or a table: rows and columns.
+        """
+        if self.data is None:
+            raise ValueError("an array without data")
+        values = np.frombuffer(self.data, dtype=self.dtype)
+        if max(self.shape, default=1) != len(values) and len(values):
+            raise ValueError(f"an array of shape {self.shape}, not one row")
+        return values
 
 
-def _checked(items: list[Any]) -> list[Any]:
-    """Items for a list; a list never holds a list, so that none can hold itself."""
-    for item in items:
-        if not isinstance(item, bytes | bool | ByteArray):
-            raise ValueError(f"has a list that holds a {type(item).__name__}")
-    return items
+class _Dtype:
+    """A dtype; the same object in the memo once its byte order is known, as NumPy writes it."""
+
+    __slots__ = ("code", "plain", "unpack")
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        self.plain, self.unpack = _plain_type("<", code)
+
+    def build(self, state: Any) -> None:
+        match state:
+            case (int(), str() | bytes() as order, None, None, None, int(), int(), int()):
+                text = order if isinstance(order, str) else order.decode("latin-1")
+                if text in ("<", ">", "|", "="):
+                    self.plain, self.unpack = _plain_type("<" if text == "=" else text, self.code)
+                    return
+        raise RefusedError("has a dtype that is not one of plain numbers")
 
 
-def _name(text: str) -> _Name:
-    if text == "_codecs encode":
-        raise ValueError(
-            "asks for _codecs encode, as Python 3 writes bytes below protocol 3; save it with that"
+@cache
+def _plain_type(order: str, code: str) -> tuple[np.dtype[Any], Callable[[bytes], tuple[Any, ...]]]:
+    order = "<" if order == "|" else order  # of one byte, or damaged: then NumPy's own reading
+    return np.dtype(order + code), struct.Struct(order + _STRUCT_CODES[code]).unpack
+
+
+class _Name:
+    """A name that a pickle refers to; `call` gives what a call of it would, or None."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[tuple[Any, ...]], Any]) -> None:
+        self.call = call
+
+
+def _make_dtype(arguments: tuple[Any, ...]) -> _Dtype:
+    code = arguments[0] if arguments else None
+    if isinstance(code, bytes):
+        code = code.decode("latin-1")
+    if not isinstance(code, str) or code not in _STRUCT_CODES or len(arguments) != 3:
+        raise RefusedError("has a dtype that is not one of plain numbers")
+    return _Dtype(code)
+
+
+def _make_empty_array(arguments: tuple[Any, ...]) -> PickledArray:
+    if len(arguments) != 3 or arguments[0] is not _NDARRAY:
+        _refuse_call("_reconstruct")
+    return PickledArray()
+
+
+def _make_array(arguments: tuple[Any, ...]) -> PickledArray:
+    if len(arguments) != 4:
+        _refuse_call("_frombuffer")
+    array = PickledArray()
+    array.fill(arguments[2], arguments[1], arguments[0])
+    return array
+
+
+def _make_number(arguments: tuple[Any, ...]) -> int | float:
+    dtype, data = arguments if len(arguments) == 2 else (None, None)
+    if type(dtype) is not _Dtype or type(data) is not bytes:
+        _refuse_call("scalar")
+    return dtype.unpack(data)[0]  # refuses another length than its own
+
+
+def _make_bytes(arguments: tuple[Any, ...]) -> bytes:
+    """Bytes, as Python 3 writes them below protocol 3."""
+    text, encoding = arguments if len(arguments) == 2 else (None, None)
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        _refuse_call("_codecs encode")
+    return text.encode("latin-1")
+
+
+def _make_empty_bytes(arguments: tuple[Any, ...]) -> bytes:
+    if arguments:  # b"" alone is written so
+        _refuse_call("bytes")
+    return b""
+
+
+def _make_nothing(arguments: tuple[Any, ...]) -> NoReturn:
+    _refuse_call("ndarray")
+
+
+def _refuse_call(name: str) -> NoReturn:
+    raise RefusedError(f"calls {name} in another way than NumPy writes it")
+
+
+_NDARRAY = _Name(_make_nothing)
+_NAMES = (
+    {
+        (f"numpy.{core}.{module}", name): _Name(call)
+        for core in ("core", "_core")  # before NumPy 2, and since
+        for module, name, call in (
+            ("multiarray", "_reconstruct", _make_empty_array),
+            ("multiarray", "scalar", _make_number),
+            ("numeric", "_frombuffer", _make_array),
         )
-    if text not in _NAMES:
-        _refuse("GLOBAL", text)
-    return _NAMES[text]
+    }
+    | {("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): _Name(_make_dtype)}
+    | {("_codecs", "encode"): _Name(_make_bytes)}
+    | {(module, "bytes"): _Name(_make_empty_bytes) for module in ("__builtin__", "builtins")}
+)
 
 
-def _reduced(function: Any, arguments: Any) -> Any:
-    """What a call would give, of the calls that arrays of bytes are written as."""
-    match function, arguments:
-        case _Name.DTYPE, ("u1" | b"u1", *_):
-            return _Name.UINT8
-        case _Name.RECONSTRUCT, (_Name.NDARRAY, *_):
-            return ByteArray()
-        case _Name.FROMBUFFER, (bytes() as data, _Name.UINT8, *_):
-            return data
-    raise ValueError("asks for REDUCE to something that is no array of bytes")
+class _StopError(Exception):
+    """The pickle has ended."""
 
 
-def _build(target: Any, state: Any) -> None:
-    match target, state:
-        case _Name.UINT8, tuple():  # byte order and the like, which a byte hasn't
-            pass
-        case ByteArray(), (_, _, _Name.UINT8, _, bytes() as data):  # version, shape, dtype, Fortran
-            target.data = data
-        case _:
-            raise ValueError("asks for BUILD of something that is no array of bytes")
+_Handler = Callable[[Any], None]
+_STANDARD: Any = pickle._Unpickler
 
 
-def _refuse(opcode: str, argument: Any) -> NoReturn:
-    shown = argument[:80] if isinstance(argument, str) else ""
-    raise ValueError(f"asks for {opcode} {shown if shown.isprintable() else repr(shown)}".rstrip())
+def _counted(load: _Handler) -> _Handler:
+    """An opcode that makes a container."""
+
+    def load_counted(unpickler: _Unpickler) -> None:
+        unpickler.n_containers += 1
+        load(unpickler)
+
+    return load_counted
+
+
+def _bounded_integer(load: _Handler) -> _Handler:
+    """An opcode that makes a whole number of any length, refused beyond 64 bits."""
+
+    def load_bounded(unpickler: _Unpickler) -> None:
+        load(unpickler)
+        if not -(2**63) <= unpickler.stack[-1] < 2**63:
+            raise RefusedError("has a whole number of more than 64 bits")
+
+    return load_bounded
+
+
+class _Unpickler(_STANDARD):
+    """The standard unpickler with a closed set of opcodes and names, and bounds.
+
+    A mark puts the stack aside and begins a new one, so that no opcode can reach below it.
+    """
+
+    opcodes = (
+        b"\x80\x95.(N\x88\x89ILJKM\x8aFGSTUBC\x8e\x96VX\x8c\x8d)t\x85\x86\x87]laepqr\x94ghjc\x93Rb"
+    )
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, fix_imports=False, encoding="bytes")
+        self.file = file
+        self.size_bytes = os.fstat(file.fileno()).st_size
+        self.max_opcodes, self.max_bytes = MAX_VALUE_OPCODES, self.size_bytes
+        self.handlers: dict[bytes, _Handler] = {
+            bytes([code]): getattr(type(self), handler.__name__)
+            for code, handler in _STANDARD.dispatch.items()
+            if code in self.opcodes
+        }
+        self.stack: list[Any] = []
+        self.metastack: list[list[Any]] = []
+        self.append = self.stack.append
+        self.memo: Mapping[int, Any] = {}
+        self.n_opcodes = 0  # of the items that have not left
+        self.n_containers = 0
+        self.item_start = 0  # in the file
+
+    def value(self) -> Any:
+        """Run to the end."""
+        while True:
+            try:
+                self.step()
+            except _StopError:
+                return self.stack.pop()
+
+    def step(self) -> None:
+        """Run some opcodes; raises _StopError at the pickle's end, or RefusedError."""
+        handlers, read = self.handlers, self.file.read
+        opcode = b""
+        try:
+            for _ in range(_STEP):
+                opcode = read(1)
+                handlers[opcode](self)
+        except KeyError:
+            _refuse_opcode(opcode)
+        except RefusedError:
+            raise
+        except pickle.UnpicklingError as error:
+            raise RefusedError(f"is damaged ({error})") from None
+        except (IndexError, ValueError, TypeError, AttributeError, struct.error):
+            raise RefusedError("is damaged") from None
+        self.n_opcodes += _STEP
+        self._check_bytes(0)
+        if self.n_opcodes > self.max_opcodes:
+            raise RefusedError(f"has an item of more than {self.max_opcodes:,} opcodes")
+        if self.n_containers > MAX_ITEM_CONTAINERS:
+            raise RefusedError(f"has an item of more than {MAX_ITEM_CONTAINERS:,} lists")
+
+    def read(self, n_bytes: int) -> bytes:
+        """That many bytes; makes no room for more than the file holds."""
+        if n_bytes > _SMALL_READ:
+            self._check_bytes(n_bytes)
+            if n_bytes > self.size_bytes - self.file.tell():
+                raise RefusedError("ends too early")
+        data = self.file.read(n_bytes)
+        if len(data) != n_bytes:
+            raise RefusedError("ends too early")
+        return data
+
+    def readline(self) -> bytes:
+        line = self.file.readline(_LONGEST_LINE)
+        if line[-1:] != b"\n":
+            if len(line) == _LONGEST_LINE:
+                raise RefusedError(f"has a line of more than {_LONGEST_LINE:,} bytes")
+            raise RefusedError("ends too early")
+        return line
+
+    def _check_bytes(self, n_more: int) -> None:
+        if self.file.tell() - self.item_start + n_more > self.max_bytes:
+            raise RefusedError(f"has an item of more than {self.max_bytes:,} bytes")
+
+    def find_class(self, module: str, name: str) -> _Name:
+        if (module, name) not in _NAMES:
+            shown = f"{module}.{name}"[:80]
+            raise RefusedError(f"asks for {shown!a}, which plain arrays don't need")
+        return _NAMES[module, name]
+
+    def load_proto(self) -> None:
+        protocol = self.read(1)[0]
+        if protocol > 5:
+            raise RefusedError(f"is of pickle protocol {protocol}; save it with 5 or lower")
+
+    def load_frame(self) -> None:
+        self.read(8)  # a hint for buffering
+
+    def load_stop(self) -> None:
+        if len(self.stack) != 1 or self.metastack:
+            raise RefusedError("ends with values left over")
+        raise _StopError
+
+    def load_mark(self) -> None:
+        if len(self.metastack) >= MAX_DEPTH:
+            raise RefusedError(f"is nested deeper than {MAX_DEPTH}")
+        self.n_containers += 1
+        super().load_mark()
+
+    def load_string(self) -> None:
+        line = self.readline()[:-1]
+        if not _ESCAPED.fullmatch(line):
+            raise RefusedError("has a string with other escapes than Python 2 writes")
+        if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
+            raise RefusedError("has a string without quotes")
+        # Undocumented, but what the standard unpickler uses for them.
+        self.append(codecs.escape_decode(line[1:-1])[0])
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if type(function) is not _Name or type(arguments) is not tuple:
+            raise RefusedError("calls something that makes no array")
+        self.stack[-1] = function.call(arguments)
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if type(target) is PickledArray and type(state) is tuple and len(state) == 5:
+            target.fill(state[1], state[2], state[4])  # version, shape, dtype, Fortran, data
+        elif type(target) is _Dtype:
+            target.build(state)
+        else:
+            raise RefusedError("builds something that is no array")
+
+    load_bytearray8 = _STANDARD.load_binbytes8
+    load_int = _bounded_integer(_STANDARD.load_int)
+    load_long = _bounded_integer(_STANDARD.load_long)
+    load_long1 = _bounded_integer(_STANDARD.load_long1)
+    load_empty_list = _counted(_STANDARD.load_empty_list)
+    load_list = _counted(_STANDARD.load_list)
+    load_tuple = _counted(_STANDARD.load_tuple)
+    load_tuple1 = _counted(_STANDARD.load_tuple1)
+    load_tuple2 = _counted(_STANDARD.load_tuple2)
+    load_tuple3 = _counted(_STANDARD.load_tuple3)
+
+
+class _Root:
+    """The outermost dict: its items leave, so it holds nothing."""
+
+    __slots__ = ()
+
+
+class _Memo(dict[int, Any]):
+    """What was stored since items last left; what is older is looked up in the memo before."""
+
+    def __init__(self, n_older: int, find_older: Callable[[int], Any]) -> None:
+        super().__init__()
+        self.n_older, self.find_older = n_older, find_older
+
+    def __missing__(self, key: int) -> Any:
+        return self.find_older(key)
+
+    def __len__(self) -> int:  # MEMOIZE's next key
+        return self.n_older + super().__len__()
+
+
+_KEPT_TYPES = frozenset((int, float, _Name, _Dtype, _Root))
+
+
+class _ItemUnpickler(_Unpickler):
+    """Gives the items of the outermost dict away while it reads."""
+
+    opcodes = _Unpickler.opcodes + b"}dsu"
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.max_opcodes, self.max_bytes = MAX_ITEM_OPCODES, MAX_ITEM_BYTES
+        self.root: _Root | None = None
+        self.ready: deque[tuple[str | bytes, Any]] = deque()
+        self.memo: _Memo = _Memo(0, self._find_older)
+        self.aging: dict[int, Any] = {}  # stored in the round before: the item in work may use it
+        self.kept: dict[int, Any] = {}
+        self.kept_bytes = 0
+        self.last_dropped = -1
+
+    def items(self, path: Path) -> Iterator[tuple[str | bytes, Any]]:
+        n_items, problem, more = 0, "", True
+        while more:
+            try:
+                self.step()
+            except _StopError:
+                more = False
+            except RefusedError as error:
+                problem, more = str(error), False
+            while self.ready:
+                n_items += 1
+                yield self.ready.popleft()
+        if problem:
+            raise VidfaceError(
+                f"{path}: {problem} (at byte {self.file.tell():,}, after {n_items:,} videos); "
+                "is it the whole file, and a pickle of {video: faces}?"
+            )
+
+    def load_mark(self) -> None:
+        stack = self.stack
+        # Items come in batches of a thousand. What stands below the next key is complete.
+        if len(self.metastack) == 1 and len(stack) > 2 and self.metastack[0] == [self.root]:
+            n = 0
+            while len(stack) > n + 2 and type(stack[n + 2]) in (bytes, str):
+                n += 2
+            if n:
+                self._give_away(stack[:n])
+                del stack[:n]
+        super().load_mark()
+
+    def load_stop(self) -> None:
+        if self.root is None or self.stack != [self.root] or self.metastack:
+            raise RefusedError("does not hold one dict alone")
+        raise _StopError
+
+    def load_empty_dictionary(self) -> None:
+        if self.stack or self.metastack:
+            raise RefusedError("has a dict within its value")
+        self.root = _Root()
+        self.append(self.root)
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.load_empty_dictionary()
+        self._set_items(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set_items([key, value])
+
+    def load_setitems(self) -> None:
+        self._set_items(self.pop_mark())
+
+    def _set_items(self, items: list[Any]) -> None:
+        if type(self.stack[-1]) is not _Root or len(self.stack) != 1 or self.metastack:
+            raise RefusedError("sets items of something that is not its outermost dict")
+        if len(items) % 2:
+            raise RefusedError("has a key without a value")
+        self._give_away(items)
+
+    def _give_away(self, items: list[Any]) -> None:
+        """Complete items, key and value in turn, leave; the memo forgets what is large."""
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) is not bytes and type(key) is not str:
+                raise RefusedError("has a key that is no text")
+            self.ready.append((key, value))
+        self.item_start = self.file.tell()
+        self.n_opcodes = self.n_containers = 0
+        kept = self.kept
+        for key, value in self.aging.items():
+            cost = _ENTRY_BYTES
+            if type(value) is bytes or type(value) is str:
+                cost += len(value)
+                keep = len(value) <= SHORT
+            else:
+                keep = type(value) in _KEPT_TYPES
+            if keep and self.kept_bytes + cost <= MAX_KEPT_BYTES:
+                self.kept_bytes += cost
+                kept[key] = value
+            else:
+                kept.pop(key, None)
+                self.last_dropped = max(self.last_dropped, key)
+        self.aging, self.memo = self.memo, _Memo(len(self.memo), self._find_older)
+
+    def _find_older(self, key: int) -> Any:
+        if dict.__contains__(self.aging, key):
+            return self.aging[key]
+        if key in self.kept:
+            return self.kept[key]
+        if 0 <= key <= self.last_dropped:
+            raise RefusedError("refers to an object of an earlier video, which is not kept")
+        raise RefusedError("refers to an object that it has not stored")
+
+
+def _refuse_opcode(opcode: bytes) -> NoReturn:
+    if not opcode:
+        raise RefusedError("ends too early") from None
+    names = {known.code: known.name for known in pickletools.opcodes}
+    name = names.get(opcode.decode("latin-1"))
+    if name is None:
+        raise RefusedError("is no pickle, or damaged") from None
+    raise RefusedError(f"asks for {name}, which plain arrays don't need") from None

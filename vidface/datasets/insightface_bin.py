@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidface.core.errors import VidfaceError, reason
-from vidface.datasets.inert_pickle import ByteArray, read_pickle
+from vidface.datasets.inert_pickle import PickledArray, read_value
 from vidface.datasets.pairs import PairSet
 
 N_FOLDS = 10
@@ -25,8 +25,7 @@ def read_insightface_bin(path: str | Path) -> PairSet:
 
     Raises:
         VidfaceError: not such a set: no pickle, one that asks for anything else, truncated, or its
-            counts disagree, or fewer than 2 pairs. Read are protocols 1 and 2 as Python 2 wrote
-            them and 3 to 5; Python 3 wraps bytes into a call below 3, which is refused.
+            counts disagree, or fewer than 2 pairs. Read are protocols 0 to 5.
 
     Source: `load_bin` and the packers in github.com/deepinsight/insightface.
     """
@@ -70,17 +69,15 @@ def _contiguous_folds(n: int, n_folds: int) -> np.ndarray:
 
 def _load(file: BinaryIO) -> tuple[list[bytes], list[bool]]:
     """Raises ValueError for anything but a verification set."""
-    value = read_pickle(file)
+    value = read_value(file)
     if file.read(1):
         raise ValueError("goes on behind the end of the pickle")
     match value:
-        case (list() as items, list() as same):
+        case (list() as items, list() as same) if isinstance(value, tuple):
             pass
         case _:
             raise ValueError("is not a tuple of two lists")
-    pictures: list[Any] = [item.data if isinstance(item, ByteArray) else item for item in items]
-    if not all(isinstance(picture, bytes) for picture in pictures):
-        raise ValueError("its first list holds something else than pictures")
+    pictures = [_picture_bytes(item) for item in items]
     if not all(isinstance(flag, bool) for flag in same):
         raise ValueError("its second list holds something else than booleans")
     if len(pictures) != 2 * len(same):
@@ -88,3 +85,12 @@ def _load(file: BinaryIO) -> tuple[list[bytes], list[bool]]:
     if len(same) < 2:
         raise ValueError(f"{len(same)} pair(s) where at least 2 are needed")
     return pictures, same
+
+
+def _picture_bytes(item: Any) -> bytes:
+    """An encoded picture, which cv2.imencode gives as an array of bytes of whatever shape."""
+    if isinstance(item, PickledArray) and item.dtype == np.uint8 and item.data is not None:
+        return item.data
+    if not isinstance(item, bytes):
+        raise ValueError("its first list holds something else than pictures")
+    return item

@@ -3,7 +3,7 @@
 `face_train_v2.pickle`, `face_val_v2.pickle` and `face_test.pickle` are Python 2 pickles of
 {video: [[frame, (x1, y1, x2, y2), det_score, quality, feature], …]}. They hold millions of faces,
 so one video is read after the other, and they are never run as a pickle would be
-(`vidface.datasets.streamed_pickle`).
+(`vidface.datasets.inert_pickle`).
 
 Source: iQIYI-VID challenges 2018 and 2019; the files' form as public solutions read it.
 """
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.datasets.inert_pickle import SHORT, PickledArray, iter_items
 from vidface.datasets.iqiyi import video_key
-from vidface.datasets.streamed_pickle import SHORT, PickledArray, iter_items
 
 MAX_FACES = 200_000
 """The most faces of a video; iQIYI-VID has 30 in the mean."""
