@@ -23,8 +23,8 @@ from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
+from vidface.runs.artefacts import RunFolder
 from vidface.runs.clip_extraction import extract_clips
-from vidface.runs.run import RunFolder
 from vidface.settings.manifests import read_manifest
 
 

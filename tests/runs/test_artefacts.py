@@ -10,6 +10,7 @@ import pytest
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
+from vidface.core.thresholds import threshold_name
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder, atomic_file, check_fit, fixed_lists, provenance
 
@@ -130,9 +131,9 @@ def test_no_extraction_says_what_to_do(tmp_path: Path) -> None:
 def test_nulls_in_fixed_lists() -> None:
     array = fixed_lists(np.ones((3, 2)), np.array([True, False, True]))
     assert array.to_pylist() == [[1, 1], None, [1, 1]]
-    assert artefacts.threshold_name(None) == "none"
-    assert artefacts.threshold_name(0.4) == "0.4"
-    assert artefacts.threshold_name(0) == "0.0"
+    assert threshold_name(None) == "none"
+    assert threshold_name(0.4) == "0.4"
+    assert threshold_name(0) == "0.0"
 
 
 @pytest.mark.parametrize(

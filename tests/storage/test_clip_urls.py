@@ -28,8 +28,9 @@ from vidface.settings.manifests import read_manifest
 from vidface.storage import clip_urls as media_urls
 from vidface.storage import objects as stores
 from vidface.storage import store_failures
-from vidface.storage.clip_urls import UrlReader, UrlRoot
-from vidface.storage.media import FolderRoot, MediaRoot, is_image_name, open_root
+from vidface.storage.clip_urls import UrlReader
+from vidface.storage.media import FolderRoot, MediaRoot, UrlRoot, open_root
+from vidface.storage.names import is_image_name
 from vidface.storage.objects import Retries
 from vidface.storage.urls import Address, base_name, is_url, redacted, redacted_text, unsigned
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.media import FolderRoot, TarRoot, natural_key, open_root
+from vidface.storage.media import FolderRoot, TarRoot, open_root
+from vidface.storage.names import natural_key
 
 
 def tar_with(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.metrics.retrieval import average_precision_of_list
-from vidface.storage.media import natural_key
+from vidface.storage.names import natural_key
 
 SUFFIX = ".mp4"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.datasets.lines import numbered_rows, open_list
-from vidface.storage.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vidface.storage.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ORDERS: dict[str, tuple[int, int, int] | None] = {
     "auto": None,

@@ -24,7 +24,8 @@ from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
 from vidface.storage.images import decode_image
-from vidface.storage.media import MediaRoot, is_image_name
+from vidface.storage.media import MediaRoot
+from vidface.storage.names import is_image_name
 from vidface.storage.urls import base_name, redacted, redacted_text
 
 MESSAGE_CHARACTERS = 1000

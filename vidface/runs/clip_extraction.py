@@ -281,7 +281,7 @@ def _shards_left(
 
 
 def _changed(shard: Shard, states: pa.Table, root: MediaRoot) -> bool:
-    if getattr(root, "remote", False):  # a question each would take hours
+    if root.remote:  # a question each would take hours
         return False
     sizes = states["bytes"].to_pylist()
     return any(

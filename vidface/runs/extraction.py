@@ -127,7 +127,7 @@ def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = Fa
     A clip that failed may have changed where it is to be done again.
     """
 
-    if getattr(run.manifest.root, "remote", False):
+    if run.manifest.root.remote:
         return
     sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
     if retry:

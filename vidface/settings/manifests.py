@@ -22,15 +22,8 @@ from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file, csv_rows
 from vidface.storage.clip_urls import read_address
-from vidface.storage.media import (
-    VIDEO_SUFFIXES,
-    Kind,
-    MediaRoot,
-    as_location,
-    is_image_name,
-    natural_key,
-    open_root,
-)
+from vidface.storage.media import MediaRoot, as_location, open_root
+from vidface.storage.names import VIDEO_SUFFIXES, Kind, is_image_name, natural_key
 from vidface.storage.urls import Address, is_url, redacted, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")

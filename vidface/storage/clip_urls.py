@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 from vidface.core.errors import VidfaceError
 from vidface.storage.http_reads import Info
-from vidface.storage.media import Kind, is_image_name, natural_key
+from vidface.storage.names import Kind, is_image_name, natural_key
 from vidface.storage.objects import Retries, Store
-from vidface.storage.urls import Address, is_url
+from vidface.storage.seekable import SeekableFile
+from vidface.storage.urls import Address
 
 MAX_IMAGE_BYTES = 256 << 20
 BLOCK_BYTES = 2 << 20  # of a video, fetched at once
@@ -103,72 +104,6 @@ class UrlReader:
         return io.BufferedReader(_UrlFile(self.store(address), address, info))
 
 
-class UrlRoot:
-    """Clips below an address; a path that is a whole URL stands for itself.
-
-    Nothing else does: absolute paths and those with `..` name nothing here, and so a manifest
-    found on the net reads no local file.
-    """
-
-    remote = True  # a question is a request: sizes aren't asked again for thousands of clips
-
-    def __init__(self, location: Address, reader: UrlReader | None = None) -> None:
-        if not location.is_plain:
-            raise VidfaceError(
-                f"root {location}: a root has neither a query nor user:password@ in it; "
-                "credentials come from the environment or ~/.netrc"
-            )
-        self.location = location
-        self._reader = reader or UrlReader()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return UrlRoot, (self.location, self._reader)
-
-    def _address(self, path: str) -> Address:
-        if is_url(path):
-            return address_of(path)
-        try:
-            return self.location / path
-        except VidfaceError:
-            raise FileNotFoundError(errno.ENOENT, "a path that leads out of the root") from None
-
-    def kind(self, path: str) -> Kind | None:
-        """OSError where nobody knows: access denied, no answer."""
-        try:
-            return self._reader.kind(self._address(path))
-        except FileNotFoundError:
-            return None
-
-    def image_names(self, path: str) -> list[str]:
-        """Names of a folder's images, in natural order."""
-        return list(self._reader.images(self._address(path)))
-
-    def all_images(self) -> list[str]:
-        """Paths of all images below the root, in natural order.
-
-        Raises:
-            VidfaceError: it cannot be listed, as nothing can over http.
-        """
-        try:
-            names = self._reader.store(self.location).tree(self.location)
-        except OSError as error:
-            raise VidfaceError(f"root {self.location}: {error.strerror or error}") from None
-        return sorted(filter(is_image_name, names), key=natural_key)
-
-    def size(self, path: str) -> int:
-        """Bytes of a file, or of all images of a folder; 0 for nothing."""
-        try:
-            return self._reader.size(self._address(path))
-        except FileNotFoundError:
-            return 0
-
-    def read(self, path: str) -> bytes:
-        return self._reader.read(self._address(path))
-
-    def open_video(self, path: str) -> BinaryIO:
-        return self._reader.open_video(self._address(path))
-
-
 def address_of(path: str) -> Address:
     """The address that a manifest's path is; PermissionError where it isn't allowed."""
     try:
@@ -182,36 +117,22 @@ def read_address(address: Address, limit_bytes: int, retries: Retries | None = N
     return Store(address.protocol, retries).read(address, limit_bytes)
 
 
-class _UrlFile(io.RawIOBase):
+class _UrlFile(SeekableFile):
     """An object as a file: blocks are fetched when read, the latest `BLOCKS` are kept."""
 
     def __init__(self, store: Store, address: Address, info: Info) -> None:
+        super().__init__(info.size_bytes)
         caching = importlib.import_module("fsspec.caching")
 
         def fetch(start: int, end: int) -> bytes:
             return store.read_range(address, start, min(end, info.size_bytes), info)
 
         self._cache = caching.BlockCache(BLOCK_BYTES, fetch, info.size_bytes, maxblocks=BLOCKS)
-        self._size, self._position = info.size_bytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         # One block at most: a reader that asks for the whole film gets it piece by piece.
         block_end = (self._position // BLOCK_BYTES + 1) * BLOCK_BYTES
-        end = min(self._position + len(buffer), block_end, self._size)
+        end = min(self._position + len(buffer), block_end, self._size_bytes)
         if end <= self._position:
             return 0
         data = self._cache._fetch(self._position, end)

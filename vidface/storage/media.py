@@ -6,53 +6,28 @@ which images it holds, how large it is, the bytes of one image, what to hand to 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import posixpath
-import re
-import sys
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.urls import Address, base_name, is_url, local_path
-
-if TYPE_CHECKING:
-    from vidface.storage.clip_urls import UrlReader
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-)
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg")
-) | {".flv", ".wmv", ".3gp", ".ogv"}
-
-Kind = Literal["file", "folder"]
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file name is that of a picture; hidden files (`._a.jpg`) are not."""
-    base = base_name(name)
-    return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
-
-
-def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:
-    """Sort key by which `2.jpg` comes before `10.jpg`; equal numbers fall back to the text.
-
-    >>> sorted(["10.jpg", "2.jpg", "a1", "02.jpg", "a"], key=natural_key)
-    ['02.jpg', '2.jpg', '10.jpg', 'a', 'a1']
-    """
-    parts = re.findall(r"[0-9]+|[^0-9]+", name)
-    key = []
-    for part in parts:
-        digits = part.lstrip("0")  # compared by length, then as text: numbers of any size
-        key.append((len(digits), digits) if part[0] in "0123456789" else (sys.maxsize, part))
-    return tuple(key), name
+from vidface.storage.clip_urls import UrlReader, address_of
+from vidface.storage.names import Kind, is_image_name, natural_key
+from vidface.storage.seekable import SeekableFile
+from vidface.storage.urls import Address, is_url, local_path
 
 
 class MediaRoot(Protocol):
-    """What extraction asks of the place where the clips lie."""
+    """What extraction asks of the place where the clips lie.
+
+    remote: a question is a request, so that sizes aren't asked again for thousands of clips.
+    """
+
+    remote: bool
 
     @property
     def location(self) -> Path | Address: ...
@@ -67,22 +42,16 @@ class MediaRoot(Protocol):
 class FolderRoot:
     """Clips in a folder; an absolute path of the manifest stands for itself, and so does a URL."""
 
+    remote = False
+
     def __init__(self, location: Path) -> None:
         self.location = location
-        self._reader: UrlReader | None = None
-
-    @property
-    def _urls(self) -> UrlReader:
-        if self._reader is None:
-            from vidface.storage.clip_urls import UrlReader
-
-            self._reader = UrlReader()
-        return self._reader
+        self._urls = UrlReader()
 
     def kind(self, path: str) -> Kind | None:
         """What a path is; for a URL OSError where nobody knows: access denied, no answer."""
         if is_url(path):
-            return self._urls.kind(_address_of(path))
+            return self._urls.kind(address_of(path))
         full = self.location / path
         try:
             if full.is_file():
@@ -94,20 +63,20 @@ class FolderRoot:
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order."""
         if is_url(path):
-            return list(self._urls.images(_address_of(path)))
+            return list(self._urls.images(address_of(path)))
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
 
     def all_images(self) -> list[str]:
         """Paths of all images below the root, in natural order."""
-        found = [p for p in self.location.rglob("*") if is_image_name(p.name) and p.is_file()]
-        return sorted((p.relative_to(self.location).as_posix() for p in found), key=natural_key)
+        images = [p for p in self.location.rglob("*") if is_image_name(p.name) and p.is_file()]
+        return sorted((p.relative_to(self.location).as_posix() for p in images), key=natural_key)
 
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         if is_url(path):
-            return self._urls.size(_address_of(path))
+            return self._urls.size(address_of(path))
         full = self.location / path
         if self.kind(path) != "folder":
             return full.stat().st_size if self.kind(path) else 0
@@ -116,19 +85,79 @@ class FolderRoot:
 
     def read(self, path: str) -> bytes:
         if is_url(path):
-            return self._urls.read(_address_of(path))
+            return self._urls.read(address_of(path))
         return (self.location / path).read_bytes()
 
     def open_video(self, path: str) -> str | BinaryIO:
         if is_url(path):
-            return self._urls.open_video(_address_of(path))
+            return self._urls.open_video(address_of(path))
         return str(self.location / path)
 
 
-def _address_of(path: str) -> Address:
-    from vidface.storage.clip_urls import address_of
+class UrlRoot:
+    """Clips below an address; a path that is a whole URL stands for itself.
 
-    return address_of(path)
+    Nothing else does: absolute paths and those with `..` name nothing here, and so a manifest
+    found on the net reads no local file.
+    """
+
+    remote = True
+
+    def __init__(self, location: Address, reader: UrlReader | None = None) -> None:
+        if not location.is_plain:
+            raise VidfaceError(
+                f"root {location}: a root has neither a query nor user:password@ in it; "
+                "credentials come from the environment or ~/.netrc"
+            )
+        self.location = location
+        self._reader = reader or UrlReader()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UrlRoot, (self.location, self._reader)
+
+    def _address(self, path: str) -> Address:
+        if is_url(path):
+            return address_of(path)
+        try:
+            return self.location / path
+        except VidfaceError:
+            raise FileNotFoundError(errno.ENOENT, "a path that leads out of the root") from None
+
+    def kind(self, path: str) -> Kind | None:
+        """OSError where nobody knows: access denied, no answer."""
+        try:
+            return self._reader.kind(self._address(path))
+        except FileNotFoundError:
+            return None
+
+    def image_names(self, path: str) -> list[str]:
+        """Names of a folder's images, in natural order."""
+        return list(self._reader.images(self._address(path)))
+
+    def all_images(self) -> list[str]:
+        """Paths of all images below the root, in natural order.
+
+        Raises:
+            VidfaceError: it cannot be listed, as nothing can over http.
+        """
+        try:
+            names = self._reader.store(self.location).tree(self.location)
+        except OSError as error:
+            raise VidfaceError(f"root {self.location}: {error.strerror or error}") from None
+        return sorted(filter(is_image_name, names), key=natural_key)
+
+    def size(self, path: str) -> int:
+        """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        try:
+            return self._reader.size(self._address(path))
+        except FileNotFoundError:
+            return 0
+
+    def read(self, path: str) -> bytes:
+        return self._reader.read(self._address(path))
+
+    def open_video(self, path: str) -> BinaryIO:
+        return self._reader.open_video(self._address(path))
 
 
 class TarRoot:
@@ -136,6 +165,8 @@ class TarRoot:
 
     Only regular files exist here: links and devices of the archive are passed over.
     """
+
+    remote = False
 
     def __init__(self, location: Path) -> None:
         self.location = location
@@ -207,32 +238,18 @@ class TarRoot:
 
     def open_video(self, path: str) -> BinaryIO:
         offset, size = self._files[_inside(path) or ""]
-        return io.BufferedReader(_Window(self.location, offset, size))
+        return io.BufferedReader(_TarMember(self.location, offset, size))
 
 
-class _Window(io.RawIOBase):
+class _TarMember(SeekableFile):
     """The bytes [offset, offset + size) of a file, as a file of its own."""
 
     def __init__(self, location: Path, offset: int, size: int) -> None:
-        self._file = location.open("rb")
-        self._offset, self._size, self._position = offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, origin + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
+        super().__init__(size)
+        self._file, self._offset = location.open("rb"), offset
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
-        length = max(0, min(len(buffer), self._size - self._position))
+        length = max(0, min(len(buffer), self._size_bytes - self._position))
         self._file.seek(self._offset + self._position)
         count = self._file.readinto(memoryview(buffer)[:length])
         self._position += count
@@ -259,7 +276,7 @@ def open_root(location: Path | str | Address) -> MediaRoot:
     """
     place = as_location(location)
     if isinstance(place, Address):
-        from vidface.storage.clip_urls import UrlRoot
+        pass
 
         return UrlRoot(place)
     if place.is_dir():

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.media import is_image_name, natural_key
+from vidface.storage.names import is_image_name, natural_key
 from vidface.training.sources import (
     MAX_IMAGE_BYTES,
     Faces,

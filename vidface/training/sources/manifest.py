@@ -11,7 +11,8 @@ import numpy as np
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.settings.manifests import Manifest, read_manifest
-from vidface.storage.media import MediaRoot, is_image_name
+from vidface.storage.media import MediaRoot
+from vidface.storage.names import is_image_name
 from vidface.training.sources import Faces, PackedNames, check_size, fingerprint_of, numbered
 
 

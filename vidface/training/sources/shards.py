@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.media import IMAGE_SUFFIXES, natural_key
+from vidface.storage.names import IMAGE_SUFFIXES, natural_key
 from vidface.training.sources import (
     Faces,
     PackedNames,
