@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidface.core.errors import VidfaceError, reason
-from vidface.datasets.inert_pickle import PickledArray, read_value
+from vidface.datasets.inert_pickle import read_value
 from vidface.datasets.pairs import PairSet
+from vidface.datasets.pickled_arrays import PickledArray
 
 N_FOLDS = 10
 

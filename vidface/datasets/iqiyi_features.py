@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.datasets.inert_pickle import SHORT, PickledArray, iter_items
+from vidface.datasets.inert_pickle import SHORT, iter_items
 from vidface.datasets.iqiyi import video_key
+from vidface.datasets.pickled_arrays import PickledArray
 
 MAX_FACES = 200_000
 """The most faces of a video; iQIYI-VID has 30 in the mean."""
