@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.frames import pyav_reader
-from vidface.frames.common import Window, shown_at
-from vidface.frames.sampling import DECODERS, sample_frames
+from vidface.frames import with_pyav
+from vidface.frames.common import Decoder, Window, shown_at
+from vidface.frames.decoders import DECODERS
+from vidface.frames.sampling import sample_frames
+from vidface.frames.settings import FrameSettings
 from vidface.storage.images import decode_image
 
 HERE = Path(__file__).parents[1]
@@ -405,9 +407,9 @@ def test_member_of_a_tar(tmp_path, decoder):
 
 def test_images_are_shared_and_read_only(monkeypatch):
     converted = []
-    upright = pyav_reader._upright
+    upright = with_pyav._upright
     monkeypatch.setattr(
-        pyav_reader, "_upright", lambda picture: converted.append(1) or upright(picture)
+        with_pyav, "_upright", lambda picture: converted.append(1) or upright(picture)
     )
     frames = list(sample_frames(GOLDEN / "fps5.mp4"))
     assert (len(frames), len(converted)) == (16, 10)
@@ -594,3 +596,18 @@ def test_threads_do_not_gather_frame_by_frame() -> None:
     for _ in sample_frames(GOLDEN / "rich.mp4", fps=50, threads=1):
         most = max(most, len(list(Path("/proc/self/task").iterdir())))
     assert most <= before + 1
+
+
+def test_a_row_of_the_registry_is_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file and one row add a decoder: settings know it, and `sample_frames` asks it."""
+    grey = np.full((4, 4, 3), 128, np.uint8)
+
+    def decode(source, name, window, threads):
+        yield from shown_at([(Fraction(0), grey), (Fraction(1, 4), None)], window)
+
+    monkeypatch.setitem(DECODERS, "toy", Decoder("toy", "grey pictures", (), decode))
+    assert FrameSettings(decoder="toy").decoder == "toy"
+    frames = list(sample_frames("any.mp4", 8, decoder="toy"))
+    assert [frame.time_seconds for frame in frames] == [0, 0.125]
+    with pytest.raises(VidfaceError, match=r"unknown value 'toys' \(known: pyav, decord, toy\)"):
+        FrameSettings(decoder="toys")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from vidface.core.errors import ClipError, reason
 
-Source = str | os.PathLike | BinaryIO
+if TYPE_CHECKING:
+    import numpy as np
+
+VideoSource = str | os.PathLike | BinaryIO
 Item = TypeVar("Item")
 
 MAX_GAP_SECONDS = 3600  # that one frame is shown; beyond it the timestamps are damaged
@@ -51,15 +51,21 @@ class Window:
     on_frame: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
-class Decoder(Protocol):
-    """Yields (k, begin_seconds, (height, width, 3) uint8 RGB) for each moment of the window.
+@dataclass(frozen=True)
+class Decoder:
+    """One way to decode videos; an entry of `vidface.frames.decoders.DECODERS`.
 
-    May raise ClipError after any of them. `name` is for messages; threads 0 = as many as it likes.
+    Attributes:
+        distributions: of the libraries that do it, whose versions the provenance records.
+        decode: yields (k, begin_seconds, (height, width, 3) uint8 RGB) for each moment of a window;
+            given a source, its name in messages, the window and the number of threads (0 = as many
+            as it likes). It may raise ClipError after any of them.
     """
 
-    def __call__(
-        self, source: Source, name: str, window: Window, threads: int
-    ) -> Iterator[tuple[int, Fraction, np.ndarray]]: ...
+    name: str
+    help: str
+    distributions: tuple[str, ...]
+    decode: Callable[[VideoSource, str, Window, int], Generator[tuple[int, Fraction, np.ndarray]]]
 
 
 def shown_at(
@@ -91,21 +97,12 @@ def shown_at(
         shown = None if item is None else (begin, item)
 
 
-def file_or_path(source: Source) -> tuple[Any, Path | None]:
+def file_or_path(source: VideoSource) -> tuple[Any, Path | None]:
     """(file object at its beginning, None) or (None, path)."""
     if isinstance(source, str | os.PathLike):
         return None, Path(source)
     source.seek(0)
     return source, None
-
-
-@contextlib.contextmanager
-def closing(iterator: Iterator[Item]) -> Iterator[Iterator[Item]]:
-    """contextlib.closing for whatever iterator, a generator or not."""
-    try:
-        yield iterator
-    finally:
-        getattr(iterator, "close", lambda: None)()
 
 
 def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:
@@ -121,8 +118,7 @@ def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipE
 
 def unreadable(name: str, error: OSError) -> ClipError:
     """The operating system does not hand it out: nothing is said about its content."""
-    reason = error.strerror or str(error)
-    return ClipError(f"{name}: cannot be read: {reason}", "corrupt")
+    return ClipError(f"{name}: cannot be read: {error.strerror or error}", "corrupt")
 
 
 def no_video(name: str) -> ClipError:
@@ -145,6 +141,8 @@ def truncated(name: str, decoded: Fraction, declared: Fraction | None) -> ClipEr
 
 def frozen(image: np.ndarray) -> np.ndarray:
     """C-contiguous and read-only."""
+    import numpy as np
+
     image = np.ascontiguousarray(image)
     image.flags.writeable = False
     return image

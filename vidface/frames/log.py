@@ -6,8 +6,8 @@ from __future__ import annotations
 _SAY_NOTHING = ("File ended prematurely", "Duplicate element", "Unknown-sized element")
 
 
-class Ear:
-    """Hears the errors that libav writes to its log and tells nobody: `with ear: call libav`.
+class LogListener:
+    """Keeps the first error that libav writes to its log and tells nobody: `with log: call libav`.
 
     H.264 conceals some damage so, and Matroska's reader skips blocks. libav's log belongs to the
     whole process and its own threads write to it too, so only a decoder without threads listens.

@@ -32,36 +32,19 @@ What neither can know: that a file without a declared length (MPEG-TS, a live re
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from vidface.core.errors import ClipError, VidfaceError
-from vidface.frames.common import Decoder, Frame, Source, Window, closing, shown_at
-from vidface.frames.decord_reader import decode_with_decord
-from vidface.frames.pyav_reader import decode_with_pyav
-from vidface.storage.images import decode_image
-
-__all__ = [
-    "DECODERS",
-    "DEFAULT_DECODER",
-    "ClipError",
-    "Decoder",
-    "Frame",
-    "Source",
-    "Window",
-    "decode_image",
-    "sample_frames",
-    "shown_at",
-]
-
-DECODERS: dict[str, Decoder] = {"pyav": decode_with_pyav, "decord": decode_with_decord}
-DEFAULT_DECODER = "pyav"
+from vidface.core.errors import VidfaceError
+from vidface.frames.common import Decoder, Frame, VideoSource, Window
+from vidface.frames.decoders import DECODERS, DEFAULT_DECODER
 
 
 def sample_frames(
-    source: Source,
+    source: VideoSource,
     fps: float = 8,
     *,
     start_seconds: float | None = None,
@@ -98,8 +81,7 @@ def sample_frames(
     if name is None:
         path = source if isinstance(source, str | os.PathLike) else None
         name = str(getattr(source, "name", "a file object")) if path is None else os.fspath(path)
-    decode = DECODERS.get(decoder)
-    if decode is None:
+    if decoder not in DECODERS:
         raise VidfaceError(
             f"Decoder '{decoder}' is not known. Known: {', '.join(sorted(DECODERS))}"
         )
@@ -112,13 +94,13 @@ def sample_frames(
             f"{name}: end_seconds={end_seconds} is not after start_seconds={start_seconds or 0}"
         )
     window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame)
-    return _frames(decode, source, name, window, threads)
+    return _frames(DECODERS[decoder], source, name, window, threads)
 
 
 def _frames(
-    decode: Decoder, source: Source, name: str, window: Window, threads: int
+    decoder: Decoder, source: VideoSource, name: str, window: Window, threads: int
 ) -> Iterator[Frame]:
-    with closing(decode(source, name, window, threads)) as pictures:
+    with contextlib.closing(decoder.decode(source, name, window, threads)) as pictures:
         for k, begin, image in pictures:
             yield Frame(k, float(window.start + k * window.step), float(begin), image)
 

@@ -38,6 +38,7 @@ import pyarrow.parquet as pq
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX, atomic_file
 from vidface.core.version import __version__
+from vidface.frames.decoders import DECODERS
 from vidface.storage.urls import redacted_text
 
 FORMAT_VERSION = 1
@@ -167,9 +168,7 @@ def _versions() -> dict[str, str]:
     names = (
         "numpy",
         "pyarrow",
-        "av",
-        "decord",
-        "decord2",
+        *(name for decoder in DECODERS.values() for name in decoder.distributions),
         "opencv-python-headless",
         "onnxruntime",
         "openvino",

@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
-from urllib.request import url2pathname
 
 from vidface.core.errors import VidfaceError
 
@@ -145,6 +144,8 @@ def local_path(text: str) -> Path | None:
     """
     if not text.lower().startswith("file://"):
         return None
+    from urllib.request import url2pathname  # with all of http, which `--help` need not wait for
+
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         raise VidfaceError(f"{text}: file:// has three slashes before an absolute path")

@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,
-    Source,
+    Decoder,
+    VideoSource,
     Window,
-    closing,
     corrupt,
     file_or_path,
     frozen,
@@ -38,9 +36,10 @@ from vidface.frames.lengths import (
     index_runs_past_the_file,
     ticks_per_frame_of,
 )
-from vidface.frames.log import Ear
+from vidface.frames.log import LogListener
 
 if TYPE_CHECKING:
+    import numpy as np
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -64,12 +63,12 @@ _SLACK_FRAMES = Fraction(3, 2)
 
 
 def decode_with_pyav(
-    source: Source, name: str, window: Window, threads: int
-) -> Iterator[tuple[int, Fraction, np.ndarray]]:
-    """A `Decoder`: right in every case that is measured."""
+    source: VideoSource, name: str, window: Window, threads: int
+) -> Generator[tuple[int, Fraction, np.ndarray]]:
+    """Decode with libav, right in every case that is measured; see `Decoder.decode`."""
     import av
 
-    ear = Ear(threads == 1)
+    log = LogListener(listens=threads == 1)
     with contextlib.ExitStack() as stack:
         try:
             # Through Python's open: libav would take "http://…" or "img%03d.png" at their word.
@@ -89,7 +88,7 @@ def decode_with_pyav(
                 raise ValueError("cut off: its index, the moov atom, is missing")
             if (fault := header_fault(file)) is not None:
                 raise ValueError(fault)
-            with ear:
+            with log:
                 container = stack.enter_context(
                     av.open(
                         file,
@@ -104,7 +103,9 @@ def decode_with_pyav(
         stream = _film_stream(container, name)
         stream.thread_count = threads
         cut = unfinished is not None
-        changes = stack.enter_context(closing(_changes(container, stream, name, cut, ear)))
+        changes = stack.enter_context(
+            contextlib.closing(_changes(container, stream, name, cut, log))
+        )
         last: tuple[Any, np.ndarray] | None = None
         for k, begin, picture in shown_at(changes, window):
             if last is None or last[0] is not picture:
@@ -113,8 +114,8 @@ def decode_with_pyav(
                 except (av.error.FFmpegError, ValueError) as error:
                     raise corrupt(name, error, begin) from error
             yield k, begin, last[1]
-        if ear.heard is not None:
-            raise corrupt(name, ear.heard)
+        if log.heard is not None:
+            raise corrupt(name, log.heard)
 
 
 def _film_stream(container: InputContainer, name: str) -> VideoStream:
@@ -221,8 +222,8 @@ class _Damage:
 
 
 def _changes(
-    container: InputContainer, stream: VideoStream, name: str, cut: bool, ear: Ear
-) -> Iterator[tuple[Fraction, VideoFrame | None]]:
+    container: InputContainer, stream: VideoStream, name: str, cut: bool, log: LogListener
+) -> Generator[tuple[Fraction, VideoFrame | None]]:
     """(begin_seconds, frame) in the order of being shown, then (end_seconds, None).
 
     Raises ClipError after the None if the stream is damaged or ends too early. The None then
@@ -246,7 +247,7 @@ def _changes(
     # Errors are looked at below, once the decoder has handed out what it still holds.
     while damage is None and error is None:
         try:
-            with ear:
+            with log:
                 packet = next(packets)
             if packet.stream.index != stream.index:
                 if packet.pts is not None and packet.time_base:
@@ -259,9 +260,9 @@ def _changes(
             next_dts = None if packet.dts is None else packet.dts + (packet.duration or 0)
             if not packet.is_discard:
                 film.sent[packet.pts] = number, packet.dts
-            with ear:
+            with log:
                 pictures = packet.decode()
-            ear.begun = ear.begun or bool(pictures)
+            log.begun = log.begun or bool(pictures)
         except StopIteration:
             break
         except (av.error.FFmpegError, OSError, ValueError) as failure:
@@ -271,7 +272,7 @@ def _changes(
 
     rest: list[Any] = []
     if damage is None:
-        with ear:
+        with log:
             rest, late_error = _drain(stream)
         error = error or late_error
     came = {picture.pts for picture in rest}
@@ -354,6 +355,8 @@ def _upright(picture: VideoFrame) -> np.ndarray:
 
     Other angles go to the nearest quarter turn.
     """
+    import numpy as np
+
     # Bicubic as ffmpeg does; it matters where chroma is interpolated: odd sizes, 10 bits.
     # One thread: each frame would start some of its own, and keep them until it goes.
     image = picture.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)
@@ -368,3 +371,8 @@ def _upright(picture: VideoFrame) -> np.ndarray:
     else:
         flip_x, flip_y = a < 0, d < 0
     return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+PYAV = Decoder(
+    "pyav", "PyAV (libav), right in every case that is measured", ("av",), decode_with_pyav
+)

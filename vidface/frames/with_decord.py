@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,
-    Source,
+    Decoder,
+    VideoSource,
     Window,
     corrupt,
     file_or_path,
@@ -22,19 +22,24 @@ from vidface.frames.common import (
     unreadable,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
 _BATCH = 8  # frames; 8 × 1920 × 1080 × 3 bytes = 50 MB
 
 
 def decode_with_decord(
-    source: Source, name: str, window: Window, threads: int
-) -> Iterator[tuple[int, Fraction, np.ndarray]]:
-    """A `Decoder`: decord as it is."""
+    source: VideoSource, name: str, window: Window, threads: int
+) -> Generator[tuple[int, Fraction, np.ndarray]]:
+    """Decode with decord as it is; see `Decoder.decode`."""
     try:
         import decord
     except (ImportError, OSError) as error:
         raise VidfaceError(
             f"Decoder 'decord' is not installed ({error}): pip install decord, or use 'pyav'"
         ) from error
+    import numpy as np
+
     decord.logging.set_level(decord.logging.QUIET)
     errors = (decord.DECORDError, RuntimeError, OSError, IndexError)
 
@@ -80,3 +85,11 @@ def decode_with_decord(
         by_index = {i: frozen(image) for i, image in zip(indexes, images, strict=True)}
         for k, begin, i in batch:
             yield k, begin, by_index[i]
+
+
+DECORD = Decoder(
+    "decord",
+    "decord 0.6, with faults of its own (vidface/frames/sampling.py lists them)",
+    ("decord", "decord2"),
+    decode_with_decord,
+)
