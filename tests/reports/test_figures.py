@@ -26,9 +26,11 @@ from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import score_verification
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
 from vidface.reports.figures.clip import MOST_FACES, ClipFaces
-from vidface.reports.figures.documents import Block, read_document, roc_of
+from vidface.reports.figures.roc import read_roc
 from vidface.reports.figures.sources import chosen_threshold, find_source, labels_for
-from vidface.reports.figures.sweep import TABLE_5, rows_of
+from vidface.reports.figures.sweep import read_series
+from vidface.reports.published import TABLE_5
+from vidface.runs.score_documents import check_document, read_document
 
 try:
     import matplotlib  # noqa: F401
@@ -38,6 +40,7 @@ except ImportError:
 HOSTILE = (
     r"_<img src=x onerror=alert(1)> $\frac{1}{2}$ & --> ]]> " + 'a "name" ' * 20 + "\x1b[31m\ud800"
 )
+EMPTY = {"format": "vidface-curves", "version": 1}
 SWEEP_ROWS = [(0.5, 0.9, 0.7, 0.3), (None, 0.5, 0.2, 0.0), (0.4, 0.95, 0.8, 0.25)]
 
 
@@ -88,15 +91,14 @@ class LookedAt(Exception):  # noqa: N818
 
 def laid_out(name, data, look, **options):
     """Draws a figure, and gives what `look(figure)` saw."""
-    from importlib import import_module
 
     def draw(figure):
-        import_module(FIGURES[name]).draw(figure, data, FigureOptions(**options))
+        FIGURES[name].draw(figure, data, FigureOptions(**options))
         figure.draw_without_rendering()
         raise LookedAt(look(figure))
 
     with pytest.raises(LookedAt) as seen:
-        style.drawn(draw, "svg")
+        style.render_figure(draw, "svg")
     return seen.value.args[0]
 
 
@@ -235,11 +237,11 @@ def test_names_are_shown_as_they_are():
 def test_long_and_unprintable_names_are_cut_in_the_middle():
     def cut(text, points):
         def draw(figure):
-            shown = style.shown(text, points)
-            raise LookedAt((shown, style.width(shown, 6.5)))
+            shown = style.fit_text(text, points)
+            raise LookedAt((shown, style.text_width(shown, 6.5)))
 
         with pytest.raises(LookedAt) as seen:
-            style.drawn(draw, "svg")
+            style.render_figure(draw, "svg")
         return seen.value.args[0]
 
     text, width = cut("begin" + "x" * 5000 + "end", 100)
@@ -364,10 +366,11 @@ def test_table_5_stands_on_an_axis_of_its_own():
         return lines_of(figure), above.get_ylim(), below.get_ylim(), above.get_ylabel()
 
     lines, above, below, name = laid_out("sweep", DATA["sweep"], look, published=True)
-    assert [list(zip(x, y, strict=True)) for x, y in lines] == [list(t) for t in TABLE_5.values()]
+    assert [(tuple(x), tuple(y)) for x, y in lines] == [(c.thresholds, c.values) for c in TABLE_5]
     assert above != below
     assert "Table 5" in name
-    assert TABLE_5["best model"][1] == (0.4, 0.58207)
+    best = TABLE_5[1]
+    assert (best.name, best.thresholds[1], best.values[1]) == ("best model", 0.4, 0.58207)
 
 
 def test_a_sweep_without_one_of_its_figures():
@@ -434,12 +437,19 @@ def test_a_face_that_is_no_picture():
         ("rocs", DATA["roc"], {}, "unknown figure 'rocs' .known: sweep, roc, det"),
         ("roc", [], {}, "1 to 8 runs, got 0"),
         ("roc", DATA["roc"] * 9, {}, "1 to 8 runs, got 9"),
-        ("roc", [("run x", {})], {}, "run x: no verification in it; score with --protocols"),
-        ("pr", [("run x", {"verification": {}})], {}, "no retrieval in it; score with"),
-        ("cmc", [("run x", {})], {}, "--protocols identification"),
+        ("roc", [("run x", EMPTY)], {}, "run x: no verification in it; score with --protocols"),
+        ("pr", [("run x", EMPTY)], {}, "no retrieval in it; score with"),
+        ("cmc", [("run x", EMPTY)], {}, "--protocols identification"),
+        ("roc", [("run x", {})], {}, "run x: not curves; name a file of scores/"),
+        ("roc", [("run x", {**EMPTY, "verification": {}})], {}, "run x: verification: no pairs"),
         ("roc", DATA["roc"], {"protocol": "other"}, "known: verification, cross_verification"),
         ("roc", [("run x", [1])], {}, "must be an object"),
-        ("sweep", [("run x", {"rows": []})], {}, "rows is empty"),
+        (
+            "sweep",
+            [("run x", {"rows": [], "provenance": {"created": ""}})],
+            {},
+            "run x: rows: .*; not what vidface wrote, run `vidface sweep` again",
+        ),
         ("clip", DATA["roc"], {}, "one clip"),
         ("clip", [("", faces(0))], {}, "no faces"),
     ],
@@ -499,49 +509,24 @@ def test_what_strangers_write_is_refused_or_drawn(data):
         if not isinstance(here, (dict, list)):
             break
     parent[key] = data.draw(st.sampled_from(BAD))
-    for read in (lambda: roc_of("a", document, "verification"), lambda: rows_of("a", document)):
-        try:
-            said = str(read())
-        except VidfaceError as error:
-            said = str(error)
-        assert said.startswith(("a: ", "Roc(a: (", "Rows(a: ("))
+    kind, read = ("sweep", read_series) if "rows" in document else ("curves", read_roc_of_pairs)
+    try:
+        said = str(read("a", check_document(document, kind, "a")))
+    except VidfaceError as error:
+        said = str(error)
+    assert said.startswith(("a: ", "RocCurve(a: (", "SweepSeries(a: ("))
 
 
-@pytest.mark.parametrize("value", [True, "1", float("nan"), 10**400, None, [1], 1.5, -0.5])
-def test_what_is_no_rate(value):
-    with pytest.raises(VidfaceError, match=r"x: key must be a number in \[0, 1\]"):
-        Block("x", {"key": value}).number("key", 0, 1)
-    with pytest.raises(VidfaceError, match="x: key must be"):
-        Block("x", {"key": [0, value]}).numbers("key", 0, 1)
+def read_roc_of_pairs(label, document):
+    return read_roc(label, document, "verification")
 
 
 # Files of runs
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b"[1]", "not a JSON object"),
-        (b'{"a": NaN}', "NaN in it"),
-        (b'{"a": -Infinity}', "Infinity in it"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"a": "' + b"x" * 200 + b'"}', "larger than"),
-    ],
-)
-def test_files_that_are_not_ours(tmp_path, monkeypatch, content, message):
-    if message == "larger than":
-        monkeypatch.setattr("vidface.reports.figures.documents.MOST_BYTES", 100)
-    path = tmp_path / "x.json"
-    path.write_bytes(content)
-    with pytest.raises(VidfaceError, match=message):
-        read_document(path)
-
-
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(VidfaceError, match="cannot be read"):
-        read_document(tmp_path / "none.json")
+        read_document(tmp_path / "none.json", "curves")
     with pytest.raises(VidfaceError, match="neither a run directory nor a file"):
         find_source(tmp_path / "none", "scores")
     with pytest.raises(VidfaceError, match=r"no .curves.json file; run `vidface score` first"):
@@ -580,7 +565,7 @@ def test_the_last_score_is_drawn_unless_another_is_named(run_folder):
         find_source(named.path, "sweeps")
     later = {**DOCUMENT, "version": 2}
     named.path.write_text(json.dumps(later))
-    with pytest.raises(VidfaceError, match="version 2, this vidface reads 1"):
+    with pytest.raises(VidfaceError, match="curves of version 2, this vidface reads 1"):
         find_source(named.path, "scores")
 
 
@@ -636,7 +621,7 @@ def test_the_command_takes_several_runs_and_says_what_it_drew(run_folder, tmp_pa
     done = invoke("det", *scores, "--out", out, "--label", "a", "--label", "b", "--json", "--cross")
     assert json.loads(done.output) == {"out": str(out), "drawn_from": [str(s) for s in scores]}
     expected = tmp_path / "y.svg"
-    data = [("a", read_document(scores[0])), ("b", read_document(scores[1]))]
+    data = [("a", read_document(scores[0], "curves")), ("b", read_document(scores[1], "curves"))]
     write_figure(expected, "det", data, protocol="cross_verification")
     assert out.read_bytes() == expected.read_bytes()
 

@@ -18,22 +18,17 @@ from PIL import Image
 
 from tests.conftest import write_crop
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.reports.contents import ReportContents
 from vidface.reports.gather import gather_run
 from vidface.reports.hard_pairs import hardest_pairs
-from vidface.reports.markup import esc, json_block
-from vidface.reports.page import ReportSettings, asset, filled, write_report
+from vidface.reports.page import ReportSettings, write_report
 from vidface.reports.page_data import page_document, rows_shown
 from vidface.reports.picks import pick_clips
+from vidface.reports.printed_charts import ChartPrinter
 from vidface.reports.pseudonyms import Names
-from vidface.reports.score_files import (
-    MOST_JSON_BYTES,
-    curves_blocks,
-    figures_of,
-    read_json,
-    read_score,
-    read_sweep,
-)
+from vidface.reports.scores import figures_of, read_score
 from vidface.reports.sprites import MOST_FACES, TILE, each_clip_faces, make_sprite
+from vidface.reports.templating import clean_text, read_asset, report_templates
 from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
 from vidface.runs.run import open_run
@@ -101,7 +96,7 @@ dir = "run"
 @pytest.fixture(autouse=True)
 def _no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
     """matplotlib takes a second a report; `page` alone, which is made before this, has it."""
-    monkeypatch.setattr("vidface.reports.print_figures.can_draw", lambda: False)
+    monkeypatch.setattr("vidface.reports.printed_charts.can_draw", lambda: False)
 
 
 @pytest.fixture
@@ -172,16 +167,33 @@ def test_figures_are_those_of_the_score_file(scored: Path) -> None:
     assert found["cmc.1"].value == document["identification"]["cmc"]["1"]["value"]
 
 
-def test_what_is_not_vidfaces_is_left_out() -> None:
-    assert figures_of({"verification": 3, "retrieval": {"map_at_5": "0.5"}})[0].value is None
-    nan = figures_of({"verification": {"eer": {"value": float("nan"), "ci95": [1]}}})[0]
-    assert (nan.value, nan.ci95) == (None, None)
-    assert curves_blocks({"verification": {"roc": {"far": [0, 1], "tar": [0]}}}) == {}
-    assert curves_blocks({"identification": {"cmc": {"rank": [1], "value": ["x"]}}}) == {
-        "cmc": {"rank": (1.0,), "value": (None,)}
+def test_a_protocol_that_the_report_does_not_know_is_shown(run_folder: Path) -> None:
+    path = next(run_folder.glob("scores/*_0.5.json"))
+    document = json.loads(path.read_text())
+    document["toy_protocol"] = {
+        "hit_rate": {"value": 0.8125, "ci95": [0.75, 0.875], "ci95_note": "toys are resampled"},
+        "nothing <b>": {"value": None, "ci95": None},
+        "odd": {"value": "0.5", "ci95": [1]},
+        "toys": 3,
     }
-    edges = {"edges": [0, 1], "genuine_share": [1, 1], "impostor_share": [0, 0]}
-    assert curves_blocks({"verification": {"histogram": edges}}) == {}  # 2 bins have 3 edges
+    path.write_text(json.dumps(document))
+    figures = {f.label: f for f in read_score(path).figures}
+    assert figures["toy protocol: hit rate"].value == 0.8125
+    assert figures["toy protocol: hit rate"].name == "toy_protocol.hit_rate"
+    assert figures["toy protocol: odd"].value is figures["toy protocol: odd"].ci95 is None
+    assert "toy protocol: toys" not in figures
+    write_report([run_folder], run_folder / "r.html")
+    text = (run_folder / "r.html").read_text(encoding="utf-8")
+    row = re.search(r'<tr><th scope="row">toy protocol: hit rate</th>.*?</tr>', text, re.S)
+    assert row is not None
+    assert "0.8125" in row[0]
+    assert "[0.7500, 0.8750]*" in row[0]
+    assert "* toys are resampled" in text
+    assert "toy protocol: nothing &lt;b&gt;" in text
+
+
+def test_a_section_that_is_hostile_is_left_out() -> None:
+    assert figures_of({"toy": [1], "counts": {"clips": {"value": 1}}, "other": None}) == ()
 
 
 @pytest.mark.parametrize(
@@ -195,14 +207,6 @@ def test_a_damaged_file_is_a_note_not_an_error(run_folder: Path, content: bytes)
     assert len(run.scores) == 1
     assert any(str(path) in note for note in run.notes)
     assert any("bad.json" in note for note in run.notes)
-
-
-def test_a_huge_json_file_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "huge.json"
-    with path.open("wb") as file:
-        file.truncate(MOST_JSON_BYTES + 1)
-    with pytest.raises(VidfaceError, match="larger than 64 MiB"):
-        read_json(path)
 
 
 def test_a_changed_manifest_takes_the_identities_away(run_folder: Path, tmp_path: Path) -> None:
@@ -235,12 +239,6 @@ def test_an_outdated_or_damaged_clustering_is_not_shown(run_folder: Path) -> Non
     artefacts.write_parquet(path, table.drop_columns(["kept"]), made)
     assert "unreadable" in gather_run(run_folder).notes[0]
     assert write_report([run_folder], run_folder / "x.html").pictures == 7  # all count as kept
-
-
-def test_a_sweep_over_folds_is_no_sweep_to_draw(tmp_path: Path) -> None:
-    path = tmp_path / "selected.json"
-    path.write_text(json.dumps({"rows": [{"label": "honest", "map": 0.5}]}))
-    assert read_sweep(path) is None
 
 
 # Hard pairs and picks ----------------------------------------------------------------------------
@@ -358,9 +356,13 @@ def test_hostile_names_stay_text(page: str) -> None:
     document = data_of(page)
     assert document["runs"][0]["clips"]["identity"][0] == HOSTILE
     assert document["runs"][0]["clips"]["clip_id"][1] == "</script>.v"
-    assert esc("\x00\u202ea\ud800").encode("utf-8") == "��a�".encode()
-    assert json.loads(json_block({"</script>": "<!--\u2028&"})) == {"</script>": "<!--\u2028&"}
-    assert filled("{{a}}{{a}}", {"a": "{{a}}"}) == "{{a}}{{a}}"
+    assert clean_text("\x00\u202ea\ud800").encode("utf-8") == "��a�".encode()
+    template = report_templates().from_string("{{ a }}<b title='{{ a }}'>{{ b | tojson }}")
+    text = template.render(a="{{b}}'\"\x00<", b={"</script>": "<!--\u2028&"})
+    assert text.startswith("{{b}}&#39;&#34;�&lt;<b title='{{b}}&#39;&#34;�&lt;'>")
+    block = text.rpartition(">")[2]
+    assert not set("<>&\u2028") & set(block)
+    assert json.loads(block) == {"</script>": "<!--\u2028&"}
 
 
 def test_the_policy_names_what_runs_and_nothing_else(page: str) -> None:
@@ -400,8 +402,10 @@ def test_the_page_holds_the_figures_of_the_files(page: str, scored: Path) -> Non
 
 
 def test_the_chart_library_is_the_one_that_is_named() -> None:
-    assert asset("uPlot.iife.min.js").startswith("/*! https://github.com/leeoniya/uPlot (v1.6.32)")
-    assert "Permission is hereby granted" in asset("uPlot.LICENSE")
+    assert read_asset("uPlot.iife.min.js").startswith(
+        "/*! https://github.com/leeoniya/uPlot (v1.6.32)"
+    )
+    assert "Permission is hereby granted" in read_asset("uPlot.LICENSE")
 
 
 def test_without_faces_there_is_no_picture(scored: Path, tmp_path: Path) -> None:
@@ -444,7 +448,8 @@ def test_two_runs_stand_side_by_side(run_folder: Path, scored: Path, tmp_path: P
     document["manifest"]["prepare"] = "lfrc"
     (run_folder / "run.json").write_text(json.dumps(document))
     profile = {"stages": {"decode": 1.0, "detect": 3.0, "align": 0, "embed": 0}, "wall_seconds": 8,
-               "frames": 80, "faces": 40, "workers": 2, "limit": "detect"}  # fmt: skip
+               "clips": 8, "frames": 80, "faces": 40, "workers": 2, "executor": "serial",
+               "runtime": "onnx"}  # fmt: skip
     (run_folder / "profile.json").write_text(json.dumps(profile))
     made = write_report([scored, run_folder], tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -453,6 +458,7 @@ def test_two_runs_stand_side_by_side(run_folder: Path, scored: Path, tmp_path: P
     assert 'id="differences"' in visible
     assert "+0.0000" in visible
     assert "80, 10.0 a second" in visible
+    assert "<dt>limit</dt><dd>detect</dd>" in visible
     assert "75.0%" in visible
     assert "published: y2" in visible
     assert "0.47191" in visible
@@ -476,7 +482,10 @@ def test_of_many_clips_those_that_matter_are_in_the_table(scored: Path, monkeypa
     assert rows == sorted(rows)
     assert len(rows) == 6
     assert {*picks.reasons, 1, 3, 5, 6, 7} <= set(rows)  # contested, thin, missing
-    document = page_document([run], [picks], [[]], Names([], []))
+    contents = ReportContents(
+        [run], [picks], [], Names([], []), ReportSettings(), ChartPrinter([run])
+    )
+    document = page_document(contents, [[]])
     [shown] = document["runs"]
     picked = [shown["clips"]["clip_id"][at] for at in shown["reasons"]]
     assert picked == [run.clips.clip_ids[row] for row in picks.reasons]

@@ -46,7 +46,7 @@ def report(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
     run = Path(shutil.copytree(scored, folder / "run"))
     for path in run.glob("scores/*.curves.json"):
         document = json.loads(path.read_text(encoding="utf-8"))
-        document["retrieval"] = {"precision_recall": {
+        document["retrieval"] = {"map": 0.9, "precision_recall": {
             "recall": [0, 0.5, 1], "precision": [1, 0.9, 0.5],
             "low": [0.9, 0.8, 0.4], "high": [1, 1, 0.6]}}  # fmt: skip
         document["identification"] = {"cmc": {

@@ -7,7 +7,8 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,21 +18,20 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.noise.diagnostics import FLAGS
-from vidface.reports.score_files import (
-    CURVES_SUFFIX,
-    ScoreFile,
-    SweepFile,
-    mapping,
-    number,
+from vidface.reports.loose_values import mapping, number, text
+from vidface.reports.pseudonyms import Names
+from vidface.reports.scores import (
+    ReportedScore,
+    ReportedSweep,
     read_average_precision,
     read_curves,
-    read_json,
     read_score,
     read_sweep,
-    text,
 )
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
+from vidface.runs.profiles import Profile, read_profile
+from vidface.runs.score_documents import CURVES_SUFFIX, read_json_object
 from vidface.settings.manifests import read_manifest
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ COUNTS = ("kept", "dropped", "clusters", "second_size")
 COSINES = ("lowest_similarity", "second_share", "second_cosine")
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ class RunData:
     clips: ClipTable
     clustering: Path | None  # the folder of the clustering made last
     denoising: str  # in words, of that clustering; "" without one
-    scores: tuple[ScoreFile, ...]  # the newest MOST_SCORES, oldest first
+    scores: tuple[ReportedScore, ...]  # the newest MOST_SCORES, oldest first
     more_scores: int  # older ones that are not shown
-    sweep: SweepFile | None
+    sweep: ReportedSweep | None
     average_precision: Mapping[str, float]  # of the newest score that has them
     average_precision_of: str  # that score's name
     pipeline: Mapping[str, Any]  # run.json
     extraction: Mapping[str, Any]  # provenance of clips.parquet
-    profile: Mapping[str, Any]  # {} without profile.json
+    profile: Profile | None  # where the time of the extraction went
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -146,8 +147,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     """
     run, notes = RunFolder(folder), _Notes()
     table, extraction = run.read_clips()
-    pipeline: dict[str, Any] = {}
-    pipeline = notes.tried(lambda: read_json(run.pipeline_path), pipeline)
+    pipeline = notes.tried(read_json_object, run.pipeline_path, {})
     clips = _clips_of(table, run.clips_path)
     clips, manifest_sha256 = _with_manifest(clips, pipeline, extraction, notes)
     clustering, denoising, clips = _with_clustering(run, clips, extraction, notes)
@@ -160,13 +160,11 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     precision_of = ""
     for score in reversed(shown):
         path = folder / "scores" / f"{Path(score.name).stem}_average_precision.csv"
-        precision = notes.tried(lambda path=path: read_average_precision(path), {})  # type: ignore[misc]
+        precision = notes.tried(read_average_precision, path, {})
         if precision:
             precision_of = score.name
             break
-    profile: dict[str, Any] = {}
-    if run.profile_path.is_file():
-        profile = notes.tried(lambda: read_json(run.profile_path), {})
+    profile = notes.tried(read_profile, run, None) if run.profile_path.is_file() else None
     return RunData(
         label=label or folder.resolve().name,
         folder=folder,
@@ -191,9 +189,9 @@ class _Notes:
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def tried(self, read: Callable[[], T], otherwise: T) -> T:
+    def tried(self, read: Callable[..., T], place: Path | RunFolder, otherwise: U) -> T | U:
         try:
-            return read()
+            return read(place)
         except VidfaceError as error:
             self.lines.append(str(error))
             return otherwise
@@ -311,26 +309,42 @@ def _clustered(clips: ClipTable, table: pa.Table) -> ClipTable:
     )
 
 
-def _scores_of(folder: Path, notes: _Notes) -> list[ScoreFile]:
+def _scores_of(folder: Path, notes: _Notes) -> list[ReportedScore]:
     """The score files, oldest first, with their curves."""
-    found = []
+    scores = []
     for path in sorted(folder.glob("*.json")):
         if path.name.endswith(CURVES_SUFFIX):
             continue
-        score = notes.tried(lambda path=path: read_score(path), None)  # type: ignore[misc]
+        score = notes.tried(read_score, path, None)
         if score is not None and score.figures:
-            none: dict[str, Any] = {}
-            curves = notes.tried(lambda path=path: read_curves(path), none)  # type: ignore[misc]
-            found.append(replace(score, curves=curves))
-    return sorted(found, key=lambda score: (score.created, score.name))
+            scores.append(replace(score, curves=notes.tried(read_curves, path, {})))
+    return sorted(scores, key=lambda score: (score.created, score.name))
 
 
-def _sweep_of(folder: Path, notes: _Notes) -> SweepFile | None:
-    """The sweep made last."""
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        sweep = notes.tried(lambda path=path: read_sweep(path), None)  # type: ignore[misc]
-        if sweep is not None and sweep.rows:
-            created = text(mapping(sweep.document.get("provenance")).get("created"))
-            found.append((created, sweep.name, sweep))
-    return max(found, key=lambda entry: entry[:2])[2] if found else None
+def _sweep_of(folder: Path, notes: _Notes) -> ReportedSweep | None:
+    """The sweep made last; thresholds chosen honestly have no such rows."""
+    paths = [p for p in sorted(folder.glob("*.json")) if not p.name.startswith("selected_")]
+    sweeps = [sweep for path in paths if (sweep := notes.tried(read_sweep, path, None))]
+    return max(sweeps, key=lambda sweep: (sweep.created, sweep.name), default=None)
+
+
+def labelled_scores(runs: Sequence[RunData]) -> list[tuple[str, RunData, ReportedScore]]:
+    """Every score of every run, with what the report calls it."""
+    scores = [
+        (f"{run.label}, {score.denoising}" if len(runs) > 1 else score.denoising, run, score)
+        for run in runs
+        for score in run.scores
+    ]
+    labels = Counter(label for label, _, _ in scores)
+    return [
+        (label if labels[label] == 1 else f"{label} ({Path(score.name).stem})", run, score)
+        for label, run, score in scores
+    ]
+
+
+def clip_message(run: RunData, row: int, names: Names) -> str:
+    """A clip's message, with pseudonyms where names are hidden."""
+    clips = run.clips
+    path = clips.paths[row]
+    own_names = (clips.clip_ids[row], path, path.rsplit("/", 1)[-1], clips.identities[row])
+    return names.message(clips.messages[row], own_names)

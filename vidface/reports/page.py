@@ -10,29 +10,25 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import resources
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.version import __version__
-from vidface.reports import page_data, sections
-from vidface.reports.drawn_sections import (
-    clips_section,
-    curves_section,
-    frames_section,
-    sweeps_section,
-)
+from vidface.reports import page_data
+from vidface.reports.contents import MOST_CLIPS, ReportContents, ReportSettings
 from vidface.reports.gather import RunData, gather_run
-from vidface.reports.markup import Markup, esc, join, json_block, tag
 from vidface.reports.picks import Picks, pick_clips
-from vidface.reports.print_figures import Printed
+from vidface.reports.printed_charts import ChartPrinter
 from vidface.reports.pseudonyms import Names
-from vidface.reports.sprites import ClipFaces, each_clip_faces
+from vidface.reports.sections import SECTIONS
+from vidface.reports.sprites import ShownFaces, each_clip_faces
+from vidface.reports.templating import read_asset, report_templates
 from vidface.runs.artefacts import RunFolder
 from vidface.runs.comparison import compare
 from vidface.runs.run import open_run_folder
@@ -40,36 +36,17 @@ from vidface.runs.run import open_run_folder
 if TYPE_CHECKING:
     from vidface.runs.comparison import Comparison
 
+__all__ = ["MOST_CLIPS", "MOST_RUNS", "ReportMade", "ReportSettings", "write_report"]
+
 Notify = Callable[[str], None]
 
 MOST_RUNS = 8
-MOST_CLIPS = 240
-"""Clips shown in pictures, in the whole report."""
 
 MOST_PICTURE_BYTES = 12_000_000
 """Of all pictures together, before base64 makes a third more of them."""
 
 SCRIPTS = ("page.js", "charts.js", "frames.js", "start.js")
 CHART_SCRIPT, CHART_STYLE, CHART_LICENCE = "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE"
-
-
-@dataclass(frozen=True)
-class ReportSettings:
-    """What goes into a report.
-
-    Raises:
-        VidfaceError: a number of clips below 0.
-    """
-
-    faces: bool = True  # False: every picture is left out
-    pseudonymise: bool = False  # numbers instead of identities and clip ids
-    compare: bool = True  # paired differences, where there are several runs
-    most_clips: int = MOST_CLIPS
-    command: str = ""  # that made the report, to be shown in it
-
-    def __post_init__(self) -> None:
-        if self.most_clips < 0:
-            raise VidfaceError(f"most_clips must be 0 or more, got {self.most_clips}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ class ReportMade:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self.__dict__, "path": str(self.path)}
+        return {**asdict(self), "path": str(self.path)}
 
 
 def write_report(
@@ -124,10 +101,16 @@ def write_report(
     )
     if names.hidden:
         runs = [replace(run, label=f"run {n}") for n, run in enumerate(runs, start=1)]
-    picks = [pick_clips(run, settings.most_clips // len(runs)) for run in runs]
-    compared = _compared(runs, names, notify) if settings.compare else []
+    contents = ReportContents(
+        runs=runs,
+        picks=[pick_clips(run, settings.most_clips // len(runs)) for run in runs],
+        comparisons=_compare_runs(runs, names, notify) if settings.compare else [],
+        names=names,
+        settings=settings,
+        printer=ChartPrinter(runs),
+    )
     with atomic_file(out) as file:
-        pictures = _write(file, runs, picks, compared, names, settings)
+        pictures = _write_page(file, contents)
         size = file.tell()
     return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures)
 
@@ -142,158 +125,109 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def _compared(runs: Sequence[RunData], names: Names, notify: Notify) -> list[Comparison | str]:
-    """The paired differences of the first run and each other one."""
-
-    found: list[Comparison | str] = []
+def _compare_runs(runs: Sequence[RunData], names: Names, notify: Notify) -> list[Comparison | str]:
+    """The paired differences of the first run and each other one, or why there are none."""
+    comparisons: list[Comparison | str] = []
     for other in runs[1:]:
         notify(f"comparing {runs[0].label} with {other.label}")
         try:
-            one = compare(open_run_folder(runs[0].folder), open_run_folder(other.folder))
+            comparison = compare(open_run_folder(runs[0].folder), open_run_folder(other.folder))
         except VidfaceError as error:
             reason = "they do not fit" if names.hidden else str(error)
-            found.append(f"{runs[0].label} and {other.label} cannot be compared: {reason}")
+            comparisons.append(f"{runs[0].label} and {other.label} cannot be compared: {reason}")
             continue
         if names.hidden:
-            one = replace(one, a=runs[0].label, b=other.label)
-        found.append(one)
-    return found
+            comparison = replace(comparison, a=runs[0].label, b=other.label)
+        comparisons.append(comparison)
+    return comparisons
 
 
-# The file ----------------------------------------------------------------------------------------
+class _Pictures:
+    """The clips' pictures, one at a time as the page is written; what is shown beside them."""
+
+    def __init__(self, contents: ReportContents) -> None:
+        self.written = 0
+        self.faces: list[list[ShownFaces]] = []  # of each run, without their pictures
+        self._contents = contents
+
+    def __iter__(self) -> Iterator[tuple[str, Markup]]:
+        """(id of the element, WebP in base64) of each clip that has a picture."""
+        contents = self._contents
+        for number, (run, picks) in enumerate(zip(contents.runs, contents.picks, strict=True)):
+            places = {row: at for at, row in enumerate(page_data.rows_shown(run, picks))}
+            self.faces.append([])
+            for faces in _read_faces(run, picks, contents.settings):
+                self.faces[-1].append(replace(faces, webp=None))
+                if faces.webp is not None:
+                    self.written += 1
+                    picture = base64.b64encode(faces.webp).decode("ascii")
+                    yield f"sprite-{number}-{places[faces.row]}", Markup(picture)
 
 
-def _write(
-    file: IO[bytes],
-    runs: Sequence[RunData],
-    picks: Sequence[Picks],
-    compared: Sequence[Comparison | str],
-    names: Names,
-    settings: ReportSettings,
-) -> int:
+def _write_page(file: IO[bytes], contents: ReportContents) -> int:
     """Write all of it, in order; returns how many clips have their faces in it."""
-
-    def put(text: str) -> None:
-        file.write(text.encode("utf-8", "replace"))
-
-    scripts = [asset(CHART_SCRIPT), "".join(asset(name) for name in SCRIPTS)]
-    style = asset(CHART_STYLE) + asset("page.css")
-    parts = _sections(runs, picks, compared, names, settings)
-    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    before, _, after = asset("template.html").partition("{{pictures}}")
-    put(filled(before, {
-        "csp": policy(style, scripts),
-        "title": "vidface report: " + " and ".join(run.label for run in runs),
-        "style": Markup(style),
-        "subtitle": f"{', '.join(dict.fromkeys(run.weights for run in runs))}. Made {made}.",
-        "nav": _links(parts),
-        "body": join(parts),
-    }))  # fmt: skip
-    pictures = 0
-    all_faces: list[list[ClipFaces]] = []
-    for number, (run, picked) in enumerate(zip(runs, picks, strict=True)):
-        places = {row: at for at, row in enumerate(page_data.rows_shown(run, picked))}
-        shown = []
-        for one in _faces(run, picked, settings):
-            if one.webp is not None:
-                picture = base64.b64encode(one.webp).decode("ascii")
-                name = f"sprite-{number}-{places[one.row]}"
-                put(f'<script type="text/plain" id="{name}">{picture}</script>\n')
-                pictures += 1
-            shown.append(replace(one, webp=None))
-        all_faces.append(shown)
-    document = page_data.page_document(runs, picks, all_faces, names)
-    put(filled(after, {
-        "footer": _footer(pictures, settings),
-        "data": json_block(document),
-        "charts": Markup(scripts[0]),
-        "script": Markup(scripts[1]),
-    }))  # fmt: skip
-    return pictures
+    runs, pictures = contents.runs, _Pictures(contents)
+    scripts = [read_asset(CHART_SCRIPT), "".join(read_asset(name) for name in SCRIPTS)]
+    style = read_asset(CHART_STYLE) + read_asset("page.css")
+    time_made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    described = ((name, heading, give(contents)) for name, (heading, give) in SECTIONS.items())
+    # Pieces come as the template goes on: the faces' pictures are never in memory together, and
+    # what follows them, the footer and the data, knows which there were.
+    pieces = (
+        report_templates()
+        .get_template("report.html")
+        .generate(
+            policy=content_policy(style, scripts),
+            title="vidface report: " + " and ".join(run.label for run in runs),
+            subtitle=f"{', '.join(dict.fromkeys(run.weights for run in runs))}. Made {time_made}.",
+            style=Markup(style),
+            sections=[section for section in described if section[2] is not None],
+            pictures=pictures,
+            faces_note=lambda: _faces_note(pictures.written, contents.settings),
+            names_note="Numbers stand in place of identities and clips."
+            if contents.settings.pseudonymise
+            else "It names identities and clips as the manifest does.",
+            version=__version__,
+            chart_licence=read_asset(CHART_LICENCE),
+            page_data=lambda: page_data.page_document(contents, pictures.faces),
+            scripts=[Markup(script) for script in scripts],
+        )
+    )
+    for piece in pieces:
+        file.write(piece.encode("utf-8", "replace"))
+    return pictures.written
 
 
-def _faces(run: RunData, picks: Picks, settings: ReportSettings) -> Iterator[ClipFaces]:
+def _read_faces(run: RunData, picks: Picks, settings: ReportSettings) -> Iterator[ShownFaces]:
     """The faces of the clips that are shown; those that cannot be read are left out."""
     wanted = {run.clips.clip_ids[row]: row for row in picks.reasons}
-    most = MOST_PICTURE_BYTES // max(1, settings.most_clips)
     if wanted:
         yield from each_clip_faces(
-            RunFolder(run.folder), run.clustering, wanted,
-            pictures=settings.faces, most_bytes=most,
+            RunFolder(run.folder), run.clustering, wanted, pictures=settings.faces,
+            most_bytes=MOST_PICTURE_BYTES // max(1, settings.most_clips),
         )  # fmt: skip
 
 
-def _sections(
-    runs: Sequence[RunData],
-    picks: Sequence[Picks],
-    compared: Sequence[Comparison | str],
-    names: Names,
-    settings: ReportSettings,
-) -> list[Markup]:
-    drawn = Printed(runs)
-    found = [
-        sections.summary(runs, names, settings.command),
-        sections.differences(compared),
-        curves_section(runs, drawn),
-        sweeps_section(runs, drawn),
-        frames_section(runs, picks, names, faces=settings.faces),
-        clips_section(runs),
-        sections.failures(runs, names),
-        sections.speed(runs),
-    ]
-    return [part for part in found if part]
-
-
-def _links(parts: Sequence[Markup]) -> Markup:
-    """The list of sections, from their ids and headings."""
-    found = (re.search(r'<h2 id="([a-z]+)-title">([^<]*)</h2>', part) for part in parts)
-    return join(tag("a", Markup(m[2]), href=f"#{m[1]}") for m in found if m)
-
-
-def _footer(pictures: int, settings: ReportSettings) -> Markup:
+def _faces_note(pictures: int, settings: ReportSettings) -> str:
     """What the page holds of people."""
     if pictures:
-        faces = (
+        return (
             f"This file contains faces of people, of {pictures} clips: personal data. Treat it so."
         )
-    elif settings.faces:
-        faces = "This file contains no faces: the runs kept none."
-    else:
-        faces = "This file contains no faces (made with --no-faces)."
-    known = (
-        "Numbers stand in place of identities and clips."
-        if settings.pseudonymise
-        else "It names identities and clips as the manifest does."
-    )
-    licence = tag("details", tag("summary", "Licence of the chart library, uPlot"),
-                  tag("pre", asset(CHART_LICENCE)))  # fmt: skip
-    made = tag("p", f"Made by vidface {__version__}; it needs no network and asks for none.")
-    return join((tag("p", tag("strong", faces), " ", known), made, licence))
+    if settings.faces:
+        return "This file contains no faces: the runs kept none."
+    return "This file contains no faces (made with --no-faces)."
 
 
-def asset(name: str) -> str:
-    """A file that travels with the package."""
-    return (resources.files("vidface.reports") / "assets" / name).read_text(encoding="utf-8")
-
-
-def filled(template: str, parts: Mapping[str, object]) -> str:
-    """The template with `{{name}}` replaced, once: what comes in is not looked at again.
-
-    >>> filled("<p>{{a}}</p>", {"a": "{{b}} <"})
-    '<p>{{b}} &lt;</p>'
-    """
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: esc(parts[found[1]]), template)
-
-
-def policy(style: str, scripts: Sequence[str]) -> str:
+def content_policy(style: str, scripts: Sequence[str]) -> str:
     """A content-security-policy under which only these run, and nothing is fetched."""
-    hashes = " ".join(_hash(script) for script in scripts)
+    hashes = " ".join(_hash_source(script) for script in scripts)
     return (
-        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {hashes}; style-src {_hash_source(style)}; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _hash(text: str) -> str:
+def _hash_source(text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

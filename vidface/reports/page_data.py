@@ -8,35 +8,41 @@ from typing import Any
 
 import numpy as np
 
-from vidface.reports.gather import COSINES, RunData
-from vidface.reports.markup import clean
+from vidface.reports.contents import ReportContents
+from vidface.reports.gather import COSINES, RunData, clip_message, labelled_scores
+from vidface.reports.loose_values import mapping, number
 from vidface.reports.picks import REASONS, Picks
 from vidface.reports.pseudonyms import Names
 from vidface.reports.published import TABLE_5, TRACK_3
-from vidface.reports.score_files import SweepFile, mapping, number
-from vidface.reports.sections import clip_message, columns_of, sweep_figures
-from vidface.reports.sprites import SPRITE_COLUMNS, TILE, ClipFaces
+from vidface.reports.scores import ReportedSweep
+from vidface.reports.sprites import SPRITE_COLUMNS, TILE, ShownFaces
+from vidface.reports.templating import clean_text
 
 MOST_ROWS = 20_000
 """Clips in the table of a run: of more, those in pictures, the flagged, the failed, then others."""
 
 
 def page_document(
-    runs: Sequence[RunData],
-    picks: Sequence[Picks],
-    faces: Sequence[Sequence[ClipFaces]],
-    names: Names,
+    contents: ReportContents, faces: Sequence[Sequence[ShownFaces]]
 ) -> dict[str, Any]:
-    """All of it, ready for JSON; texts are cleaned, faces' pictures stand elsewhere."""
+    """All of it, ready for JSON; texts are cleaned, faces' pictures stand elsewhere.
+
+    Args:
+        faces: of each run, those of the clips that are shown.
+    """
+    runs = contents.runs
     return {
         "tile": TILE,
         "sprite_columns": SPRITE_COLUMNS,
         "reasons": REASONS,
         "runs": [
-            _run(run, picked, shown, names)
-            for run, picked, shown in zip(runs, picks, faces, strict=True)
+            _run(run, picks, shown, contents.names)
+            for run, picks, shown in zip(runs, contents.picks, faces, strict=True)
         ],
-        "curves": [{"label": clean(label), **score.curves} for label, _, score in columns_of(runs)],
+        "curves": [
+            {"label": clean_text(label), **_curves(score.curves)}
+            for label, _, score in labelled_scores(runs)
+        ],
         "sweeps": [_sweep(run, run.sweep) for run in runs if run.sweep is not None],
     }
 
@@ -54,12 +60,12 @@ def rows_shown(run: RunData, picks: Picks) -> list[int]:
     return sorted(list(dict.fromkeys(order))[:MOST_ROWS])
 
 
-def _run(run: RunData, picks: Picks, faces: Iterable[ClipFaces], names: Names) -> dict[str, Any]:
+def _run(run: RunData, picks: Picks, faces: Iterable[ShownFaces], names: Names) -> dict[str, Any]:
     rows = rows_shown(run, picks)
     place = {row: at for at, row in enumerate(rows)}  # of a row in the table
     by_row = {one.row: one for one in faces}
     return {
-        "label": clean(run.label),
+        "label": clean_text(run.label),
         "clips": _clips(run, rows, names),
         "reasons": {place[row]: list(why) for row, why in picks.reasons.items()},
         "faces": [_faces(by_row[row], place[row], names) for row in picks.reasons if row in by_row],
@@ -69,11 +75,11 @@ def _run(run: RunData, picks: Picks, faces: Iterable[ClipFaces], names: Names) -
 def _clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[Any]]:
     clips = run.clips
     columns: dict[str, list[Any]] = {
-        "clip_id": [clean(names.clip(clips.clip_ids[row])) for row in rows],
-        "identity": [clean(names.identity(clips.identities[row])) for row in rows],
-        "split": [clean(clips.splits[row]) for row in rows],
-        "state": [clean(clips.states[row]) for row in rows],
-        "message": [clean(clip_message(run, row, names)) for row in rows],
+        "clip_id": [clean_text(names.clip(clips.clip_ids[row])) for row in rows],
+        "identity": [clean_text(names.identity(clips.identities[row])) for row in rows],
+        "split": [clean_text(clips.splits[row]) for row in rows],
+        "state": [clean_text(clips.states[row]) for row in rows],
+        "message": [clean_text(clip_message(run, row, names)) for row in rows],
         "frames": clips.frames[rows].tolist(),
         "faces": clips.faces[rows].tolist(),
         "ap": [_rounded(run.average_precision.get(clips.identities[row])) for row in rows],
@@ -93,13 +99,13 @@ def _rounded(value: float | None) -> float | None:
     return None if found is None else round(found, 4)
 
 
-def _faces(one: ClipFaces, place: int, names: Names) -> dict[str, Any]:
+def _faces(one: ShownFaces, place: int, names: Names) -> dict[str, Any]:
     timed = all(caption.endswith(" s") for caption in one.captions)
     captions = one.captions if timed or not names.hidden else [""] * len(one.captions)
     return {
         "row": place,
         "of": one.of,
-        "captions": [clean(caption) for caption in captions],
+        "captions": [clean_text(caption) for caption in captions],
         "clusters": one.clusters.tolist(),
         "similarities": [_rounded(value) for value in one.similarities.tolist()],
         "order": one.order.tolist(),
@@ -107,14 +113,14 @@ def _faces(one: ClipFaces, place: int, names: Names) -> dict[str, Any]:
     }
 
 
-def _sweep(run: RunData, sweep: SweepFile) -> dict[str, Any]:
+def _sweep(run: RunData, sweep: ReportedSweep) -> dict[str, Any]:
     rows = [{figure.name: figure.value for figure in row.figures} for row in sweep.rows]
     document: dict[str, Any] = {
         "thresholds": [row.threshold for row in sweep.rows],
         "dropped": [row.dropped_share for row in sweep.rows],
         "figures": [
-            {"label": clean(label), "values": [row.get(name) for row in rows]}
-            for name, label in sweep_figures(sweep)
+            {"label": clean_text(label), "values": [row.get(name) for row in rows]}
+            for name, label in sweep.figure_labels().items()
         ],
         "references": [],
     }
@@ -129,17 +135,35 @@ def _sweep(run: RunData, sweep: SweepFile) -> dict[str, Any]:
     return document
 
 
-def curve_blocks(runs: Sequence[RunData]) -> Mapping[str, bool]:
-    """Which curves there is anything to draw of."""
-    found = [score.curves for _, _, score in columns_of(runs)]
+def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the charts draw of a curves document."""
+    drawn: dict[str, Any] = {}
+    for protocol in ("verification", "cross_verification"):
+        if protocol in document:
+            curves = document[protocol]
+            eer = curves.get("eer") or {}
+            drawn[protocol] = {
+                "roc": _columns(curves["roc"], ("far", "tar", "frr", "threshold")),
+                "histogram": _columns(
+                    curves["histogram"],
+                    ("edges", "genuine_share", "impostor_share"),
+                ),
+                "points": [
+                    _columns(point, ("target_far", "far", "tar", "threshold", "ci95"))
+                    for point in curves["points"]
+                ],
+                "eer": _columns(eer, ("value", "threshold")),
+                "impostor_pairs": curves["pairs"]["impostor"],
+                "genuine_pairs": curves["pairs"]["genuine"],
+            }
+    if "retrieval" in document:
+        columns = ("recall", "precision", "low", "high")
+        drawn["precision_recall"] = _columns(document["retrieval"]["precision_recall"], columns)
+    if "identification" in document:
+        columns = ("rank", "value", "low", "high")
+        drawn["cmc"] = _columns(document["identification"]["cmc"], columns)
+    return drawn
 
-    def of(block: str, part: str) -> bool:
-        return any(mapping(curves.get(block)).get(part) for curves in found)
 
-    return {
-        "roc": of("verification", "roc"),
-        "cross": of("cross_verification", "roc"),
-        "histogram": of("verification", "histogram"),
-        "pr": any("precision_recall" in curves for curves in found),
-        "cmc": any("cmc" in curves for curves in found),
-    }
+def _columns(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: values.get(name) for name in names}

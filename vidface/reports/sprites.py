@@ -40,7 +40,7 @@ _CHUNK = 256  # rows of crops that are read at once
 
 
 @dataclass(frozen=True)
-class ClipFaces:
+class ShownFaces:
     """The shown faces of one clip, n in time order."""
 
     row: int  # of the clips
@@ -54,7 +54,7 @@ class ClipFaces:
 
     def __str__(self) -> str:
         picture = "no picture" if self.webp is None else f"{len(self.webp)} bytes of WebP"
-        return f"ClipFaces(clip {self.row}: {len(self.captions)} of {self.of} faces, {picture})"
+        return f"ShownFaces(clip {self.row}: {len(self.captions)} of {self.of} faces, {picture})"
 
 
 def each_clip_faces(
@@ -64,7 +64,7 @@ def each_clip_faces(
     *,
     pictures: bool = True,
     most_bytes: int = 50_000,
-) -> Iterator[ClipFaces]:
+) -> Iterator[ShownFaces]:
     """The faces of the wanted clips, in the order of the shards.
 
     Args:
@@ -170,7 +170,7 @@ def _faces_of(
     labels: tuple[NDArray[Any], ...] | None,
     jpegs: list[bytes | None] | None,
     most_bytes: int,
-) -> ClipFaces:
+) -> ShownFaces:
     first, last = int(shard.offsets[place]), int(shard.offsets[place + 1])
     chosen = rows - first
     clusters = np.zeros(len(rows), np.int64)
@@ -185,7 +185,7 @@ def _faces_of(
             )
         clusters, similarities = of_faces[chosen].astype(np.int64), cosines[chosen]
     order = _cluster_order(clusters)
-    return ClipFaces(
+    return ShownFaces(
         row=row,
         of=last - first,
         captions=_captions(shard.table, rows),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import RunFolder
+from vidface.runs.score_documents import read_json_object
 
 # Stages of the decoding processes, in order, and the embedder's; both run at the same time.
 DECODING_STAGES = ("decode", "detect", "align")
@@ -45,17 +46,8 @@ class Profile:
         return max(DECODING_STAGES, key=lambda name: shared.get(name, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "stages": dict(self.stages),
-            "wall_seconds": self.wall_seconds,
-            "clips": self.clips,
-            "frames": self.frames,
-            "faces": self.faces,
-            "workers": self.workers,
-            "executor": self.executor,
-            "runtime": self.runtime,
-            "limit": self.limit,
-        }
+        """The JSON form, as `profile.json` holds it."""
+        return {**asdict(self), "limit": self.limit}
 
     def __str__(self) -> str:
         total = sum(self.stages.values()) or 1.0
@@ -80,16 +72,20 @@ def read_profile(run: RunFolder) -> Profile:
         VidfaceError: there is none (features, or an older vidface), or it is damaged.
     """
     path = run.profile_path
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        known = {
-            name: found[name]
-            for name in ("stages", "wall_seconds", "clips", "frames", "faces", "workers")
-        }
-        return Profile(**known, executor=found["executor"], runtime=found["runtime"])
-    except FileNotFoundError:
+    if not path.is_file():
         raise VidfaceError(
             f"{path}: not there; only an extraction of frames by this vidface writes it"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VidfaceError(f"{path}: unreadable ({error}); extract again with --force") from None
+        )
+    document = read_json_object(path)
+    stages, texts = document.get("stages"), [document.get(key) for key in ("executor", "runtime")]
+    counts = [document.get(key) for key in ("clips", "frames", "faces", "workers")]
+    seconds = [document.get("wall_seconds"), *(stages.values() if isinstance(stages, dict) else ())]
+    if (
+        not isinstance(stages, dict)
+        or not all(isinstance(text, str) for text in texts)
+        or not all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        or not all(type(s) in (int, float) and 0 <= s < math.inf for s in seconds)
+        or not document["workers"]
+    ):
+        raise VidfaceError(f"{path}: not what vidface wrote; extract again with --force")
+    return Profile(**{field.name: document[field.name] for field in fields(Profile)})

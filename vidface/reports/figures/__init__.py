@@ -9,15 +9,23 @@ through its state of figures and windows, and the same data give the same bytes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.reports.figures.style import drawn, embeddable
+from vidface.reports.figures.clip import draw_clip
+from vidface.reports.figures.cmc import draw_cmc
+from vidface.reports.figures.det import draw_det
+from vidface.reports.figures.histogram import draw_histogram
+from vidface.reports.figures.options import FigureData, FigureOptions
+from vidface.reports.figures.precision_recall import draw_precision_recall
+from vidface.reports.figures.roc import draw_roc
+from vidface.reports.figures.style import make_embeddable, render_figure
+from vidface.reports.figures.sweep import draw_sweep
+from vidface.runs.score_documents import check_document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,16 +40,24 @@ __all__ = [
     "write_figure",
 ]
 
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """How a figure is drawn, and from which kind of file."""
+
+    draw: Callable[[Figure, FigureData, FigureOptions], None]
+    document: str | None  # of `vidface.runs.score_documents.WRITTEN_BY`; None: not from a file
+
+
 FIGURES = {
-    "sweep": "vidface.reports.figures.sweep",
-    "roc": "vidface.reports.figures.roc",
-    "det": "vidface.reports.figures.det",
-    "pr": "vidface.reports.figures.precision_recall",
-    "cmc": "vidface.reports.figures.cmc",
-    "histogram": "vidface.reports.figures.histogram",
-    "clip": "vidface.reports.figures.clip",
+    "sweep": PaperFigure(draw_sweep, "sweep"),
+    "roc": PaperFigure(draw_roc, "curves"),
+    "det": PaperFigure(draw_det, "curves"),
+    "pr": PaperFigure(draw_precision_recall, "curves"),
+    "cmc": PaperFigure(draw_cmc, "curves"),
+    "histogram": PaperFigure(draw_histogram, "curves"),
+    "clip": PaperFigure(draw_clip, None),
 }
-"""Every figure by name: the module whose `draw(figure, data, options)` makes it."""
 
 KINDS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 """What is written, by the suffix of the file's name."""
@@ -49,34 +65,8 @@ KINDS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 MOST_SERIES = 8
 """Runs in one figure; more colours and dashes than that are not told apart in a column."""
 
-PROTOCOLS = ("verification", "cross_verification")
 
-Data = Sequence[tuple[str, Any]]  # label and document
-
-
-@dataclass(frozen=True)
-class FigureOptions:
-    """What may be said of a figure beside its data.
-
-    chosen: thresholds to mark in a sweep, one a run; None where a run has none.
-    published: with the paper's Table 5, on an axis of its own (a sweep of track 3).
-    far: the target whose TAR a sweep shows, "1e-3"; None for the lowest that all rows have.
-    protocol: whose pairs, of PROTOCOLS (roc, det, histogram).
-    """
-
-    chosen: tuple[float | None, ...] = ()
-    published: bool = False
-    far: str | None = None
-    protocol: str = "verification"
-
-    def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise VidfaceError(
-                f"unknown protocol '{self.protocol}' (known: {', '.join(PROTOCOLS)})"
-            )
-
-
-def figure_svg(name: str, data: Data, *, prefix: str = "", **options: Any) -> str:
+def figure_svg(name: str, data: FigureData, *, prefix: str = "", **options: Any) -> str:
     """A figure as one `<svg>` element to stand in a page.
 
     Its text is drawn as paths; it has neither style sheet, style attribute, comment nor link to
@@ -94,12 +84,11 @@ def figure_svg(name: str, data: Data, *, prefix: str = "", **options: Any) -> st
         VidfaceError: an unknown name, no or too many runs, data that do not hold what the figure
             shows, no matplotlib.
     """
+    svg = _draw_file(name, data, "svg", FigureOptions(**options)).decode("utf-8")
+    return make_embeddable(svg, prefix or f"{name}-")
 
-    text = _drawn(name, data, "svg", FigureOptions(**options)).decode("utf-8")
-    return embeddable(text, prefix or f"{name}-")
 
-
-def write_figure(path: Path, name: str, data: Data, **options: Any) -> None:
+def write_figure(path: Path, name: str, data: FigureData, **options: Any) -> None:
     """Write a figure as SVG, PDF or PNG (600 dots an inch), by the suffix; complete or not at all.
 
     SVG holds text as paths, PDF embeds its fonts (TrueType, subsets).
@@ -111,10 +100,9 @@ def write_figure(path: Path, name: str, data: Data, **options: Any) -> None:
     Raises:
         VidfaceError: as `figure_svg`; another suffix; a file that cannot be written.
     """
-
-    made = _drawn(name, data, check_path(path), FigureOptions(**options))
+    drawing = _draw_file(name, data, check_path(path), FigureOptions(**options))
     with atomic_file(path) as file:
-        file.write(made)
+        file.write(drawing)
 
 
 def check_path(path: Path) -> str:
@@ -129,13 +117,14 @@ def check_path(path: Path) -> str:
     return kind
 
 
-def _drawn(name: str, data: Data, kind: str, options: FigureOptions) -> bytes:
-
+def _draw_file(name: str, data: FigureData, kind: str, options: FigureOptions) -> bytes:
     if name not in FIGURES:
         raise VidfaceError(f"unknown figure '{name}' (known: {', '.join(FIGURES)})")
     if not 1 <= len(data) <= MOST_SERIES:
         raise VidfaceError(
             f"a figure shows 1 to {MOST_SERIES} runs, got {len(data)}: more are not told apart"
         )
-    draw: Callable[[Figure, Data, FigureOptions], None] = import_module(FIGURES[name]).draw
-    return drawn(lambda figure: draw(figure, data, options), kind)
+    chosen = FIGURES[name]
+    if chosen.document is not None:
+        data = [(label, check_document(d, chosen.document, label)) for label, d in data]
+    return render_figure(lambda figure: chosen.draw(figure, data, options), kind)

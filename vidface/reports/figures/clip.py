@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.reports.figures.style import GREY, WIDTH_INCHES, shown
+from vidface.reports.figures.options import FigureData, FigureOptions
+from vidface.reports.figures.style import GREY, WIDTH_INCHES, fit_text
 from vidface.runs import artefacts
 from vidface.runs.clusterings import latest
 from vidface.runs.contact_sheet import _picture
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from vidface.reports.figures import Data, FigureOptions
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import Run
 
@@ -86,7 +86,7 @@ def clip_faces(run: Run, clip_id: str, denoising: Denoising | None = None) -> Cl
     )
 
 
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_clip(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """The faces in rows of eight; under each its cosine to the descriptor."""
     if len(data) != 1 or not isinstance(data[0][1], ClipFaces):
         raise VidfaceError("a figure of a clip shows one clip, given as ClipFaces")
@@ -120,7 +120,7 @@ def _header(axes: Axes, faces: ClipFaces, drawn: int) -> None:
     counts = f"{n:,} face{'' if n == 1 else 's'}, {kept:,} kept, {n - kept:,} dropped"
     counts = f"{drawn:,} of {counts}" if drawn < n else counts
     room = (WIDTH_INCHES - 2 * _MARGIN) * 72 - 4  # on a screen letters are a little wider
-    axes.text(_MARGIN, 0.03, shown(faces.title, room, 7), fontsize=7, va="top")
+    axes.text(_MARGIN, 0.03, fit_text(faces.title, room, 7), fontsize=7, va="top")
     axes.text(_MARGIN, 0.15, counts, fontsize=6, va="top", color=GREY)
     meant = "number: cosine to the descriptor"
     right = WIDTH_INCHES - _MARGIN

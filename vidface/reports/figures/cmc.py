@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vidface.reports.figures.documents import Block
-from vidface.reports.figures.roc import lower_end
-from vidface.reports.figures.style import COLOURS, DASHES, MARKERS, grid, legend, log_ticks
+from vidface.reports.figures.options import FigureData, FigureOptions, find_section
+from vidface.reports.figures.style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    add_grid,
+    add_legend,
+    draw_band,
+    lower_end,
+    set_log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-    from vidface.reports.figures import Data, FigureOptions
-
 _LINEAR = 20  # ranks up to which the axis is linear
 
 
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_cmc(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Ranks on a logarithmic axis where there are many."""
     from matplotlib.ticker import MaxNLocator
 
@@ -25,12 +31,8 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     handles: list[Artist] = []
     lowest, last = 1.0, 1.0
     for number, (label, document) in enumerate(data):
-        found = Block(label, document).block(
-            "identification", "score with --protocols identification"
-        )
-        curve = found.block("cmc")
-        rank = curve.numbers("rank", 1)
-        value = curve.numbers("value", 0, 1, len(rank))
+        curve = find_section(label, document, "identification")["cmc"]
+        rank, value = curve["rank"], curve["value"]
         [line] = axes.plot(
             rank,
             value,
@@ -40,14 +42,11 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
             markersize=2.2,
         )
         handles.append(line)
-        band = curve.band(len(rank))
-        if band is not None:
-            axes.fill_between(rank, *band, color=COLOURS[number], alpha=0.15, linewidth=0)
-        lowest = min(lowest, float(value.min()), *(float(b.min()) for b in band or ()))
-        last = max(last, float(rank.max()))
+        lowest = min(lowest, min(value), draw_band(axes, number, rank, curve))
+        last = max(last, max(rank))
     if last > _LINEAR:
         axes.set_xscale("log")
-        log_ticks(axes.xaxis)
+        set_log_ticks(axes.xaxis)
         axes.set_xlim(0.93, last * 1.07)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -56,6 +55,6 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     axes.set_ylim(low, 1 + 0.02 * (1 - low))
     axes.set_xlabel("rank")
     axes.set_ylabel("identified (CMC)")
-    grid(axes)
+    add_grid(axes)
     if len(data) > 1 or data[0][0]:
-        legend(figure, handles, [label for label, _ in data])
+        add_legend(figure, handles, [label for label, _ in data])

@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.reports.figures.documents import roc_of
-from vidface.reports.figures.roc import finish_far_axis, mark_points
-from vidface.reports.figures.style import COLOURS, DASHES, GREY, decade_below, legend, log_ticks
+from vidface.reports.figures.options import FigureData, FigureOptions
+from vidface.reports.figures.roc import finish_far_axis, mark_points, read_roc
+from vidface.reports.figures.style import (
+    COLOURS,
+    DASHES,
+    GREY,
+    add_legend,
+    decade_below,
+    set_log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-    from vidface.reports.figures import Data, FigureOptions
 
-
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_det(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Where no pair is wrong a curve ends at the axis, which begins below one pair of all."""
-    runs = [roc_of(label, document, options.protocol) for label, document in data]
+    runs = [read_roc(label, document, options.protocol) for label, document in data]
     axes = figure.subplots()
     left = decade_below(1 / max(run.impostor for run in runs))
     bottom = decade_below(1 / max(run.genuine for run in runs))
@@ -42,7 +47,7 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
         mark_points(axes, runs, number, run, left, errors=True)
     ends = [max(left, bottom), 1]
     [equal] = axes.plot(ends, ends, color=GREY, linewidth=0.6, linestyle=(0, (1, 2)), zorder=1)
-    log_ticks(axes.yaxis)
+    set_log_ticks(axes.yaxis)
     finish_far_axis(axes)
     axes.set_ylabel("false reject rate (FRR = 1 − TAR)")
-    legend(figure, [*handles, equal], [*(run.label for run in runs), "FAR = FRR"])
+    add_legend(figure, [*handles, equal], [*(run.label for run in runs), "FAR = FRR"])

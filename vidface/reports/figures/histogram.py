@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-from vidface.reports.figures.documents import Block
+from vidface.core.values import exact_rate
+from vidface.reports.figures.options import FigureData, FigureOptions, find_section
 from vidface.reports.figures.style import (
     BLACK,
     BLUE,
     VERMILION,
     WIDTH_INCHES,
-    grid,
-    legend,
+    add_grid,
+    add_legend,
+    fit_text,
     power_of_ten,
-    shown,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from vidface.reports.figures import Data, FigureOptions
-
 MOST_PANELS = 4
 _LABEL_POINTS = 8.0  # that a threshold's name takes, turned upright
 
 
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_histogram(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """A panel a run, one below the other; shares of all genuine and of all impostor pairs."""
     from matplotlib.patches import Patch
 
@@ -40,33 +40,30 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     panels = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     ends = []
     for axes, (label, document) in zip(panels, data, strict=True):
-        hint = f"score with --protocols {options.protocol.replace('_', '-')}"
-        found = Block(label, document).block(options.protocol, hint)
-        ends.append(_bars(axes, found.block("histogram")))
-        name = shown(label, 90, 7)
+        section = find_section(label, document, options.protocol)
+        ends.append(_draw_bars(axes, section["histogram"], label))
+        name = fit_text(label, 90, 7)
         axes.set_ylabel(f"{name}\nshare of pairs" if name else "share of pairs")
-        grid(axes)
+        add_grid(axes)
     left, right = min(low for low, _ in ends), max(high for _, high in ends)
     margin = 0.02 * (right - left)
     panels[0].set_xlim(left - margin, right + margin)
-    for axes, (label, document) in zip(panels, data, strict=True):
-        _thresholds(axes, Block(label, document).block(options.protocol))
+    for axes, (_, document) in zip(panels, data, strict=True):
+        _mark_thresholds(axes, document[options.protocol])
     panels[-1].set_xlabel("score (cosine)")
     handles = [
         Patch(facecolor=VERMILION, alpha=0.35, edgecolor=VERMILION, hatch="////"),
         Patch(facecolor=BLUE, alpha=0.45, edgecolor=BLUE),
     ]
-    legend(figure, handles, ["impostor pairs", "genuine pairs"])
+    add_legend(figure, handles, ["impostor pairs", "genuine pairs"])
 
 
-def _bars(axes: Axes, found: Block) -> tuple[float, float]:
-    """Both histograms; the scores between which they lie."""
-    edges = found.numbers("edges", -1.1, 1.1)
-    n = len(edges) - 1
-    if n < 1 or not (np.diff(edges) > 0).all():
-        raise VidfaceError(f"{found.what}: edges must rise; not what vidface wrote")
-    impostor = found.numbers("impostor_share", 0, 1, n)
-    genuine = found.numbers("genuine_share", 0, 1, n)
+def _draw_bars(axes: Axes, histogram: Mapping[str, Any], label: str) -> tuple[float, float]:
+    """Draw both histograms; gives the scores between which they lie."""
+    edges = histogram["edges"]
+    if not (np.diff(edges) > 0).all():
+        raise VidfaceError(f"{label}: edges must rise; not what vidface wrote")
+    impostor, genuine = histogram["impostor_share"], histogram["genuine_share"]
     axes.stairs(
         impostor,
         edges,
@@ -80,19 +77,20 @@ def _bars(axes: Axes, found: Block) -> tuple[float, float]:
     axes.stairs(impostor, edges, color=VERMILION, linewidth=0.8)
     axes.stairs(genuine, edges, fill=True, color=BLUE, alpha=0.45, linewidth=0)
     axes.stairs(genuine, edges, color=BLUE, linewidth=0.8)
-    axes.set_ylim(0, 1.08 * max(float(impostor.max()), float(genuine.max()), 1e-9))
-    return float(edges[0]), float(edges[-1])
+    axes.set_ylim(0, 1.08 * max(*impostor, *genuine, 1e-9))
+    return edges[0], edges[-1]
 
 
-def _thresholds(axes: Axes, found: Block) -> None:
+def _mark_thresholds(axes: Axes, section: Mapping[str, Any]) -> None:
     """A line at each threshold, named above the axes; names move aside where they would touch."""
     marks = [
-        (point.number("threshold", -1.1, 1.1), _name(point.text("target_far")))
-        for point in found.blocks("points")[:12]
-        if "threshold" in point
+        (point["threshold"], _target_name(point["target_far"]))
+        for point in section["points"][:12]
+        if point.get("threshold") is not None
     ]
-    if "eer" in found and "threshold" in found.block("eer"):
-        marks.append((found.block("eer").number("threshold", -1.1, 1.1), "EER"))
+    eer = section.get("eer") or {}
+    if eer.get("threshold") is not None:
+        marks.append((eer["threshold"], "EER"))
     if not marks:
         return
     marks.sort()
@@ -116,8 +114,11 @@ def _thresholds(axes: Axes, found: Block) -> None:
         )
 
 
-def _name(target: str) -> str:
-    return f"FAR {power_of_ten(float(target))}" if len(target) < 12 else shown(target, 30, 5.5)
+def _target_name(target: str) -> str:
+    rate = exact_rate(target)
+    if rate is None or len(target) >= 12:
+        return fit_text(target, 30, 5.5)
+    return f"FAR {power_of_ten(float(rate))}"
 
 
 def spread(places: list[float], apart: float, room: float) -> list[float]:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vidface.reports.figures.documents import Roc, roc_of
-from vidface.reports.figures.style import COLOURS, DASHES, MARKERS, decade_below, grid, legend
-from vidface.reports.figures.style import log_ticks as log_ticks_of
+from vidface.core.errors import VidfaceError
+from vidface.core.values import exact_rate
+from vidface.reports.figures.options import FigureData, FigureOptions, find_section
+from vidface.reports.figures.style import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    add_grid,
+    add_legend,
+    decade_below,
+    lower_end,
+    set_log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from vidface.reports.figures import Data, FigureOptions
+
+@dataclass(frozen=True, eq=False)
+class RocCurve:
+    """The points of one run's ROC, and its operating points. All rates in [0, 1]."""
+
+    label: str
+    far: NDArray[np.float64]  # (n,) rising
+    tar: NDArray[np.float64]  # (n,)
+    frr: NDArray[np.float64]  # (n,)
+    genuine: float  # pairs
+    impostor: float
+    points: tuple[tuple[float, float, tuple[float, float] | None], ...]  # target, TAR, 95 %
+
+    def __str__(self) -> str:
+        return f"RocCurve({self.label}: {self.far.shape} points, {len(self.points)} targets)"
 
 
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_roc(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Curves from the last point without a false accept on; markers at the target FARs."""
-    runs = [roc_of(label, document, options.protocol) for label, document in data]
+    runs = [read_roc(label, document, options.protocol) for label, document in data]
     axes = figure.subplots()
     left = decade_below(1 / max(run.impostor for run in runs))
     handles: list[Artist] = []
@@ -40,11 +67,29 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     finish_far_axis(axes)
     axes.set_ylabel("true accept rate (TAR)")
     if len(runs) > 1 or runs[0].label:
-        legend(figure, handles, [run.label for run in runs])
+        add_legend(figure, handles, [run.label for run in runs])
+
+
+def read_roc(label: str, document: Mapping[str, Any], protocol: str) -> RocCurve:
+    """The ROC in a curves document.
+
+    Raises:
+        VidfaceError: the protocol is not in it, or a target that is no rate.
+    """
+    section = find_section(label, document, protocol)
+    points = []
+    for point in section["points"]:
+        target = exact_rate(point["target_far"])
+        if target is None:
+            raise VidfaceError(f"{label}: {protocol}: target_far must be a rate such as '1e-3'")
+        points.append((float(target), point["tar"], point.get("ci95")))
+    far, tar, frr = (np.array(section["roc"][name], float) for name in ("far", "tar", "frr"))
+    pairs = section["pairs"]
+    return RocCurve(label, far, tar, frr, pairs["genuine"], pairs["impostor"], tuple(points))
 
 
 def mark_points(
-    axes: Axes, runs: list[Roc], number: int, run: Roc, left: float, errors: bool = False
+    axes: Axes, runs: list[RocCurve], number: int, run: RocCurve, left: float, errors: bool = False
 ) -> None:
     """The operating points, side by side where several runs have them; FRR with `errors`."""
     aside = 10 ** (0.07 * (number - (len(runs) - 1) / 2))
@@ -80,15 +125,6 @@ def mark_points(
 
 
 def finish_far_axis(axes: Axes) -> None:
-    log_ticks_of(axes.xaxis)
+    set_log_ticks(axes.xaxis)
     axes.set_xlabel("false accept rate (FAR)")
-    grid(axes)
-
-
-def lower_end(lowest: float) -> float:
-    """Where an axis of rates begins, so that a curve near 1 has room.
-
-    >>> lower_end(0.95), lower_end(0.52), lower_end(0.0)
-    (0.9, 0.5, 0.0)
-    """
-    return float(max(0, min(9, np.floor(lowest * 10 - 1e-9)))) / 10
+    add_grid(axes)

@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics.curves import FORMAT, SUFFIX, VERSION
-from vidface.reports.figures.documents import Block, read_document
+from vidface.reports.loose_values import mapping, number
+from vidface.runs.score_documents import (
+    CURVES_SUFFIX,
+    CheckedDocument,
+    created_of,
+    read_document,
+    read_json_object,
+)
 
 MOST_FILES = 1000
 """Scores or sweeps of one run that are looked at."""
 
+KINDS = {"scores": "curves", "sweeps": "sweep"}
+"""Folder of a run → the kind of its files that are drawn."""
+
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class FigureSource:
     """A curves or sweep file, and what its run is called."""
 
     path: Path
-    document: dict[str, Any]
+    document: CheckedDocument
 
     def __str__(self) -> str:
-        return f"Source({self.path})"
+        return f"FigureSource({self.path})"
 
     @property
     def run_name(self) -> str:
@@ -33,11 +41,11 @@ class Source:
     @property
     def settings_name(self) -> str:
         """What tells scores of one run apart: the noise removal, or the file's name."""
-        found = self.document.get("denoising")
-        return found if isinstance(found, str) and found else self.path.name.removesuffix(SUFFIX)
+        name = self.document.get("denoising") or self.path.name
+        return str(name).removesuffix(CURVES_SUFFIX)
 
 
-def find_source(place: Path, what: str, part: str = "") -> Source:
+def find_source(place: Path, what: str, part: str = "") -> FigureSource:
     """The curves ("scores") or the sweep ("sweeps") of a run directory, or a file itself.
 
     Args:
@@ -49,10 +57,10 @@ def find_source(place: Path, what: str, part: str = "") -> Source:
         VidfaceError: none there, or not what vidface wrote.
     """
     if place.is_file():
-        return Source(place, _checked(place, what))
+        return FigureSource(place, read_document(place, KINDS[what]))
     if not place.is_dir():
         raise VidfaceError(f"{place}: neither a run directory nor a file in it")
-    suffix = SUFFIX if what == "scores" else ".json"
+    suffix = CURVES_SUFFIX if what == "scores" else ".json"
     try:
         paths = sorted(p for p in (place / what).iterdir() if p.name.endswith(suffix))
     except OSError:
@@ -65,33 +73,11 @@ def find_source(place: Path, what: str, part: str = "") -> Source:
         raise VidfaceError(f"{place / what}: no {suffix} file{named}; run `{make}` first")
     if len(paths) > MOST_FILES:
         raise VidfaceError(f"{place / what}: {len(paths)} files; name one of them instead")
-    sources = [Source(path, _checked(path, what)) for path in paths]
-    return max(sources, key=lambda source: (_made(source), source.path.name))
+    sources = [FigureSource(path, read_document(path, KINDS[what])) for path in paths]
+    return max(sources, key=lambda source: (created_of(source.document), source.path.name))
 
 
-def _checked(path: Path, what: str) -> dict[str, Any]:
-    document = read_document(path)
-    if what == "sweeps":
-        if "rows" not in document:
-            raise VidfaceError(f"{path}: not a sweep; name a file of sweeps/")
-        return document
-    if document.get("format") != FORMAT:
-        raise VidfaceError(f"{path}: not curves; name a file of scores/ that ends in {SUFFIX}")
-    if document.get("version") != VERSION:
-        raise VidfaceError(
-            f"{path}: curves of version {str(document.get('version'))[:20]}, this vidface reads "
-            f"{VERSION}; run `vidface score` again"
-        )
-    return document
-
-
-def _made(source: Source) -> str:
-    made = source.document.get("provenance")
-    created = made.get("created") if isinstance(made, dict) else None
-    return created if isinstance(created, str) else ""
-
-
-def labels_for(sources: Sequence[Source], given: Sequence[str] = ()) -> list[str]:
+def labels_for(sources: Sequence[FigureSource], given: Sequence[str] = ()) -> list[str]:
     """What the legend calls them: as given, or by run, with the settings where names repeat.
 
     Raises:
@@ -115,23 +101,20 @@ def chosen_threshold(place: Path) -> float | None:
     Args:
         place: the run directory. What cannot be read there chooses nothing.
     """
-    found: list[tuple[str, float | None]] = []
+    selections: list[tuple[str, float | None]] = []
     for path in sorted((place / "sweeps").glob("selected_*.json"))[:MOST_FILES]:
-        source = Source(path, read_document(path))
-        honest = source.document.get("honest")
-        thresholds = honest.get("thresholds") if isinstance(honest, dict) else None
-        if isinstance(thresholds, list) and len({repr(t) for t in thresholds}) == 1:
-            found.append((_made(source), _threshold(thresholds[0])))
-    if found:
-        return max(found, key=lambda one: one[0])[1]
-    settings = place / "run.json"
-    if not settings.is_file():
+        try:
+            document = read_document(path, "selection")
+        except VidfaceError:
+            continue
+        thresholds = document["honest"]["thresholds"]
+        if len(set(thresholds)) == 1:  # folds that disagree chose no one threshold
+            selections.append((created_of(document), thresholds[0]))
+    if selections:
+        return max(selections, key=lambda selection: selection[0])[1]
+    try:
+        cluster = read_json_object(place / "run.json").get("cluster")
+    except VidfaceError:
         return None
-    cluster = read_document(settings).get("cluster")
-    return _threshold(cluster.get("threshold")) if isinstance(cluster, dict) else None
-
-
-def _threshold(value: Any) -> float | None:
-    if value is None or isinstance(value, str):
-        return None
-    return Block("threshold", {"cosine": value}).number("cosine", -1, 1)
+    threshold = number(mapping(cluster).get("threshold"))
+    return threshold if threshold is not None and -1 <= threshold <= 1 else None

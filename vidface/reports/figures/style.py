@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +73,8 @@ _METADATA: dict[str, dict[str, None]] = {
 _ONE_AT_A_TIME = Lock()  # matplotlib's settings, and the warnings', are the process's
 
 
-def drawn(draw: Callable[[Figure], None], kind: str) -> bytes:
-    """What `draw` makes of an empty figure a column wide, as a file.
+def render_figure(draw: Callable[[Figure], None], kind: str) -> bytes:
+    """Draw on an empty figure a column wide, and give it as a file.
 
     Raises:
         VidfaceError: matplotlib is not installed.
@@ -93,7 +94,7 @@ def drawn(draw: Callable[[Figure], None], kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def embeddable(svg: str, prefix: str) -> str:
+def make_embeddable(svg: str, prefix: str) -> str:
     """matplotlib's SVG as an element of a page, without what a strict policy refuses."""
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # text is escaped in them, and beside
     svg = svg[svg.index("<svg") :]
@@ -113,7 +114,7 @@ def _attributes(style: re.Match[str]) -> str:
     return "".join(f' {key.strip()}="{value.strip()}"' for key, value in pairs)
 
 
-def shown(text: str, points: float = 200.0, size: float = 6.5) -> str:
+def fit_text(text: str, points: float = 200.0, size: float = 6.5) -> str:
     """A stranger's text on one line, its middle cut where it is wider than so many points.
 
     Characters that are not to be printed stand as �.
@@ -122,12 +123,14 @@ def shown(text: str, points: float = 200.0, size: float = 6.5) -> str:
         text = text[:200] + text[-200:]
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    if width(text, size) <= points:
+    if text_width(text, size) <= points:
         return text
     low, high = 0, len(text)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if width(_cut(text, middle), size) <= points else (low, middle)
+        low, high = (
+            (middle, high) if text_width(_cut(text, middle), size) <= points else (low, middle)
+        )
     return _cut(text, low)
 
 
@@ -136,7 +139,7 @@ def _cut(text: str, left: int) -> str:
     return f"{text[: left // 2]}…{text[len(text) - (left - left // 2) :]}"
 
 
-def width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Points that a text takes in our font."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
@@ -146,14 +149,14 @@ def width(text: str, size: float) -> float:
     return float(TextPath((0, 0), text, prop=FontProperties(size=size)).get_extents().x1)
 
 
-def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """A legend above the axes, in as many columns as fit; labels are taken as they are."""
     size = 6.5
     room = WIDTH_INCHES * 72 - 12
     line = 30  # points: of the line before a label, and of what parts columns
     share = room if len(labels) <= 3 else room / 2  # many go into two columns at least
-    labels = [shown(label, share - line) for label in labels]
-    widest = max(width(label, size) for label in labels) + line
+    labels = [fit_text(label, share - line) for label in labels]
+    widest = max(text_width(label, size) for label in labels) + line
     columns = max(1, min(len(labels), int(room // widest)))
     # matplotlib leaves out labels that begin with "_": names come in afterwards.
     made = figure.legend(
@@ -173,7 +176,16 @@ def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> 
         text.set_text(label)
 
 
-def log_ticks(axis: Any) -> None:
+def draw_band(axes: Axes, number: int, x: Sequence[float], curve: Mapping[str, Any]) -> float:
+    """Shade between "low" and "high" of a run's curve; the lowest of them, 1 without a band."""
+    low, high = curve.get("low"), curve.get("high")
+    if low is None or high is None:
+        return 1.0
+    axes.fill_between(x, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+    return min(*low, *high)
+
+
+def set_log_ticks(axis: Any) -> None:
     """Decades as 10⁻³, without mathematics in the text."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -186,8 +198,6 @@ def power_of_ten(value: float) -> str:
     >>> power_of_ten(0.001), power_of_ten(1.0), power_of_ten(10.0), power_of_ten(0.5)
     ('10⁻³', '1', '10', '0.5')
     """
-    import math
-
     exponent = round(math.log10(value)) if value > 0 else 0
     if value <= 0 or not math.isclose(value, 10.0**exponent) or exponent in (0, 1):
         return f"{value:g}"
@@ -199,12 +209,19 @@ def decade_below(value: float) -> float:
     >>> decade_below(1 / 6966), decade_below(0.001), decade_below(1.0)
     (0.0001, 0.001, 0.1)
     """
-    import math
-
     return min(0.1, 10.0 ** math.floor(math.log10(value) + 1e-9))
 
 
-def grid(axes: Axes) -> None:
+def add_grid(axes: Axes) -> None:
     axes.grid(True)
     axes.tick_params(width=0.6, length=2.5)
     axes.tick_params(which="minor", width=0.4, length=1.5)
+
+
+def lower_end(lowest: float) -> float:
+    """Where an axis of rates begins, so that a curve near 1 has room.
+
+    >>> lower_end(0.95), lower_end(0.52), lower_end(0.0)
+    (0.9, 0.5, 0.0)
+    """
+    return max(0, min(9, math.floor(lowest * 10 - 1e-9))) / 10

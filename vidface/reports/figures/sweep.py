@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import exact_rate
-from vidface.reports.figures.documents import Block
+from vidface.reports.figures.options import FigureData, FigureOptions
 from vidface.reports.figures.style import (
     BLACK,
     BLUE,
@@ -21,24 +22,17 @@ from vidface.reports.figures.style import (
     PURPLE,
     VERMILION,
     WIDTH_INCHES,
-    grid,
-    legend,
+    add_grid,
+    add_legend,
     power_of_ten,
-    width,
+    text_width,
 )
+from vidface.reports.published import TABLE_5
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from vidface.reports.figures import Data, FigureOptions
-
-TABLE_5 = {
-    "baseline": ((0.0, 0.57201), (0.3, 0.57191), (0.4, 0.57442), (0.5, 0.57191), (0.6, 0.56473)),
-    "best model": ((0.3, 0.57952), (0.4, 0.58207), (0.5, 0.57894)),
-}
-"""Threshold and TAR at FAR 1e-4 on track 3, as Chai et al. 2019 published them."""
 
 _SOLID: Any = "-"
 _DASHED: Any = (0, (4, 1.5))
@@ -46,64 +40,52 @@ _DOTTED: Any = (0, (1, 1.2))
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SweepSeries:
     """The rows of one sweep, thresholds rising; NaN where a row has no figure. Rates in [0, 1]."""
 
     label: str
     thresholds: NDArray[np.float64]  # (n,) NaN: no clustering, the first
-    map_at_k: NDArray[np.float64] | None
-    tars: dict[str, NDArray[np.float64]]  # by target FAR
-    dropped: NDArray[np.float64]
+    map_at_k: NDArray[np.float64] | None  # (n,)
+    tars: dict[str, NDArray[np.float64]]  # by target FAR, (n,) each
+    dropped: NDArray[np.float64]  # (n,)
 
     def __str__(self) -> str:
-        return f"Rows({self.label}: {self.thresholds.shape} thresholds)"
+        return f"SweepSeries({self.label}: {self.thresholds.shape} thresholds)"
 
 
-def rows_of(label: str, document: Any) -> Rows:
-    """What a sweep file says.
-
-    Raises:
-        VidfaceError: not a sweep.
-    """
-    blocks = Block(label, document).blocks("rows")
-    if not blocks:
-        raise VidfaceError(f"{label}: rows is empty; not a sweep that vidface wrote")
-    thresholds, maps, dropped = [], [], []
-    tars: dict[str, list[float]] = {}
-    for number, row in enumerate(blocks):
-        thresholds.append(row.number("threshold", -1, 1) if "threshold" in row else np.nan)
-        dropped.append(row.block("denoised").number("dropped_share", 0, 1))
-        maps.append(_map(row))
-        points = row.block("verification").block("tar_at_far") if "verification" in row else None
-        for target in points.values if points is not None else ():
-            point = points.block(target) if points is not None else row
-            if "tar" in point:
-                column = tars.setdefault(target, [np.nan] * len(blocks))
-                column[number] = point.number("tar", 0, 1)
+def read_series(label: str, document: Mapping[str, Any]) -> SweepSeries:
+    """What a sweep file says, as columns."""
+    rows = document["rows"]
+    tars = [row.get("verification", {}).get("tar_at_far", {}) for row in rows]
+    targets = dict.fromkeys(
+        target for points in tars for target, point in points.items() if point["tar"] is not None
+    )
+    # null becomes NaN; "no clustering", which is null, stands first.
+    thresholds = np.array([row["threshold"] for row in rows], dtype=float)  # (n,)
     order = np.argsort(np.nan_to_num(thresholds, nan=-2.0), kind="stable")
-    means = np.array(maps)
-    return Rows(
+    means = np.array([_map_at_k(row) for row in rows], dtype=float)[order]
+    return SweepSeries(
         label,
-        np.array(thresholds)[order],
-        None if np.isnan(means).all() else means[order],
-        {target: np.array(column)[order] for target, column in tars.items()},
-        np.array(dropped)[order],
+        thresholds[order],
+        None if np.isnan(means).all() else means,
+        {
+            target: np.array([t.get(target, {}).get("tar") for t in tars], dtype=float)[order]
+            for target in targets
+        },
+        np.array([row["denoised"]["dropped_share"] for row in rows], dtype=float)[order],
     )
 
 
-def _map(row: Block) -> float:
-    if "retrieval" not in row:
-        return float("nan")
-    found = row.block("retrieval")
-    keys = [key for key in found.values if key.startswith("map_at_") and key in found]
-    return found.number(keys[0], 0, 1) if keys else float("nan")
+def _map_at_k(row: Mapping[str, Any]) -> float | None:
+    figures: Mapping[str, Any] = row.get("retrieval", {})
+    return next((v for k, v in figures.items() if k.startswith("map_at_") and v is not None), None)
 
 
-def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
+def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Rates on the left axis, the dropped share on the right; Table 5 in a panel of its own."""
     from matplotlib.lines import Line2D
 
-    runs = [rows_of(label, document) for label, document in data]
+    runs = [read_series(label, document) for label, document in data]
     far = options.far or _lowest_far(runs)
     if options.far is not None and not any(options.far in run.tars for run in runs):
         known = ", ".join(dict.fromkeys(t for run in runs for t in run.tars)) or "none"
@@ -134,7 +116,7 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     right.set_ylabel("faces dropped (%)")
     axes.set_ylabel("mAP, TAR" if rates and far else ("TAR" if far else "mAP"))
     axes.set_xlabel("threshold (cosine)")
-    grid(axes)
+    add_grid(axes)
     right.tick_params(width=0.6, length=2.5)
     axes.set_zorder(right.get_zorder() + 1)
     axes.patch.set_visible(False)
@@ -142,7 +124,7 @@ def draw(figure: Figure, data: Data, options: FigureOptions) -> None:
     _mark_chosen(axes, options.chosen, places, len(runs), key)
     if above is not None:
         _draw_published(above, key)
-    legend(figure, key.handles, key.labels)
+    add_legend(figure, key.handles, key.labels)
 
 
 @dataclass
@@ -164,7 +146,7 @@ class _Key:
 class _Places:
     """Where thresholds stand: "none" a step to the left of the lowest."""
 
-    def __init__(self, runs: list[Rows]) -> None:
+    def __init__(self, runs: list[SweepSeries]) -> None:
         found = np.unique(np.concatenate([run.thresholds for run in runs]))
         self.thresholds = found[~np.isnan(found)]
         steps = np.diff(self.thresholds)
@@ -205,7 +187,7 @@ class _Places:
         """Whether the names leave room between them."""
         room = WIDTH_INCHES * 72 - 75  # points: about what the axes are wide
         scale = room / (self.ends[1] - self.ends[0])
-        widths = [width(name, 6.5) for name in names]
+        widths = [text_width(name, 6.5) for name in names]
         return all(
             (at[i + 1] - at[i]) * scale > (widths[i] + widths[i + 1]) / 2 + 3
             for i in range(len(at) - 1)
@@ -213,7 +195,13 @@ class _Places:
 
 
 def _draw_run(
-    axes: Axes, right: Axes, run: Rows, number: int, places: _Places, far: str | None, key: _Key
+    axes: Axes,
+    right: Axes,
+    run: SweepSeries,
+    number: int,
+    places: _Places,
+    far: str | None,
+    key: _Key,
 ) -> None:
     """One run: solid mAP, dashed TAR, dotted share; hues tell runs apart, or of one run lines."""
     from matplotlib.lines import Line2D
@@ -267,19 +255,24 @@ def _mark_chosen(
 def _draw_published(axes: Axes, key: _Key) -> None:
     """The paper's rows: another recogniser on other clips, so never on our axis."""
     looks = (("P", GREY, _SOLID), ("X", PURPLE, _DASHED))
-    for (name, rows), (marker, colour, dashes) in zip(TABLE_5.items(), looks, strict=True):
-        x, y = zip(*rows, strict=True)
+    for curve, (marker, colour, dashes) in zip(TABLE_5, looks, strict=True):
         [line] = axes.plot(
-            x, y, marker=marker, color=colour, linestyle=dashes, linewidth=0.7, markersize=4
+            curve.thresholds,
+            curve.values,
+            marker=marker,
+            color=colour,
+            linestyle=dashes,
+            linewidth=0.7,
+            markersize=4,
         )
-        key.add(line, f"published, {name}")
+        key.add(line, f"published, {curve.name}")
     axes.set_ylabel("TAR at 10⁻⁴\n(Table 5)")
     axes.margins(y=0.15)
-    grid(axes)
+    add_grid(axes)
     axes.tick_params(labelbottom=False)
 
 
-def _lowest_far(runs: list[Rows]) -> str | None:
+def _lowest_far(runs: list[SweepSeries]) -> str | None:
     """The lowest target whose TAR all runs' rows have."""
 
     whole = [
