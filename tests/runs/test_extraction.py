@@ -378,7 +378,9 @@ class TestProfile:
     def test_that_is_not_there_or_damaged(self, tmp_path: Path, text: str | None) -> None:
         if text is not None:
             (tmp_path / "profile.json").write_text(text)
-        with pytest.raises(VidfaceError, match=r"profile\.json: (not there|no JSON|not a JSON object|not what)"):
+        with pytest.raises(
+            VidfaceError, match=r"profile\.json: (not there|no JSON|not a JSON object|not what)"
+        ):
             read_profile(RunFolder(tmp_path))
 
     def test_limit_by_eye(self, tmp_path: Path) -> None:
