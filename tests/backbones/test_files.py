@@ -331,14 +331,14 @@ VALUES = [
     ("mean", "NaN", "mean: must be one finite number or three, not nan"),
     ("mean", "Infinity", "mean: must be one finite number"),
     ("mean", "1" + "0" * 400, "preprocessing: int too large"),
-    ("mean", '"x"', "preprocessing: could not convert"),
+    ("mean", '"x"', "preprocessing: must be real number, not str"),
     ("mean", '{"a": 1}', "preprocessing: "),
     ("mean", "[1, [2], 3]", "preprocessing: "),
     ("mean", "[1, 2]", "mean: must be one finite number or three"),
     ("std", "0", "std: must be above 0"),
     ("std", "[1, -1, 1]", "std: must be above 0"),
     ("color", '"grey"', "color: unknown value 'grey'"),
-    ("size", "224", "size 224: aligned crops are 112x112"),
+    ("size", "224", "size: 224, but aligned crops are 112x112"),
 ]
 for key, value, message in VALUES:
     said = {"color": '"rgb"', "mean": "0", "std": "1", key: value}
