@@ -14,12 +14,12 @@ from torch import nn
 from vidface.backbones.architectures import (
     ALIASES,
     ARCHITECTURES,
-    Row,
+    StageRow,
     architecture,
     is_architecture,
 )
 from vidface.backbones.bottlenecks import Bottleneck, SqueezeExcite
-from vidface.backbones.budget import count_module
+from vidface.backbones.budget import BudgetLimits, count_module
 from vidface.core.errors import VidfaceError
 
 # name: FLOPs by the challenge's counter, MACs, parameters, MiB to two places, dimension. FLOPs of
@@ -142,7 +142,7 @@ def test_exact_figures(name: str) -> None:
     assert (budget.flops, budget.macs, budget.parameters) == (flops, macs, parameters)
     assert (f"{budget.mib:.2f}", budget.dimension) == (mib, dimension)
     assert budget.uncounted == ()
-    assert budget.fits() is (flops <= 1e9)
+    assert BudgetLimits().admit(budget) is (flops <= 1e9)
     assert architecture(name).dimension == dimension
 
 
@@ -243,7 +243,7 @@ def test_se_acts_on_the_linear_output_before_the_identity_is_added() -> None:
 
 def test_the_first_block_of_a_row_has_its_stride() -> None:
     """In the paper's networks the rows with stride 2 are single blocks; others may come."""
-    table = replace(architecture("y2-x0.1"), rows=(Row(8, 8, 3, 2), Row(None, 8, 2, 2)))
+    table = replace(architecture("y2-x0.1"), rows=(StageRow(8, 8, 3, 2), StageRow(None, 8, 2, 2)))
     module = table.build_empty()
     assert [each.depthwise.conv.stride for each in module.stages[0]] == [(2, 2), (1, 1), (1, 1)]
     assert [each.residual for each in module.stages[0]] == [False, True, True]
@@ -400,19 +400,19 @@ def test_half_of_the_channels() -> None:
     half = architecture("paper-x0.5")
     assert (half.name, half.stem, half.last) == ("paper-x0.5", 12, 256)
     assert half.rows == (
-        Row(28, 12, 2, 1),
-        Row(58, 28, 1, 2),
-        Row(58, 28, 6, 1),
-        Row(124, 62, 1, 2),
-        Row(124, 62, 15, 1),
-        Row(256, 128, 1, 2),
-        Row(128, 128, 24, 1),
+        StageRow(28, 12, 2, 1),
+        StageRow(58, 28, 1, 2),
+        StageRow(58, 28, 6, 1),
+        StageRow(124, 62, 1, 2),
+        StageRow(124, 62, 15, 1),
+        StageRow(256, 128, 1, 2),
+        StageRow(128, 128, 24, 1),
     )
     assert half.dimension == 282
     assert half.se_reduction == 16
     assert half.published is None  # the paper prints nothing of it
-    assert architecture("y1-x0.5").rows[0] == Row(None, 32, 1, 1)
-    assert architecture("paper-x2").rows[3] == Row(496, 248, 1, 2)
+    assert architecture("y1-x0.5").rows[0] == StageRow(None, 32, 1, 1)
+    assert architecture("paper-x2").rows[3] == StageRow(496, 248, 1, 2)
 
 
 def test_widths_are_even_and_at_least_8() -> None:

@@ -12,16 +12,14 @@ import onnx
 import pytest
 
 from tests.conftest import write_colour_network
-from vidface.backbones.architectures import ARCHITECTURES, Row, architecture
-from vidface.backbones.budget import Budget, count_module, count_onnx
+from vidface.backbones.architectures import ARCHITECTURES, StageRow, architecture
+from vidface.backbones.budget import Budget, BudgetLimits, count_module, count_onnx
 from vidface.backbones.catalogue import (
     Exported,
-    Limits,
     Model,
     count_file,
     describe,
     export,
-    layer_table,
     list_models,
 )
 from vidface.backbones.preprocessing import Preprocessing
@@ -131,13 +129,13 @@ def test_weights_and_architectures_in_the_list(listed: list[Model]) -> None:
 
 
 def test_limits_are_inside_when_equal() -> None:
-    limits = Limits(1000, 2.0, 4)
+    limits = BudgetLimits(1000, 2.0, 4)
     assert limits.admit(Budget(1, 2.0, 1000, 500, 4)) is True
     for over in (Budget(1, 2.0, 1001, 1, 4), Budget(1, 2.1, 1000, 1, 4), Budget(1, 2.0, 1, 1, 5)):
         assert limits.admit(over) is False
     assert limits.admit(Budget(1, 2.0, 1000, 500, 4, ("LSTM (1)",))) is None
-    assert str(Limits()) == "1 GFLOPs, 20 MiB, 512-d"
-    assert str(Limits(5e8, 7.5, 128)) == "0.5 GFLOPs, 7.5 MiB, 128-d"
+    assert str(BudgetLimits()) == "1 GFLOPs, 20 MiB, 512-d"
+    assert str(BudgetLimits(5e8, 7.5, 128)) == "0.5 GFLOPs, 7.5 MiB, 128-d"
 
 
 # One in full
@@ -174,9 +172,9 @@ def test_tables_of_other_networks() -> None:
 
 def test_the_first_block_of_a_row_has_its_stride() -> None:
     """So the table shows it of stages of several blocks too; the module stays as it was."""
-    rows = (Row(10, 8, 3, 2), Row(None, 8, 2, 2), Row(12, 6, 1, 2))
+    rows = (StageRow(10, 8, 3, 2), StageRow(None, 8, 2, 2), StageRow(12, 6, 1, 2))
     module = replace(architecture("y2-x0.1"), rows=rows).build().train()
-    table = [row.cells() for row in layer_table(module)]
+    table = [row.cells() for row in module.layer_table()]
     assert table == [
         ("112*112*3", "Conv", "-", "8", "1", "2"),
         ("56*56*8", "Block", "10", "8", "3", "2"),
@@ -187,15 +185,14 @@ def test_the_first_block_of_a_row_has_its_stride() -> None:
     ]
     assert module.training
     assert not module.stem._forward_hooks
-    with pytest.raises(VidfaceError, match="MobileFaceNet: has no table of stages"):
-        layer_table(architecture("mobilefacenet").build_empty())
+    assert not architecture("mobilefacenet").has_layer_table
 
 
 def test_limits_of_a_description() -> None:
     budget = describe(TINY).model.budget
-    exact = Limits(budget.flops, budget.mib, budget.dimension or 0)
+    exact = BudgetLimits(budget.flops, budget.mib, budget.dimension or 0)
     assert describe(TINY, exact).model.fits is True
-    assert describe(TINY, Limits(budget.flops - 1)).model.fits is False
+    assert describe(TINY, BudgetLimits(budget.flops - 1)).model.fits is False
 
 
 @pytest.mark.parametrize("name", ["nosuch", "yunet", "", "paper-x9"])
@@ -351,12 +348,12 @@ def test_what_can_t_be_exported(tmp_path: Path, exported: Exported) -> None:
 
 
 def test_models_lists(vidface, listed: list[Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Limits] = []
+    asked: list[BudgetLimits] = []
     monkeypatch.setattr(
         "vidface.backbones.catalogue.list_models", lambda limits: asked.append(limits) or listed
     )
     done = vidface("models")
-    assert asked == [Limits(1e9, 20.0, 512)]
+    assert asked == [BudgetLimits(1e9, 20.0, 512)]
     assert (done.code, done.err) == (0, "")
     lines = {line.split()[0]: line for line in done.out.splitlines() if line.split()}
     for model in listed:

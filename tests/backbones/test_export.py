@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vidface.backbones import export, files
-from vidface.backbones.architectures import Architecture, Row, architecture
+from vidface.backbones.architectures import Architecture, StageRow, architecture
 from vidface.backbones.export import OPSET, cosine_rows, export_onnx, write_onnx
 from vidface.backbones.files import Network, save_safetensors
 from vidface.backbones.folding import fold_batch_norm
@@ -23,11 +23,11 @@ from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
 
 ROWS = (
-    Row(None, 8, 1, 1),
-    Row(12, 10, 1, 2),
-    Row(12, 10, 2, 1),
-    Row(16, 12, 1, 2),
-    Row(16, 8, 1, 2),
+    StageRow(None, 8, 1, 1),
+    StageRow(12, 10, 1, 2),
+    StageRow(12, 10, 2, 1),
+    StageRow(16, 12, 1, 2),
+    StageRow(16, 8, 1, 2),
 )
 BUILDER = "vidface.backbones.bottlenecks:BottleneckNetwork"
 # Every kind of layer that the family has: plain depthwise, strided and residual bottlenecks, SE,
@@ -37,7 +37,8 @@ TABLES = {
     "linear head": Architecture("tiny", 6, "", BUILDER, 8, ROWS, 16, head="linear"),
     "MobileFaceNet": Architecture(
         "tiny", 6, "", "vidface.backbones.mobilefacenet:MobileFaceNet", 8,
-        (Row(12, 10, 1, 2), Row(12, 10, 1, 1), Row(12, 10, 1, 2), Row(16, 12, 1, 2)), 16,
+        (StageRow(12, 10, 1, 2), StageRow(12, 10, 1, 1), StageRow(12, 10, 1, 2),
+         StageRow(16, 12, 1, 2)), 16,
     ),
 }  # fmt: skip
 

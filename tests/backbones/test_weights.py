@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import absent
 from vidface.backbones import weights
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.weights import WEIGHTS, weights_path, weights_record
 from vidface.cli.cache_listing import cache_entries, clear_cache
 from vidface.core.errors import VidfaceError
@@ -291,8 +292,7 @@ def test_records_are_complete():
         assert len(bytes.fromhex(record.sha256)) == 32
         wanted = [] if record.shipped else [Url, WheelMember]
         assert [type(source) for source in record.sources] == wanted
-        recogniser = (record.input_size, record.color, record.mean, record.std, record.template)
-        known = {value is not None for value in (*recogniser, record.dimension)}
+        known = {x is not None for x in (record.preprocessing, record.template, record.budget)}
         assert known == {record.kind == "recogniser"}
 
 
@@ -354,8 +354,9 @@ def test_the_record_of_light_is_what_its_file_says():
     from vidface.backbones.files import declaration_of
 
     record, path = weights_record("light"), weights_path("light")
-    fed = declaration_of(path)["preprocessing"]
-    assert (fed["color"], fed["mean"], fed["std"]) == (record.color, record.mean, record.std)
+    assert (
+        Preprocessing.from_dict(declaration_of(path)["preprocessing"], "") == record.preprocessing
+    )
     assert count_file(path) == record.budget
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
+class StageRow:
     """A line of the paper's Table 1: n blocks of c output channels, the first with stride s.
 
     `t` is the number of channels of the depthwise convolution; None is no bottleneck at all but
@@ -35,8 +35,29 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper prints of a network, as it prints it."""
+class LayerRow:
+    """A line of the paper's Table 1, as a module itself is built; `t` is None where it has none.
+
+    `input_shape` is (height, width, channels), as the paper writes it.
+    """
+
+    input_shape: tuple[int, int, int]
+    operator: str
+    t: int | None
+    c: int
+    n: int
+    s: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as the paper prints it."""
+        size = "*".join(str(side) for side in self.input_shape)
+        t = "-" if self.t is None else str(self.t)
+        return (size, self.operator, t, str(self.c), str(self.n), str(self.s))
+
+
+@dataclass(frozen=True)
+class PublishedCost:
+    """What a paper prints of a network's cost, as it prints it."""
 
     flops: str
     size: str
@@ -52,13 +73,18 @@ class Architecture:
     source: str
     builder: str  # "module:callable", called with the architecture
     stem: int = 64  # channels after the first convolution, 3x3 with stride 2
-    rows: tuple[Row, ...] = ()
+    rows: tuple[StageRow, ...] = ()
     last: int = 512  # channels of the 1x1 convolution before the global depthwise one
     se_reduction: int | None = None  # squeeze-and-excitation to c/r channels; None: there is none
     head: Literal["convolution", "linear"] = "convolution"
     norm_eps: float = 1e-5
     embedding_norm_eps: float = 1e-5
-    published: Published | None = None
+    published: PublishedCost | None = None
+
+    @property
+    def has_layer_table(self) -> bool:
+        """Whether the module can print itself as the paper's Table 1, by its `layer_table`."""
+        return self.builder == _BOTTLENECKS
 
     def build(self, *, seed: int = 0) -> nn.Module:
         """The module, with weights drawn from `seed`; the caller's random state is kept."""
@@ -83,7 +109,7 @@ _PAPER = "Chai et al., A Progressive Learning Framework for Unconstrained Face R
 
 
 def _step(
-    number: int, conv1: int, conv2: int, blocks: tuple[int, int, int], published: Published
+    number: int, conv1: int, conv2: int, blocks: tuple[int, int, int], published: PublishedCost
 ) -> Architecture:
     """A step of the paper's Table 2 by the rule that its unprinted expansions are taken from.
 
@@ -100,13 +126,13 @@ def _step(
         builder=_BOTTLENECKS,
         stem=conv1,
         rows=(
-            Row(conv2, conv1, 2, 1),
-            Row(2 * conv2, conv2, 1, 2),
-            Row(2 * conv2, conv2, blocks[0], 1),
-            Row(2 * conv3, conv3, 1, 2),
-            Row(2 * conv3, conv3, blocks[1], 1),
-            Row(512, conv4, 1, 2),
-            Row(256, conv4, blocks[2], 1),
+            StageRow(conv2, conv1, 2, 1),
+            StageRow(2 * conv2, conv2, 1, 2),
+            StageRow(2 * conv2, conv2, blocks[0], 1),
+            StageRow(2 * conv3, conv3, 1, 2),
+            StageRow(2 * conv3, conv3, blocks[1], 1),
+            StageRow(512, conv4, 1, 2),
+            StageRow(256, conv4, blocks[2], 1),
         ),
         last=conv5,
         se_reduction=16,
@@ -122,16 +148,16 @@ _ALL = (
         builder=_BOTTLENECKS,
         stem=24,
         rows=(
-            Row(56, 24, 2, 1),
-            Row(116, 56, 1, 2),
-            Row(116, 56, 6, 1),
-            Row(248, 124, 1, 2),
-            Row(248, 124, 15, 1),
-            Row(512, 256, 1, 2),
-            Row(256, 256, 24, 1),
+            StageRow(56, 24, 2, 1),
+            StageRow(116, 56, 1, 2),
+            StageRow(116, 56, 6, 1),
+            StageRow(248, 124, 1, 2),
+            StageRow(248, 124, 15, 1),
+            StageRow(512, 256, 1, 2),
+            StageRow(256, 256, 24, 1),
         ),
         se_reduction=16,
-        published=Published(
+        published=PublishedCost(
             "976.6M", "20M", "it prints 7*7*256 as GDC's input; the row above gives 7*7*512"
         ),
     ),
@@ -141,48 +167,48 @@ _ALL = (
         source=f"{_PAPER}, Table 2, step 0; the challenge's baseline network",
         builder=_BOTTLENECKS,
         rows=(
-            Row(64, 64, 2, 1),
-            Row(128, 64, 1, 2),
-            Row(128, 64, 8, 1),
-            Row(256, 128, 1, 2),
-            Row(256, 128, 16, 1),
-            Row(512, 128, 1, 2),
-            Row(256, 128, 4, 1),
+            StageRow(64, 64, 2, 1),
+            StageRow(128, 64, 1, 2),
+            StageRow(128, 64, 8, 1),
+            StageRow(256, 128, 1, 2),
+            StageRow(256, 128, 16, 1),
+            StageRow(512, 128, 1, 2),
+            StageRow(256, 128, 4, 1),
         ),
-        published=Published(
+        published=PublishedCost(
             "933.3M", "18M", "the size can't be reproduced: float32 parameters take 7.76 MiB"
         ),
     ),
-    _step(1, 30, 62, (8, 18, 16), Published("1G", "18M", "the rule gives more than it prints")),
-    _step(2, 28, 60, (8, 16, 19), Published("1G", "18M", "the rule gives more than it prints")),
-    _step(3, 26, 58, (6, 16, 21), Published("1G", "19M")),
-    _step(4, 24, 56, (6, 16, 23), Published("998.4M", "20M", "the rule gives less")),
+    _step(1, 30, 62, (8, 18, 16), PublishedCost("1G", "18M", "the rule gives more than it prints")),
+    _step(2, 28, 60, (8, 16, 19), PublishedCost("1G", "18M", "the rule gives more than it prints")),
+    _step(3, 26, 58, (6, 16, 21), PublishedCost("1G", "19M")),
+    _step(4, 24, 56, (6, 16, 23), PublishedCost("998.4M", "20M", "the rule gives less")),
     Architecture(
         name="y1",
         dimension=128,
         source="InsightFace's MobileFaceNet (blocks 1, 4, 6, 2; fully connected embedding)",
         builder=_BOTTLENECKS,
         rows=(
-            Row(None, 64, 1, 1),
-            Row(128, 64, 1, 2),
-            Row(128, 64, 4, 1),
-            Row(256, 128, 1, 2),
-            Row(256, 128, 6, 1),
-            Row(512, 128, 1, 2),
-            Row(256, 128, 2, 1),
+            StageRow(None, 64, 1, 1),
+            StageRow(128, 64, 1, 2),
+            StageRow(128, 64, 4, 1),
+            StageRow(256, 128, 1, 2),
+            StageRow(256, 128, 6, 1),
+            StageRow(512, 128, 1, 2),
+            StageRow(256, 128, 2, 1),
         ),
         head="linear",
         norm_eps=1e-3,  # MXNet's default, and what its weights were trained with
         embedding_norm_eps=2e-5,
-        published=Published("439.8M", ""),
+        published=PublishedCost("439.8M", ""),
     ),
     Architecture(
         name="mobilefacenet",
         dimension=128,
         source="foamliu/MobileFaceNet (ReLU6; a separable second convolution), Apache-2.0",
         builder="vidface.backbones.mobilefacenet:MobileFaceNet",
-        rows=(Row(128, 64, 5, 2), Row(256, 128, 1, 2), Row(256, 128, 6, 1),
-              Row(512, 128, 1, 2), Row(256, 128, 2, 1)),
+        rows=(StageRow(128, 64, 5, 2), StageRow(256, 128, 1, 2), StageRow(256, 128, 6, 1),
+              StageRow(512, 128, 1, 2), StageRow(256, 128, 2, 1)),
     ),
 )  # fmt: skip
 
@@ -202,9 +228,9 @@ def architecture(name: str) -> Architecture:
     (see `scaled`).
 
     >>> architecture("paper").rows[0], architecture("paper-step5").name
-    (Row(t=56, c=24, n=2, s=1), 'paper')
+    (StageRow(t=56, c=24, n=2, s=1), 'paper')
     >>> architecture("paper-x0.5-d0.25").rows[4], architecture("paper").rows[4]
-    (Row(t=124, c=62, n=4, s=1), Row(t=248, c=124, n=15, s=1))
+    (StageRow(t=124, c=62, n=4, s=1), StageRow(t=248, c=124, n=15, s=1))
     >>> architecture("paper-x0.5-e128").dimension
     128
 

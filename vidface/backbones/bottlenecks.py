@@ -7,11 +7,13 @@ linear output, before the identity is added. One module builds all of them from 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidface.backbones.architectures import Architecture, Row
+from vidface.backbones.architectures import Architecture, LayerRow, StageRow
+from vidface.core.values import CROP_SIZE
 
 GLOBAL_KERNEL = 7  # pixels: what four strides of 2 leave of 112
 
@@ -114,8 +116,46 @@ class BottleneckNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.embedding(self.gdc(self.last(self.stages(self.stem(x)))))
 
+    def layer_table(self) -> list[LayerRow]:
+        """Table 1 of the paper, read off the network by sending a face through."""
+        shapes: dict[nn.Module, tuple[int, int, int]] = {}
 
-def _stage(channels: int, row: Row, table: Architecture) -> nn.Sequential:
+        def note_shape(part: nn.Module, inputs: Any, _: Any) -> None:
+            channels, height, width = inputs[0].shape[1:]
+            shapes[part] = (height, width, channels)
+
+        stages: list[Any] = list(self.stages)
+        parts = (self.stem, *stages, self.last, self.gdc)
+        handles = [part.register_forward_hook(note_shape) for part in parts]
+        training = self.training
+        device = next(self.parameters()).device
+        try:
+            with torch.inference_mode():
+                embedding = self.eval()(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
+        finally:
+            self.train(training)
+            for handle in handles:
+                handle.remove()
+
+        def plain_row(operator: str, part: Any, layer: Any, n: int = 1) -> LayerRow:
+            return LayerRow(shapes[part], operator, None, layer.out_channels, n, layer.stride[0])
+
+        rows = [plain_row("Conv", self.stem, self.stem.conv)]
+        for stage in stages:
+            block = stage[0]
+            if isinstance(block, Bottleneck):
+                depthwise: Any = block.depthwise.conv
+                project: Any = block.project.conv
+                t, c, s = depthwise.in_channels, project.out_channels, depthwise.stride[0]
+                rows.append(LayerRow(shapes[stage], "Block", t, c, len(stage), s))
+            else:
+                rows.append(plain_row("Depthwise", stage, block.conv, len(stage)))
+        rows.append(plain_row("Conv", self.last, self.last.conv))
+        rows.append(LayerRow(shapes[self.gdc], "GDC", None, embedding.shape[1], 1, 1))
+        return rows
+
+
+def _stage(channels: int, row: StageRow, table: Architecture) -> nn.Sequential:
     """The n blocks of a row; the first has the row's stride."""
     blocks = []
     for number in range(row.n):

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-MAX_FLOPS, MAX_MIB, MAX_DIMENSION = 1e9, 20.0, 512  # the limits of the challenge's light tracks
-
 # ONNX operators that the challenge's counter passes over: element by element, pooling, shapes.
 FREE_OPERATORS = {
     "Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat",
@@ -55,18 +53,6 @@ class Budget:
     dimension: int | None
     uncounted: tuple[str, ...] = ()  # operators with arithmetic that the counter does not know
 
-    def fits(
-        self,
-        max_flops: float = MAX_FLOPS,
-        max_mib: float = MAX_MIB,
-        max_dimension: int = MAX_DIMENSION,
-    ) -> bool | None:
-        """Whether all limits hold (equal is inside); None where that can't be told."""
-        within = self.flops <= max_flops and self.mib <= max_mib
-        if not within or (self.dimension is not None and self.dimension > max_dimension):
-            return False
-        return None if self.uncounted or self.dimension is None else True
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "parameters": self.parameters,
@@ -76,6 +62,25 @@ class Budget:
             "dimension": self.dimension,
             "uncounted": list(self.uncounted),
         }
+
+
+@dataclass(frozen=True)
+class BudgetLimits:
+    """What a recogniser may cost; the challenge's light tracks by default. Equal is inside."""
+
+    max_flops: float = 1e9  # by the challenge's counter
+    max_mib: float = 20.0
+    max_dimension: int = 512
+
+    def __str__(self) -> str:
+        return f"{self.max_flops / 1e9:g} GFLOPs, {self.max_mib:g} MiB, {self.max_dimension}-d"
+
+    def admit(self, budget: Budget) -> bool | None:
+        """Whether all limits hold; None where that can't be told."""
+        within = budget.flops <= self.max_flops and budget.mib <= self.max_mib
+        if not within or (budget.dimension is not None and budget.dimension > self.max_dimension):
+            return False
+        return None if budget.uncounted or budget.dimension is None else True
 
 
 def count_conv(

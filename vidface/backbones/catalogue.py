@@ -6,21 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.architectures import ARCHITECTURES, Architecture, architecture
-from vidface.backbones.budget import (
-    MAX_DIMENSION,
-    MAX_FLOPS,
-    MAX_MIB,
-    Budget,
-    count_graph,
-    count_module,
-)
+from vidface.backbones.architectures import ARCHITECTURES, Architecture, LayerRow, architecture
+from vidface.backbones.budget import Budget, BudgetLimits, count_graph, count_module
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.files import read_network
 from vidface.backbones.loading import declared_preprocessing
 from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError
-from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
@@ -29,22 +21,6 @@ if TYPE_CHECKING:
     from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
     from vidface.backbones.weights import WeightsRecord
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a recogniser may cost; the challenge's light tracks by default. Equal is inside."""
-
-    max_flops: float = MAX_FLOPS  # by the challenge's counter
-    max_mib: float = MAX_MIB
-    max_dimension: int = MAX_DIMENSION
-
-    def __str__(self) -> str:
-        return f"{self.max_flops / 1e9:g} GFLOPs, {self.max_mib:g} MiB, {self.max_dimension}-d"
-
-    def admit(self, budget: Budget) -> bool | None:
-        """Whether all limits hold; None where that can't be told."""
-        return budget.fits(self.max_flops, self.max_mib, self.max_dimension)
 
 
 @dataclass(frozen=True)
@@ -62,23 +38,16 @@ class Model:
     published_size: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            **self.budget.to_dict(),
-            "fits": self.fits,
-            "licence": self.licence,
-            "sha256": self.sha256,
-            "lfw_accuracy": self.lfw_accuracy,
-            "published_flops": self.published_flops,
-            "published_size": self.published_size,
-        }
+        document: dict[str, Any] = {}
+        for key, value in asdict(self).items():
+            document |= self.budget.to_dict() if key == "budget" else {key: value}
+        return document
 
 
-def list_models(limits: Limits | None = None) -> list[Model]:
+def list_models(limits: BudgetLimits | None = None) -> list[Model]:
     """All recognisers that have a name: weights first, then architectures."""
 
-    limits = limits or Limits()
+    limits = limits or BudgetLimits()
     records = [record for record in WEIGHTS.values() if record.kind == "recogniser"]
     return [
         *(_weights_model(record, limits) for record in records),
@@ -86,7 +55,7 @@ def list_models(limits: Limits | None = None) -> list[Model]:
     ]
 
 
-def _weights_model(record: WeightsRecord, limits: Limits) -> Model:
+def _weights_model(record: WeightsRecord, limits: BudgetLimits) -> Model:
     if record.budget is None:
         raise VidfaceError(f"weights '{record.name}': their record has no budget")
     return Model(
@@ -100,17 +69,15 @@ def _weights_model(record: WeightsRecord, limits: Limits) -> Model:
     )
 
 
-def _architecture_model(each: Architecture, limits: Limits) -> Model:
-
-    budget = count_module(each.build())  # on the CPU faster than on torch's meta device
-    published = each.published
+def _architecture_model(named: Architecture, limits: BudgetLimits) -> Model:
+    budget = count_module(named.build())  # on the CPU faster than on torch's meta device
     return Model(
-        each.name,
+        named.name,
         "architecture",
         budget,
         limits.admit(budget),
-        published_flops=published.flops if published else None,
-        published_size=published.size or None if published else None,
+        published_flops=named.published.flops if named.published else None,
+        published_size=named.published.size or None if named.published else None,
     )
 
 
@@ -132,91 +99,13 @@ def count_file(path: Path) -> Budget:
 
 
 @dataclass(frozen=True)
-class TableRow:
-    """A line of the paper's Table 1, as the module itself is built; `t` is None where it has none.
-
-    `input_shape` is (height, width, channels), as the paper writes it.
-    """
-
-    input_shape: tuple[int, int, int]
-    operator: str
-    t: int | None
-    c: int
-    n: int
-    s: int
-
-    def cells(self) -> tuple[str, ...]:
-        """The row as the paper prints it."""
-        size = "*".join(str(each) for each in self.input_shape)
-        t = "-" if self.t is None else str(self.t)
-        return (size, self.operator, t, str(self.c), str(self.n), str(self.s))
-
-
-def layer_table(module: nn.Module) -> list[TableRow]:
-    """Table 1 of the paper, read off a network of its family by sending a face through.
-
-    Raises:
-        VidfaceError: another kind of network.
-    """
-    import torch
-
-    from vidface.backbones.bottlenecks import Bottleneck, BottleneckNetwork
-
-    if not isinstance(module, BottleneckNetwork):
-        raise VidfaceError(f"{type(module).__name__}: has no table of stages")
-    shapes: dict[str, tuple[int, int, int]] = {}
-
-    def note(name: str) -> Any:
-        def hook(_: Any, inputs: Any, output: Any) -> None:
-            channels, height, width = inputs[0].shape[1:]
-            shapes[name] = (height, width, channels)
-
-        return hook
-
-    parts: dict[str, nn.Module] = {"stem": module.stem, "last": module.last, "gdc": module.gdc}
-    stages: list[Any] = list(module.stages)
-    parts |= {str(number): stage for number, stage in enumerate(stages)}
-    handles = [part.register_forward_hook(note(name)) for name, part in parts.items()]
-    training = module.training
-    device = next(module.parameters()).device
-    try:
-        with torch.inference_mode():
-            embedding = module.eval()(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=device))
-    finally:
-        module.train(training)
-        for handle in handles:
-            handle.remove()
-    rows = [_plain_row(shapes["stem"], "Conv", module.stem)]
-    for number, stage in enumerate(stages):
-        first: Any = stage[0]
-        t: int | None = None
-        if isinstance(first, Bottleneck):
-            depthwise: Any
-            project: Any
-            depthwise, project = first.depthwise.conv, first.project.conv
-            operator, t = "Block", int(depthwise.in_channels)
-            c, s = project.out_channels, depthwise.stride[0]
-        else:
-            operator = "Depthwise"
-            c, s = first.conv.out_channels, first.conv.stride[0]
-        rows.append(TableRow(shapes[str(number)], operator, t, c, len(stage), s))
-    rows.append(_plain_row(shapes["last"], "Conv", module.last))
-    gdc = TableRow(shapes["gdc"], "GDC", None, embedding.shape[1], 1, 1)
-    return [*rows, gdc]
-
-
-def _plain_row(shape: tuple[int, int, int], operator: str, layer: Any) -> TableRow:
-    return TableRow(shape, operator, None, layer.conv.out_channels, 1, layer.conv.stride[0])
-
-
-@dataclass(frozen=True)
 class Description:
     """One recogniser in full."""
 
     model: Model
     source: str
     note: str
-    rows: tuple[TableRow, ...]
+    rows: tuple[LayerRow, ...]
     facts: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -225,30 +114,28 @@ class Description:
                 "table": rows}  # fmt: skip
 
 
-def describe(name: str, limits: Limits | None = None) -> Description:
+def describe(name: str, limits: BudgetLimits | None = None) -> Description:
     """A recogniser by name, with its table of layers where it is an architecture of the family.
 
     Raises:
         VidfaceError: unknown name; the message lists the known ones.
     """
-    from vidface.backbones.bottlenecks import BottleneckNetwork
-
-    limits = limits or Limits()
-    if name in WEIGHTS and WEIGHTS[name].kind == "recogniser":
-        record = WEIGHTS[name]
-        fed = f"{record.color} (x − {record.mean:g}) / {record.std:g}"
+    limits = limits or BudgetLimits()
+    record = WEIGHTS.get(name)
+    fed = record.preprocessing if record else None
+    if record is not None and fed is not None:
         facts = {
             "file": record.file,
-            "fed": f"{record.input_size}x{record.input_size} {fed}",
+            "fed": f"{fed.size}x{fed.size} {fed}",
             "template": record.template or "",
             "homepage": record.homepage,
         }
         return Description(_weights_model(record, limits), record.homepage, "", (), facts)
-    found = architecture(name)
-    built = found.build()
-    rows = tuple(layer_table(built)) if isinstance(built, BottleneckNetwork) else ()
-    note = found.published.note if found.published else ""
-    return Description(_architecture_model(found, limits), found.source, note, rows, {})
+    named = architecture(name)
+    network: Any = named.build()
+    rows = tuple(network.layer_table()) if named.has_layer_table else ()
+    note = named.published.note if named.published else ""
+    return Description(_architecture_model(named, limits), named.source, note, rows, {})
 
 
 @dataclass(frozen=True)

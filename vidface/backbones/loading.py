@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidface.backbones.architectures import ARCHITECTURES, architecture, is_architecture
+from vidface.backbones.architectures import is_architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import declaration_of, module_network, no_weights, read_network
 from vidface.backbones.graphs import onnx_sha256
@@ -20,17 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from vidface.backbones.files import Network
-
-__all__ = [
-    "ARCHITECTURES",
-    "Embedder",
-    "Preprocessing",
-    "architecture",
-    "declared_preprocessing",
-    "load_backbone",
-    "load_network",
-    "weights_sha256",
-]
 
 
 def load_backbone(
@@ -138,8 +127,7 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
                 f"weights '{weights}' bring their own preprocessing; "
                 "leave color, mean, std and size out"
             )
-        record = WEIGHTS[weights]
-        return Preprocessing(record.color, record.mean, record.std, record.input_size)
+        return WEIGHTS[weights].preprocessing
     if given is not None or not Path(weights).is_file():
         return given
     said = declaration_of(Path(weights)).get("preprocessing")

