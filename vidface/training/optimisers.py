@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
+from vidface.training.muon import Muon
 from vidface.training.settings import OptimiserSettings
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
@@ -18,8 +17,6 @@ def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.opt
     Weight decay is for weights of convolutions and products alone, unless `decay_all`: on PReLU's
     slopes and batch norm it has no use.
     """
-    import torch
-
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     for parameter in module.parameters():
@@ -29,8 +26,6 @@ def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.opt
         {"params": spared, "weight_decay": 0.0},
     ]
     if settings.name == "muon":
-        from vidface.training.muon import Muon
-
         return Muon(groups, settings.learning_rate, settings.momentum)
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
 
@@ -111,12 +112,38 @@ def unit_rows(rows: Tensor) -> Tensor:
     """
     import torch
 
-    from vidface.training.losses.normalised import OverNorms
-
     rows = rows if rows.dtype == torch.float64 else rows.float()
     norms = torch.linalg.vector_norm(rows.detach(), dim=1, keepdim=True)
     norms = torch.where(norms < _ZERO_NORM, 1.0, norms)
-    return OverNorms.apply(rows, torch.where(torch.isfinite(norms), norms, torch.nan))
+    return _row_division().apply(rows, torch.where(torch.isfinite(norms), norms, torch.nan))
+
+
+@functools.cache
+def _row_division() -> Any:
+    """The function (n, d) rows, (n, 1) norms → rows / norms, where the norms follow from the rows.
+
+    At 93,431 class centres a training step spends more time on the gradient of the division than
+    on any other thing beside the matrix products. Written out, with u = x / ‖x‖, it is
+    (g − u (u·g)) / ‖x‖: two products instead of six passes. torch is loaded when it is first used.
+    """
+    import torch
+    from torch.autograd.function import once_differentiable
+
+    class RowDivision(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, rows: Tensor, norms: Tensor) -> Tensor:
+            unit = rows / norms
+            ctx.save_for_backward(unit, norms)
+            return unit
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+            unit, norms = ctx.saved_tensors
+            along = torch.linalg.vecdot(gradient, unit, dim=1)[:, None]
+            return torch.addcmul(gradient, unit, along, value=-1).div_(norms), None
+
+    return RowDivision
 
 
 def angles(cosines: Tensor) -> Tensor:
