@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +118,29 @@ def settings_of(kind: type) -> tuple[SettingField, ...]:
     return tuple(listed)
 
 
+def build_settings(kind: type, values: Any, what: str) -> Any:
+    """An instance of a dataclass of settings from a table of a file.
+
+    Args:
+        what: what is set, "loss 'arcface'"; a message begins with it.
+
+    Raises:
+        VidfaceError: no table, or an unknown setting (the known ones are listed).
+    """
+    if not isinstance(values, Mapping):
+        raise VidfaceError(f"{what} takes a table of settings, not {values!r}")
+    known = [field.name for field in settings_of(kind)]
+    for key in values:
+        if key not in known:
+            raise VidfaceError(f"{what} has no setting '{key}' (known: {', '.join(known)})")
+    return kind(**values)
+
+
 def check_settings(settings: Any, table: str) -> None:
     """Check the values of a dataclass of settings against what its fields declare.
 
-    Numbers must be finite and within their bounds, names among their choices; None is left alone.
+    Values must be of their type, numbers finite and within their bounds, names among their
+    choices; None is allowed where the type says so.
 
     Args:
         settings: an instance; called from its `__post_init__`.
@@ -128,17 +149,43 @@ def check_settings(settings: Any, table: str) -> None:
     Raises:
         VidfaceError: a value that is not allowed; what is allowed is said.
     """
-    for field in dataclasses.fields(settings):
+    for field in settings_of(type(settings)):
         value, key = getattr(settings, field.name), f"{table} {field.name}"
-        declared = field.metadata.get(_KEY)
-        if declared is None or value is None:
+        union = isinstance(field.kind, types.UnionType)
+        kinds = set(typing.get_args(field.kind)) if union else {field.kind}
+        if value is None and type(None) in kinds:
             continue
-        if declared["choices"]:
-            check_choice(key, value, declared["choices"])
-        if isinstance(value, float):
-            check(math.isfinite(value), key, f"must be finite, not {value}")
-        if declared["bounds"]:
-            check_bounds(key, value, declared["bounds"])
+        if field.choices:
+            check_choice(key, value, field.choices)
+        check_type(key, value, kinds - {type(None)})
+        if field.bounds:
+            check_bounds(key, value, field.bounds)
+
+
+_PLAIN_TYPES: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a finite number"),
+    str: (str, "text"),
+}
+
+
+def check_type(key: str, value: Any, kinds: Set[Any]) -> None:
+    """Raise VidfaceError "key: …" unless a value has its setting's type and is finite.
+
+    Types other than one of bool, int, float and str are whoever's business reads them.
+
+    >>> check_type("seed", 1.5, {int})
+    Traceback (most recent call last):
+    vidface.core.errors.VidfaceError: seed: must be a whole number, not 1.5
+    """
+    for kind in kinds if len(kinds) == 1 else ():
+        if kind in _PLAIN_TYPES:
+            wanted, text = _PLAIN_TYPES[kind]
+            fits = isinstance(value, wanted) and (kind is bool or not isinstance(value, bool))
+            check(fits, key, f"must be {text}, not {value!r}")
+    if isinstance(value, float):
+        check(math.isfinite(value), key, f"must be finite, not {value}")
 
 
 def check_bounds(key: str, value: float, bounds: str) -> None:
