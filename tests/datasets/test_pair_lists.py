@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
-from vidface.datasets import pair_lists
+from vidface.datasets import pair_batches, pair_lists
 from vidface.datasets.lines import LONGEST_LINE_BYTES, numbered_rows
-from vidface.datasets.pair_lists import SAME_WORDS, PairList, read_pair_list
+from vidface.datasets.pair_layout import SAME_WORDS
+from vidface.datasets.pair_lists import PairList, read_pair_list
 
 YTF = """split number, first name, second name, svm distance, is same
 1, Ann_B/0, Ann_B/2, 0.5, 1
@@ -34,7 +35,7 @@ def way(request, monkeypatch) -> str:
 
 def choose(way: str, monkeypatch) -> None:
     monkeypatch.setattr(pair_lists, "_FAST_FROM_BYTES", 0 if way == "fast" else 2**60)
-    monkeypatch.setattr(pair_lists, "_BATCH_BYTES", 100)
+    monkeypatch.setattr(pair_batches, "_BATCH_BYTES", 100)
     monkeypatch.setattr(pair_lists, "_SCANNED_BYTES", 8)
 
 
@@ -174,7 +175,7 @@ def test_plain_lists_are_read_fast(tmp_path, monkeypatch, separator):
 
 
 def test_small_lists_do_not_load_pyarrow(tmp_path, monkeypatch):
-    monkeypatch.setattr(pair_lists, "_read_fast", lambda *_: pytest.fail("fast"))
+    monkeypatch.setattr(pair_lists, "read_alike_lines", lambda *_: pytest.fail("fast"))
     assert len(read_pair_list(written(tmp_path, YTF))) == 4
 
 
@@ -310,7 +311,7 @@ def test_unnamed_header_against_known_names(tmp_path, way):
 @pytest.mark.parametrize("way", FAST)
 def test_longest_line(tmp_path, monkeypatch, way):
     choose(way, monkeypatch)
-    monkeypatch.setattr(pair_lists, "_BATCH_BYTES", 2**20)
+    monkeypatch.setattr(pair_batches, "_BATCH_BYTES", 2**20)
     name = "x" * (LONGEST_LINE_BYTES - len(" b 1\n"))
     assert read_pair_list(written(tmp_path, f"a b 1\n{name} b 1\n")).names == ("a", "b", name)
     assert "line 2: longer" in refusal(tmp_path, f"a b 1\n{name}x b 1\n")

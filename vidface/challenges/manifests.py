@@ -11,7 +11,8 @@ from pathlib import Path
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, Problems, numbered_words, read_filelist
+from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, MOST_BYTES, read_filelist
+from vidface.datasets.lines import Problems, numbered_words
 from vidface.datasets.templates import TemplateList
 from vidface.settings.manifests import write_manifest
 
@@ -128,7 +129,7 @@ def _read_labels(path: Path, names: Sequence[str]) -> dict[str, str]:
     problems = Problems(f"identities {path}")
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for line, words in numbered_words(path, problems):
+    for line, words in numbered_words(path, problems, MOST_BYTES):
         if len(words) != 2:
             problems.add(line, f"{len(words)} word(s) where a label is '<video> <identity>'")
             continue

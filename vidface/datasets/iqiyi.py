@@ -6,13 +6,14 @@ Videos are known by their name without `.mp4`: some of the files have it, others
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.datasets.lines import FirstProblem, numbered_words
 from vidface.metrics.retrieval import average_precision_of_list
 from vidface.storage.names import natural_key
 
@@ -95,7 +96,7 @@ def read_ground_truth(path: str | Path, form: Form = "auto") -> GroundTruth:
     what = f"ground truth {path}"
     if form not in FORMS:
         raise VidfaceError(f"{what}: unknown form '{form}'; known: {', '.join(FORMS)}")
-    lines = list(_word_lines(Path(path), what))
+    lines = list(numbered_words(Path(path), FirstProblem(what), MOST_BYTES))
     if form == "auto":
         form = _form(lines)
     videos: dict[str, dict[str, None]] = {}
@@ -143,7 +144,7 @@ def read_ranked_list(path: str | Path, k: int | None = None) -> dict[str, tuple[
     if k is not None:
         _check_k(k)
     ranking: dict[str, tuple[str, ...]] = {}
-    for line, words in _word_lines(Path(path), what):
+    for line, words in numbered_words(Path(path), FirstProblem(what), MOST_BYTES):
         where = f"{what}, line {line}"
         identity, names = _labelled(words, "val", where)
         if identity in ranking:
@@ -268,31 +269,6 @@ def score_ranked_list(
         unknown_identities=tuple(sorted(set(ranking) - set(names), key=natural_key)),
         listed=len(names) - len(without),
     )
-
-
-def _word_lines(path: Path, what: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, words) of every line that is not blank."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise VidfaceError(f"{what}: {error.strerror or error}") from None
-    if len(data) > MOST_BYTES:
-        raise VidfaceError(f"{what}: more than {MOST_BYTES:,} bytes; is it a list of videos?")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise VidfaceError(f"{what}, line {line}: not UTF-8; save it as UTF-8") from None
-    for line, content in enumerate(text.split("\n"), start=1):
-        words = content.split(None)
-        for word in words:
-            if not word.isprintable():
-                raise VidfaceError(
-                    f"{what}, line {line}: {ascii(word)[:80]} has characters that can't be printed"
-                )
-        if words:
-            yield line, words
 
 
 def _form(lines: Sequence[tuple[int, list[str]]]) -> Form:

@@ -10,12 +10,10 @@ github.com/deepinsight/insightface.
 from __future__ import annotations
 
 import hashlib
-import io
 import posixpath
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.datasets.lines import Problems, numbered_words
 
 FILELIST = "filelist.txt"
 CROP_FOLDER = "iQIYI_VID_FACE"
@@ -35,57 +34,12 @@ MOST_BYTES = 2**26
 MOST_COLUMNS = 512
 """The challenge's limit."""
 
-LISTED_PROBLEMS = 20
-
 _HEADER = struct.Struct("<4i")  # rows, cols, bytes of a row, type
 _FLOAT32 = 5  # the header's last number: OpenCV's CV_32F
 _LARGEST_INT32 = 2**31 - 1
 _BLOCK_ROWS = 4096  # 8 MiB of 512 columns
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # a tab may separate
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass
-class Problems:
-    """What is wrong on which lines of a stranger's file; raises once there are many."""
-
-    what: str
-    listed: list[str] = field(default_factory=list)
-
-    def add(self, line: int, text: str) -> None:
-        self.listed.append(f"line {line}: {text}")
-        if len(self.listed) == LISTED_PROBLEMS:
-            self.refuse("; the rest was not read")
-
-    def refuse(self, tail: str = "") -> None:
-        """Raises VidfaceError if there are any."""
-        if self.listed:
-            text = "; ".join(self.listed)
-            raise VidfaceError(f"{self.what}: {len(self.listed)} problem(s): {text}{tail}")
-
-
-def numbered_words(path: Path, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """(line number, its words, at least one) of the lines that are not blank."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise VidfaceError(f"{problems.what}: {error.strerror or error}") from None
-    if len(data) > MOST_BYTES:
-        raise VidfaceError(f"{problems.what}: more than {MOST_BYTES} bytes; is this the list?")
-    for line, raw in enumerate(io.BytesIO(data.removeprefix(_BOM)), start=1):
-        try:
-            text = raw.rstrip(b"\r\n").decode("utf-8")
-        except UnicodeDecodeError:
-            problems.add(line, "not UTF-8; save the file as UTF-8")
-            continue
-        control = _CONTROL.search(text)
-        if control:
-            problems.add(line, f"control character {control[0]!r}")
-        elif words := text.split():
-            yield line, words
 
 
 def read_filelist(path: str | Path) -> tuple[str, ...]:
@@ -111,7 +65,7 @@ def read_filelist(path: str | Path) -> tuple[str, ...]:
     path = Path(path)
     problems = Problems(f"filelist {path}")
     lines: dict[str, int] = {}
-    for line, words in numbered_words(path, problems):
+    for line, words in numbered_words(path, problems, MOST_BYTES):
         try:
             name = _video_name(words[0])
         except ValueError as error:

@@ -7,9 +7,8 @@ such lists, comma- or white-space-separated, are read here for `vidface.datasets
 from __future__ import annotations
 
 import hashlib
-import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,32 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.datasets.lines import (
-    LONGEST_LINE_BYTES,
-    comma_fields,
-    numbered_lines,
-    numbered_rows,
-    open_list,
+from vidface.datasets.lines import numbered_rows, open_list
+from vidface.datasets.pair_batches import read_alike_lines
+from vidface.datasets.pair_layout import (
+    PairColumns,
+    PairLayout,
+    parse_fold,
+    parse_same,
+    read_layout,
+    shown,
+    unknown_word,
 )
-
-SAME_WORDS: dict[str, bool] = {
-    **dict.fromkeys(("1", "true", "same", "yes", "genuine"), True),
-    **dict.fromkeys(("0", "false", "different", "no", "impostor"), False),
-}
-"""How a list may say whether a pair is one person, in any case."""
-
-COLUMN_NAMES: dict[str, tuple[str, ...]] = {
-    "first": ("a", "first", "first name", "template_1", "enroll", "enroll_template_id"),
-    "second": ("b", "second", "second name", "template_2", "verif", "verif_template_id"),
-    "same": ("same", "label", "is same", "is_same"),
-    "fold": ("fold", "split", "split number"),
-}
-"""What a header may call the columns, in any case; `fold` may be missing."""
-
 
 _SCANNED_BYTES = 2**20  # read at a time for the sha256
 _FAST_FROM_BYTES = 2**20  # smaller files are not worth loading pyarrow
-_BATCH_BYTES = 2**22
 _SHOWN = 5  # names in a message
 
 
@@ -80,7 +67,7 @@ class PairList:
         itself = np.flatnonzero(self.first == self.second)
         if len(itself):
             name = self.names[self.first[itself[0]]]
-            raise VidfaceError(f"pair list: pair {itself[0]} is {_shown(name)} against itself")
+            raise VidfaceError(f"pair list: pair {itself[0]} is {shown(name)} against itself")
         if len(set(self.names)) != len(self.names):
             raise VidfaceError("pair list: two of its names are the same")
         if self.folds is not None:
@@ -162,10 +149,10 @@ def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> Pair
         sha256, plain = _scan(file)
         large = file.tell() >= _FAST_FROM_BYTES
         file.seek(0)
-        layout = _layout(file, what)
+        layout = read_layout(file, what)
         columns = None
         if plain and large:
-            columns = _read_fast(path, layout, index)
+            columns = read_alike_lines(path, layout, index)
         if columns is None:  # small, or some line is special: one by one, to read or to refuse it
             file.seek(0)
             columns = _read_lines(file, layout, index, what)
@@ -180,92 +167,16 @@ def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> Pair
     return PairList(first, second, same, names, sha256, folds)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where a line has what; told from the first line."""
-
-    first: int
-    second: int
-    same: int
-    fold: int | None
-    width: int  # fields a line
-    separator: str  # what it is if it is always the same: "," or " " or a tab
-    header: list[str] | None
-    header_line: int  # its number
-    named: bool  # the header names the columns
-    data_start: int  # bytes before the first pair
-
-    @property
-    def unnamed_header(self) -> bool:
-        return self.header is not None and not self.named
-
-
-def _layout(file: BinaryIO, what: str) -> _Layout:
-    line, text = next(numbered_lines(file, what), (0, ""))
-    if not line:
-        raise VidfaceError(f"{what}: the file is empty; there should be a pair a line")
-    after = file.tell()
-    comma = text.count(",") >= 2
-    fields = comma_fields(text, line, what) if comma else text.split()
-    separator = "," if comma else "\t" if "\t" in text and " " not in text else " "
-    width = len(fields)
-    found = _named_columns(fields, line, what)
-    if found is not None:
-        fold = found.get("fold")
-        first, second, same = found["first"], found["second"], found["same"]
-        return _Layout(first, second, same, fold, width, separator, fields, line, True, after)
-    if width != 3:
-        known = "; ".join(f"{field}: {', '.join(names)}" for field, names in COLUMN_NAMES.items())
-        raise VidfaceError(
-            f"{what}, line {line}: {width} field(s) where a pair is due as three, 'a b same'; "
-            f"other columns need a header that names first, second and same ({known})"
-        )
-    if fields[2].lower() in SAME_WORDS or _is_number(fields[2]):
-        return _Layout(0, 1, 2, None, 3, separator, None, line, False, 0)
-    return _Layout(0, 1, 2, None, 3, separator, fields, line, False, after)
-
-
-def _named_columns(fields: Sequence[str], line: int, what: str) -> dict[str, int] | None:
-    """The place of each column that a header names; None where the line is no such header."""
-    found: dict[str, list[int]] = {}
-    for i, field in enumerate(fields):
-        for column, names in COLUMN_NAMES.items():
-            if field.lower() in names:
-                found.setdefault(column, []).append(i)
-    if not {"first", "second", "same"} <= found.keys():
-        return None
-    for column, places in found.items():
-        if len(places) > 1:
-            twice = " and ".join(f"'{fields[i]}'" for i in places)
-            raise VidfaceError(f"{what}, line {line}: the header names '{column}' twice, {twice}")
-    return {column: places[0] for column, places in found.items()}
-
-
-def _is_number(text: str) -> bool:
-    """Whether it may be a label that we don't know, like "-1", and so is no header."""
-    return re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) is not None
-
-
-def _check_header_is_none(layout: _Layout, names: Sequence[str], what: str) -> None:
+def _check_header_is_none(layout: PairLayout, names: Sequence[str], what: str) -> None:
     header = layout.header or []
     listed = set(names).intersection(header[:2])
     if listed:
-        raise _unknown_word(header[2], layout.header_line, what)
-
-
-_Columns = tuple[
-    NDArray[np.int64],
-    NDArray[np.int64],
-    NDArray[np.bool_],
-    NDArray[np.int64] | None,
-    Iterable[str],
-]
-"""first, second, same, the list's own fold numbers, and the names that it found."""
+        raise unknown_word(header[2], layout.header_line, what)
 
 
 def _read_lines(
-    file: BinaryIO, layout: _Layout, index: dict[str, int] | None, what: str
-) -> _Columns:
+    file: BinaryIO, layout: PairLayout, index: dict[str, int] | None, what: str
+) -> PairColumns:
     """Any list, line by line; this defines what a list means."""
     ids: dict[str, int] = {} if index is None else index
     unknown: dict[str, int] = {}  # name → its first line
@@ -281,11 +192,11 @@ def _read_lines(
                 f"{what}, line {line}: {len(fields)} field(s) where the first line has {width}"
             )
         a, b = fields[i], fields[j]
-        is_same = _is_same(fields[k])
+        is_same = parse_same(fields[k])
         if is_same is None:
-            raise _unknown_word(fields[k], line, what)
+            raise unknown_word(fields[k], line, what)
         if a == b or not (a and b):
-            problem = f"{_shown(a)} against itself" if a and b else "a pair without a name"
+            problem = f"{shown(a)} against itself" if a and b else "a pair without a name"
             raise VidfaceError(f"{what}, line {line}: {problem}; remove the line or mend it")
         if index is None:
             first.append(ids.setdefault(a, len(ids)))
@@ -298,11 +209,11 @@ def _read_lines(
             second.append(ids.get(b, 0))
         same.append(is_same)
         if fold_column is not None:
-            number = _fold_number(fields[fold_column])
+            number = parse_fold(fields[fold_column])
             if number is None:
                 raise VidfaceError(
                     f"{what}, line {line}: the fold must be a whole number ≥ 0, "
-                    f"got {_shown(fields[fold_column])}"
+                    f"got {shown(fields[fold_column])}"
                 )
             folds.append(number)
     if unknown:
@@ -314,117 +225,6 @@ def _read_lines(
         None if fold_column is None else np.array(folds, dtype=np.int64),
         ids,
     )
-
-
-def _read_fast(path: Path, layout: _Layout, index: dict[str, int] | None) -> _Columns | None:
-    """What `_read_lines` gives, for a list whose lines all look alike; None for any other.
-
-    A file with a quote or a carriage return is not for this.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as arrow_compute
-    from pyarrow import csv as arrow_csv
-
-    names = _FastNames(index, words=layout.separator != ",")
-    first, second, same, folds = [], [], [], []
-    columns = [str(i) for i in range(layout.width)]
-    try:
-        with path.open("rb") as file:
-            file.seek(layout.data_start)
-            batches = arrow_csv.open_csv(
-                file,
-                read_options=arrow_csv.ReadOptions(column_names=columns, block_size=_BATCH_BYTES),
-                parse_options=arrow_csv.ParseOptions(
-                    delimiter=layout.separator, quote_char=False, double_quote=False
-                ),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types={column: pa.string() for column in columns},
-                    strings_can_be_null=False,
-                ),
-            )
-            for batch in batches:
-                lengths = [arrow_compute.binary_length(column) for column in batch.columns]
-                longest = sum(arrow_compute.max(length).as_py() or 0 for length in lengths)
-                pair = names.indices(batch.column(layout.first), batch.column(layout.second))
-                is_same = _mapped(batch.column(layout.same), _is_same)
-                if longest + layout.width > LONGEST_LINE_BYTES or pair is None or is_same is None:
-                    return None
-                first.append(pair[0])
-                second.append(pair[1])
-                same.append(is_same.astype(np.bool_))
-                if layout.fold is not None:
-                    fold = _mapped(batch.column(layout.fold), _fold_number)
-                    if fold is None:
-                        return None
-                    folds.append(fold)
-    except (pa.ArrowException, OSError):
-        return None
-    if not first:
-        return None
-    return (
-        np.concatenate(first, dtype=np.int64),
-        np.concatenate(second, dtype=np.int64),
-        np.concatenate(same),
-        None if layout.fold is None else np.concatenate(folds, dtype=np.int64),
-        names.found,
-    )
-
-
-class _FastNames:
-    """Names → indices for batches of pairs, numbered in order of first appearance."""
-
-    def __init__(self, index: dict[str, int] | None, *, words: bool) -> None:
-        self._words = words  # fields are separated by white space
-        self._closed = index is not None
-        self._index = {name: i for name, i in (index or {}).items() if self._is_plain(name)}
-        self.found: list[str] = []
-
-    def _is_plain(self, name: str) -> bool:
-        """Whether reading line by line would leave the name as it is."""
-        return name.split() == [name] if self._words else name != "" and name == name.strip()
-
-    def indices(
-        self, first: Any, second: Any
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
-        """Of two columns of strings; None where a name is unknown, not plain or against itself."""
-        start = len(self.found)
-        fresh: list[str] = []
-
-        def number(name: str) -> int | None:
-            i = self._index.get(name)
-            if i is None and not self._closed and self._is_plain(name):
-                i = self._index[name] = start + len(fresh)
-                fresh.append(name)
-            return i
-
-        a, b = _mapped(first, number), _mapped(second, number)
-        if a is None or b is None or (a == b).any():
-            return None
-        if fresh:
-            # The columns were numbered one after the other; lines count, and a comes before b.
-            both = np.stack((a, b), axis=1).ravel()
-            _, seen_at = np.unique(both[both >= start], return_index=True)
-            order = np.argsort(seen_at)
-            for new, old in enumerate(order.tolist(), start=start):
-                self._index[fresh[old]] = new
-                self.found.append(fresh[old])
-            renumbered = np.arange(len(self.found), dtype=np.int32)
-            renumbered[start + order] = np.arange(start, len(self.found))
-            a, b = renumbered[a], renumbered[b]
-        return a, b
-
-
-def _mapped(column: Any, value_of: Any) -> NDArray[np.int32] | None:
-    """A function of each string of a column, called once for each; None where it gives None."""
-    encoded = column.dictionary_encode()
-    values = []
-    for text in encoded.dictionary.to_pylist():
-        value = value_of(text)
-        if value is None:
-            return None
-        values.append(value)
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    return np.array(values, dtype=np.int32)[codes]
 
 
 def _scan(file: BinaryIO) -> tuple[str, bool]:
@@ -443,35 +243,15 @@ def _index(known: Sequence[str]) -> dict[str, int]:
     index = {name: i for i, name in enumerate(known)}
     if len(index) != len(known):
         twice = next(name for i, name in enumerate(known) if index[name] != i)
-        raise VidfaceError(f"known names: {_shown(twice)} stands twice; a name must be one clip's")
+        raise VidfaceError(f"known names: {shown(twice)} stands twice; a name must be one clip's")
     return index
-
-
-def _is_same(word: str) -> bool | None:
-    return SAME_WORDS.get(word.lower())
-
-
-def _fold_number(text: str) -> int | None:
-    """A whole number in plain digits, of nine at most."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-def _unknown_word(word: str, line: int, what: str) -> VidfaceError:
-    return VidfaceError(
-        f"{what}, line {line}: {_shown(word)} does not say whether the pair is one person "
-        f"(known: {', '.join(SAME_WORDS)})"
-    )
 
 
 def _unknown_names(unknown: dict[str, int]) -> str:
     some = list(unknown.items())[:_SHOWN]
-    shown = ", ".join(f"{_shown(name)} (line {line})" for name, line in some)
+    listed = ", ".join(f"{shown(name)} (line {line})" for name, line in some)
     more = f" and {len(unknown) - len(some)} more" if len(unknown) > len(some) else ""
     return (
-        f"{len(unknown)} of its names are unknown: {shown}{more}; "
+        f"{len(unknown)} of its names are unknown: {listed}{more}; "
         "names must be written as the clips' or templates' own"
     )
-
-
-def _shown(name: str) -> str:
-    return repr(name[:80])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
+from vidface.datasets.lines import FirstProblem, decoded_lines
 from vidface.storage.images import decode_image
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
 
@@ -127,12 +129,7 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
         data = path.read_bytes()
     except OSError as error:
         raise VidfaceError(f"pairs {path}: {error.strerror or error}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise VidfaceError(f"pairs {path}, line {line}: not UTF-8; save it as UTF-8") from None
-    listed, per_fold = _parse(text, path)
+    listed, per_fold = _parse(data, f"pairs {path}")
 
     numbers: dict[Image, int] = {}
     indices = [[numbers.setdefault(image, len(numbers)) for image in pair] for pair in listed]
@@ -152,35 +149,35 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
     )
 
 
-def _parse(text: str, path: Path) -> tuple[list[tuple[Image, Image]], int]:
+def _parse(data: bytes, what: str) -> tuple[list[tuple[Image, Image]], int]:
     """The pairs, and how many of either kind a fold has."""
-    lines = text.rstrip().split("\n")
-    if not lines[0].strip():
-        raise VidfaceError(f"pairs {path}, line 1: no header; is the file empty?")
-    header = [_number(field) for field in lines[0].split()]
+    lines = list(decoded_lines(io.BytesIO(data.rstrip()), FirstProblem(what)))
+    if not lines or not lines[0][1].strip():
+        raise VidfaceError(f"{what}, line 1: no header; is the file empty?")
+    header = [_number(field) for field in lines[0][1].split()]
     counts = [count for count in header if count]  # neither None nor 0
     if len(counts) != len(header) or len(counts) not in (1, 2):
         raise VidfaceError(
-            f"pairs {path}, line 1: not LFW's format, which begins with its counts: "
+            f"{what}, line 1: not LFW's format, which begins with its counts: "
             f"folds and pairs of either kind in a fold ('10 300'), or the latter alone; "
-            f"got {lines[0].strip()[:80]!r}"
+            f"got {lines[0][1].strip()[:80]!r}"
         )
     folds, per_fold = counts if len(counts) == 2 else (1, *counts)
     expected = folds * 2 * per_fold
     listed: list[tuple[Image, Image]] = []
-    for line, text_of_line in enumerate(lines[1:], start=2):
+    for line, text in lines[1:]:
         if len(listed) == expected:
             raise VidfaceError(
-                f"pairs {path}, line {line}: the header announces {expected} pairs, here is more"
+                f"{what}, line {line}: the header announces {expected} pairs, here is more"
             )
         fold, place = divmod(len(listed), 2 * per_fold)
         try:
-            listed.append(_pair(text_of_line.split(), place < per_fold))
+            listed.append(_pair(text.split(), place < per_fold))
         except ValueError as error:
-            raise VidfaceError(f"pairs {path}, line {line} (fold {fold + 1}): {error}") from None
+            raise VidfaceError(f"{what}, line {line} (fold {fold + 1}): {error}") from None
     if len(listed) < expected:
         raise VidfaceError(
-            f"pairs {path}, line {len(lines)}: the file ends after {len(listed)} pairs, "
+            f"{what}, line {len(lines)}: the file ends after {len(listed)} pairs, "
             f"the header announces {expected}"
         )
     return listed, per_fold

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.datasets.lines import numbered_rows, open_list
+from vidface.datasets.lines import named_columns, numbered_rows, open_list, single_places
 from vidface.storage.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 ORDERS: dict[str, tuple[int, int, int] | None] = {
@@ -154,18 +154,12 @@ def read_templates(path: str | Path, *, order: str = "auto") -> TemplateList:
 
 def _columns_of_header(line: int, fields: Sequence[str], what: str) -> dict[str, int] | None:
     """The place of each column that a header names; None where the line is no header."""
-    lowered = [field.lower() for field in fields]
-    if "template_id" not in lowered and "media_id" not in lowered:
+    columns = named_columns(fields, COLUMN_NAMES)
+    if "template_id" not in columns and "media_id" not in columns:
         return None
-    places = {}
+    places = single_places(columns, fields, f"{what}, line {line}")
     for column, names in COLUMN_NAMES.items():
-        found = [i for i, name in enumerate(lowered) if name in names]
-        if len(found) > 1:
-            twice = " and ".join(f"'{fields[i][:80]}'" for i in found)
-            raise VidfaceError(f"{what}, line {line}: the header names '{column}' twice, {twice}")
-        if found:
-            places[column] = found[0]
-        elif column != "identity":
+        if column not in places and column != "identity":
             raise VidfaceError(
                 f"{what}, line {line}: no column {' or '.join(names)}; the header must name "
                 f"template_id, media_id and path, it names {','.join(fields)[:200]}"

@@ -1,0 +1,110 @@
+"""How a list of pairs is laid out, and what its words mean: told from its first line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.datasets.lines import comma_fields, named_columns, numbered_lines, single_places
+
+SAME_WORDS: dict[str, bool] = {
+    **dict.fromkeys(("1", "true", "same", "yes", "genuine"), True),
+    **dict.fromkeys(("0", "false", "different", "no", "impostor"), False),
+}
+"""How a list may say whether a pair is one person, in any case."""
+
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {
+    "first": ("a", "first", "first name", "template_1", "enroll", "enroll_template_id"),
+    "second": ("b", "second", "second name", "template_2", "verif", "verif_template_id"),
+    "same": ("same", "label", "is same", "is_same"),
+    "fold": ("fold", "split", "split number"),
+}
+"""What a header may call the columns, in any case; `fold` may be missing."""
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """Where a line has what; told from the first line."""
+
+    first: int
+    second: int
+    same: int
+    fold: int | None
+    width: int  # fields a line
+    separator: str  # what it is if it is always the same: "," or " " or a tab
+    header: list[str] | None
+    header_line: int  # its number
+    named: bool  # the header names the columns
+    data_start: int  # bytes before the first pair
+
+    @property
+    def unnamed_header(self) -> bool:
+        return self.header is not None and not self.named
+
+
+def read_layout(file: BinaryIO, what: str) -> PairLayout:
+    """What the first line that is not blank says of the others; the file stands behind it then."""
+    line, text = next(numbered_lines(file, what), (0, ""))
+    if not line:
+        raise VidfaceError(f"{what}: the file is empty; there should be a pair a line")
+    after = file.tell()
+    comma = text.count(",") >= 2
+    fields = comma_fields(text, line, what) if comma else text.split()
+    separator = "," if comma else "\t" if "\t" in text and " " not in text else " "
+    width = len(fields)
+    columns = named_columns(fields, COLUMN_NAMES)
+    if {"first", "second", "same"} <= columns.keys():
+        place = single_places(columns, fields, f"{what}, line {line}")
+        first, second, same = place["first"], place["second"], place["same"]
+        fold = place.get("fold")
+        return PairLayout(first, second, same, fold, width, separator, fields, line, True, after)
+    if width != 3:
+        known = "; ".join(f"{field}: {', '.join(names)}" for field, names in COLUMN_NAMES.items())
+        raise VidfaceError(
+            f"{what}, line {line}: {width} field(s) where a pair is due as three, 'a b same'; "
+            f"other columns need a header that names first, second and same ({known})"
+        )
+    if fields[2].lower() in SAME_WORDS or _is_number(fields[2]):
+        return PairLayout(0, 1, 2, None, 3, separator, None, line, False, 0)
+    return PairLayout(0, 1, 2, None, 3, separator, fields, line, False, after)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it may be a label that we don't know, like "-1", and so is no header."""
+    return re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) is not None
+
+
+PairColumns = tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.bool_],
+    NDArray[np.int64] | None,
+    Iterable[str],
+]
+"""first, second, same, the list's own fold numbers, and the names that it found."""
+
+
+def parse_same(word: str) -> bool | None:
+    return SAME_WORDS.get(word.lower())
+
+
+def parse_fold(text: str) -> int | None:
+    """A whole number in plain digits, of nine at most."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def unknown_word(word: str, line: int, what: str) -> VidfaceError:
+    return VidfaceError(
+        f"{what}, line {line}: {shown(word)} does not say whether the pair is one person "
+        f"(known: {', '.join(SAME_WORDS)})"
+    )
+
+
+def shown(name: str) -> str:
+    return repr(name[:80])
