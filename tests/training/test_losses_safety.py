@@ -343,7 +343,7 @@ def test_negative_identities_are_no_classes():
 
 def test_a_negative_step_is_refused_where_it_matters():
     geometry = Geometry.of(torch.eye(3), torch.eye(3), torch.arange(3))
-    with pytest.raises(VidfaceError, match="step must be a whole number ≥ 0, got -1"):
+    with pytest.raises(VidfaceError, match="step: must be at least 0, not -1"):
         InterClass(sample=2)(geometry, -1)
 
 
@@ -360,36 +360,36 @@ def test_without_pytorch_metric_learning_the_triplet_loss_says_what_to_install(m
 @pytest.mark.parametrize(
     ("name", "wrong", "message"),
     [
-        ("arcface", {"margin_radians": 28.6}, "if degrees, say 0.499"),
+        ("arcface", {"margin_radians": 28.6}, "if these are degrees, say 0.499"),
         ("arcface", {"margin_radians": math.pi / 2}, "must be radians"),
-        ("arcface", {"margin_radians": -0.1}, "arcface: margin_radians .* ≥ 0"),
-        ("arcface", {"margin_radians": math.nan}, "finite"),
+        ("arcface", {"margin_radians": -0.1}, "arcface margin_radians: must be at least 0"),
+        ("arcface", {"margin_radians": math.nan}, "must be finite"),
         ("arcface", {"margin_radians": "0.5"}, "finite number"),
         ("arcface", {"margin_radians": True}, "finite number"),
         ("arcface", {"margin": 0.5}, r"no setting 'margin' \(known: margin_radians\)"),
-        ("combined", {"m1": 0}, "combined: m1 .* > 0"),
-        ("combined", {"m1": math.inf}, "combined: m1"),
-        ("combined", {"m2_radians": 17.2}, "combined: m2_radians"),
-        ("combined", {"m3": -0.1}, "combined: m3"),
-        ("combined", {"m3": 2.1}, "≥ 0 and ≤ 2"),
+        ("combined", {"m1": 0}, "combined m1: must be above 0"),
+        ("combined", {"m1": math.inf}, "combined m1"),
+        ("combined", {"m2_radians": 17.2}, "combined m2_radians"),
+        ("combined", {"m3": -0.1}, "combined m3"),
+        ("combined", {"m3": 2.1}, r"must lie in \[0, 2\]"),
         ("combined", {"name": "x"}, "known: m1, m2_radians, m3"),
-        ("sv-guided", {"t": 0.99}, "sv-guided: t .* ≥ 1"),
-        ("class-balance", {"beta": 1.0}, "beta must be less than 1"),
-        ("class-balance", {"beta": -0.1}, "class-balance: beta"),
+        ("sv-guided", {"t": 0.99}, "sv-guided t: must be at least 1"),
+        ("class-balance", {"beta": 1.0}, r"beta: must lie in \[0, 1\)"),
+        ("class-balance", {"beta": -0.1}, "class-balance beta"),
         ("class-balance", {"normalise": 1}, "true or false"),
-        ("intra", {"weight": -1}, "intra: weight"),
-        ("inter", {"weight": math.inf}, "inter: weight"),
-        ("inter", {"block": 0}, "inter: block must be a whole number ≥ 1"),
-        ("inter", {"block": 1.5}, "inter: block"),
-        ("inter", {"sample": -1}, "inter: sample"),
-        ("inter", {"sample": True}, "inter: sample"),
-        ("inter", {"seed": -1}, "inter: seed"),
-        ("triplet", {"weight": -1}, "triplet: weight"),
-        ("triplet", {"margin": 0}, "triplet: margin .* > 0 and ≤ 4"),
-        ("triplet", {"margin": 4.1}, "triplet: margin"),
+        ("intra", {"weight": -1}, "intra weight"),
+        ("inter", {"weight": math.inf}, "inter weight"),
+        ("inter", {"block": 0}, "inter block: must be at least 1"),
+        ("inter", {"block": 1.5}, "inter block: must be a whole number"),
+        ("inter", {"sample": -1}, "inter sample"),
+        ("inter", {"sample": True}, "inter sample"),
+        ("inter", {"seed": -1}, "inter seed"),
+        ("triplet", {"weight": -1}, "triplet weight"),
+        ("triplet", {"margin": 0}, r"triplet margin: must lie in \(0, 4\]"),
+        ("triplet", {"margin": 4.1}, "triplet margin"),
         ("triplet", {"mining": "easy"}, "known: semi-hard, hard, all"),
-        ("triplet", {"mining": ["all"]}, "unknown mining"),
-        ("arcface", 0.5, "takes a table of settings, got 0.5"),
+        ("triplet", {"mining": ["all"]}, "mining: unknown value"),
+        ("arcface", 0.5, "takes a table of settings, not 0.5"),
         ("sphereface", {}, "unknown loss 'sphereface' .known: arcface, combined, sv-guided"),
     ],
 )
@@ -414,7 +414,7 @@ def test_the_ends_of_the_ranges_are_allowed():
 
 @pytest.mark.parametrize("scale", [0, -1, math.nan, math.inf, "64", None])
 def test_a_scale_must_be_positive(scale):
-    with pytest.raises(VidfaceError, match="scale must be a finite number > 0"):
+    with pytest.raises(VidfaceError, match="objective scale: must be"):
         build_objective({"arcface": {}}, scale=scale)
 
 

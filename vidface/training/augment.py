@@ -8,29 +8,36 @@ called with a face (112, 112, 3) uint8 RGB and a random generator; it returns a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-
-def _check_share(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and 0 <= value <= 1):
-        raise VidfaceError(f"augmentation: {name} must lie in [0, 1], not {value}")
+from vidface.core.settings import build_settings, check_settings, setting
 
 
-def _check_positive(name: str, value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-        raise VidfaceError(f"augmentation: {name} must be a finite number ≥ 0, not {value}")
+class Augmentation(ABC):
+    """A change of a face; its settings check themselves.
+
+    Raises:
+        VidfaceError: a setting of another type or out of its bounds.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_settings(self, f"augmentation {self.name}")
+
+    @abstractmethod
+    def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(112, 112, 3) uint8 RGB → a face of the same form, changed or not; `face` stays."""
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Augmentation):
     """Mirrors a share of the faces left to right.
 
     >>> face = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
@@ -38,26 +45,23 @@ class Flip:
     [3, 0]
     """
 
-    share: float = 0.5
+    name = "flip"
 
-    def __post_init__(self) -> None:
-        _check_share("flip share", self.share)
+    share: float = setting(0.5, bounds="[0, 1]", help="Share of the faces that are mirrored.")
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.ascontiguousarray(face[:, ::-1]) if rng.random() < self.share else face
 
 
 @dataclass(frozen=True)
-class Move:
+class Move(Augmentation):
     """A small similarity about the middle, as detectors err: all are standard deviations."""
 
-    shift_pixels: float = 1.5
-    turn_degrees: float = 3.0
-    scale: float = 0.04
+    name = "move"
 
-    def __post_init__(self) -> None:
-        for name in ("shift_pixels", "turn_degrees", "scale"):
-            _check_positive(f"move {name}", getattr(self, name))
+    shift_pixels: float = setting(1.5, bounds="[0, inf)", help="Shift along each axis.")
+    turn_degrees: float = setting(3.0, bounds="[0, inf)", help="Turn.")
+    scale: float = setting(0.04, bounds="[0, inf)", help="Logarithm of the scale.")
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         import cv2
@@ -74,20 +78,17 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Colour:
+class Colour(Augmentation):
     """Light: gain and gamma (log-normal), offset in grey levels, saturation, tint, some in grey."""
 
-    gain: float = 0.15
-    gamma: float = 0.15
-    offset_levels: float = 10.0
-    saturation: float = 0.25
-    tint: float = 0.05
-    grey_share: float = 0.1
+    name = "colour"
 
-    def __post_init__(self) -> None:
-        _check_share("colour grey_share", self.grey_share)
-        for name in ("gain", "gamma", "offset_levels", "saturation", "tint"):
-            _check_positive(f"colour {name}", getattr(self, name))
+    gain: float = setting(0.15, bounds="[0, inf)", help="Spread of the gain's logarithm.")
+    gamma: float = setting(0.15, bounds="[0, inf)", help="Spread of gamma's logarithm.")
+    offset_levels: float = setting(10.0, bounds="[0, inf)", help="Spread of the offset.")
+    saturation: float = setting(0.25, bounds="[0, inf)", help="Spread of the saturation.")
+    tint: float = setting(0.05, bounds="[0, inf)", help="Spread of a channel's own gain.")
+    grey_share: float = setting(0.1, bounds="[0, 1]", help="Share of the faces without colour.")
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         import cv2
@@ -104,30 +105,16 @@ class Colour:
 
 
 @dataclass(frozen=True)
-class Degrade:
+class Degrade(Augmentation):
     """A poorer camera for a share of the faces: smaller and back, blurred, noisy, JPEG."""
 
-    share: float = 0.4
-    smallest_pixels: int = 24
-    blur_pixels: float = 1.2
-    noise_levels: float = 6.0
-    worst_quality: int = 25
+    name = "degrade"
 
-    def __post_init__(self) -> None:
-        _check_share("degrade share", self.share)
-        _check_positive("degrade blur_pixels", self.blur_pixels)
-        _check_positive("degrade noise_levels", self.noise_levels)
-        for name in ("smallest_pixels", "worst_quality"):
-            if not isinstance(getattr(self, name), int):
-                raise VidfaceError(f"augmentation: degrade {name} must be a whole number")
-        if not 8 <= self.smallest_pixels <= 112:
-            raise VidfaceError(
-                f"augmentation: degrade smallest_pixels in [8, 112], not {self.smallest_pixels}"
-            )
-        if not 1 <= self.worst_quality <= 95:
-            raise VidfaceError(
-                f"augmentation: degrade worst_quality in [1, 95], not {self.worst_quality}"
-            )
+    share: float = setting(0.4, bounds="[0, 1]", help="Share of the faces that are degraded.")
+    smallest_pixels: int = setting(24, bounds="[8, 112]", help="Side of the smallest picture.")
+    blur_pixels: float = setting(1.2, bounds="[0, inf)", help="Strongest blur.")
+    noise_levels: float = setting(6.0, bounds="[0, inf)", help="Strongest noise.")
+    worst_quality: int = setting(25, bounds="[1, 95]", help="Lowest quality of a JPEG.")
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         import cv2
@@ -154,15 +141,13 @@ class Degrade:
 
 
 @dataclass(frozen=True)
-class Occlude:
+class Occlude(Augmentation):
     """A rectangle of one colour over a share of the faces, up to `largest` of the side."""
 
-    share: float = 0.2
-    largest: float = 0.4
+    name = "occlude"
 
-    def __post_init__(self) -> None:
-        _check_share("occlude share", self.share)
-        _check_share("occlude largest", self.largest)
+    share: float = setting(0.2, bounds="[0, 1]", help="Share of the faces that are covered.")
+    largest: float = setting(0.4, bounds="[0, 1]", help="Largest side covered, of the face's.")
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if rng.random() >= self.share:
@@ -175,12 +160,8 @@ class Occlude:
         return covered
 
 
-AUGMENTATIONS: dict[str, type] = {
-    "move": Move,
-    "colour": Colour,
-    "degrade": Degrade,
-    "occlude": Occlude,
-    "flip": Flip,
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+    kind.name: kind for kind in (Move, Colour, Degrade, Occlude, Flip)
 }
 
 
@@ -205,23 +186,18 @@ def build_augmentation(settings: Mapping[str, Any]) -> Chain:
     Raises:
         VidfaceError: unknown augmentation or setting (the known ones are listed).
     """
-    for name, given in settings.items():
+    for name, wanted in settings.items():
         if name not in AUGMENTATIONS:
             raise VidfaceError(
                 f"augmentation '{name}': unknown (known: {', '.join(AUGMENTATIONS)})"
             )
-        known = [each.name for each in fields(AUGMENTATIONS[name])]
-        if not isinstance(given, bool | Mapping):
+        if not isinstance(wanted, bool | Mapping):
             raise VidfaceError(f"augmentation '{name}': true, false or a table of settings")
-        for key in given if isinstance(given, Mapping) else ():
-            if key not in known:
-                raise VidfaceError(
-                    f"augmentation '{name}': unknown setting '{key}' (known: {', '.join(known)})"
-                )
+    tables = {name: {} if wanted is True else wanted for name, wanted in settings.items()}
     return Chain(
         tuple(
-            kind(**(settings[name] if isinstance(settings[name], Mapping) else {}))
+            build_settings(kind, tables[name], f"augmentation '{name}'")
             for name, kind in AUGMENTATIONS.items()
-            if settings.get(name, False) is not False
+            if tables.get(name, False) is not False
         )
     )

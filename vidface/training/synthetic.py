@@ -16,6 +16,8 @@ import numpy as np
 from vidface.core.errors import VidfaceError
 from vidface.training.augment import Colour, Move
 
+_MOVE, _COLOUR = Move(), Colour()
+
 
 class Faces(Protocol):
     """What faces are made from: a `vidface.training.sources.FaceSource` is one."""
@@ -68,9 +70,9 @@ class SyntheticFaces:
         if rng.random() < self.bend_share:
             face = bent(face, self.bend_pixels, rng)
         if rng.random() < 0.5:
-            face = Move()(face, rng)
+            face = _MOVE(face, rng)
         if rng.random() < 0.5:
-            face = Colour()(face, rng)
+            face = _COLOUR(face, rng)
         return face
 
 

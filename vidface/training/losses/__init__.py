@@ -13,11 +13,12 @@ torch is imported by what is called with tensors, not by building an objective.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import build_settings
 from vidface.training.losses.arcface import ArcFace
+from vidface.training.losses.base import Loss, Term
 from vidface.training.losses.class_balance import ClassBalance
 from vidface.training.losses.combined import CombinedMargin
 from vidface.training.losses.geometry import Geometry
@@ -43,11 +44,11 @@ __all__ = [
     "build_objective",
 ]
 
-LOSSES: dict[str, type] = {
+LOSSES: dict[str, type[Loss]] = {
     loss.name: loss
     for loss in (ArcFace, CombinedMargin, SVGuided, ClassBalance, IntraClass, InterClass, Triplet)
 }
-ROLES: dict[str, str] = {name: loss.role for name, loss in LOSSES.items()}  # type: ignore[attr-defined]
+ROLES: dict[str, str] = {name: loss.role for name, loss in LOSSES.items()}
 
 
 def build_objective(
@@ -67,17 +68,17 @@ def build_objective(
     Objective(margin=ArcFace(margin_radians=0.4), scale=32, negatives=None, balance=None,
               terms=(IntraClass(weight=1.0),))
     """
-    losses = {name: _build(name, values) for name, values in settings.items()}
+    losses = {name: _build_loss(name, values) for name, values in settings.items()}
     return Objective(
         margin=_only("margin", losses, needed=True),
         scale=scale,
         negatives=_only("negatives", losses),
         balance=_only("balance", losses),
-        terms=tuple(loss for name, loss in losses.items() if ROLES[name] == "term"),
+        terms=tuple(loss for loss in losses.values() if isinstance(loss, Term)),
     )
 
 
-def _only(role: str, losses: Mapping[str, Any], *, needed: bool = False) -> Any:
+def _only(role: str, losses: Mapping[str, Loss], *, needed: bool = False) -> Any:
     """The one loss of a role; None where there is none and none is needed."""
     names = [name for name in losses if ROLES[name] == role]
     if len(names) > 1 or (needed and not names):
@@ -89,13 +90,7 @@ def _only(role: str, losses: Mapping[str, Any], *, needed: bool = False) -> Any:
     return losses[names[0]] if names else None
 
 
-def _build(name: str, values: Mapping[str, Any]) -> Any:
+def _build_loss(name: str, values: Any) -> Loss:
     if name not in LOSSES:
         raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(LOSSES)})")
-    if not isinstance(values, Mapping):
-        raise VidfaceError(f"loss '{name}' takes a table of settings, got {values!r}")
-    known = [field.name for field in fields(LOSSES[name])]
-    for key in values:
-        if key not in known:
-            raise VidfaceError(f"loss '{name}' has no setting '{key}' (known: {', '.join(known)})")
-    return LOSSES[name](**values)
+    return build_settings(LOSSES[name], values, f"loss '{name}'")

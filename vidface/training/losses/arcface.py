@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from vidface.core.settings import setting
+from vidface.training.losses.base import Margin
 from vidface.training.losses.combined import check_radians, margin_logit
 
 if TYPE_CHECKING:
@@ -12,18 +14,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ArcFace:
+class ArcFace(Margin):
     """The own logit cos(θ + m): the combined margin with m1 = 1, m3 = 0.
 
     Equation (1): L1 = (1/N) Σ_i −log(e^{s·cos(θ_y + m)} / (e^{s·cos(θ_y + m)} + Σ_{j≠y} e^{s·cos
     θ_j})). Where θ + m > π it is cos θ − m·sin m, as InsightFace and pytorch-metric-learning do
     (whose own margin is in degrees).
-
-    Attributes:
-        margin_radians: m in [0, π/2).
-
-    Raises:
-        VidfaceError: a margin out of its range.
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
     2019.
@@ -33,14 +29,15 @@ class ArcFace:
     tensor([ 0.8776,  0.0236, -1.2397])
     """
 
-    name: ClassVar[str] = "arcface"
-    role: ClassVar[str] = "margin"
+    name = "arcface"
 
-    margin_radians: float = 0.5
+    margin_radians: float = setting(
+        0.5, bounds="[0, inf)", unit="radians", help="Margin m added to the angle, below π/2."
+    )
 
     def __post_init__(self) -> None:
-        check_radians("arcface: margin_radians", self.margin_radians)
+        super().__post_init__()
+        check_radians("arcface margin_radians", self.margin_radians)
 
     def own_logit(self, cos_own: Tensor) -> Tensor:
-        """(n,) cosines to the own centres → (n,) logits before the scale."""
         return margin_logit(cos_own, 1.0, self.margin_radians, 0.0)

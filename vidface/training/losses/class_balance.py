@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
-from vidface.training.losses.objective import check_number
+from vidface.core.settings import setting
+from vidface.training.losses.base import Balance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ClassBalance:
+class ClassBalance(Balance):
     """The weight (1 − β)/(1 − β^n_y) on a sample's softmax loss, n_y the images of its class.
 
     Equation (9): L_Ce = (1 − β)/(1 − β^n_y) · log(e^z_y / Σ_j e^z_j), the loss its negative. 1/(1 −
@@ -24,13 +25,7 @@ class ClassBalance:
     against every added term and the weight decay. So by default the weights of a batch are divided
     by their mean. With β = 0 every weight is exactly 1, either way.
 
-    Attributes:
-        beta: β in [0, 1); 0 turns it off, the source uses 0.9 to 0.9999. The paper does not state
-            its own.
-        normalise: divide by the mean weight of the batch, so that it becomes 1; False: as printed.
-
-    Raises:
-        VidfaceError: β out of its range.
+    The source uses β from 0.9 to 0.9999; the paper does not state its own.
 
     Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019; it
     normalises too, over all classes instead of the batch.
@@ -42,20 +37,10 @@ class ClassBalance:
     tensor(1., dtype=torch.float64)
     """
 
-    name: ClassVar[str] = "class-balance"
-    role: ClassVar[str] = "balance"
+    name = "class-balance"
 
-    beta: float = 0.999
-    normalise: bool = True
-
-    def __post_init__(self) -> None:
-        check_number("class-balance: beta", self.beta)
-        if self.beta >= 1:
-            raise VidfaceError(f"class-balance: beta must be less than 1, got {self.beta!r}")
-        if not isinstance(self.normalise, bool):
-            raise VidfaceError(
-                f"class-balance: normalise must be true or false, got {self.normalise!r}"
-            )
+    beta: float = setting(0.999, bounds="[0, 1)", help="β of the weights; 0 weighs all alike.")
+    normalise: bool = setting(True, help="Divide the weights of a batch by their mean.")
 
     def weights(self, counts: Tensor) -> Tensor:
         """The weights of a batch, float64. Exact for β near 1 and large classes.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import setting
+from vidface.training.losses.base import Margin
 from vidface.training.losses.geometry import angles
-from vidface.training.losses.objective import check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class CombinedMargin:
+class CombinedMargin(Margin):
     """The own logit cos(m1·θ + m2) − m3, times the scale in the softmax.
 
     Equations (3), (4): L2 = (1/N) Σ_i −log(Z1 / (Z1 + Σ_{j≠y} Z2)), Z1 = e^{s·(cos(m1·θ + m2) −
@@ -23,14 +24,6 @@ class CombinedMargin:
     (6)'s indicator and the cited losses say. m1 = 1, m3 = 0 is ArcFace; m1 = 1, m2 = 0 is CosFace.
 
     Where m1·θ + m2 > π the cosine would rise again: see `margin_logit`.
-
-    Attributes:
-        m1: > 0, multiplies the angle.
-        m2_radians: in [0, π/2), added to the angle; 28.6 would be degrees.
-        m3: in [0, 2], taken off the cosine.
-
-    Raises:
-        VidfaceError: a setting out of its range.
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
     2019, section 2.2; (1, 0.3, 0.2) is InsightFace's usual setting.
@@ -40,20 +33,19 @@ class CombinedMargin:
     tensor([ 0.7553,  0.0217, -0.9336])
     """
 
-    name: ClassVar[str] = "combined"
-    role: ClassVar[str] = "margin"
+    name = "combined"
 
-    m1: float = 1.0
-    m2_radians: float = 0.3
-    m3: float = 0.2
+    m1: float = setting(1.0, bounds="(0, inf)", help="Factor of the angle.")
+    m2_radians: float = setting(
+        0.3, bounds="[0, inf)", unit="radians", help="Margin added to the angle, below π/2."
+    )
+    m3: float = setting(0.2, bounds="[0, 2]", help="Margin taken off the cosine.")
 
     def __post_init__(self) -> None:
-        check_number("combined: m1", self.m1, low=0, above=True)
-        check_radians("combined: m2_radians", self.m2_radians)
-        check_number("combined: m3", self.m3, low=0, high=2)
+        super().__post_init__()
+        check_radians("combined m2_radians", self.m2_radians)
 
     def own_logit(self, cos_own: Tensor) -> Tensor:
-        """(n,) cosines to the own centres → (n,) logits before the scale."""
         return margin_logit(cos_own, self.m1, self.m2_radians, self.m3)
 
 
@@ -84,19 +76,16 @@ def margin_logit(cos_own: Tensor, m1: float, m2_radians: float, m3: float) -> Te
     return torch.where(turned <= math.pi, torch.cos(turned), cos_own - step) - m3
 
 
-def check_radians(name: str, value: float) -> None:
-    """A margin that is added to an angle lies in [0, π/2).
-
-    Raises:
-        VidfaceError: it does not.
+def check_radians(key: str, value: float) -> None:
+    """Raise VidfaceError "key: …" for a margin that is π/2 or more; it may be in degrees.
 
     >>> check_radians("m", 28.6)
     Traceback (most recent call last):
-    vidface.core.errors.VidfaceError: m must be radians < π/2, got 28.6 (if degrees, say 0.499)
+    vidface.core.errors.VidfaceError: m: must be radians below π/2, not 28.6 (if these are degrees,
+    say 0.499)
     """
-    check_number(name, value)
     if value >= math.pi / 2:
         raise VidfaceError(
-            f"{name} must be radians < π/2, got {value:g} (if degrees, say "
+            f"{key}: must be radians below π/2, not {value:g} (if these are degrees, say "
             f"{math.radians(value):.3f})"
         )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidface.core.settings import check_bounds, setting
+from vidface.training.losses.base import Term
 from vidface.training.losses.geometry import Geometry, full_precision, zero
-from vidface.training.losses.objective import check_count, check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class InterClass:
+class InterClass(Term):
     """The mean over the centres of the cosine to the nearest other centre, in [−1, 1].
 
     Equation (8): L_Inter = (1/C) Σ_i max_{j≠i} W_i·W_j / (‖W_i‖·‖W_j‖). The nearest is looked for
@@ -26,15 +27,12 @@ class InterClass:
     C is the number of centres of the batch's geometry. Where sampled softmax drew them, only those
     are compared, and the value is lower than that of all centres.
 
-    Attributes:
-        weight: ≥ 0, times the term in the total. The paper does not print its own.
-        block: centres a block, ≥ 1.
-        sample: centres i of the mean that a step draws; j still runs over all. 0, or as many as
-            there are: all. All 93,431 are 2.5·10^12 multiply-adds a step, 1,024 of them 2.7·10^10.
-        seed: ≥ 0; the draw is a function of seed and step alone.
+    A step may draw a sample of the centres i; j still runs over all of them, and the draw is a
+    function of seed and step alone. All 93,431 centres are 2.5·10^12 multiply-adds a step, 1,024 of
+    them 2.7·10^10.
 
     Raises:
-        VidfaceError: a setting out of its range, or a negative step.
+        VidfaceError: when called, a negative step.
 
     Source: Zhao et al., "RegularFace: Deep Face Recognition via Exclusive Regularization", CVPR
     2019.
@@ -45,33 +43,24 @@ class InterClass:
     tensor(0.7333)
     """
 
-    name: ClassVar[str] = "inter"
-    role: ClassVar[str] = "term"
+    name = "inter"
 
-    weight: float = 1.0
-    block: int = 4096
-    sample: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_number("inter: weight", self.weight)
-        check_count("inter: block", self.block, low=1)
-        check_count("inter: sample", self.sample, low=0)
-        check_count("inter: seed", self.seed, low=0)
+    block: int = setting(4096, bounds="[1, inf)", help="Centres compared at once.")
+    sample: int = setting(0, bounds="[0, inf)", help="Centres that a step draws; 0: all of them.")
+    seed: int = setting(0, bounds="[0, inf)", help="Seed of the drawn centres.")
 
     def __call__(self, geometry: Geometry, step: int = 0) -> Tensor:
-        """The unweighted value, a scalar."""
         centres = geometry.centres
         if len(centres) == 1:
             return zero(centres)
-        rows = self._rows(len(centres), step).to(centres.device)
+        rows = self._draw_rows(len(centres), step).to(centres.device)
         others = nearest_others(centres, rows, self.block)
         return (centres[rows] * centres[others]).sum(dim=1).mean()
 
-    def _rows(self, c: int, step: int) -> Tensor:
+    def _draw_rows(self, c: int, step: int) -> Tensor:
         import torch
 
-        check_count("step", step, low=0)
+        check_bounds("step", step, "[0, inf)")
         if self.sample in (0, c) or self.sample > c:
             return torch.arange(c)
         draw = np.random.default_rng([self.seed, step])
@@ -96,20 +85,23 @@ def nearest_others(centres: Tensor, rows: Tensor, block: int) -> Tensor:
     import torch
 
     with torch.no_grad(), full_precision(centres):
-        return torch.cat([_nearest(centres, mine, block) for mine in rows.split(block)])
+        return torch.cat([_nearest_of(centres, some, block) for some in rows.split(block)])
 
 
-def _nearest(centres: Tensor, mine: Tensor, block: int) -> Tensor:
+def _nearest_of(centres: Tensor, rows: Tensor, block: int) -> Tensor:
     import torch
 
     c = len(centres)
-    best = torch.full(mine.shape, -torch.inf, dtype=centres.dtype, device=centres.device)
-    found = mine
+    best = torch.full(rows.shape, -torch.inf, dtype=centres.dtype, device=centres.device)
+    nearest = rows
     columns = torch.arange(c, device=centres.device)
-    for a in range(0, c, block):
-        cosines = centres[mine] @ centres[a : a + block].T
-        cosines.masked_fill_(mine[:, None] == columns[None, a : a + block], -torch.inf)
+    # `nearest` and `best` are those among all centres before `start`; the first of equals stays.
+    for start in range(0, c, block):
+        cosines = centres[rows] @ centres[start : start + block].T
+        own = rows[:, None] == columns[None, start : start + block]
+        cosines.masked_fill_(own, -torch.inf)
         highest, where = cosines.max(dim=1)
         nearer = highest > best
-        best, found = torch.where(nearer, highest, best), torch.where(nearer, where + a, found)
-    return found
+        best = torch.where(nearer, highest, best)
+        nearest = torch.where(nearer, where + start, nearest)
+    return nearest

@@ -2,53 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import check_settings, setting
+from vidface.training.losses.base import Balance, Margin, Negatives, Term
 from vidface.training.losses.geometry import Geometry, full_precision
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class Margin(Protocol):
-    """Makes the own class's logit harder to reach."""
-
-    def own_logit(self, cos_own: Tensor) -> Tensor:
-        """(n,) cosines to the own centres → (n,) logits, before the scale."""
-
-
-class Negatives(Protocol):
-    """Makes logits of other classes harder."""
-
-    def other_logits(
-        self, cosines: Tensor, own_logit: Tensor, labels: Tensor, scale: float
-    ) -> Tensor:
-        """(n, c) cosines → (n, c) scaled logits; the own column is the plain one."""
-
-
-class Balance(Protocol):
-    """Weighs samples by the size of their class."""
-
-    def weights(self, counts: Tensor) -> Tensor:
-        """(n,) images of each sample's class → (n,) weights."""
-
-
-class Term(Protocol):
-    """Is added to the softmax, times its weight."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def weight(self) -> float: ...
-
-    def __call__(self, geometry: Geometry, step: int = 0) -> Tensor:
-        """The unweighted value, a scalar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +42,7 @@ class Objective:
 
     Attributes:
         margin: `ArcFace` or `CombinedMargin`.
-        scale: s > 0; 64 is usual.
+        scale: s; 64 is usual.
         negatives: `SVGuided`, or None.
         balance: `ClassBalance`, or None.
         terms: `IntraClass`, `InterClass`, `Triplet`, in any order, each at most once.
@@ -94,13 +58,13 @@ class Objective:
     """
 
     margin: Margin
-    scale: float = 64.0
+    scale: float = setting(64.0, bounds="(0, inf)", help="Factor s of the cosines.")
     negatives: Negatives | None = None
     balance: Balance | None = None
     terms: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
-        check_number("scale", self.scale, low=0, above=True)
+        check_settings(self, "objective")
         names = [term.name for term in self.terms]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -175,38 +139,3 @@ def _counts_of_labels(geometry: Geometry, class_counts: Tensor | None) -> Tensor
             f"class counts of shape {tuple(counts.shape)} do not cover classes {low} to {high}"
         )
     return counts[classes]
-
-
-def check_number(
-    name: str, value: Any, *, low: float = 0, high: float = math.inf, above: bool = False
-) -> None:
-    """A finite number in [low, high]; with `above`, not `low` itself.
-
-    Raises:
-        VidfaceError: it is not.
-
-    >>> check_number("t", 0.5, low=1)
-    Traceback (most recent call last):
-    vidface.core.errors.VidfaceError: t must be a finite number ≥ 1, got 0.5
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    inside = number and math.isfinite(value) and low <= value <= high
-    if not inside or (above and value == low):
-        most = "" if high == math.inf else f" and ≤ {high:g}"
-        raise VidfaceError(
-            f"{name} must be a finite number {'>' if above else '≥'} {low:g}{most}, got {value!r}"
-        )
-
-
-def check_count(name: str, value: Any, *, low: int) -> None:
-    """A whole number ≥ low.
-
-    Raises:
-        VidfaceError: it is not.
-
-    >>> check_count("block", 0, low=1)
-    Traceback (most recent call last):
-    vidface.core.errors.VidfaceError: block must be a whole number ≥ 1, got 0
-    """
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise VidfaceError(f"{name} must be a whole number ≥ {low}, got {value!r}")

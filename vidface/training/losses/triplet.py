@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import setting
+from vidface.training.losses.base import Term
 from vidface.training.losses.geometry import Geometry, full_precision, zero
-from vidface.training.losses.objective import check_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ MININGS = {"semi-hard": "semihard", "hard": "hard", "all": "all"}
 
 
 @dataclass(frozen=True)
-class Triplet:
+class Triplet(Term):
     """The mean hinge ‖a − p‖² − ‖a − n‖² + margin over the mined triplets of a batch.
 
     a and p are two faces of one class, n one of another; distances are squared Euclidean ones of
@@ -29,13 +30,8 @@ class Triplet:
 
     Mining takes n³ bytes for a batch of n faces: 134 MB for 512, 1.07 GB for 1,024.
 
-    Attributes:
-        weight: ≥ 0, times the term in the total.
-        margin: in (0, 4], a difference of squared distances; FaceNet's is 0.2.
-        mining: "semi-hard", "hard" or "all".
-
     Raises:
-        VidfaceError: a setting out of its range; when called: pytorch-metric-learning is missing.
+        VidfaceError: when called, pytorch-metric-learning is missing.
 
     Source: Schroff et al., "FaceNet: A Unified Embedding for Face Recognition and Clustering", CVPR
     2015; `TripletMarginMiner` and `TripletMarginLoss` of pytorch-metric-learning 2.9.
@@ -47,23 +43,14 @@ class Triplet:
     tensor(0.1000)
     """
 
-    name: ClassVar[str] = "triplet"
-    role: ClassVar[str] = "term"
+    name = "triplet"
 
-    weight: float = 1.0
-    margin: float = 0.2
-    mining: str = "semi-hard"
-
-    def __post_init__(self) -> None:
-        check_number("triplet: weight", self.weight)
-        check_number("triplet: margin", self.margin, low=0, high=4, above=True)
-        if self.mining not in list(MININGS):  # a list from a file cannot be looked up in a dict
-            raise VidfaceError(
-                f"triplet: unknown mining {self.mining!r} (known: {', '.join(MININGS)})"
-            )
+    margin: float = setting(
+        0.2, bounds="(0, 4]", help="Margin between squared distances; FaceNet's is 0.2."
+    )
+    mining: str = setting("semi-hard", choices=tuple(MININGS), help="Triplets that are kept.")
 
     def __call__(self, geometry: Geometry, step: int = 0) -> Tensor:
-        """The unweighted value, a scalar; `step` plays no part."""
         try:
             from pytorch_metric_learning.distances import LpDistance
             from pytorch_metric_learning.losses import TripletMarginLoss
