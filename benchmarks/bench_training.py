@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from vidface.backbones.budget import count_module
-from vidface.settings.pipeline import RunSettings
+from vidface.settings.run_settings import RunSettings
 from vidface.training.augment import AUGMENTATIONS, build_augmentation
 from vidface.training.batches import Batch, StageBatches
 from vidface.training.centres import ClassCentres

@@ -16,7 +16,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from vidface.cli.commands import cli
-from vidface.settings.pipeline import TABLES, shipped_pipelines
+from vidface.settings.pipeline import shipped_pipelines
+from vidface.settings.tables import TABLES
 
 DOCUMENTS = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")

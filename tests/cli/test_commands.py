@@ -634,7 +634,7 @@ class TestExtractOptions:
             (("--stall-timeout", "0"), "--stall-timeout: must be above 0, not 0.0"),
             (("--clip-timeout", "-1"), "--clip-timeout: must be above 0"),
             (("--clip-memory", "much"), "--clip-memory: a size such as"),
-            (("--workers", "0"), "--workers: at least 1, not 0"),
+            (("--workers", "0"), "--workers: must be at least 1, not 0"),
             (("--executor", "slurm"), "--executor: unknown value 'slurm' (known: serial, joblib"),
             (("--scheduler", "tcp://a:1"), '--scheduler: only with executor = "dask"'),
         ],

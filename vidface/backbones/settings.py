@@ -2,32 +2,101 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES
 from vidface.core.errors import VidfaceError
-from vidface.core.values import check_choice
+from vidface.core.files import absolute_path
+from vidface.core.settings import check_settings, setting
+from vidface.core.values import check_device
+
+
+def resolve_weights(text: str, start: Path) -> str:
+    """A recogniser: a name as it is, anything with a dot or slash as a path from `start`."""
+    if text and not re.search(r"[./\\]", text):
+        return text  # a registered name, or one that load_backbone will refuse by name
+    return str(absolute_path(text, start))
 
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """The recogniser: a name, or a path with its preprocessing (0–255 scale); what runs it."""
+    """The recogniser: what it is, what it is fed, and what runs it."""
 
-    weights: str = "sface"
-    architecture: str | None = None
-    color: str | None = None
-    mean: float | tuple[float, ...] | None = None
-    std: float | tuple[float, ...] | None = None
-    size: int | None = None
-    runtime: str = "auto"
-    precision: str = "float32"
-    device: str = "auto"
+    GROUP: ClassVar[str] = "Recogniser"
+
+    weights: str = setting(
+        "sface",
+        metavar="NAME|FILE",
+        help="The recogniser: a name of `vidface models`, or a file: .onnx (nx3x112x112 to nxD), "
+        ".safetensors, a state dict (.pt, .pth) or MXNet's .params.",
+        parse=resolve_weights,
+    )
+    architecture: str | None = setting(
+        None,
+        metavar="NAME",
+        help="The architecture of a file of bare parameters: a name of `vidface models`, or one "
+        "such as paper-x0.5.",
+        default_text="what fits",
+        rare=True,
+    )
+    color: str | None = setting(
+        None,
+        metavar="ORDER",
+        help="The order of colours that weights given as a file are fed: rgb or bgr.",
+        choices=("rgb", "bgr"),
+        default_text="the file's own, else rgb",
+    )
+    mean: float | tuple[float, ...] | None = setting(
+        None,
+        help="What is subtracted from pixels (0 to 255) for weights given as a file; a pipeline "
+        "file may name three numbers.",
+        default_text="the file's own, else 127.5",
+    )
+    std: float | tuple[float, ...] | None = setting(
+        None,
+        help="What divides pixels after the mean for weights given as a file; a pipeline file may "
+        "name three numbers.",
+        default_text="the file's own, else 127.5",
+    )
+    size: int | None = setting(
+        None,
+        flag=None,
+        help="The side of the faces that weights given as a file are fed.",
+        unit="pixels",
+        default_text="112",
+        rare=True,
+    )
+    runtime: str = setting(
+        "auto",
+        metavar="NAME",
+        help="What runs the recogniser: onnxruntime, openvino (an extra), torch, or auto, which "
+        "tries them for a moment, once a machine.",
+        choices=("auto", *RUNTIMES),
+        rare=True,
+    )
+    precision: str = setting(
+        "float32",
+        metavar="TYPE",
+        help="The arithmetic of the recogniser: float32, bf16 (openvino, torch) or fp16 (torch). "
+        "An int8 recogniser is a file: `vidface models quantize`.",
+        choices=PRECISIONS,
+        rare=True,
+    )
+    device: str = setting(
+        "auto",
+        metavar="NAME",
+        help="Where the recogniser runs: cpu, cuda, or auto, which is CUDA for torch networks "
+        "where there is one.",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("[backbone] runtime", self.runtime, ("auto", *RUNTIMES))
-        check_choice("[backbone] precision", self.precision, PRECISIONS)
-        check_choice("[backbone] device", self.device.split(":")[0], ("auto", *DEVICES))
+        check_settings(self, "[backbone]")
+        check_device("[backbone] device", self.device, ("auto", *DEVICES))
         try:
             _ = self.preprocessing
         except VidfaceError as error:

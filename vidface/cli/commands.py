@@ -22,6 +22,7 @@ from vidface.cli.options import (
     DONE,
     ERROR,
     USAGE,
+    CommandGroup,
     backbone_from,
     denoising_from,
     executor_options,
@@ -51,7 +52,10 @@ from vidface.core.values import printable
 from vidface.core.version import __version__
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="vidface")
 def cli() -> None:
     """Measure how well a face recogniser tells who is in a video.

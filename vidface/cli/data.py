@@ -9,6 +9,7 @@ import click
 
 from vidface.cli.options import (
     Command,
+    CommandGroup,
     decorated,
     denoising_from,
     exit_for,
@@ -40,7 +41,7 @@ def _into(command: Command) -> Command:
     return decorated(command, options)
 
 
-@click.group(name="import")
+@click.group(cls=CommandGroup, name="import")
 def import_data() -> None:
     """Make a manifest and a pipeline file of a challenge's files."""
 
@@ -151,7 +152,7 @@ def _from_run(command: Command) -> Command:
     return run_options(noise_options(decorated(command, options)))
 
 
-@click.group(name="export")
+@click.group(cls=CommandGroup, name="export")
 def export_data() -> None:
     """Write a run as a challenge takes it."""
 

@@ -9,6 +9,7 @@ import click
 
 from vidface.cli.options import (
     Command,
+    CommandGroup,
     decorated,
     fed_options,
     output_options,
@@ -35,7 +36,7 @@ def _limits(command: Command) -> Command:
     return decorated(command, options)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @_limits
 @output_options
 @click.pass_context

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
+from vidface.settings.tables import TABLES, flag_keys
 
 if TYPE_CHECKING:
     from vidface.runs.denoising import Denoising
@@ -21,158 +23,124 @@ DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
 
 Command = Callable[..., Any]
 
-# Flags that replace keys of the pipeline file: flag → (table, key).
-OVERRIDES = {
-    "manifest": ("manifest", "path"),
-    "root": ("manifest", "root"),
-    "allow_missing": ("manifest", "allow_missing"),
-    "fps": ("frames", "fps"),
-    "decoder": ("frames", "decoder"),
-    "source": ("faces", "source"),
-    "which": ("faces", "which"),
-    "min_det_score": ("faces", "min_det_score"),
-    "min_face_pixels": ("faces", "min_face_pixels"),
-    "keep_crops": ("faces", "keep_crops"),
-    "weights": ("backbone", "weights"),
-    "architecture": ("backbone", "architecture"),
-    "color": ("backbone", "color"),
-    "mean": ("backbone", "mean"),
-    "std": ("backbone", "std"),
-    "runtime": ("backbone", "runtime"),
-    "precision": ("backbone", "precision"),
-    "device": ("backbone", "device"),
-    "method": ("cluster", "method"),
-    "min_samples": ("cluster", "min_samples"),
-    "min_cluster_size": ("cluster", "min_cluster_size"),
-    "trim_share": ("cluster", "trim_share"),
-    "truth": ("cluster", "truth"),
-    "memory": ("cluster", "memory"),
-    "pooling": ("descriptor", "pooling"),
-    "protocols": ("score", "protocols"),
-    "fars": ("score", "fars"),
-    "k": ("score", "k"),
-    "enrolment": ("score", "enrolment"),
-    "convention": ("score", "convention"),
-    "exact": ("score", "exact"),
-    "bootstrap": ("score", "bootstrap"),
-    "seed": ("score", "seed"),
-    "fpirs": ("score", "fpirs"),
-    "ranks": ("score", "ranks"),
-    "score_device": ("score", "device"),
-    "run": ("run", "dir"),
-    "executor": ("run", "executor"),
-    "scheduler": ("run", "scheduler"),
-    "workers": ("run", "workers"),
-    "shard_clips": ("run", "shard_clips"),
-    "stall_timeout": ("run", "stall_timeout_seconds"),
-    "clip_timeout": ("run", "clip_timeout_seconds"),
-    "clip_memory": ("run", "clip_memory"),
-}
+
+class SettingOption(click.Option):
+    """A flag made from a setting: `group` is its heading in `--help`, rare ones come last."""
+
+    def __init__(self, *args: Any, group: str, rare: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = "Rarely needed" if rare else group
+
+
+class StageCommand(click.Command):
+    """A command whose `--help` lists flags under headings, its own first and rare ones last."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is not None:
+                sections.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
+        sections["Rarely needed"] = sections.pop("Rarely needed", [])
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+class CommandGroup(click.Group):
+    """A group whose commands list their flags under headings."""
+
+    command_class = StageCommand
+
+
+def setting_options(
+    table: str, only: Sequence[str] = (), without: Sequence[str] = ()
+) -> Callable[[Command], Command]:
+    """The flags of a table of the pipeline file, from its settings.
+
+    Args:
+        table: a name of `vidface.settings.tables.TABLES`.
+        only: keys, where not all are wanted.
+        without: keys that are left out.
+    """
+    fields = [
+        field
+        for field in table_settings(TABLES[table])
+        if (not only or field.name in only) and field.name not in without
+    ]
+    options = [_setting_option(field, field.flag) for field in fields if field.flag is not None]
+    return lambda command: decorated(command, options)
+
+
+def _setting_option(field: SettingField, flag: str) -> Callable[[Command], Command]:
+    """A flag that replaces a key of the pipeline file; None where it is not given."""
+    kinds = field.members
+    default = field.shown_default
+    remarks = [field.unit, "" if default in ("", "false") else f"default: {default}"]
+    remark = "; ".join(filter(None, remarks))
+    return click.option(
+        f"{flag}/--no-{flag[2:]}" if bool in kinds else flag,
+        cls=SettingOption,
+        type=next((kind for kind in (bool, int, float) if kind in kinds), str),
+        default=None,
+        metavar=field.metavar,
+        help=field.text + (f" [{remark}]" if remark else ""),
+        group=field.group,
+        rare=field.rare,
+    )
 
 
 def run_options(command: Command) -> Command:
     """The options of every command that works on a run, in the order of the stages."""
-    options = (
-        click.option(
-            "--pipeline",
-            metavar="PATH",
-            help="Pipeline file, or a shipped recipe's name. "
-            "[default: ./vidface.toml if it is there, else the demo's]",
-        ),
-        click.option("--run", metavar="DIR", help="Run directory: artefacts are read and written."),
-        click.option("--manifest", metavar="CSV", help="Table of clips."),
-        click.option("--root", metavar="DIR|TAR", help="Where the manifest's paths start."),
-        click.option(
-            "--allow-missing/--no-allow-missing",
-            default=None,
-            help="Run on without clips whose file is missing; they count as missing.",
-        ),
-        click.option("--fps", type=float, help="Sampled frames a second of video."),
-        click.option("--decoder", metavar="NAME", help="pyav or decord."),
-        click.option(
-            "--source", metavar="KIND", help="detect, aligned (112x112 crops) or features."
-        ),
-        click.option("--which", metavar="WHICH", help="Faces of a frame: largest or all."),
-        click.option("--min-det-score", type=float, help="Lowest detection score, 0 to 1."),
-        click.option("--min-face-pixels", type=float, help="Shortest side of a face's box."),
-        click.option(
-            "--keep-crops/--no-keep-crops", default=None, help="Keep the aligned faces as JPEGs."
-        ),
-        click.option("--weights", metavar="NAME|FILE", help="Recogniser: a name or a file."),
+    pipeline = click.option(
+        "--pipeline",
+        metavar="PATH",
+        help="Pipeline file, or a shipped recipe's name; flags replace its keys. "
+        "[default: ./vidface.toml if it is there, else the demo's]",
     )
-    return decorated(runtime_options(fed_options(command)), options)
+    tables = ("manifest", "frames", "faces", "backbone")
+    options = (pipeline, setting_options("run", only=("dir",)), *map(setting_options, tables))
+    return decorated(command, options)
 
 
 def fed_options(command: Command) -> Command:
     """What a recogniser given as a file is, and is fed."""
-    options = (
-        click.option(
-            "--architecture", metavar="NAME", help="Of a file of bare parameters (vidface models)."
-        ),
-        click.option("--color", metavar="ORDER", help="rgb or bgr, for weights given as a file."),
-        click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise."),
-        click.option("--std", type=float, help="Divides pixels after the mean, likewise."),
-    )
-    return decorated(command, options)
+    keys = ("architecture", "color", "mean", "std")
+    return setting_options("backbone", only=keys)(command)
 
 
 def runtime_options(command: Command) -> Command:
     """What runs a recogniser."""
-    options = (
-        click.option(
-            "--runtime",
-            metavar="NAME",
-            help="onnxruntime, openvino, torch, or auto: a trial, once a machine.",
-        ),
-        click.option("--precision", metavar="TYPE", help="float32, bf16 or fp16."),
-        click.option("--device", metavar="NAME", help="auto, cpu or cuda."),
-    )
-    return decorated(command, options)
+    return setting_options("backbone", only=("runtime", "precision", "device"))(command)
 
 
 def executor_options(command: Command) -> Command:
     """Who does the work."""
-    options = (
-        click.option(
-            "--executor",
-            metavar="NAME",
-            help="joblib (this machine), dask (a cluster) or serial.",
-        ),
-        click.option(
-            "--scheduler",
-            metavar="ADDRESS",
-            help="Of dask, tcp://...; without it dask starts its workers on this machine.",
-        ),
-        click.option("--workers", type=int, help="Processes. [default: one a core]"),
-    )
-    return decorated(command, options)
+    return setting_options("run", only=("executor", "scheduler", "workers"))(command)
 
 
 def extract_options(command: Command) -> Command:
     """What a clip may cost, and who does the work."""
     options = (
-        click.option(
-            "--stall-timeout",
-            type=float,
-            metavar="SECONDS",
-            help="A clip without a new frame for so long is given up. [default: 60]",
-        ),
-        click.option(
-            "--clip-timeout", type=float, metavar="SECONDS", help="For a whole clip. [default: no]"
-        ),
-        click.option(
-            "--clip-memory", metavar="SIZE", help="That decoding a clip may take. [default: 2GiB]"
-        ),
-        click.option(
-            "--shard-clips", type=int, help="Clips that are written at once. [default: 256]"
-        ),
         click.option("--force", is_flag=True, help="Begin again, whatever is there."),
         click.option(
             "--retry-failed", is_flag=True, help="Work once more on the clips that failed."
         ),
         click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
+        setting_options("run", without=("dir",)),
     )
-    return decorated(executor_options(command), options)
+    return decorated(command, options)
+
+
+def noise_options(command: Command) -> Command:
+    """Which faces are noise, and how the kept ones are pooled."""
+    return decorated(command, (setting_options("cluster"), setting_options("descriptor")))
+
+
+def score_options(command: Command) -> Command:
+    """What is scored, and how sure it is."""
+    return setting_options("score")(command)
 
 
 def output_options(command: Command) -> Command:
@@ -193,55 +161,7 @@ def split_options(command: Command) -> Command:
     return decorated(command, options)
 
 
-def score_options(command: Command) -> Command:
-    """What is scored, and how sure it is."""
-    options = (
-        click.option(
-            "--protocols",
-            metavar="LIST",
-            help="verification, cross-verification, retrieval, clip-retrieval, identification.",
-        ),
-        click.option("--fars", metavar="LIST", help="Target FARs, such as 1e-3,1e-4."),
-        click.option("--fpirs", metavar="LIST", help="Target FPIRs of identification."),
-        click.option("--ranks", metavar="LIST", help="Ranks of the CMC. [default: 1,5,10]"),
-        click.option("--k", type=int, help="Ranks that count for mAP@k. [default: 100]"),
-        click.option("--enrolment", metavar="NAME", help="mean of a person's clips, or max."),
-        click.option("--convention", metavar="NAME", help="step, or nearest as common scripts."),
-        click.option(
-            "--exact/--no-exact", default=None, help="Go over large splits twice: no bounds left."
-        ),
-        click.option(
-            "--bootstrap", type=int, help="Resamples of the people; 0: none. [default: 1000]"
-        ),
-        click.option("--seed", type=int, help="Of the resamples. [default: 0]"),
-        click.option("--score-device", metavar="NAME", help="cpu or cuda, for pairs of clips."),
-    )
-    return decorated(command, options)
-
-
-def noise_options(command: Command) -> Command:
-    """Which faces are noise, and how the kept ones are pooled."""
-    options = (
-        click.option(
-            "--method",
-            metavar="NAME",
-            help="union-find, none, dbscan, hdbscan, complete-linkage, trim or oracle.",
-        ),
-        click.option("--min-samples", type=int, help="Of dbscan: faces that make a core."),
-        click.option("--min-cluster-size", type=int, help="Of hdbscan."),
-        click.option("--trim-share", type=float, help="Of trim: share dropped, 0 to 1."),
-        click.option("--pooling", metavar="NAME", help="mean, det-score, norm, quality or medoid."),
-        click.option(
-            "--truth",
-            metavar="CSV",
-            help="Says which frames are noise, for oracle, and for precision and recall.",
-        ),
-        click.option("--memory", metavar="SIZE", help="For working arrays, such as 2GiB."),
-    )
-    return decorated(command, options)
-
-
-def decorated(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+def decorated(command: Command, options: Sequence[Callable[..., Any]]) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
@@ -260,21 +180,24 @@ def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
     """A recogniser by name or file, with a word where its preprocessing had to be assumed."""
     from vidface.backbones.loading import open_backbone
     from vidface.backbones.settings import BackboneSettings
-    from vidface.settings.pipeline import where_said
+    from vidface.settings.pipeline import locate_error
 
-    keys = {key: name for name, (table, key) in OVERRIDES.items() if table == "backbone"}
-    given = {key: flags[name] for key, name in keys.items() if flags.get(name) is not None}
+    overrides = {("backbone", "weights"): weights, **overrides_from(flags)}
+    values = {key: value for (table, key), value in overrides.items() if table == "backbone"}
     try:
-        settings = BackboneSettings(**{"weights": weights, **given})
+        settings = BackboneSettings(**values)
     except VidfaceError as error:
-        named = {("backbone", key): value for key, value in given.items()}
-        raise where_said(str(error), "vidface", named) from None
+        fields = {"backbone": table_settings(BackboneSettings)}
+        raise locate_error(str(error), "vidface", fields, overrides) from None
     return open_backbone(settings, note)
 
 
 def overrides_from(flags: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """The keys of the pipeline that flags replace."""
-    return {OVERRIDES[f]: v for f, v in flags.items() if f in OVERRIDES and v is not None}
+    keys = flag_keys()
+    return {
+        keys[name]: value for name, value in flags.items() if name in keys and value is not None
+    }
 
 
 def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vidface.cli.options import decorated, note, output_options, show
+from vidface.cli.options import CommandGroup, decorated, note, output_options, show
 from vidface.core.errors import VidfaceError
 
 _RUNS = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
@@ -46,7 +46,7 @@ _protocol = click.option(
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def plot() -> None:
     """Draw one figure for a paper: a column wide (3.3 in), fonts embedded, SVG, PDF or PNG.
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from vidface.cli.options import note, output_options, show
+from vidface.cli.options import StageCommand, note, output_options, show
 from vidface.core.values import printable
 
 
-@click.command()
+@click.command(cls=StageCommand)
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option(
     "--out",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.cli.options import (
+    StageCommand,
     denoising_from,
     executor_options,
     noise_options,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from vidface.runs.run import Run
 
 
-@click.command()
+@click.command(cls=StageCommand)
 @run_options
 @noise_options
 @executor_options
@@ -113,7 +114,7 @@ def score(
     show(as_json, done.to_dict(), lambda: score_tables.score(done, run))
 
 
-@click.command()
+@click.command(cls=StageCommand)
 @run_options
 @noise_options
 @executor_options
@@ -178,7 +179,7 @@ def sweep(
     show(as_json, chosen.to_dict(), lambda: score_tables.selected(chosen, run))
 
 
-@click.command()
+@click.command(cls=StageCommand)
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @split_options

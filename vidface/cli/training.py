@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vidface.cli.options import note, output_options, show
+from vidface.cli.options import StageCommand, note, output_options, show
 
 _OVERRIDES = {
     "data": ("data", "path"),
@@ -21,7 +21,7 @@ _OVERRIDES = {
 }
 
 
-@click.command()
+@click.command(cls=StageCommand)
 @click.argument("pipeline")
 @click.option("--run", metavar="DIR", help="Where checkpoints, logs and results go.")
 @click.option("--data", metavar="PATH", help="The training faces, instead of the recipe's.")

@@ -87,3 +87,14 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_file(path) as file:
         file.write(text.encode("utf-8") + b"\n")
+
+
+def absolute_path(text: str, start: Path) -> Path:
+    """A path as a file or flag says it, made absolute and plain; relative ones begin at `start`.
+
+    Raises:
+        VidfaceError: it is empty.
+    """
+    if not text:
+        raise VidfaceError("an empty path")
+    return Path(os.path.normpath((start / Path(text).expanduser()).absolute()))

@@ -18,14 +18,16 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.values import check, check_choice
+from vidface.core.values import check, check_choice, split_list
 
 _KEY = "vidface"  # of a field's metadata
+PARAMETERS = "parameters"  # the field of a table that holds its entries' settings
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,46 @@ class SettingField:
     default: Any  # dataclasses.MISSING where it must be given
     help: str  # a sentence in plain English that stands alone
     unit: str  # "pixels", "seconds"; "" of names and counts
-    group: str  # heading in `--help` and in the documentation
+    group: str  # heading in `--help`; "" for that of the command's own options
     rare: bool  # few people need it: `--help` shows it last
     flag: str | None  # of the commands; None where there is none
     metavar: str | None  # what stands for the value in `--help`
     choices: tuple[str, ...]  # the known values; () where any may be given
+    many: bool  # a comma list of choices
     bounds: str  # of a number, as an interval, "[0, 1)" or "(0, inf)"; "" where any is right
     default_text: str | None  # what documentation says instead of the default
-    parse: Callable[[Any], Any] | None  # of what a file or flag says
+    none_text: str | None  # how a file writes the value None
+    parse: Callable[[str, Path], Any] | None  # of a text and the folder where its paths start
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The types that a value may have: `Path` and `NoneType` of `Path | None`."""
+        union = isinstance(self.kind, types.UnionType)
+        options = typing.get_args(self.kind) if union else (self.kind,)
+        return tuple(typing.get_origin(option) or option for option in options)
+
+    @property
+    def flag_name(self) -> str | None:
+        """The name of the flag's value in a command: `stall_timeout` of `--stall-timeout`."""
+        return None if self.flag is None else self.flag.lstrip("-").replace("-", "_")
+
+    @property
+    def text(self) -> str:
+        """The help text, and the known values where it does not name them itself."""
+        if all(choice in self.help for choice in self.choices):
+            return self.help
+        return f"{self.help} {'Any' if self.many else 'One'} of {', '.join(self.choices)}."
+
+    @property
+    def shown_default(self) -> str:
+        """The default as documentation writes it; "" where there is none."""
+        if self.default_text is not None:
+            return self.default_text
+        if self.default is None or self.default is dataclasses.MISSING:
+            return ""
+        if isinstance(self.default, bool):
+            return "true" if self.default else "false"
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
 def setting(
@@ -56,18 +90,21 @@ def setting(
     rare: bool = False,
     flag: str | None = "",
     metavar: str | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
+    many: bool = False,
     bounds: str = "",
     default_text: str | None = None,
-    parse: Callable[[Any], Any] | None = None,
+    none_text: str | None = None,
+    parse: Callable[[str, Path], Any] | None = None,
 ) -> Any:
     """A dataclass field that is a setting; see `SettingField`.
 
     Args:
         flag: "" for that of the field's name (`stall_timeout_seconds` → `--stall-timeout`), None
             where commands have no flag for it.
+        choices: the known values. A registry may be given itself: what is added to it is known.
     """
-    said = {
+    metadata = {
         "help": help,
         "unit": unit,
         "group": group,
@@ -75,11 +112,31 @@ def setting(
         "flag": flag,
         "metavar": metavar,
         "choices": choices,
+        "many": many,
         "bounds": bounds,
         "default_text": default_text,
+        "none_text": none_text,
         "parse": parse,
     }
-    return dataclasses.field(default=default, metadata={_KEY: said})
+    return dataclasses.field(default=default, metadata={_KEY: metadata})
+
+
+def settings_of(kind: type) -> tuple[SettingField, ...]:
+    """The settings of a dataclass, in the order of its fields; other fields are none.
+
+    A class attribute `GROUP` is the group of those that name none.
+    """
+    hints = typing.get_type_hints(kind)
+    settings = []
+    for field in dataclasses.fields(kind):
+        if _KEY in field.metadata:
+            metadata = dict(field.metadata[_KEY])
+            if metadata["flag"] == "":
+                metadata["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
+            metadata["choices"] = tuple(metadata["choices"])
+            metadata["group"] = metadata["group"] or getattr(kind, "GROUP", "")
+            settings.append(SettingField(field.name, hints[field.name], field.default, **metadata))
+    return tuple(settings)
 
 
 def table_settings(kind: type) -> tuple[SettingField, ...]:
@@ -102,20 +159,56 @@ def table_settings(kind: type) -> tuple[SettingField, ...]:
                     f"{kind.__name__}: '{name}' has a setting '{field.name}' that another entry "
                     "defines otherwise; take it from a common base class or rename it"
                 )
-    return tuple(fields.values())
+    group = getattr(kind, "GROUP", "")
+    return tuple(dataclasses.replace(f, group=f.group or group) for f in fields.values())
 
 
-def settings_of(kind: type) -> tuple[SettingField, ...]:
-    """The settings of a dataclass, in the order of its fields; other fields are none."""
-    hints = typing.get_type_hints(kind)
-    listed = []
-    for field in dataclasses.fields(kind):
-        if _KEY in field.metadata:
-            said = dict(field.metadata[_KEY])
-            if said["flag"] == "":
-                said["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
-            listed.append(SettingField(field.name, hints[field.name], field.default, **said))
-    return tuple(listed)
+def build_table(kind: type, values: Mapping[str, Any]) -> Any:
+    """A table's dataclass from its keys: those of its entries go into its field `parameters`.
+
+    >>> @dataclass(frozen=True)
+    ... class Trim:
+    ...     share: float = setting(0.25, help="Share of the faces that is dropped.")
+    >>> @dataclass(frozen=True)
+    ... class Removal:
+    ...     method: str = setting("trim", help="Which faces are noise.")
+    ...     parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ...     entries = staticmethod(lambda: {"trim": Trim})
+    >>> build_table(Removal, {"share": 0.5})
+    Removal(method='trim', parameters={'share': 0.5})
+    >>> table_values(build_table(Removal, {"share": 0.5}))
+    {'method': 'trim', 'share': 0.5}
+    """
+    if not hasattr(kind, "entries"):
+        return kind(**values)
+    own = {field.name for field in dataclasses.fields(kind)}
+    parameters = {key: value for key, value in values.items() if key not in own}
+    own_values = {key: value for key, value in values.items() if key in own}
+    return kind(**own_values, parameters=parameters)
+
+
+def table_values(table: Any) -> dict[str, Any]:
+    """The value of every key of a table, those of its entries too: what `build_table` takes."""
+    parameters = getattr(table, PARAMETERS, {})
+    return {
+        field.name: getattr(table, field.name)
+        if hasattr(table, field.name)
+        else parameters.get(field.name, field.default)
+        for field in table_settings(type(table))
+    }
+
+
+def build_entry(entry: type, parameters: Mapping[str, Any]) -> Any:
+    """An entry of a registry, built from those of a table's `parameters` that are its own.
+
+    >>> @dataclass(frozen=True)
+    ... class Trim:
+    ...     share: float = setting(0.25, help="Share of the faces that is dropped.")
+    >>> build_entry(Trim, {"share": 0.5, "k": 3})
+    Trim(share=0.5)
+    """
+    names = [field.name for field in settings_of(entry) if field.name in parameters]
+    return entry(**{name: parameters[name] for name in names})
 
 
 def build_settings(kind: type, values: Any, what: str) -> Any:
@@ -151,13 +244,12 @@ def check_settings(settings: Any, table: str) -> None:
     """
     for field in settings_of(type(settings)):
         value, key = getattr(settings, field.name), f"{table} {field.name}"
-        union = isinstance(field.kind, types.UnionType)
-        kinds = set(typing.get_args(field.kind)) if union else {field.kind}
-        if value is None and type(None) in kinds:
+        if value is None and type(None) in field.members:
             continue
         if field.choices:
-            check_choice(key, value, field.choices)
-        check_type(key, value, kinds - {type(None)})
+            for name in split_list(value) if field.many else (value,):
+                check_choice(key, name, field.choices)
+        check_type(key, value, set(field.members) - {type(None)})
         if field.bounds:
             check_bounds(key, value, field.bounds)
 

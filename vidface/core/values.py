@@ -26,6 +26,11 @@ def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
     check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
 
 
+def check_device(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise VidfaceError unless a device is one of those known, with or without a number."""
+    check_choice(key, value.split(":")[0], known)
+
+
 def split_list(text: str) -> tuple[str, ...]:
     """The parts of a comma list.
 

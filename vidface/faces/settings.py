@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from vidface.core.values import check, check_choice
+from vidface.core.settings import check_settings, setting
+from vidface.core.values import check
 
 
 @dataclass(frozen=True)
 class FaceSettings:
-    """Which faces of a frame. `source = "aligned"`: images are 112x112 crops, used as they are.
+    """Where faces come from, and which of them are embedded."""
 
-    `source = "features"`: a clip is a video in a pickle of embeddings (`vidface.runs.features`),
-    and no recogniser is run.
-    """
+    GROUP: ClassVar[str] = "Frames and faces"
 
-    source: str = "detect"
-    which: str = "largest"
-    detector: str = "yunet"
-    detector_long_side: int = 640  # pixels; larger frames are shrunk for the detector alone
-    min_det_score: float = 0.7
-    min_face_pixels: float = 20.0  # shorter side of the box, in pixels of the frame
-    keep_crops: bool = False
+    source: str = setting(
+        "detect",
+        metavar="KIND",
+        help="Where faces come from: detect finds them in frames; aligned takes images as 112x112 "
+        "crops, never re-aligned or resized; features takes embeddings from iQIYI's pickles "
+        "and runs no recogniser (a clip's path is the pickle, its clip_id the video).",
+        choices=("detect", "aligned", "features"),
+    )
+    which: str = setting(
+        "largest",
+        metavar="WHICH",
+        help="Which faces of a frame are taken: largest, or all.",
+        choices=("largest", "all"),
+    )
+    detector: str = setting("yunet", flag=None, help="The face detector.", rare=True)
+    detector_long_side: int = setting(
+        640,
+        flag=None,
+        help="Larger frames are shrunk to this long side, for detection only.",
+        unit="pixels",
+        bounds="[64, inf)",
+        rare=True,
+    )
+    min_det_score: float = setting(
+        0.7, help="The lowest detection score of a face that is taken, 0 to 1.", bounds="[0, 1]"
+    )
+    min_face_pixels: float = setting(
+        20.0,
+        help="The shortest side of a face's box that is taken, in the frame.",
+        unit="pixels",
+        bounds="[0, inf)",
+    )
+    keep_crops: bool = setting(False, help="Keep the aligned faces as JPEGs, for pictures.")
 
     def __post_init__(self) -> None:
-        check_choice("[faces] source", self.source, ("detect", "aligned", "features"))
-        check_choice("[faces] which", self.which, ("largest", "all"))
-        score = self.min_det_score
-        check(0 <= score <= 1, "[faces] min_det_score", f"must lie in [0, 1], not {score}")
-        pixels = self.min_face_pixels
-        check(0 <= pixels < math.inf, "[faces] min_face_pixels", f"must be ≥ 0, not {pixels}")
-        side = self.detector_long_side
-        check(side >= 64, "[faces] detector_long_side", f"must be ≥ 64, not {side}")
+        check_settings(self, "[faces]")
         pictures = not self.keep_crops or self.source != "features"
         check(pictures, "[faces] keep_crops", "features have no pictures to keep")

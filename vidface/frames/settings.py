@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from vidface.core.values import check, check_choice
+from vidface.core.settings import check_settings, setting
 from vidface.frames.decoders import DECODERS, DEFAULT_DECODER
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """Which frames of a video: sampled by time, `fps` a second."""
+    """Which frames of a video are looked at."""
 
-    fps: float = 8.0
-    decoder: str = DEFAULT_DECODER
+    GROUP: ClassVar[str] = "Frames and faces"
+
+    fps: float = setting(
+        8.0, help="Frames sampled a second of video, by presentation time.", bounds="(0, inf)"
+    )
+    decoder: str = setting(
+        DEFAULT_DECODER,
+        metavar="NAME",
+        help="What decodes videos: pyav, or decord (vidface/frames/sampling.py lists what it "
+        "gets wrong).",
+        choices=DECODERS,
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
-        fits = math.isfinite(self.fps) and self.fps > 0
-        check(fits, "[frames] fps", f"must be above 0, not {self.fps}")
-        check_choice("[frames] decoder", self.decoder, tuple(DECODERS))
+        check_settings(self, "[frames]")

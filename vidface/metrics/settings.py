@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from vidface.core.clips import SPLITS
-from vidface.core.values import check, check_choice, exact_rate, split_list
+from vidface.core.settings import check_settings, setting
+from vidface.core.values import check, check_device, exact_rate, split_list
 
 ENROLMENT_NAMES = ("mean", "max")
 
@@ -34,30 +36,71 @@ class ScoreSettings:
     compared.
     """
 
-    gallery: str = "train"
-    split: str = "val"
-    protocols: str = "verification,retrieval,identification"
-    fars: str = "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"
-    fpirs: str = "1e-1,1e-2,1e-3"
-    ranks: str = "1,5,10"
-    k: int = 100
-    enrolment: str = "mean"
-    convention: str = "step"
-    exact: bool = False
-    bootstrap: int = 1000
-    seed: int = 0
-    device: str = "cpu"
+    GROUP: ClassVar[str] = "Scores"
+
+    gallery: str = setting(
+        "train",
+        flag=None,  # an argument of scoring: one run is scored on several splits
+        help="The split whose identities are enrolled.",
+        choices=SPLITS,
+    )
+    split: str = setting("val", flag=None, help="The split that is scored.", choices=SPLITS)
+    protocols: str = setting(
+        "verification,retrieval,identification",
+        metavar="LIST",
+        help="What is measured. verification and clip-retrieval need no gallery.",
+        choices=PROTOCOLS,
+        many=True,
+    )
+    fars: str = setting(
+        "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6",
+        metavar="LIST",
+        help="Target false accept rates of TAR@FAR, such as 1e-3,1e-4.",
+    )
+    fpirs: str = setting(
+        "1e-1,1e-2,1e-3",
+        metavar="LIST",
+        help="Target false positive identification rates of TPIR@FPIR.",
+        rare=True,
+    )
+    ranks: str = setting("1,5,10", metavar="LIST", help="Ranks of the CMC.", rare=True)
+    k: int = setting(100, help="How many ranks of a retrieved list count: mAP@k.")
+    enrolment: str = setting(
+        "mean",
+        metavar="NAME",
+        help="How an identity's gallery clips are enrolled: mean of their descriptors, or max, "
+        "where its best match counts.",
+        choices=ENROLMENT_NAMES,
+        rare=True,
+    )
+    convention: str = setting(
+        "step",
+        metavar="NAME",
+        help="How TAR@FAR is read off: step, the largest TAR with a FAR at most the target; "
+        "nearest, as common scripts do.",
+        choices=CONVENTION_NAMES,
+        rare=True,
+    )
+    exact: bool = setting(
+        False, help="Go over large splits twice, so that no figure has a bound left."
+    )
+    bootstrap: int = setting(
+        1000, help="Resamples of the identities for 95 % intervals; 0 for no intervals."
+    )
+    seed: int = setting(0, help="Seed of the resamples of the identities.", rare=True)
+    device: str = setting(
+        "cpu",
+        flag="--score-device",
+        metavar="NAME",
+        help="Where pairs of clips are compared: cpu or cuda.",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("[score] device", self.device.split(":")[0], ("cpu", "cuda"))
+        check_settings(self, "[score]")
+        check_device("[score] device", self.device, ("cpu", "cuda"))
         check(len(self.far_list) > 0, "[score] fars", "names none")
-        check_choice("[score] gallery", self.gallery, SPLITS)
-        check_choice("[score] split", self.split, SPLITS)
-        for name in self.protocol_names:
-            check_choice("[score] protocols", name, PROTOCOLS)
         check(len(self.protocol_names) > 0, "[score] protocols", "names none")
-        check_choice("[score] enrolment", self.enrolment, ENROLMENT_NAMES)
-        check_choice("[score] convention", self.convention, CONVENTION_NAMES)
         check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
         several = f"0 for none, or at least 2, not {self.bootstrap}"
         check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)

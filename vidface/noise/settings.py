@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from vidface.core.values import check, check_choice, size_bytes
+from vidface.core.settings import check_settings, setting
+from vidface.core.values import check, size_bytes
 
 # The names of vidface.noise.denoisers and vidface.vectors.descriptors, which a test keeps equal:
 # `--help` and a typing error are answered without NumPy.
@@ -21,13 +23,41 @@ class ClusterSettings:
     and recall of what they drop. `memory` bounds the working arrays.
     """
 
-    threshold: float | None = 0.4
-    method: str = "union-find"
-    min_samples: int = 3
-    min_cluster_size: int = 5
-    trim_share: float = 0.25
-    truth: Path | None = None
-    memory: str = "2GiB"
+    GROUP: ClassVar[str] = "Noise removal and pooling"
+
+    threshold: float | None = setting(
+        0.4,
+        flag=None,  # commands that read a clustering, and those that make one, word theirs
+        help="Cosine above which union-find, dbscan and complete-linkage join two faces; none "
+        "(or -1) keeps every usable face.",
+        none_text="none",
+    )
+    method: str = setting(
+        "union-find",
+        metavar="NAME",
+        help="How noise faces of a clip are found.",
+        choices=METHODS,
+    )
+    min_samples: int = setting(
+        3, help="How many similar faces make a face the core of a cluster, for dbscan.", rare=True
+    )
+    min_cluster_size: int = setting(5, help="Faces of the smallest cluster of hdbscan.", rare=True)
+    trim_share: float = setting(
+        0.25, help="Share of a clip's faces that trim drops, from 0 to below 1.", rare=True
+    )
+    truth: Path | None = setting(
+        None,
+        metavar="CSV",
+        help="A file that says which frames are noise: the method oracle needs it, the others get "
+        "precision and recall (also a member of a tar: clips.tar/truth.csv).",
+    )
+    memory: str = setting(
+        "2GiB",
+        metavar="SIZE",
+        help="What the working arrays of clustering may take; pooling and diagnostics take about "
+        "100 MiB beside it.",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
@@ -36,7 +66,7 @@ class ClusterSettings:
             check(fits, "[cluster] threshold", problem)
             if self.threshold == -1:  # by definition no clustering: one spelling inside
                 object.__setattr__(self, "threshold", None)
-        check_choice("[cluster] method", self.method, METHODS)
+        check_settings(self, "[cluster]")
         check(self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}")
         least = f"at least 2, not {self.min_cluster_size}"
         check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)

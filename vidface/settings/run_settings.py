@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import check_settings, setting
 from vidface.core.values import size_bytes
 from vidface.storage.urls import Address
 
@@ -15,37 +16,73 @@ EXECUTORS = ("serial", "joblib", "dask")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The run directory, and how the work on it is done; nothing here changes a figure.
+    """The run directory, and how the work on it is done; only `dir` says what comes of it."""
 
-    `workers` decode (default: one a core); a worker that shows no new frame for
-    `stall_timeout_seconds`, or works on one clip for longer than `clip_timeout_seconds`, or needs
-    more than `clip_memory` for it, costs that clip. `shard_clips` clips are what is lost at most
-    when a run is killed, and what a machine of a cluster does at once.
-    """
+    GROUP: ClassVar[str] = "Run"
 
-    dir: Path | Address
-    executor: str | None = None
-    scheduler: str | None = None
-    workers: int | None = None
-    shard_clips: int = 256
-    stall_timeout_seconds: float = 60.0
-    clip_timeout_seconds: float | None = None
-    clip_memory: str = "2GiB"
+    dir: Path | Address = setting(
+        flag="--run",
+        metavar="DIR",
+        help="The run directory, where artefacts are read and written: a folder, or a URL "
+        "(s3://bucket/run).",
+        default_text="runs/NAME in the working directory",
+    )
+    executor: str | None = setting(
+        None,
+        metavar="NAME",
+        help="Who does the work: serial (this process), joblib (processes on this machine) or dask "
+        "(a cluster).",
+        choices=EXECUTORS,
+        default_text="this process",
+    )
+    scheduler: str | None = setting(
+        None,
+        metavar="ADDRESS",
+        help="The address of Dask's scheduler, such as tcp://head:8786; without one dask starts "
+        "its workers on this machine.",
+        rare=True,
+    )
+    workers: int | None = setting(
+        None,
+        help="Processes that decode, or that dask starts.",
+        bounds="[1, inf)",
+        default_text="one a core",
+    )
+    shard_clips: int = setting(
+        256,
+        help="Clips that are written at once: what a kill costs at most, and what a machine of a "
+        "cluster does in one piece.",
+        bounds="[1, inf)",
+        rare=True,
+    )
+    stall_timeout_seconds: float = setting(
+        60.0,
+        metavar="SECONDS",
+        help="A clip that shows no new frame for so long is given up.",
+        unit="seconds",
+        bounds="(0, inf)",
+        rare=True,
+    )
+    clip_timeout_seconds: float | None = setting(
+        None,
+        metavar="SECONDS",
+        help="A clip that takes longer than this is given up.",
+        unit="seconds",
+        bounds="(0, inf)",
+        default_text="no limit",
+        rare=True,
+    )
+    clip_memory: str = setting(
+        "2GiB",
+        metavar="SIZE",
+        help="A clip whose decoding needs more memory than this is given up.",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
-        if self.executor is not None and self.executor not in EXECUTORS:
-            known = ", ".join(EXECUTORS)
-            raise VidfaceError(f"[run] executor: unknown value '{self.executor}' (known: {known})")
+        check_settings(self, "[run]")
         if self.scheduler is not None and self.executor != "dask":
             raise VidfaceError('[run] scheduler: only with executor = "dask"')
-        for name in ("workers", "shard_clips"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise VidfaceError(f"[run] {name}: at least 1, not {number}")
-        for name in ("stall_timeout_seconds", "clip_timeout_seconds"):
-            seconds = getattr(self, name)
-            if seconds is not None and not 0 < seconds < math.inf:
-                raise VidfaceError(f"[run] {name}: must be above 0, not {seconds}")
         self.clip_memory_bytes  # noqa: B018 - raises
 
     @property

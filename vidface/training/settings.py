@@ -16,22 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vidface.backbones.architectures import architecture
+from vidface.backbones.settings import resolve_weights
 from vidface.core.errors import VidfaceError
 from vidface.core.values import check, check_choice
-from vidface.settings.pipeline import (
-    expand,
-    shipped_trainings,
-    typed_value,
-    weights_value,
-    where_said,
-)
+from vidface.settings.pipeline import locate_error, read_toml, shipped_trainings
+from vidface.settings.values import expand, plain_settings, read_table
 from vidface.training.augment import build_augmentation
 from vidface.training.stages import resolve
 
@@ -378,13 +373,7 @@ def load_training(
         VidfaceError: unreadable, unknown table, key, loss or setting, wrong type or value.
     """
     file = find_training(name_or_path)
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VidfaceError(f"training {file}: not TOML: {error}") from None
-    except OSError as error:
-        raise VidfaceError(f"training {file}: {error.strerror or error}") from None
-    return parse_training(document, file, overrides)
+    return parse_training(read_toml(file, "training"), file, overrides)
 
 
 def parse_training(
@@ -410,12 +399,10 @@ def parse_training(
     if "weights" in tables.get("teacher", {}):
         text, from_environment = expand(document["teacher"]["weights"], f"{where}: [teacher]")
         start = Path.cwd() if from_environment else file.parent
-        tables["teacher"]["weights"] = weights_value(text, start, "teacher")
+        tables["teacher"]["weights"] = resolve_weights(text, start)
     for (name, key), value in (overrides or {}).items():
-        kind = TABLES[name]
-        tables.setdefault(name, {})[key] = typed_value(
-            kind, f"[{name}]", key, value, Path.cwd() / "flags", "flag"
-        )
+        values = _values(TABLES[name], f"[{name}]", {key: value}, Path.cwd() / "flags", "flag")
+        tables.setdefault(name, {}).update(values)
     tables["run"].setdefault("dir", Path.cwd() / "runs" / file.stem)
     if "path" not in tables["data"]:
         raise VidfaceError(f"{where}: [data] path is missing; it names the training faces")
@@ -442,7 +429,8 @@ def parse_training(
         _check_whole(pipeline)
         resolve(pipeline)
     except VidfaceError as error:
-        raise where_said(str(error), where, overrides or {}) from None
+        fields = {name: plain_settings(kind) for name, kind in TABLES.items()}
+        raise locate_error(str(error), where, fields, overrides or {}) from None
     return pipeline
 
 
@@ -469,4 +457,4 @@ def _required(kind: type) -> list[str]:
 def _values(
     kind: type, table: str, given: Mapping[str, Any], file: Path, where: str
 ) -> dict[str, Any]:
-    return {key: typed_value(kind, table, key, value, file, where) for key, value in given.items()}
+    return read_table(plain_settings(kind), table, given, file, where)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from vidface.core.values import check_choice
+from vidface.core.settings import check_settings, setting
 
 POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
 
@@ -13,7 +14,14 @@ POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
 class DescriptorSettings:
     """How the kept faces of a clip become one vector (`vidface.vectors.descriptors.POOLINGS`)."""
 
-    pooling: str = "mean"
+    GROUP: ClassVar[str] = "Noise removal and pooling"
+
+    pooling: str = setting(
+        "mean",
+        metavar="NAME",
+        help="How a clip's kept faces become one descriptor.",
+        choices=POOLING_NAMES,
+    )
 
     def __post_init__(self) -> None:
-        check_choice("[descriptor] pooling", self.pooling, POOLING_NAMES)
+        check_settings(self, "[descriptor]")
