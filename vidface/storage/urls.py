@@ -149,7 +149,6 @@ def local_path(text: str) -> Path | None:
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
         raise VidfaceError(f"{text}: file:// has three slashes before an absolute path")
-    from urllib.request import url2pathname  # loads ssl and http, which `--help` need not
 
     return Path(url2pathname(parts.path))
 
