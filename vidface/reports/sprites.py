@@ -7,7 +7,6 @@ similarities to one another, in cluster order. In memory are one clip's faces an
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
@@ -21,10 +20,12 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard, RunFolder
+from vidface.runs.clip_drawing import choose_evenly, open_crop
 from vidface.vectors.rows import unit_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL.Image import Image
 
 TILE = 56
 """Pixels a side of a face in a sprite."""
@@ -33,8 +34,6 @@ MOST_FACES = 40
 """Of a longer clip so many are shown, evenly spaced, the first and the last among them."""
 
 SPRITE_COLUMNS = 10
-MOST_CROP_BYTES = 4_000_000  # a face as JPEG has some 3 kB; a larger one is not decoded
-MOST_CROP_PIXELS = 4_000_000
 _QUALITY = (60, 25)  # WebP; the second where the first came out too large
 _CHUNK = 256  # rows of crops that are read at once
 
@@ -83,18 +82,16 @@ def each_clip_faces(
         if not places:
             continue
         spans = {i: (int(shard.offsets[i]), int(shard.offsets[i + 1])) for i in places}
-        shown = {i: first + _evenly(last - first) for i, (first, last) in spans.items()}
+        shown = {
+            i: first + np.array(choose_evenly(last - first, MOST_FACES), np.int64)
+            for i, (first, last) in spans.items()
+        }
         number = int(path.stem.removeprefix("shard-"))
         crops = _crops(folder.crops_path(number), shard, shown) if pictures else repeat(None)
         for i, jpegs in zip(places, crops, strict=False):
             clip_id = shard.clip_ids[i]
             yield _faces_of(shard, i, wanted[clip_id], shown[i], labels.get(clip_id), jpegs,
                             most_bytes)  # fmt: skip
-
-
-def _evenly(n: int) -> NDArray[np.int64]:
-    """Rows of n that are shown."""
-    return np.linspace(0, n - 1, min(n, MOST_FACES)).round().astype(np.int64)
 
 
 def _labels(clustering: Path, wanted: Mapping[str, int]) -> dict[str, tuple[NDArray[Any], ...]]:
@@ -229,15 +226,15 @@ def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
 
     A face that is no picture is a grey tile.
     """
-    from PIL import Image
+    from PIL import Image as images
 
     if not jpegs:
         return None
     lines = -(-len(jpegs) // SPRITE_COLUMNS)
     width = min(len(jpegs), SPRITE_COLUMNS) * TILE
-    sheet = Image.new("RGB", (width, lines * TILE), (128, 128, 128))
+    sheet = images.new("RGB", (width, lines * TILE), (128, 128, 128))
     for k, jpeg in enumerate(jpegs):
-        tile = _tile(jpeg)
+        tile = None if jpeg is None else open_crop(jpeg, _shrink_to_tile)
         if tile is not None:
             sheet.paste(tile, (k % SPRITE_COLUMNS * TILE, k // SPRITE_COLUMNS * TILE))
     for quality in _QUALITY:
@@ -248,19 +245,8 @@ def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
     return None
 
 
-def _tile(jpeg: bytes | None) -> Any:
-    """A face of TILE pixels a side; None for bytes that are no picture, or too large a one."""
-    from PIL import Image
+def _shrink_to_tile(image: Image) -> Image:
+    from PIL.Image import Resampling
 
-    if jpeg is None or len(jpeg) > MOST_CROP_BYTES:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damaged pictures, which stay grey
-            image: Image.Image = Image.open(io.BytesIO(jpeg), formats=("JPEG", "PNG"))
-            if image.width * image.height > MOST_CROP_PIXELS:
-                return None
-            image.draft("RGB", (TILE, TILE))
-            return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
-    except Exception:  # a stranger's bytes never stop a report
-        return None
+    image.draft("RGB", (TILE, TILE))
+    return image.convert("RGB").resize((TILE, TILE), Resampling.LANCZOS)

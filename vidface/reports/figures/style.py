@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.fitting import fit_by_cutting
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -123,20 +124,7 @@ def fit_text(text: str, points: float = 200.0, size: float = 6.5) -> str:
         text = text[:200] + text[-200:]
     text = " ".join(text.split())
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    if text_width(text, size) <= points:
-        return text
-    low, high = 0, len(text)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (
-            (middle, high) if text_width(_cut(text, middle), size) <= points else (low, middle)
-        )
-    return _cut(text, low)
-
-
-def _cut(text: str, left: int) -> str:
-    """Names differ mostly at their ends, so the middle goes."""
-    return f"{text[: left // 2]}…{text[len(text) - (left - left // 2) :]}"
+    return fit_by_cutting(text, lambda shorter: text_width(shorter, size) <= points)
 
 
 def text_width(text: str, size: float) -> float:
