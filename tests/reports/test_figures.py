@@ -25,11 +25,12 @@ from vidface.metrics.curves import cmc_block, retrieval_block, score_curves
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import score_verification
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
-from vidface.reports.figures.clip import MOST_FACES, ClipFaces
+from vidface.reports.figures.clip import MOST_FACES
 from vidface.reports.figures.roc import read_roc
 from vidface.reports.figures.sources import chosen_threshold, find_source, labels_for
 from vidface.reports.figures.sweep import read_series
 from vidface.reports.published import TABLE_5
+from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.score_documents import check_document, read_document
 
 try:
@@ -407,13 +408,13 @@ def test_frames_around_the_faces_of_a_clip():
     legend = [red, red, blue]  # dropped; dropped, second cluster
     assert sorted(colours) == sorted([red, blue, red, red, *legend])
     assert pictures == [10, 11, 12, 13]
-    assert "4 faces, 1 kept, 3 dropped" in texts
-    assert texts.count("n/a") == 1  # the unusable one
-    assert "−0.33" in texts
+    assert "4 faces · 1 kept · 3 dropped (1 unusable)" in texts
+    assert texts.count("unusable") == 1
+    assert "1  -.33" in texts
     many = laid_out("clip", [("", faces(200))], look)
     assert len(many[1]) == MOST_FACES
     assert (many[1][0], many[1][-1]) == (10, 10 + 199)
-    assert "40 of 200 faces, 50 kept, 150 dropped" in many[2]
+    assert "40 of 200 faces shown · 50 kept · 150 dropped (50 unusable)" in many[2]
 
 
 def test_a_face_that_is_no_picture():
@@ -424,8 +425,8 @@ def test_a_face_that_is_no_picture():
         lambda f: (len(f.axes[0].images), [t.get_text() for t in f.axes[0].texts]),
     )
     assert count == 0
-    assert "n/a" in texts
-    assert "1 face, 1 kept, 0 dropped" in texts
+    assert "0  n/a" in texts
+    assert "1 face · 1 kept · 0 dropped" in texts
 
 
 # Refusals
@@ -472,7 +473,7 @@ def test_an_unknown_suffix_lists_the_known(tmp_path, name):
 
 
 def test_clip_faces_of_unlike_lengths():
-    with pytest.raises(VidfaceError, match="give one of each a crop"):
+    with pytest.raises(VidfaceError, match=r"clusters must be \(1,\) integers, one a crop"):
         ClipFaces("a", [b""], np.array([0, 1]), np.array([0.0]))
 
 

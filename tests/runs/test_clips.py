@@ -16,8 +16,10 @@ from vidface.core.states import STATES
 from vidface.noise.denoisers import DenoiserSettings
 from vidface.noise.diagnostics import FLAGS
 from vidface.runs import artefacts
+from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.clips import list_clips, show_clip
 from vidface.runs.clusterings import cluster
+from vidface.runs.contact_sheet import draw_sheet
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.run import Run, open_run
@@ -218,17 +220,13 @@ class TestShow:
         assert (clean == RED).all(axis=1).sum() < frames  # the legend's alone
 
     def test_what_the_sheet_is_told(self, run: Run, tmp_path: Path, monkeypatch) -> None:
-        from vidface.runs import contact_sheet
-
         told: dict = {}
-        original = contact_sheet.draw_sheet
 
-        def watched(crops, clusters, similarities, captions=None, **more):
-            told.update(more, clusters=clusters, similarities=similarities, captions=captions)
-            told["crops"] = crops
-            return original(crops, clusters, similarities, captions, **more)
+        def watched(faces: ClipFaces) -> Image.Image:
+            told.update(vars(faces))
+            return draw_sheet(faces)
 
-        monkeypatch.setattr(contact_sheet, "draw_sheet", watched)
+        monkeypatch.setattr("vidface.runs.clips.draw_sheet", watched)
         cluster(run, 0.5)
         show_clip(run, "red.v", tmp_path / "sheet.webp")
         assert told["clusters"].tolist() == [0, 1, 0, 1, 0]

@@ -19,6 +19,7 @@ from tests.conftest import crop_of
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, contact_sheet
 from vidface.runs.artefacts import RunFolder
+from vidface.runs.clip_drawing import ClipFaces, choose_evenly
 from vidface.runs.contact_sheet import MOST_FACES, check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import find_crops
 from vidface.runs.embedding import encode_jpeg
@@ -35,7 +36,10 @@ def sheet_of(crops, clusters=None, similarities=None, captions=None, **options):
     n = len(crops)
     clusters = np.zeros(n, np.int32) if clusters is None else np.array(clusters, np.int32)
     similarities = np.full(n, 0.5) if similarities is None else np.array(similarities, float)
-    return draw_sheet(crops, clusters, similarities, captions, **{"title": "a clip", **options})
+    told = {"title": "a clip", **options}
+    max_faces = {"max_faces": told.pop("max_faces")} if "max_faces" in told else {}
+    faces = ClipFaces(told.pop("title"), crops, clusters, similarities, captions, **told)
+    return draw_sheet(faces, **max_faces)
 
 
 def corners(sheet, n, *, captions=False, columns=None):
@@ -181,7 +185,9 @@ def test_only_faces_that_are_drawn_are_looked_at():
             self.seen.append(k)
             return flat(k % 256, 0, 0)
 
-    sheet = draw_sheet(Crops(), np.zeros(10_000, int), np.zeros(10_000), title="", max_faces=12)
+    sheet = draw_sheet(
+        ClipFaces("", Crops(), np.zeros(10_000, int), np.zeros(10_000)), max_faces=12
+    )
     # Evenly spaced, both ends among them: 909 apart.
     assert Crops.seen == [909 * k for k in range(12)]
     places = corners(sheet, 12)
@@ -192,7 +198,7 @@ def test_only_faces_that_are_drawn_are_looked_at():
 @given(n=st.integers(0, 300), most=st.integers(1, 40))
 @examples(200)
 def test_evenly_equals_the_naive_twin(n, most):
-    assert contact_sheet._evenly(n, most) == oracles.evenly(n, most)
+    assert choose_evenly(n, most) == oracles.evenly(n, most)
 
 
 def test_the_largest_sheet_is_a_webp_still(tmp_path):
@@ -382,7 +388,7 @@ def test_caller_arrays_are_read_only_to_us():
     clusters, similarities, crop = np.array([1]), np.array([0.5]), flat(1, 2, 3)
     for array in (clusters, similarities, crop):
         array.flags.writeable = False
-    draw_sheet([crop], clusters, similarities, title="x")
+    draw_sheet(ClipFaces("x", [crop], clusters, similarities))
 
 
 @pytest.mark.parametrize(
@@ -408,9 +414,13 @@ def test_input_is_checked(change, message):
         "similarities": np.array([0.5, 0.5]),
         "title": "a clip",
     }
-    draw_sheet(**given)
+
+    def draw(*, max_faces=400, **told):
+        return draw_sheet(ClipFaces(**told), max_faces=max_faces)
+
+    draw(**given)
     with pytest.raises(VidfaceError, match=message):
-        draw_sheet(**(given | change))
+        draw(**(given | change))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +159,19 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
     """
     from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures import check_path, write_figure
-    from vidface.reports.figures.clip import clip_faces
+    from vidface.runs.clusterings import latest
+    from vidface.runs.crops import read_clip_faces
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import open_run_folder
 
     check_path(out)
     run = open_run_folder(_place(place), notify=note)
-    denoising = None
-    if threshold is not None:
-        denoising = Denoising.of(run.pipeline).at(parse_threshold(threshold))
-    faces = clip_faces(run, clip_id, denoising)
+    denoising = (
+        latest(run)
+        if threshold is None
+        else Denoising.of(run.pipeline).at(parse_threshold(threshold))
+    )
+    faces = replace(read_clip_faces(run, clip_id, denoising), captions=None)
     write_figure(out, "clip", [(clip_id, faces)])
     show(as_json, {"out": str(out), "faces": len(faces.crops)}, lambda: f"figure: {out}")
 

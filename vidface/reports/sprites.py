@@ -226,13 +226,13 @@ def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
 
     A face that is no picture is a grey tile.
     """
-    from PIL import Image as images
+    from PIL import Image
 
     if not jpegs:
         return None
     lines = -(-len(jpegs) // SPRITE_COLUMNS)
     width = min(len(jpegs), SPRITE_COLUMNS) * TILE
-    sheet = images.new("RGB", (width, lines * TILE), (128, 128, 128))
+    sheet = Image.new("RGB", (width, lines * TILE), (128, 128, 128))
     for k, jpeg in enumerate(jpegs):
         tile = None if jpeg is None else open_crop(jpeg, _shrink_to_tile)
         if tile is not None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vidface.core.clips import SPLITS
 from vidface.core.errors import UsageError, VidfaceError
@@ -16,7 +14,7 @@ from vidface.noise.diagnostics import FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clusterings import latest, read_clustering
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
-from vidface.runs.crops import find_crops
+from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
 
@@ -138,51 +136,12 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
 
     check_sheet_path(out)
     run.clips()
-    number, crops = find_crops(run.folder, clip_id)
     denoising = denoising or latest(run)
+    faces = read_clip_faces(run, clip_id, denoising)
     [line] = [one for one in list_clips(run, denoising).lines if one.clip_id == clip_id]
-    faces = _faces_of(run, denoising, clip_id)
-    keys = ("frame_index", "face_index")
-    if [crops.column(k).to_pylist() for k in keys] != [faces.column(k).to_pylist() for k in keys]:
-        raise VidfaceError(
-            f"clip {clip_id}: crops and clusters do not fit; `vidface cluster` again"
-        )
-    similarity = faces.column("similarity").to_numpy(zero_copy_only=False).astype(np.float32)
-    clusters = faces.column("cluster").to_numpy()
-    if not denoising.clusters:  # dropped, and no second person: 2 is drawn without a second frame
-        clusters = np.where(clusters == 1, 2, clusters)
-    sheet = draw_sheet(
-        crops.column("jpeg").to_pylist(),
-        clusters,
-        similarity,
-        _captions(run, number, clip_id),
-        title=clip_id,
-        diagnostics=_diagnosis(line, denoising),
-    )
+    sheet = draw_sheet(replace(faces, diagnostics=_diagnosis(line, denoising)))
     write_sheet(out, sheet)
     return line
-
-
-def _faces_of(run: Run, denoising: Denoising, clip_id: str) -> Any:
-    """A clip's rows of the labels, which must be those of the descriptors beside them."""
-    folder = run.folder.clustering(denoising.name)
-    faces, made = artefacts.read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
-    _, of_descriptors = artefacts.read_parquet(folder / "descriptors.parquet")
-    if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
-        raise VidfaceError(f"{folder}: of two clusterings; `vidface cluster` again")
-    return faces
-
-
-def _captions(run: Run, number: int, clip_id: str) -> list[str]:
-    import pyarrow.compute as pc
-
-    shard, _ = artefacts.read_shard(run.folder.shard_path(number))
-    rows = shard.table.filter(pc.equal(shard.table.column("clip_id"), clip_id))
-    times, files = rows.column("time_seconds").to_pylist(), rows.column("file").to_pylist()
-    return [
-        f"{time:.2f} s" if time is not None else Path(file or "").name
-        for time, file in zip(times, files, strict=True)
-    ]
 
 
 def _diagnosis(line: ClipLine, denoising: Denoising) -> str:

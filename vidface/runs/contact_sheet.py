@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
@@ -42,40 +38,30 @@ _DIAGNOSTICS_LINES = 3
 _LONGEST_TEXT = 600  # characters that are looked at; more fits on no sheet
 
 
-def draw_sheet(
-    crops: Sequence[bytes | NDArray[np.uint8]],
-    clusters: NDArray[np.integer[Any]],
-    similarities: NDArray[np.floating[Any]],
-    captions: Sequence[str] | None = None,
-    *,
-    title: str,
-    diagnostics: str = "",
-    max_faces: int = MAX_FACES,
-) -> Image:
-    """Draw the faces of one clip; see `vidface.runs.clip_drawing` for what is drawn.
+def draw_sheet(faces: ClipFaces, *, max_faces: int = MAX_FACES) -> Image:
+    """Draw the faces of one clip, each 112 pixels large.
+
+    What the font lacks of a text is drawn without its accent or as `?`; a name that is too long is
+    cut in the middle, diagnostics are wrapped to three lines.
 
     Args:
-        crops, clusters, similarities, captions: as `ClipFaces` has them.
-        title: the clip's name; anything at all. What the font lacks is drawn without its accent or
-            as `?`, what is too long is cut in the middle.
-        diagnostics: what is to be said of the clip; wrapped to three lines at most.
-        max_faces: 1 to 900.
+        max_faces: 1 to 900; of a longer clip as many are drawn, evenly spaced.
 
     Returns:
         An RGB image at most 1,600 pixels wide and 16,383 high.
 
     Raises:
-        VidfaceError: lengths that disagree, a crop that is no such array, max_faces out of range.
+        VidfaceError: a crop that is no picture's array, max_faces out of range.
 
     >>> import numpy as np
-    >>> faces = [np.zeros((112, 112, 3), np.uint8)] * 3
-    >>> sheet = draw_sheet(faces, np.array([0, 0, 1]), np.array([0.9, 0.8, 0.1]), title="clip 1")
+    >>> crops = [np.zeros((112, 112, 3), np.uint8)] * 3
+    >>> faces = ClipFaces("clip 1", crops, np.array([0, 0, 1]), np.array([0.9, 0.8, 0.1]))
+    >>> sheet = draw_sheet(faces)
     >>> sheet.mode, sheet.width
     ('RGB', 860)
     """
     if not 1 <= max_faces <= MOST_FACES:
         raise VidfaceError(f"max_faces must lie in [1, {MOST_FACES}], got {max_faces}")
-    faces = ClipFaces(title, crops, clusters, similarities, captions, diagnostics)
     canvas = _SheetCanvas()
     draw_clip_faces(canvas, faces, _LOOK, max_faces)
     return canvas.sheet

@@ -9,14 +9,49 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidface.core.errors import VidfaceError
-from vidface.runs.artefacts import CROPS_SCHEMA
+from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_rows, read_shard
+from vidface.runs.clip_drawing import ClipFaces
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidface.runs.artefacts import RunFolder
+    from vidface.runs.denoising import Denoising
+    from vidface.runs.run import Run
 
 _LOOK_FOR_NAMES_IN = 200_000  # clip ids; difflib needs one or two seconds for them
+
+
+def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
+    """The faces of a clip with their crops, as a clustering sees them.
+
+    Args:
+        denoising: whose clustering.
+
+    Raises:
+        VidfaceError: as `find_crops`; no such clustering, or one that does not fit the crops.
+    """
+    number, crops = find_crops(run.folder, clip_id)
+    folder = run.folder.clustering(denoising.name)
+    faces, made = read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
+    _, of_descriptors = read_parquet(folder / "descriptors.parquet")
+    if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
+        raise VidfaceError(f"{folder}: of two clusterings; `vidface cluster` again")
+    keys = ("frame_index", "face_index")
+    if [crops.column(k).to_pylist() for k in keys] != [faces.column(k).to_pylist() for k in keys]:
+        raise VidfaceError(
+            f"clip {clip_id}: crops and clusters do not fit; `vidface cluster` again"
+        )
+    clusters = faces.column("cluster").to_numpy()
+    if not denoising.clusters:  # dropped, and no second person: 2 is drawn without a second frame
+        clusters = np.where(clusters == 1, 2, clusters)
+    return ClipFaces(
+        clip_id,
+        crops.column("jpeg").to_pylist(),
+        clusters,
+        faces.column("similarity").to_numpy(zero_copy_only=False).astype(np.float32),
+        _read_captions(run.folder, number, clip_id),
+    )
 
 
 def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
@@ -109,3 +144,16 @@ def _unknown_clip(folder: RunFolder, clip_id: str, ids: pa.ChunkedArray) -> str:
 
 def _quoted(clip_id: str) -> str:
     return repr(clip_id if len(clip_id) <= 200 else clip_id[:199] + "…")
+
+
+def _read_captions(folder: RunFolder, number: int, clip_id: str) -> list[str]:
+    """When each face was seen, or the name of its file."""
+    import pyarrow.compute as pc
+
+    shard, _ = read_shard(folder.shard_path(number))
+    rows = shard.table.filter(pc.equal(shard.table.column("clip_id"), clip_id))
+    times, files = rows.column("time_seconds").to_pylist(), rows.column("file").to_pylist()
+    return [
+        f"{time:.2f} s" if time is not None else Path(file or "").name
+        for time, file in zip(times, files, strict=True)
+    ]

@@ -73,6 +73,7 @@ class _FigureCanvas:
     def text(self, x: float, y: float, text: str, size: float, ink: str, anchor: str) -> None:
         across = {"l": "left", "m": "center", "r": "right"}[anchor[0]]
         upright = {"a": "top", "m": "center"}[anchor[1]]
+        y += 1 if upright == "top" else 0  # matplotlib leaves no room above capitals
         self._axes.text(x, y, text, fontsize=size, color=ink, ha=across, va=upright)
 
     def fit(self, text: str, size: float, width: float) -> str:
