@@ -39,7 +39,7 @@ from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.values import available_cores
 from vidface.faces.detector import FaceDetector, align_face
-from vidface.faces.events import Limits
+from vidface.faces.events import ClipLimits
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
@@ -173,7 +173,7 @@ def end_to_end(
     """From the first clip's end to the last one's: starting the processes is not counted."""
     root = FolderRoot(clips[0].parent)
     rows = [Clip(path.stem, path.name, "", "val") for path in clips]
-    work = Work(root, FrameSettings(fps=FPS), FaceSettings(), Limits(), cores, detector)
+    work = Work(root, FrameSettings(fps=FPS), FaceSettings(), ClipLimits(), cores, detector)
     return frames_between(work, rows, backbone)
 
 
@@ -220,7 +220,7 @@ def aligned_folders(data: Path, n: int) -> Path:
 def end_to_end_crops(folder: Path, backbone: Embedder, cores: int) -> tuple[int, float]:
     rows = [Clip(p.name, p.name, "", "val") for p in sorted(folder.iterdir())]
     aligned = FaceSettings(source="aligned")
-    work = Work(FolderRoot(folder), FrameSettings(), aligned, Limits(), cores, None)
+    work = Work(FolderRoot(folder), FrameSettings(), aligned, ClipLimits(), cores, None)
     return frames_between(work, rows, backbone)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.faces.finding import Detected, Picture, Tools, find_faces
+from vidface.faces.clip_faces import Picture, Tools, find_faces
+from vidface.faces.events import Face
 
 KEPT: list[bytearray] = []
 
@@ -24,7 +25,7 @@ KEPT: list[bytearray] = []
 def picture(index: int, shade: int, file: str | None = None) -> Picture:
     """A picture with one face of one shade."""
     crop = np.full((112, 112, 3), shade % 251, np.uint8)
-    return Picture(index, None, None, file, (Detected(0, None, None, None, crop),))
+    return Picture((Face(index, None, None, file, 0, None, None, None),), (crop,))
 
 
 def shade_of(path: str, index: int) -> int:

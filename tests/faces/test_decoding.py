@@ -28,9 +28,9 @@ from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.states import KEPT_STATES
 from vidface.faces import pool, queues, shared
-from vidface.faces.detector import ARCFACE_TEMPLATE, FaceDetector, Faces, align_face
-from vidface.faces.events import ClipEnd, Face, FoundFaces, Limits, Seconds
-from vidface.faces.finding import Tools, find_faces, one_line, state_of
+from vidface.faces.clip_faces import Tools, find_faces, one_line, state_after_error
+from vidface.faces.detector import ARCFACE_TEMPLATE, DetectedFaces, FaceDetector, align_face
+from vidface.faces.events import ClipEnd, ClipLimits, Face, FoundFaces, Seconds
 from vidface.faces.pool import decode_clips
 from vidface.faces.processes import DecodingProcess
 from vidface.faces.settings import FaceSettings
@@ -41,7 +41,7 @@ from vidface.storage.media import FolderRoot, TarRoot
 ALIGNED = FaceSettings(source="aligned")
 FRAMES = FrameSettings()
 GOLDEN = Path(__file__).parents[1] / "golden"
-SMALL = Limits(clip_memory_bytes=64 * 2**20)
+SMALL = ClipLimits(clip_memory_bytes=64 * 2**20)
 
 
 def clip(path: str) -> Clip:
@@ -211,17 +211,17 @@ def test_workers_do_without_torch_and_pyarrow(weights_at_hand: None) -> None:
 
 def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
     class Detector:
-        def detect(self, image: np.ndarray) -> Faces:
+        def detect(self, image: np.ndarray) -> DetectedFaces:
             landmarks = np.stack([np.zeros((5, 2)), np.array(ARCFACE_TEMPLATE)])
             boxes = np.tile(np.array([0, 0, 9, 9.0]), (2, 1))
-            return Faces(boxes, landmarks, np.array([0.9, 0.8]))
+            return DetectedFaces(boxes, landmarks, np.array([0.9, 0.8]))
 
     write_crop(tmp_path / "a" / "0.png", "red")
     tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), Detector())  # type: ignore[arg-type]
     [picture] = find_faces(clip("a"), tools)
     [face] = picture.faces
     assert (face.face_index, face.det_score) == (0, 0.8)
-    assert np.abs(face.crop.astype(int) - crop_of("red")).max() <= 1
+    assert np.abs(picture.crops[0].astype(int) - crop_of("red")).max() <= 1
 
 
 def test_every_decoded_frame_is_a_sign_of_life() -> None:
@@ -279,7 +279,7 @@ def test_a_fault_costs_its_clip_alone(tmp_path: Path) -> None:
 
 def test_a_hang_costs_its_clip_alone(tmp_path: Path) -> None:
     paths = ["hang-0", "hang_in_c-0", "good-5-a", "good-5-b"]
-    read = decoded(paths, tmp_path, limits=Limits(stall_seconds=1.0))
+    read = decoded(paths, tmp_path, limits=ClipLimits(stall_seconds=1.0))
     assert read.states == ["timeout", "timeout", "ok", "ok"]
     message = "no new frame for 1 s; give it more with --stall-timeout, or leave the clip out"
     assert [read.ends[n].message for n in (0, 1)] == [f"{paths[n]}: {message}" for n in (0, 1)]
@@ -288,9 +288,9 @@ def test_a_hang_costs_its_clip_alone(tmp_path: Path) -> None:
 
 def test_time_for_a_clip(tmp_path: Path) -> None:
     """Signs of life prevent a stall, not the total limit."""
-    read = decoded(["breathing-0"], tmp_path, limits=Limits(stall_seconds=0.6))
+    read = decoded(["breathing-0"], tmp_path, limits=ClipLimits(stall_seconds=0.6))
     assert read.states == ["ok"]
-    limits = Limits(stall_seconds=0.6, clip_seconds=0.8)
+    limits = ClipLimits(stall_seconds=0.6, clip_seconds=0.8)
     read = decoded(["endless-0", "good-1-a"], tmp_path, limits=limits, workers=1)
     assert read.states == ["timeout", "ok"]
     assert "not done after 0.8 s; give it more with --clip-timeout" in read.ends[0].message
@@ -300,7 +300,7 @@ def test_waiting_for_the_reader_is_no_stall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queues, "QUEUED_FACES", 20)
-    limits = Limits(stall_seconds=0.5, clip_seconds=1.2)
+    limits = ClipLimits(stall_seconds=0.5, clip_seconds=1.2)
     events = decode_clips([clip("good-400-a")], FolderRoot(tmp_path), FRAMES, ALIGNED,
                           workers=1, limits=limits, work=faulty)  # fmt: skip
     first = next(events)
@@ -573,8 +573,8 @@ def test_wrong_arguments_are_refused_at_the_call(more: dict, message: str, tmp_p
 )
 def test_limits_check_themselves(wrong: dict) -> None:
     with pytest.raises(VidfaceError, match=next(iter(wrong))):
-        Limits(**wrong)
-    assert Limits(clip_memory_bytes=2**26).clip_seconds is None
+        ClipLimits(**wrong)
+    assert ClipLimits(clip_memory_bytes=2**26).clip_seconds is None
 
 
 def test_events_check_themselves() -> None:
@@ -586,7 +586,7 @@ def test_events_check_themselves() -> None:
         "FoundFaces(clip 3: crops (0, 112, 112, 3))"
     )
     assert str(ClipEnd(3, "ok", frames=2)) == "ClipEnd(clip 3: ok, 2 frames)"
-    assert Seconds(1, 2, 3, 4) + Seconds(1, 1, 1, 1) == Seconds(2, 3, 4, 5)
+    assert Seconds(1, 2, 3, 4).total == 10
 
 
 # The parts.
@@ -594,10 +594,16 @@ def test_events_check_themselves() -> None:
 
 def test_states_of_errors() -> None:
     a = clip("a.mp4")
-    assert state_of(FileNotFoundError(2, "no such file"), a) == ("missing", "a.mp4: no such file")
-    assert state_of(OSError(5, "I/O error"), a) == ("corrupt", "a.mp4: cannot be read: I/O error")
-    assert state_of(OSError("odd"), a) == ("corrupt", "a.mp4: cannot be read: odd")
-    assert state_of(KeyError("k"), a) == ("corrupt", "a.mp4: KeyError: 'k'")
+    assert state_after_error(FileNotFoundError(2, "no such file"), a) == (
+        "missing",
+        "a.mp4: no such file",
+    )
+    assert state_after_error(OSError(5, "I/O error"), a) == (
+        "corrupt",
+        "a.mp4: cannot be read: I/O error",
+    )
+    assert state_after_error(OSError("odd"), a) == ("corrupt", "a.mp4: cannot be read: odd")
+    assert state_after_error(KeyError("k"), a) == ("corrupt", "a.mp4: KeyError: 'k'")
     behind = ClipError("damaged", "corrupt")
     behind.__cause__ = MemoryError()
     import cv2
@@ -606,7 +612,7 @@ def test_states_of_errors() -> None:
     no_memory.code = -4
     for error in (MemoryError(), behind, OSError(12, "Cannot allocate memory"), no_memory):
         with pytest.raises(MemoryError):
-            state_of(error, a)
+            state_after_error(error, a)
     assert one_line("a\n b\t\ud800" + "c" * 5000) == "a b ?" + "c" * 995
 
 
@@ -659,7 +665,7 @@ def test_more_than_a_socket_holds_waits_until_it_is_read() -> None:
 
 def test_a_blocks_numbers_are_seen_from_both_sides() -> None:
     with shared.nameless_file(size=shared.block_bytes()) as descriptor:
-        one, two = shared.Block(descriptor), shared.Block(descriptor)
+        one, two = shared.SharedBlock(descriptor), shared.SharedBlock(descriptor)
     assert (two.activity, two.beats, two.clip_number, two.clip_bytes) == (0, 0, None, 0)
     one.activity, one.clip_number, one.clip_bytes = shared.WORKING, 0, 2**70
     one.beat()
@@ -682,7 +688,9 @@ def test_a_tar_root_travels(tmp_path: Path) -> None:
 def test_the_systems_limit_of_memory_is_set(tmp_path: Path) -> None:
     if not Path("/proc/self/statm").exists():
         absent("no /proc: the system doesn't tell a process's data")
-    read = decoded(["tell_limit-0"], tmp_path, limits=Limits(clip_memory_bytes=2**33), workers=1)
+    read = decoded(
+        ["tell_limit-0"], tmp_path, limits=ClipLimits(clip_memory_bytes=2**33), workers=1
+    )
     base_bytes = int(read.ends[0].message) - 2**33
     assert 2**20 < base_bytes < 2**31  # what the worker takes by itself
 
@@ -690,17 +698,17 @@ def test_the_systems_limit_of_memory_is_set(tmp_path: Path) -> None:
 def test_a_clip_is_not_condemned_for_the_one_before_it() -> None:
     """Between the look at a worker and its end it may have gone on to its next clip."""
     process = DecodingProcess.__new__(DecodingProcess)
-    process._sentence, process.assigned = None, {1: clip("a"), 2: clip("b")}
+    process._verdict, process.assigned = None, {1: clip("a"), 2: clip("b")}
     with shared.nameless_file(size=shared.block_bytes()) as descriptor:
-        process.block = shared.Block(descriptor)
-    assert process.victim() is None
+        process.block = shared.SharedBlock(descriptor)
+    assert process.lost_clip() is None
     process.block.clip_number = 1
-    assert process.victim() == 1
-    process.condemn("timeout", "too slow")
-    process.condemn("crashed", "later")
-    assert (process.victim(), process.why_ended()) == (1, ("timeout", "too slow"))
+    assert process.lost_clip() == 1
+    process.record_verdict("timeout", "too slow")
+    process.record_verdict("crashed", "later")
+    assert (process.lost_clip(), process.why_ended()) == (1, ("timeout", "too slow"))
     process.block.clip_number = 2
-    assert process.victim() is None
+    assert process.lost_clip() is None
     process.block.clip_number = 3  # not one of its own: damaged memory
-    process._sentence = None
-    assert process.victim() is None
+    process._verdict = None
+    assert process.lost_clip() is None

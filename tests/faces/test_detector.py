@@ -6,8 +6,8 @@ import pytest
 from vidface.core.errors import VidfaceError
 from vidface.faces.detector import (
     ARCFACE_TEMPLATE,
+    DetectedFaces,
     FaceDetector,
-    Faces,
     align_face,
     similarity_transform,
 )
@@ -83,7 +83,7 @@ def test_not_an_image(image: np.ndarray) -> None:
 
 def test_faces_check_themselves() -> None:
     with pytest.raises(VidfaceError, match="do not fit"):
-        Faces(np.zeros((2, 4)), np.zeros((1, 5, 2)), np.zeros(2))
+        DetectedFaces(np.zeros((2, 4)), np.zeros((1, 5, 2)), np.zeros(2))
 
 
 def test_not_a_detector(tmp_path) -> None:

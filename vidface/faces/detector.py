@@ -1,4 +1,4 @@
-"""Faces: detect with YuNet, align by five landmarks to the 112x112 ArcFace template."""
+"""DetectedFaces: detect with YuNet, align by five landmarks to the 112x112 ArcFace template."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARCFACE_TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Faces:
+class DetectedFaces:
     """The faces of one frame, best first in the order that was asked for."""
 
     boxes: np.ndarray  # (n, 4) float32: left, top, right, bottom, pixels of the frame
@@ -37,13 +37,16 @@ class Faces:
         n = len(self.boxes)
         shapes = (self.boxes.shape, self.landmarks.shape, self.scores.shape)
         if shapes != ((n, 4), (n, 5, 2), (n,)):
-            raise VidfaceError(f"Faces: shapes {shapes} do not fit; want (n, 4), (n, 5, 2), (n,)")
+            raise VidfaceError(
+                f"DetectedFaces: shapes {shapes} do not fit; want (n, 4), (n, 5, 2), (n,)"
+            )
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __str__(self) -> str:
-        return f"Faces({len(self)}: boxes {self.boxes.shape}, landmarks {self.landmarks.shape})"
+        shapes = f"boxes {self.boxes.shape}, landmarks {self.landmarks.shape}"
+        return f"DetectedFaces({len(self)}: {shapes})"
 
 
 class FaceDetector:
@@ -89,8 +92,8 @@ class FaceDetector:
             finally:
                 logging.setLogLevel(level)
 
-    def detect(self, image: np.ndarray) -> Faces:
-        """Faces of an RGB image.
+    def detect(self, image: np.ndarray) -> DetectedFaces:
+        """DetectedFaces of an RGB image.
 
         Args:
             image: (height, width, 3) uint8, RGB, upright.
@@ -119,7 +122,7 @@ class FaceDetector:
         order = np.lexsort((-rows[:, 14], -rows[:, 2] * rows[:, 3]))
         rows = rows[order if self._which == "all" else order[:1]]
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-        return Faces(boxes, rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14].copy())
+        return DetectedFaces(boxes, rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14].copy())
 
 
 def similarity_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndarray:

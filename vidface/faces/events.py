@@ -16,7 +16,7 @@ MIN_CLIP_MEMORY_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClipLimits:
     """What a clip may cost, before it is given up and its worker replaced.
 
     Attributes:
@@ -24,8 +24,8 @@ class Limits:
         clip_seconds: for the whole clip; > 0, None = no limit. Waiting doesn't count.
         clip_memory_bytes: beyond what a worker takes at its start; at least 64 MiB.
 
-    >>> print(Limits())
-    Limits(60 s without a frame, 2.0 GiB a clip)
+    >>> print(ClipLimits())
+    ClipLimits(60 s without a frame, 2.0 GiB a clip)
     """
 
     stall_seconds: float = 60.0
@@ -36,17 +36,17 @@ class Limits:
         for name in ("stall_seconds", "clip_seconds"):
             seconds = getattr(self, name)
             if seconds is not None and not 0 < seconds < math.inf:
-                raise VidfaceError(f"Limits: {name} must be above 0, not {seconds}")
+                raise VidfaceError(f"ClipLimits: {name} must be above 0, not {seconds}")
         if not MIN_CLIP_MEMORY_BYTES <= self.clip_memory_bytes < 2**63:
             raise VidfaceError(
-                f"Limits: clip_memory_bytes must be at least {MIN_CLIP_MEMORY_BYTES} (64 MiB), "
+                f"ClipLimits: clip_memory_bytes must be at least {MIN_CLIP_MEMORY_BYTES} (64 MiB), "
                 f"not {self.clip_memory_bytes}"
             )
 
     def __str__(self) -> str:
         total = "" if self.clip_seconds is None else f"{self.clip_seconds:g} s a clip, "
         memory = f"{self.clip_memory_bytes / 2**30:.1f} GiB a clip"
-        return f"Limits({self.stall_seconds:g} s without a frame, {total}{memory})"
+        return f"ClipLimits({self.stall_seconds:g} s without a frame, {total}{memory})"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where a clip's time went, in the worker.
+    """Seconds that a clip took in the worker, by what they went into.
 
     Attributes:
         decode: reading, decoding, converting to RGB.
@@ -73,8 +73,8 @@ class Seconds:
         align: cutting crops.
         waiting: for the reader of the crops.
 
-    >>> print(Seconds(1.0, 2.0, 0.5) + Seconds(decode=1.0))
-    Seconds(decode 2.00, detect 2.00, align 0.50, waiting 0.00)
+    >>> print(Seconds(1.0, 2.0, 0.5))
+    Seconds(decode 1.00, detect 2.00, align 0.50, waiting 0.00)
     """
 
     decode: float = 0.0
@@ -82,13 +82,9 @@ class Seconds:
     align: float = 0.0
     waiting: float = 0.0
 
-    def __add__(self, other: Seconds) -> Seconds:
-        return Seconds(
-            self.decode + other.decode,
-            self.detect + other.detect,
-            self.align + other.align,
-            self.waiting + other.waiting,
-        )
+    @property
+    def total(self) -> float:
+        return self.decode + self.detect + self.align + self.waiting
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {value:.2f}" for name, value in self.__dict__.items())

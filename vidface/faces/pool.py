@@ -13,21 +13,20 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.faces.events import ClipEnd, Event, Face, FoundFaces, Limits, Seconds
-from vidface.faces.finding import Work, find_faces, one_line
+from vidface.faces.clip_faces import ClipWork, find_faces, one_line
+from vidface.faces.events import ClipEnd, ClipLimits, Event, FoundFaces
 from vidface.faces.processes import DecodingProcess
-from vidface.faces.queues import Outbox, Todo
+from vidface.faces.queues import ClipQueue, EventQueue
 from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import nameless_file
-from vidface.faces.worker import Setup
+from vidface.faces.worker import WorkerSetup
 from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot
 
@@ -48,10 +47,10 @@ def decode_clips(
     faces: FaceSettings,
     *,
     workers: int,
-    limits: Limits | None = None,
+    limits: ClipLimits | None = None,
     detector_model: Path | None = None,
     ahead: int = AHEAD,
-    work: Work = find_faces,
+    work: ClipWork = find_faces,
 ) -> Generator[Event]:
     """Find the faces of clips in worker processes; whatever a clip does costs that clip alone.
 
@@ -62,7 +61,7 @@ def decode_clips(
         clips: iterated as needed, in another thread; it should not block.
         root: where the clips lie; sent to every worker once, pickled.
         workers: processes, ≥ 1.
-        limits: default `Limits()`.
+        limits: default `ClipLimits()`.
         detector_model: the detector's file; None: the weights that `faces.detector` names, fetched
             on first use. Not used with aligned crops.
         ahead: clips that may be given out beyond the oldest one that has not ended, ≥ 1.
@@ -82,7 +81,7 @@ def decode_clips(
         raise VidfaceError(f'decode_clips: [faces] source = "{faces.source}" has no pictures')
     if detector_model is None and faces.source == "detect":
         detector_model = weights_path(faces.detector)
-    setup = Setup(work, root, frames, faces, limits or Limits(), detector_model)
+    setup = WorkerSetup(work, root, frames, faces, limits or ClipLimits(), detector_model)
     try:
         content = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -93,12 +92,12 @@ def decode_clips(
 
 
 def _events(
-    clips: Iterator[Clip], setup: bytes, limits: Limits, workers: int, ahead: int
+    clips: Iterator[Clip], setup: bytes, limits: ClipLimits, workers: int, ahead: int
 ) -> Generator[Event]:
     supervisor = _Supervisor(clips, setup, limits, workers, ahead)
     try:
         supervisor.start()
-        while (event := supervisor.outbox.take()) is not None:
+        while (event := supervisor.events.take()) is not None:
             yield event
     finally:
         supervisor.stop()
@@ -106,14 +105,14 @@ def _events(
 
 class _Supervisor:
     def __init__(
-        self, clips: Iterator[Clip], setup: bytes, limits: Limits, workers: int, ahead: int
+        self, clips: Iterator[Clip], setup: bytes, limits: ClipLimits, workers: int, ahead: int
     ) -> None:
-        self._todo = Todo(clips, ahead)
+        self._clips = ClipQueue(clips, ahead)
         self._setup = setup
         self._limits = limits
         self._workers = workers
         self._processes: list[DecodingProcess] = []
-        self._owed: dict[DecodingProcess, list[int]] = {}  # slots, while the reader is behind
+        self._owed_slots: dict[DecodingProcess, list[int]] = {}  # slots, while the reader is behind
         self._failed_starts = 0
         self._mean_seconds: float | None = None  # a clip, of late
         self._stopped = False
@@ -121,7 +120,7 @@ class _Supervisor:
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
             end.setblocking(False)
-        self.outbox = Outbox(self._wake)
+        self.events = EventQueue(self._wake)
         # A daemon: a reader that forgets to close must not keep the program from ending.
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
@@ -152,32 +151,32 @@ class _Supervisor:
             for process in self._processes:
                 process.close()
             self._selector.close()
-            self.outbox.end(error)
+            self.events.end(error)
 
     def _supervise(self, setup_descriptor: int) -> None:
         looked = looked_at_memory = time.monotonic()
         while not self._stopped:
             self._give_out(setup_descriptor)
-            if self._todo.all_ended:
+            if self._clips.all_ended:
                 return
-            for key, events in self._selector.select(_LOOK_SECONDS):
+            for key, ready_for in self._selector.select(_LOOK_SECONDS):
                 if key.data is None:
                     with contextlib.suppress(OSError):
                         self._woken.recv(4096)
-                    self._pay_slots()
+                    self._return_owed_slots()
                 else:
-                    self._serve(key.data, events)
+                    self._serve(key.data, ready_for)
             now = time.monotonic()
             if now - looked >= _LOOK_SECONDS:
                 at_memory = now - looked_at_memory >= _LOOK_AT_MEMORY_SECONDS
-                self._look(min(now - looked, _LONGEST_STEP_SECONDS), at_memory)
+                self._watch_workers(min(now - looked, _LONGEST_STEP_SECONDS), at_memory)
                 looked = now
                 looked_at_memory = now if at_memory else looked_at_memory
 
     # Giving.
 
     def _give_out(self, setup_descriptor: int) -> None:
-        if self.outbox.is_full:
+        if self.events.is_full:
             return
         depth = 1  # so that a worker doesn't wait for the next of very short clips
         if self._mean_seconds is not None:
@@ -185,13 +184,13 @@ class _Supervisor:
         ready = [p for p in self._processes if p.ready and not p.retired]
         starting = sum(not p.ready for p in self._processes)
         wanted = sum(max(0, depth - len(p.assigned)) for p in ready)
-        self._todo.fill(wanted + starting + self._workers - len(self._processes))
+        self._clips.fill(wanted + starting + self._workers - len(self._processes))
         for level in range(depth):  # evenly
             for process in ready:
-                if len(process.assigned) == level and self._todo:
-                    process.give(*self._todo.pop())
+                if len(process.assigned) == level and self._clips:
+                    process.give(*self._clips.pop())
                     self._register(process)
-        while len(self._processes) < self._workers and len(self._todo) > starting:
+        while len(self._processes) < self._workers and len(self._clips) > starting:
             process = DecodingProcess(setup_descriptor, self._limits)
             self._processes.append(process)
             self._selector.register(process.channel.socket, selectors.EVENT_READ, process)
@@ -205,69 +204,68 @@ class _Supervisor:
         if self._selector.get_key(process.channel.socket).events != events:
             self._selector.modify(process.channel.socket, events, process)
 
-    def _pay_slots(self) -> None:
-        if not self.outbox.is_full:
-            for process, slots in self._owed.items():
+    def _return_owed_slots(self) -> None:
+        if not self.events.is_full:
+            for process, slots in self._owed_slots.items():
                 process.return_slots(slots)
                 self._register(process)
-            self._owed = {}
+            self._owed_slots = {}
 
     # Taking.
 
-    def _serve(self, process: DecodingProcess, events: int) -> None:
-        if process not in self._processes:  # buried in this round
+    def _serve(self, process: DecodingProcess, ready_for: int) -> None:
+        if process not in self._processes:  # removed in this round
             return
-        if events & selectors.EVENT_WRITE:
+        if ready_for & selectors.EVENT_WRITE:
             process.channel.flush()
         if self._read(process):
             self._register(process)
         else:
             process.wait()
-            self._bury(process)
+            self._remove(process)
 
     def _read(self, process: DecodingProcess) -> bool:
         """Take what it has sent; False if it has ended, or no longer makes sense."""
         try:
             for message in process.channel.messages():
-                self._take(process, message)
+                self._receive(process, message)
         except EOFError:
             return False
         except ValueError:
-            process.condemn("crashed", "its decoding process sends nonsense")
+            process.record_verdict("crashed", "its decoding process sends nonsense")
             return False
         return True
 
-    def _take(self, process: DecodingProcess, message: Any) -> None:
+    def _receive(self, process: DecodingProcess, message: Any) -> None:
         try:
-            event = self._understood(process, *message)
+            event = self._interpret(process, *message)
         except _FatalError as error:
             raise VidfaceError(str(error)) from None
         except Exception as error:  # its memory is damaged
             why = f"its decoding process sends nonsense ({type(error).__name__})"
-            process.condemn("crashed", why)
+            process.record_verdict("crashed", why)
             raise EOFError from None
         if event is not None:
-            self.outbox.put(event)
+            self.events.put(event)
             if isinstance(event, ClipEnd):
-                self._todo.end(event.clip_number)
+                self._clips.end(event.clip_number)
                 self._failed_starts = 0
 
-    def _understood(self, process: DecodingProcess, kind: str, *content: Any) -> Event | None:
+    def _interpret(self, process: DecodingProcess, kind: str, *content: Any) -> Event | None:
         if kind == "faces":
-            number, slots, rows = content
+            number, slots, faces = content
             if number not in process.assigned:
                 raise ValueError("faces of a clip that it doesn't have")
-            found = FoundFaces(number, _faces(rows), process.block.crops[slots])
-            if self.outbox.is_full:
-                self._owed.setdefault(process, []).extend(slots)
+            found_faces = FoundFaces(number, faces, process.block.crops[slots])
+            if self.events.is_full:
+                self._owed_slots.setdefault(process, []).extend(slots)
             else:
                 process.return_slots(slots)
-            return found
+            return found_faces
         if kind == "end":
-            number, state, message, frames, without, size, seconds = content
-            end = ClipEnd(number, state, message, frames, without, size, Seconds(*seconds))
-            del process.assigned[number]
-            self._note_seconds(sum(seconds))
+            end = replace(content[0])  # checks itself once more
+            del process.assigned[end.clip_number]
+            self._note_seconds(end.seconds.total)
             return end
         if kind == "out_of_memory":
             number, size = content
@@ -291,33 +289,33 @@ class _Supervisor:
 
     # Watching.
 
-    def _look(self, seconds: float, at_memory: bool) -> None:
+    def _watch_workers(self, seconds: float, at_memory: bool) -> None:
         for process in list(self._processes):
             if (verdict := process.watch(seconds)) is None and at_memory:
                 verdict = process.watch_memory()
             if verdict is not None:
-                process.condemn(*verdict)
-                self._bury(process)
+                process.record_verdict(*verdict)
+                self._remove(process)
 
-    def _bury(self, process: DecodingProcess) -> None:
+    def _remove(self, process: DecodingProcess) -> None:
         """Take an ended process out, or end it; its clip is lost, those behind go to others."""
         process.kill()
         self._read(process)  # what it had sent before
         self._selector.unregister(process.channel.socket)
         self._processes.remove(process)
-        self._owed.pop(process, None)
-        victim = process.victim()
-        if victim is not None:
-            clip = process.assigned.pop(victim)
+        self._owed_slots.pop(process, None)
+        lost_number = process.lost_clip()
+        if lost_number is not None:
+            clip = process.assigned.pop(lost_number)
             state, message = process.why_ended()
             message = one_line(f"{clip.path}: {message}")
-            self.outbox.put(ClipEnd(victim, state, message, bytes=process.block.clip_bytes))
-            self._todo.end(victim)
+            self.events.put(ClipEnd(lost_number, state, message, bytes=process.block.clip_bytes))
+            self._clips.end(lost_number)
             self._failed_starts = 0
         elif not process.retired:
             self._failed_starts += 1
         process.close()
-        self._todo.put_back(process.assigned)
+        self._clips.put_back(process.assigned)
         if self._failed_starts >= _FAILED_STARTS:
             _, message = process.why_ended()
             raise VidfaceError(
@@ -328,20 +326,3 @@ class _Supervisor:
 
 class _FatalError(Exception):
     """A worker's word that the run can't go on."""
-
-
-def _faces(rows: list[tuple[Any, ...]]) -> tuple[Face, ...]:
-    return tuple(
-        Face(
-            frame_index,
-            time_seconds,
-            source_time_seconds,
-            file,
-            face_index,
-            None if box is None else np.array(box, np.float32),
-            None if landmarks is None else np.array(landmarks, np.float32).reshape(5, 2),
-            det_score,
-        )
-        for frame_index, time_seconds, source_time_seconds, file, face_index, box, landmarks,
-        det_score in rows
-    )  # fmt: skip

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.faces.events import Limits
+from vidface.faces.events import ClipLimits
 from vidface.faces.shared import (
     STARTING,
     WORKING,
-    Block,
+    SharedBlock,
     SupervisorChannel,
     block_bytes,
     nameless_file,
@@ -50,10 +50,10 @@ class DecodingProcess:
         VidfaceError: the system starts no process, or is out of files.
     """
 
-    def __init__(self, setup_descriptor: int, limits: Limits) -> None:
+    def __init__(self, setup_descriptor: int, limits: ClipLimits) -> None:
         self.assigned: dict[int, Clip] = {}
         self.ready = self.retired = self._ended_itself = False
-        self._sentence: tuple[int | None, str, str] | None = None  # clip, state, message
+        self._verdict: tuple[int | None, str, str] | None = None  # clip, state, message
         self._limits = limits
         self._beats = 0
         self._idle_seconds = self._clip_seconds = 0.0
@@ -71,7 +71,7 @@ class DecodingProcess:
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             with nameless_file(size=block_bytes()) as block_descriptor:
-                self.block = Block(block_descriptor)
+                self.block = SharedBlock(block_descriptor)
                 descriptors = (theirs.fileno(), block_descriptor, setup_descriptor)
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _CODE, *map(str, descriptors)],
@@ -115,22 +115,22 @@ class DecodingProcess:
         self.channel.socket.close()
         self.block.close()
 
-    def condemn(self, state: str, message: str) -> None:
+    def record_verdict(self, state: str, message: str) -> None:
         """Say what the clip that it is at will have come to, before it is killed for it."""
-        if self._sentence is None:
-            self._sentence = self.block.clip_number, state, message
+        if self._verdict is None:
+            self._verdict = self.block.clip_number, state, message
 
-    def victim(self) -> int | None:
+    def lost_clip(self) -> int | None:
         """The clip that is lost with it; `kill` comes first."""
         number = self.block.clip_number
-        if self._sentence is not None and self._sentence[0] != number:
+        if self._verdict is not None and self._verdict[0] != number:
             return None  # it has gone on to the next, which did nothing
         return number if number in self.assigned else None
 
     def why_ended(self) -> tuple[str, str]:
         """(state, message) of the clip that it was at when it ended; `kill` comes first."""
-        if self._sentence is not None:
-            return self._sentence[1:]
+        if self._verdict is not None:
+            return self._verdict[1:]
         if self._memory_grown > _NEAR_LIMIT * self._limits.clip_memory_bytes:
             return "crashed", self.out_of_memory()
         code = self.process.returncode

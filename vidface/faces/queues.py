@@ -14,7 +14,7 @@ from vidface.faces.events import Event, FoundFaces
 QUEUED_FACES = 512  # that wait for the reader before the workers do; 19 MB
 
 
-class Outbox:
+class EventQueue:
     """The queue to the reader. `wake` is a socket to write to when there is room again."""
 
     def __init__(self, wake: socket.socket) -> None:
@@ -64,7 +64,7 @@ def _weight(event: Event) -> int:
     return len(event.faces) if isinstance(event, FoundFaces) else 1
 
 
-class Todo:
+class ClipQueue:
     """The clips that are to be given out, taken from the caller one by one."""
 
     def __init__(self, clips: Iterator[Clip], ahead: int) -> None:

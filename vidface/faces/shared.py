@@ -33,7 +33,7 @@ _LENGTH = struct.Struct("<I")
 STARTING, WAITING, WORKING = range(3)
 
 
-class Block:
+class SharedBlock:
     """The shared memory of one worker.
 
     crops: (SLOTS, 112, 112, 3) uint8; who may write a slot is agreed by messages.

@@ -26,19 +26,19 @@ import numpy as np
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.states import KEPT_STATES
-from vidface.faces.detector import FaceDetector
-from vidface.faces.events import Limits, Seconds
-from vidface.faces.finding import (
+from vidface.faces.clip_faces import (
+    ClipWork,
     Picture,
     Tools,
-    Work,
     clip_bytes,
     one_line,
-    state_of,
-    state_without_error,
+    state_after_error,
+    state_at_end,
 )
+from vidface.faces.detector import FaceDetector
+from vidface.faces.events import ClipEnd, ClipLimits, Face
 from vidface.faces.settings import FaceSettings
-from vidface.faces.shared import SLOTS, WAITING, WORKING, Block, WorkerChannel
+from vidface.faces.shared import SLOTS, WAITING, WORKING, SharedBlock, WorkerChannel
 from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot
 
@@ -48,14 +48,14 @@ _RETIRED_SHARE = 0.5  # of the clip memory: a worker that has kept so much is re
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """What all clips need; sent to every worker once."""
 
-    work: Work
+    work: ClipWork
     root: MediaRoot
     frames: FrameSettings
     faces: FaceSettings
-    limits: Limits
+    limits: ClipLimits
     detector_model: Path | None
 
 
@@ -77,7 +77,7 @@ def _main(socket_number: int, block_number: int, setup_number: int) -> int:
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     _forbid_core_dumps()
     channel = WorkerChannel(socket.socket(fileno=socket_number))
-    block = Block(block_number)
+    block = SharedBlock(block_number)
     try:
         setup = _read_setup(setup_number)
         tools = _make_tools(setup, block)
@@ -113,12 +113,12 @@ def _forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
-def _read_setup(descriptor: int) -> Setup:
+def _read_setup(descriptor: int) -> WorkerSetup:
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as content:
         return pickle.loads(content)
 
 
-def _make_tools(setup: Setup, block: Block) -> Tools:
+def _make_tools(setup: WorkerSetup, block: SharedBlock) -> Tools:
     detector = None
     if setup.faces.source == "detect":
         import cv2
@@ -180,7 +180,9 @@ def _data_bytes() -> int | None:
 
 
 class _Worker:
-    def __init__(self, setup: Setup, tools: Tools, block: Block, channel: WorkerChannel) -> None:
+    def __init__(
+        self, setup: WorkerSetup, tools: Tools, block: SharedBlock, channel: WorkerChannel
+    ) -> None:
         self._work = setup.work
         self._tools = tools
         self._block = block
@@ -188,10 +190,12 @@ class _Worker:
         self._memory = _Memory(setup.limits.clip_memory_bytes)
         self._clips: deque[tuple[int, Clip]] = deque()
         self._free = list(range(SLOTS))
+        self._unsent: list[tuple[int, Face]] = []  # slots and faces, to be sent together
+        self._sent_at = 0.0
         self._waited = 0.0  # seconds, for the reader, in this clip
 
     def run(self) -> int:
-        """Work until the supervisor is gone (EOFError), or until another should take over."""
+        """ClipWork until the supervisor is gone (EOFError), or until another should take over."""
         self._channel.send(("ready",))
         while True:
             self._block.activity = WAITING
@@ -231,8 +235,9 @@ class _Worker:
         """The clip's faces sent, its end returned."""
         tools = self._tools
         tools.decode = tools.detect = tools.align = self._waited = 0.0
+        self._unsent.clear()
+        self._sent_at = time.monotonic()
         self._block.clip_bytes = size = clip_bytes(clip, tools.root)
-        batch = _Batch(number)
         frames = without = faces = 0
         state = ""
         try:
@@ -240,37 +245,36 @@ class _Worker:
                 frames += 1
                 without += not picture.faces
                 faces += len(picture.faces)
-                self._add(batch, picture)
+                self._add(number, picture)
         except Exception as error:  # a stranger's file never stops a run
-            state, message = state_of(error, clip)
+            state, message = state_after_error(error, clip)
         if not state:
-            state, message = state_without_error(clip, frames, faces)
+            state, message = state_at_end(clip, frames, faces)
         if state not in KEPT_STATES:
             frames = without = 0  # of a damaged clip nothing is trusted
-        self._flush(batch)
+        self._send_faces(number)
         seconds = tools.seconds(self._waited)
-        return ("end", number, state, message, frames, without, size, _plain(seconds))
+        return ("end", ClipEnd(number, state, message, frames, without, size, seconds))
 
-    def _add(self, batch: _Batch, picture: Picture) -> None:
-        for face in picture.faces:
+    def _add(self, number: int, picture: Picture) -> None:
+        """Put a picture's crops into free slots, and its faces to those that wait to be sent."""
+        for face, crop in zip(picture.faces, picture.crops, strict=True):
             if not self._free:
-                self._flush(batch)
+                self._send_faces(number)
                 self._wait_for_slots()
             slot = self._free.pop()
-            self._block.crops[slot] = face.crop
-            place = (picture.index, picture.time_seconds, picture.source_time_seconds, picture.file)
-            box = None if face.box is None else face.box.tolist()
-            landmarks = None if face.landmarks is None else face.landmarks.ravel().tolist()
-            batch.slots.append(slot)
-            batch.rows.append((*place, face.face_index, box, landmarks, face.det_score))
-        old = time.monotonic() - batch.begun > SENT_AFTER_SECONDS
-        if len(batch.slots) >= SENT_AT_ONCE or old:
-            self._flush(batch)
+            self._block.crops[slot] = crop
+            self._unsent.append((slot, face))
+        old = time.monotonic() - self._sent_at > SENT_AFTER_SECONDS
+        if len(self._unsent) >= SENT_AT_ONCE or old:
+            self._send_faces(number)
 
-    def _flush(self, batch: _Batch) -> None:
-        if batch.slots:
-            self._channel.send(("faces", batch.number, batch.slots, batch.rows))
-        batch.clear()
+    def _send_faces(self, number: int) -> None:
+        if self._unsent:
+            slots, faces = zip(*self._unsent, strict=True)
+            self._channel.send(("faces", number, list(slots), faces))
+        self._unsent.clear()
+        self._sent_at = time.monotonic()
 
     def _wait_for_slots(self) -> None:
         begun = time.perf_counter()
@@ -279,20 +283,3 @@ class _Worker:
             self._receive()
         self._block.activity = WORKING
         self._waited += time.perf_counter() - begun
-
-
-class _Batch:
-    """Faces that wait to be sent together."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.clear()
-
-    def clear(self) -> None:
-        self.slots: list[int] = []
-        self.rows: list[tuple[Any, ...]] = []
-        self.begun = time.monotonic()
-
-
-def _plain(seconds: Seconds) -> tuple[float, float, float, float]:
-    return seconds.decode, seconds.detect, seconds.align, seconds.waiting

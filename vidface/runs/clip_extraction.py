@@ -24,8 +24,8 @@ from vidface.core.errors import VidfaceError
 from vidface.core.states import FAILED_STATES
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
-from vidface.faces.events import Limits
-from vidface.faces.finding import clip_bytes
+from vidface.faces.clip_faces import clip_bytes
+from vidface.faces.events import ClipLimits
 from vidface.faces.pool import decode_clips
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
@@ -48,7 +48,7 @@ class Work:
     root: MediaRoot = field(repr=False)
     frames: FrameSettings
     faces: FaceSettings
-    limits: Limits
+    limits: ClipLimits
     workers: int
     detector: Path | None  # the file; None with aligned crops
 
@@ -150,7 +150,7 @@ def extract_clips(
         manifest.root,
         frames,
         faces,
-        Limits(how.stall_timeout_seconds, how.clip_timeout_seconds, how.clip_memory_bytes),
+        ClipLimits(how.stall_timeout_seconds, how.clip_timeout_seconds, how.clip_memory_bytes),
         how.workers or available_cores(),
         _detector_file(faces),
     )

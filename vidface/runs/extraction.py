@@ -11,7 +11,7 @@ from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
 from vidface.core.states import FAILED_STATES
-from vidface.faces.finding import clip_bytes
+from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import Extraction, Progress, summarise

@@ -19,7 +19,7 @@ from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.values import CROP_SIZE
 from vidface.faces.detector import FaceDetector, align_face
-from vidface.faces.events import CROP_SHAPE, Seconds
+from vidface.faces.events import CROP_SHAPE, Face, Seconds
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
@@ -32,25 +32,11 @@ MESSAGE_CHARACTERS = 1000
 
 
 @dataclass(frozen=True)
-class Detected:
-    """One face of a picture, and its crop."""
-
-    face_index: int
-    box: np.ndarray | None  # (4,) float32
-    landmarks: np.ndarray | None  # (5, 2) float32
-    det_score: float | None
-    crop: np.ndarray = field(repr=False)  # (112, 112, 3) uint8 RGB
-
-
-@dataclass(frozen=True)
 class Picture:
-    """One sampled frame or image of a clip."""
+    """The faces of one sampled frame or image of a clip."""
 
-    index: int  # k, or the image's place in its folder
-    time_seconds: float | None
-    source_time_seconds: float | None
-    file: str | None
-    faces: tuple[Detected, ...]
+    faces: tuple[Face, ...]
+    crops: tuple[np.ndarray, ...] = field(repr=False)  # of each face: (112, 112, 3) uint8 RGB
 
 
 @dataclass
@@ -76,43 +62,50 @@ class Tools:
         return Seconds(self.decode, self.detect, self.align, waiting)
 
 
-Work = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip
+ClipWork = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip
 
 
 def find_faces(clip: Clip, tools: Tools) -> Iterator[Picture]:
     """The pictures of a clip with their faces, one by one.
 
     Raises:
-        ClipError, OSError: what the clip is; `state_of` says which state that makes.
+        ClipError, OSError: what the clip is; `state_after_error` says which state that makes.
         VidfaceError: what concerns every clip, such as a decoder that isn't installed.
     """
-    images = _images(clip, tools)
-    last: tuple[np.ndarray, tuple[Detected, ...]] | None = None
+    images = _sample_images(clip, tools)
+    last_image: np.ndarray | None = None
+    detections: list[_Detection] = []
+    crops: tuple[np.ndarray, ...] = ()
     with contextlib.closing(images):
         while True:
             begun = time.perf_counter()
-            found = next(images, None)
+            sampled = next(images, None)
             tools.decode += time.perf_counter() - begun
-            if found is None:
+            if sampled is None:
                 return
-            index, times, file, image = found
-            if last is None or last[0] is not image:  # a picture may be shown for long
-                last = image, tuple(_faces_of(image, tools))
-            moment, source_moment = times or (None, None)
-            yield Picture(index, moment, source_moment, file, last[1])
+            image, index, moment, source_moment, file = sampled
+            if image is not last_image:  # a picture may be shown for long
+                last_image = image
+                detections, crops = _detect_faces(image, tools)
+            faces = (Face(index, moment, source_moment, file, *found) for found in detections)
+            yield Picture(tuple(faces), crops)
 
 
-Image = tuple[int, tuple[float, float] | None, str | None, np.ndarray]
+_Sampled = tuple[np.ndarray, int, float | None, float | None, str | None]
+"""RGB image, k, time_seconds, source_time_seconds, file: the latter four as a `Face` has them."""
+
+_Detection = tuple[int, np.ndarray | None, np.ndarray | None, float | None]
+"""face_index, box, landmarks, det_score, as a `Face` has them."""
 
 
-def _images(clip: Clip, tools: Tools) -> Generator[Image]:
-    """(k, times, file, RGB image) of every frame of a clip."""
+def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
+    """Every frame of a clip, and where it stands."""
     root, faces = tools.root, tools.faces
     kind = root.kind(clip.path)
     if kind is None:
         raise FileNotFoundError(errno.ENOENT, "no such file or folder", clip.path)
     if kind == "folder" or is_image_name(clip.path):
-        yield from _still_images(clip.path, kind == "folder", tools)
+        yield from _read_images(clip.path, kind == "folder", tools)
         return
     if faces.source == "aligned":
         raise ClipError(
@@ -132,11 +125,10 @@ def _images(clip: Clip, tools: Tools) -> Generator[Image]:
             name=redacted(clip.path),
             on_frame=tools.on_frame,
         ):
-            times = (frame.time_seconds, frame.source_time_seconds)
-            yield frame.index, times, None, frame.image
+            yield frame.image, frame.index, frame.time_seconds, frame.source_time_seconds, None
 
 
-def _still_images(path: str, is_folder: bool, tools: Tools) -> Iterator[Image]:
+def _read_images(path: str, is_folder: bool, tools: Tools) -> Iterator[_Sampled]:
     if is_folder:
         files = [(posixpath.join(path, name), name) for name in tools.root.image_names(path)]
     else:
@@ -152,30 +144,32 @@ def _still_images(path: str, is_folder: bool, tools: Tools) -> Iterator[Image]:
                 f'are {CROP_SIZE}x{CROP_SIZE}; set [faces] source = "detect" for whole frames',
                 state="corrupt",
             )
-        yield index, None, name, image
+        yield image, index, None, None, name
 
 
-def _faces_of(image: np.ndarray, tools: Tools) -> Iterator[Detected]:
-    """The faces of one picture."""
+def _detect_faces(
+    image: np.ndarray, tools: Tools
+) -> tuple[list[_Detection], tuple[np.ndarray, ...]]:
+    """The faces of one picture, and their crops."""
     if tools.detector is None:
-        yield Detected(0, None, None, None, image)
-        return
+        return [(0, None, None, None)], (image,)
     begun = time.perf_counter()
-    found = tools.detector.detect(image)
+    faces = tools.detector.detect(image)
     detected = time.perf_counter()
-    number = 0
-    for box, landmarks, score in zip(found.boxes, found.landmarks, found.scores, strict=True):
+    detections: list[_Detection] = []
+    crops: list[np.ndarray] = []
+    for box, landmarks, score in zip(faces.boxes, faces.landmarks, faces.scores, strict=True):
         try:
-            crop = align_face(image, landmarks)
+            crops.append(align_face(image, landmarks))
         except VidfaceError:  # landmarks that coincide: nothing to align by
             continue
-        yield Detected(number, box, landmarks, float(score), crop)
-        number += 1
+        detections.append((len(detections), box, landmarks, float(score)))
     tools.detect += detected - begun
     tools.align += time.perf_counter() - detected
+    return detections, tuple(crops)
 
 
-def state_of(error: Exception, clip: Clip) -> tuple[str, str]:
+def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
     """(state, message) of a clip that ended with this error.
 
     Raises:
@@ -198,7 +192,7 @@ def state_of(error: Exception, clip: Clip) -> tuple[str, str]:
     return "corrupt", one_line(f"{clip.path}: {type(error).__name__}: {error}")
 
 
-def state_without_error(clip: Clip, frames: int, faces: int) -> tuple[str, str]:
+def state_at_end(clip: Clip, frames: int, faces: int) -> tuple[str, str]:
     """(state, message) of a clip that was read to its end."""
     if faces:
         return "ok", ""
