@@ -17,7 +17,6 @@ import pytest
 from tests.conftest import REPOSITORY
 from vidface.cli.commands import cli
 from vidface.settings.pipeline import shipped_pipelines
-from vidface.settings.tables import TABLES
 
 DOCUMENTS = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
@@ -171,16 +170,6 @@ def test_the_python(own_clips: Path) -> None:
         assert done.stdout
     same_person = float(done.stdout.split()[1].rstrip("]"))
     assert 0.5 < same_person < 1  # two clips of the first person
-
-
-def test_pipeline_keys_are_documented() -> None:
-    text = (REPOSITORY / "pipelines" / "README.md").read_text(encoding="utf-8")
-    from dataclasses import fields
-
-    for table, settings in TABLES.items():
-        assert f"`[{table}]`" in text
-        for key in fields(settings):
-            assert f"`{key.name}`" in text, f"[{table}] {key.name}"
 
 
 def test_recipes_and_manifests_are_documented() -> None:

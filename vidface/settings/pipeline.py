@@ -41,10 +41,12 @@ DEMO_PIPELINE = "demo"
 class Published:
     """A figure that somebody published, to be printed beside ours: clearly theirs."""
 
-    name: str = setting(help="Who published the figure.")
-    figure: str = setting(help="The figure's name: map_at_100, tar_at_far.1e-4 or another.")
-    value: float = setting(help="The figure, a fraction.")
-    source: str = setting("", help="Where it was published.")
+    name: str = setting(flag=None, help="Who published the figure.")
+    figure: str = setting(
+        flag=None, help="The figure's name: map_at_100, tar_at_far.1e-4 or another."
+    )
+    value: float = setting(flag=None, help="The figure, a fraction.")
+    source: str = setting("", flag=None, help="Where it was published.")
 
 
 @dataclass(frozen=True)
