@@ -150,7 +150,7 @@ def part(name: str, n: int, device: str | None, repeats: int) -> dict[str, Any]:
 def ours(
     name: str, rows: np.ndarray, names: list[str], device: str | None, repeats: int
 ) -> dict[str, Any]:
-    from vidface.metrics.operating_points import DEFAULT_FARS
+    from vidface.metrics.conventions import DEFAULT_FARS
     from vidface.metrics.uncertainty import Bootstrap
     from vidface.metrics.verification import score_verification
 

@@ -1,7 +1,6 @@
 """Curves of scores: against counts made one pair at a time, and the score file's own figures."""
 
 import itertools
-import json
 import math
 from types import SimpleNamespace
 
@@ -15,21 +14,18 @@ from vidface.metrics.bands import Draws
 from vidface.metrics.curves import (
     at_rank,
     cmc_block,
-    curves_path,
     histogram_block,
     identification_block,
     listed_ranks,
     precision_recall,
     retrieval_block,
     roc_block,
-    score_curves,
     thin,
     verification_block,
 )
 from vidface.metrics.rates import Curve
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import score_verification
-from vidface.runs.scoring import Score, store
 
 FARS = ["0.5", "1e-1", "1e-2"]
 
@@ -362,39 +358,3 @@ def test_draws_are_kept_and_the_same_again():
     assert np.array_equal(first, expected)
     assert np.array_equal(again, expected)
     assert np.concatenate(list(draws.batches(3))).shape == (130, 3)
-
-
-# The file
-
-
-def a_score(**protocols):
-    counts = {"clips": 0, "no_descriptor": 0}
-    empty = dict.fromkeys(("retrieval", "verification"))
-    return Score("val", "train", 0.4, **{**empty, **protocols}, counts=counts,
-                 gallery_counts=counts, provenance={"created": "now", "stage": "score"},
-                 denoising="threshold 0.4")  # fmt: skip
-
-
-def test_the_document_of_a_score():
-    rows, names = people(5, 3)
-    scored = score_verification(rows, names, FARS)
-    found = score_curves(a_score(verification=scored, cross_verification=scored), "val.json")
-    assert found["format"] == "vidface-curves"
-    assert found["version"] == 1
-    assert found["verification"] == found["cross_verification"] == verification_block(scored)
-    assert "retrieval" not in found
-    assert "identification" not in found
-    assert found["provenance"] == {"created": "now", "stage": "curves"}
-    assert (found["score"], found["split"], found["threshold"]) == ("val.json", "val", 0.4)
-    json.dumps(found, allow_nan=False)
-
-
-def test_curves_are_stored_beside_the_score_and_old_ones_go(tmp_path):
-    path = tmp_path / "scores" / "val_threshold_0.4.json"
-    store(path, {"a": 1}, {}, print, {"b": 2})
-    beside = path.with_name("val_threshold_0.4.curves.json")
-    assert curves_path(path) == beside
-    assert json.loads(beside.read_text()) == {"b": 2}
-    store(path, {"a": 1}, {}, print)
-    assert not beside.exists()
-    assert path.exists()

@@ -11,8 +11,8 @@ from tests.oracles import auc as plain_auc
 from vidface.core.errors import VidfaceError
 from vidface.metrics import listed_pairs
 from vidface.metrics.blocks import bin_of
+from vidface.metrics.conventions import CONVENTIONS
 from vidface.metrics.listed_pairs import count_listed, list_pairs
-from vidface.metrics.operating_points import CONVENTIONS
 from vidface.metrics.pairwise import KEEP_ALL
 from vidface.metrics.verification import score_pair_list
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from tests import oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
-from vidface.metrics.operating_points import DEFAULT_FARS
+from vidface.metrics.conventions import DEFAULT_FARS
 from vidface.metrics.pairs import score_pairs
 
 FARS = ["1", "0.5", "0.3", "1e-1", "0.07", "1e-2"]

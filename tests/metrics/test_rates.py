@@ -12,9 +12,10 @@ from tests import oracles_verification as oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise, rates
-from vidface.metrics.operating_points import CONVENTIONS, check_targets
+from vidface.metrics.conventions import CONVENTIONS
+from vidface.metrics.operating_points import check_targets
 from vidface.metrics.pairwise import Passes, count_pairs, make_pairs
-from vidface.metrics.rates import Figure, Rates, _twice_above, count_for
+from vidface.metrics.rates import BoundedFigure, Rates, _twice_above, count_for
 from vidface.metrics.verification import (
     identity_codes,
     score_cross_verification,
@@ -323,7 +324,9 @@ def test_bounds_and_values_by_eye():
     assert as_tuple(all_of_them) == (1, -1, 4, 6)
     assert all_of_them.tar_bounds == (1, 1)
     assert found._equal_bin() == 2  # FAR 1/6, FRR 1/4 above it; 1/2 and 0 at its lower edge
-    assert found.eer() == Figure((1 / 6 + 1 / 4) / 2, ((1 / 6 + 0) / 2, (1 / 2 + 1 / 4) / 2), edge)
+    assert found.eer() == BoundedFigure(
+        (1 / 6 + 1 / 4) / 2, ((1 / 6 + 0) / 2, (1 / 2 + 1 / 4) / 2), edge
+    )
     # Pairs of 24: three genuine beat 5 and tie with 1; one beats 3 and ties with 2.
     auc = found.auc()
     assert auc.value == (3 * 5.5 + 3 + 1) / 24
@@ -357,7 +360,7 @@ def test_nothing_above_the_bin_of_the_equal_error_rate():
             return 1, 4
 
     found = Rates(counts, Source())
-    assert found.eer() == Figure(0.5, (0, 1), None)
+    assert found.eer() == BoundedFigure(0.5, (0, 1), None)
     (point,) = found.points(check_targets(["0.5"]), "step")
     assert (as_tuple(point), point.tar_bounds) == ((0, None, 0, 0), (0, 1))
 
@@ -374,13 +377,13 @@ def test_pairs_beyond_int64_are_counted():
 
 
 def test_a_figure_in_json():
-    assert Figure(0.25).to_dict() == {"value": 0.25}
-    assert Figure(0.25, (0.2, 0.3), 0.5).to_dict() == {
+    assert BoundedFigure(0.25).to_dict() == {"value": 0.25}
+    assert BoundedFigure(0.25, (0.2, 0.3), 0.5).to_dict() == {
         "value": 0.25,
         "bounds": [0.2, 0.3],
         "threshold": 0.5,
     }
-    assert Figure(0.25, threshold=0.0).to_dict() == {"value": 0.25, "threshold": 0.0}
+    assert BoundedFigure(0.25, threshold=0.0).to_dict() == {"value": 0.25, "threshold": 0.0}
 
 
 def test_a_product_that_does_not_repeat_is_refused(monkeypatch):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vidface.core.errors import VidfaceError
+from vidface.metrics.figures import interval_dict
 from vidface.metrics.uncertainty import (
     Bootstrap,
     Difference,
     Replicates,
-    interval_dict,
     paired_difference,
     ratio_replicates,
 )

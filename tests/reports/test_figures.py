@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from tests.budgets import examples
 from tests.conftest import absent
-from tests.metrics.test_curves import HITS, a_score, people, retrieval
+from tests.made_scores import made_score
+from tests.metrics.test_curves import HITS, people, retrieval
 from vidface.cli.plots import plot
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.metrics.curves import cmc_block, retrieval_block, score_curves
+from vidface.metrics.curves import cmc_block, retrieval_block
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import score_verification
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
@@ -30,6 +31,7 @@ from vidface.reports.figures.roc import read_roc
 from vidface.reports.figures.sources import chosen_threshold, find_source, labels_for
 from vidface.reports.figures.sweep import read_series
 from vidface.reports.published import TABLE_5
+from vidface.runs import score_writing
 from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.score_documents import check_document, read_document
 
@@ -49,7 +51,8 @@ def curves_document(*, seed=0, spread=1.1):
     """All blocks of a curves file, from people of our own."""
     rows, names = people(12, 4, spread=spread, seed=seed)
     scored = score_verification(rows, names, ["1e-1", "1e-2", "1e-3"], bootstrap=Bootstrap(30))
-    document = score_curves(a_score(verification=scored, cross_verification=scored), "val.json")
+    results = {"verification": scored, "cross-verification": scored}
+    document = score_writing.curves_document(made_score(results), "val.json")
     ranks = np.array([1, 1, 2, 30, 0])
     document["retrieval"] = retrieval_block(retrieval(HITS))
     document["identification"] = {"cmc": cmc_block(ranks, np.arange(5), 5, 50)}

@@ -29,7 +29,7 @@ def run(colour_pipeline: Path) -> Run:
 
 
 def quick(run: Run, **changes: object) -> Run:
-    settings = replace(run.pipeline.score, **{"bootstrap": 100, **changes})
+    settings = run.pipeline.score.replaced(**{"bootstrap": 100, **changes})
     return replace(run, pipeline=replace(run.pipeline, score=settings))
 
 
@@ -92,7 +92,7 @@ def test_a_pipeline_survives_being_written(colour_pipeline: Path) -> None:
 
 def test_the_score_file_and_its_tables(run: Run) -> None:
     protocols = "cross-verification,retrieval"
-    done = score(run, settings=replace(run.pipeline.score, protocols=protocols, fars="0.5"))
+    done = score(run, settings=run.pipeline.score.replaced(protocols=protocols, fars="0.5"))
     document = json.loads(
         (run.folder.folder / "scores" / "val_against_train_threshold_0.5.json").read_text()
     )
@@ -110,18 +110,18 @@ def test_the_score_file_and_its_tables(run: Run) -> None:
 
 
 def test_every_protocol(run: Run) -> None:
-    from vidface.metrics.settings import PROTOCOLS
+    from vidface.metrics.protocols import PROTOCOLS
 
-    settings = replace(run.pipeline.score, protocols=",".join(PROTOCOLS), bootstrap=20)
+    settings = run.pipeline.score.replaced(protocols=",".join(PROTOCOLS), bootstrap=20)
     done = score(run, settings=settings)
     assert set(done.protocols) == {name.replace("-", "_") for name in PROTOCOLS}
-    assert done.cross_verification.genuine_pairs > 0
+    assert done.results["cross-verification"].genuine_pairs > 0
     figures = done.figures()
     assert {"cross_tar_at_far.0.5", "cross_eer"} & set(figures)
 
 
 def test_without_a_gallery_only_what_needs_one_is_refused(run: Run) -> None:
-    settings = replace(run.pipeline.score, protocols="verification", bootstrap=0)
+    settings = run.pipeline.score.replaced(protocols="verification", bootstrap=0)
     done = score(run, split="val", gallery="val", settings=settings)
     assert done.retrieval is None
     assert done.verification is not None
@@ -132,7 +132,7 @@ def test_without_a_gallery_only_what_needs_one_is_refused(run: Run) -> None:
 
 
 def test_pair_lists_of_clips(run: Run, tmp_path: Path) -> None:
-    whole = score(run, settings=replace(run.pipeline.score, bootstrap=0)).verification
+    whole = score(run, settings=run.pipeline.score.replaced(bootstrap=0)).verification
     clips = [clip for clip in run.manifest.of_split("val") if clip.identity]
     lines = [
         f"{a.clip_id} {b.clip_id} {int(a.identity == b.identity)}"
@@ -241,9 +241,9 @@ class TestCommands:
     def test_figures_of_a_directory_that_cannot_be_written(self, run: Run, monkeypatch) -> None:
         import os
 
-        from vidface.runs import scoring
+        from vidface.runs import score_writing
 
-        monkeypatch.setattr(scoring.os, "access", lambda path, mode: mode != os.W_OK)
+        monkeypatch.setattr(score_writing.os, "access", lambda path, mode: mode != os.W_OK)
         notes: list[str] = []
         assert score(run, notify=notes.append).retrieval is not None
         assert "shown, not stored" in notes[-1]

@@ -219,20 +219,11 @@ def test_shipped_recipes_load_and_their_manifests_exist(name: str) -> None:
 
 def test_names_are_those_of_the_code() -> None:
     """They are written again, so that `--help` needs no NumPy."""
-    from vidface.metrics.enrolment import ENROLMENTS
-    from vidface.metrics.identification import DEFAULT_FPIRS, DEFAULT_RANKS
-    from vidface.metrics.operating_points import CONVENTIONS, DEFAULT_FARS
-    from vidface.metrics.settings import CONVENTION_NAMES, ENROLMENT_NAMES, ScoreSettings
     from vidface.noise.denoisers import DENOISERS, DenoiserSettings
     from vidface.vectors.descriptors import POOLINGS
 
     assert tuple(DENOISERS) == METHODS
     assert tuple(POOLINGS) == POOLING_NAMES
-    assert tuple(ENROLMENTS) == ENROLMENT_NAMES
-    assert tuple(CONVENTIONS) == CONVENTION_NAMES
-    score = ScoreSettings()
-    assert (score.far_list, score.fpir_list) == (DEFAULT_FARS, DEFAULT_FPIRS)
-    assert score.rank_list == DEFAULT_RANKS
     theirs, ours = DenoiserSettings(), ClusterSettings()
     for name in ("method", "threshold", "min_samples", "min_cluster_size", "trim_share"):
         assert getattr(ours, name) == getattr(theirs, name), name

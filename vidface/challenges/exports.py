@@ -12,6 +12,7 @@ import numpy as np
 from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import write_ranked_list
 from vidface.datasets.lfrc import MOST_COLUMNS, check_submission, read_filelist, write_submission
+from vidface.metrics.protocols.retrieval import RetrievalProtocol
 from vidface.metrics.retrieval import rank_clips
 from vidface.runs.run import Notify, Run, quiet
 from vidface.runs.scoring import LATEST, check_splits, denoised_for
@@ -153,7 +154,8 @@ def export_iqiyi(
 
     score = run.pipeline.score
     split, gallery = split or score.split, gallery or score.gallery
-    k, enrolment = score.k if k is None else k, enrolment or score.enrolment
+    retrieval = score.protocol(RetrievalProtocol)
+    k, enrolment = retrieval.k if k is None else k, enrolment or retrieval.enrolment
     check_splits(run, split, gallery, replace(score, protocols="retrieval"))
     denoised, _ = denoised_for(run, threshold, notify)
     clips = {clip.clip_id: clip for clip in run.manifest.clips}

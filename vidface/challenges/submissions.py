@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import read_ground_truth, read_ranked_list, score_ranked_list
+from vidface.metrics.figures import interval_dict
 from vidface.metrics.retrieval import POOL_IS_FIXED
-from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
+from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
 
 if TYPE_CHECKING:
     from vidface.datasets.iqiyi import RankedListScore

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidface.cli.tables import grid, rate, render
 from vidface.core.thresholds import threshold_name
+from vidface.metrics.figures import NamedFigure, TextTable, with_interval
 
 if TYPE_CHECKING:
     from vidface.challenges.submissions import SubmissionScore
-    from vidface.metrics.clip_retrieval import ClipRetrieval
-    from vidface.metrics.identification import Identification
-    from vidface.metrics.operating_points import OperatingPoint
-    from vidface.metrics.rates import Figure
-    from vidface.metrics.retrieval import Retrieval
     from vidface.metrics.uncertainty import Replicates
-    from vidface.metrics.verification import Verification
     from vidface.noise.truth import NoiseRemoval
     from vidface.runs.comparison import Comparison
     from vidface.runs.pair_scoring import PairListScore
@@ -45,17 +40,11 @@ def score(done: Score, run: Run) -> str:
         head += f"\n{counts['unusable']} embeddings are unusable (NaN or zero)"
     head += "\n" + _acquisition(done)
     parts: list[object] = [head, ""]
-    if done.retrieval is not None:
-        parts.append(_retrieval(done.retrieval))
-    if done.clip_retrieval is not None:
-        parts.append(_clip_retrieval(done.clip_retrieval))
-    if done.verification is not None:
-        parts += verification(done.verification)
-    if done.cross_verification is not None:
-        parts += ["", f"every {done.gallery} clip with every {done.split} clip"]
-        parts += verification(done.cross_verification)
-    if done.identification is not None:
-        parts += ["", *_identification(done.identification)]
+    for number, result in enumerate(done.protocols.values()):
+        section = result.describe(done.split, done.gallery)
+        if number and isinstance(section[0], str):  # a table brings a blank line of its own
+            parts.append("")
+        parts += printed(section)
     parts += notes(done)
     published = _published(done, run.pipeline.published)
     return render(*parts, *published)
@@ -72,98 +61,9 @@ def _acquisition(done: Score) -> str:
     return text
 
 
-def interval(replicates: Replicates | None) -> str:
-    """A figure's 95 % interval; empty where there was no bootstrap."""
-    if replicates is None:
-        return ""
-    ends = replicates.ci95
-    mark = "*" if replicates.note else ""
-    return "n/a" if ends is None else f"[{ends[0]:.4f}, {ends[1]:.4f}]{mark}"
-
-
-def _with_interval(value: float | None, replicates: Replicates | None) -> str:
-    found = interval(replicates) if value is not None else ""
-    return rate(value) + (f" {found}" if found else "")
-
-
-def _retrieval(found: Retrieval) -> str:
-    text = f"mAP@{found.k}  {_with_interval(found.map_at_k, found.replicates)}"
-    text += f"  over {found.identities} identities"
-    if found.enrolment != "mean":
-        text += f", enrolled by {found.enrolment}"
-    absent = found.identities_without_gallery
-    if absent:
-        text += f" ({len(absent)} of them not in the gallery: AP 0)"
-    return text
-
-
-def _clip_retrieval(found: ClipRetrieval) -> str:
-    return (
-        f"clip to clip, {found.queries} queries\n"
-        f"  mAP@{found.k}      {_with_interval(found.map_at_k, found.replicates)}\n"
-        f"  by identity  "
-        f"{_with_interval(found.map_by_identity, found.replicates_by_identity)}\n"
-        f"  first right  {_with_interval(found.precision_at_1, found.replicates_at_1)}"
-    )
-
-
-def verification(found: Verification) -> list[object]:
-    """The table of operating points, and EER and AUC."""
-    has_interval = any(point.replicates is not None for point in found.points)
-    columns = ["FAR", "TAR", *(["95 %"] if has_interval else []), "threshold", "achieved FAR"]
-    rows = [_point_row(point, has_interval) for point in found.points]
-    parts: list[object] = [grid(columns, rows)]
-    figures = []
-    if found.eer is not None and found.auc is not None:
-        figures = [f"EER {_figure(found.eer)}", f"AUC {_figure(found.auc)}"]
-    parts.append("  ".join(figures))
-    pairs = f"{found.genuine_pairs} genuine and {found.impostor_pairs} impostor pairs"
-    if found.distractor_pairs_left_out:
-        pairs += f"; {found.distractor_pairs_left_out} pairs of two distractors left out"
-    if found.convention != "step":
-        pairs += "\nnearest: TAR at the ROC point whose FAR is nearest, as common scripts read it"
-    return [part for part in parts if part != ""] + [pairs]
-
-
-def _point_row(point: OperatingPoint, has_interval: bool) -> tuple[str, ...]:
-    middle = (interval(point.replicates),) if has_interval else ()
-    if point.tar is None:
-        return point.target_far, point.note, *("" for _ in middle), "", ""
-    threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
-    value = rate(point.tar)
-    if point.tar_bounds is not None:
-        value += f" to {rate(point.tar_bounds[1])}"
-    return point.target_far, value, *middle, threshold, f"{point.far:.2e}"
-
-
-def _figure(found: Figure) -> str:
-    text = _with_interval(found.value, found.replicates)
-    if found.bounds is not None and rate(found.bounds[0]) != rate(found.bounds[1]):
-        text += f" (exact: {rate(found.bounds[0])} to {rate(found.bounds[1])})"
-    return text
-
-
-def _identification(found: Identification) -> list[object]:
-    width = max((len(str(point.rank)) for point in found.cmc), default=0)
-    ranks = [
-        f"  rank {point.rank:<{width}}  {_with_interval(point.value, point.replicates)}"
-        for point in found.cmc
-    ]
-    has_interval = any(point.replicates is not None for point in found.points)
-    columns = ["FPIR", "TPIR", *(["95 %"] if has_interval else []), "threshold", "achieved FPIR"]
-    rows = []
-    for point in found.points:
-        middle = (interval(point.replicates),) if has_interval else ()
-        if point.tpir is None:
-            rows.append((point.target_fpir, point.note, *("" for _ in middle), "", ""))
-            continue
-        threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
-        rows.append((point.target_fpir, rate(point.tpir), *middle, threshold, f"{point.fpir:.2e}"))
-    counts = (
-        f"{found.mated} mated and {found.non_mated} non-mated probes "
-        f"against {found.gallery_identities} identities"
-    )
-    return ["identification", *ranks, grid(columns, rows), counts]
+def printed(section: Sequence[str | TextTable]) -> list[Any]:
+    """What a result says of itself, ready to be rendered."""
+    return [grid(p.columns, p.rows) if isinstance(p, TextTable) else p for p in section]
 
 
 def notes(done: Score) -> list[str]:
@@ -193,61 +93,56 @@ def _published(done: Score, published: Sequence[Published]) -> list[object]:
 
 
 def side_by_side(before: Score, after: Score) -> list[tuple[str, str, str]]:
-    """mAP and TARs of two scores of one split, with their 95 % intervals."""
-    rows = []
-    if before.retrieval is not None and after.retrieval is not None:
-        rows.append(
-            (
-                f"mAP@{before.retrieval.k}",
-                _with_interval(before.retrieval.map_at_k, before.retrieval.replicates),
-                _with_interval(after.retrieval.map_at_k, after.retrieval.replicates),
-            )
-        )
-    if before.verification is None or after.verification is None:
-        return rows
-    for old, new in zip(before.verification.points, after.verification.points, strict=True):
-        cells = [
-            p.note if p.tar is None else _with_interval(p.tar, p.replicates) for p in (old, new)
-        ]
-        rows.append((f"TAR@FAR {old.target_far}", cells[0], cells[1]))
-    return rows
+    """The main figures of two scores of one split, with their 95 % intervals."""
+    others = {figure.name: figure for figure in main_figures(after)}
+    return [
+        (figure.label, _figure_cell(figure), _figure_cell(others[figure.name]))
+        for figure in main_figures(before)
+        if figure.name in others
+    ]
+
+
+def _figure_cell(figure: NamedFigure) -> str:
+    return figure.note or with_interval(figure.value, figure.replicates)
+
+
+def main_figures(done: Score) -> list[NamedFigure]:
+    """The few figures of a score that a table with little room shows; all where none is main."""
+    figures = [figure for result in done.protocols.values() for figure in result.figures()]
+    return [figure for figure in figures if figure.is_main] or figures
 
 
 def sweep(done: Sweep, run: Run) -> str:
     """A row a threshold; the best mAP emphasised, as optimistic as choosing on the split is."""
     first = done.rows[0][0]
-    points = first.verification.points if first.verification is not None else ()
-    targets = [p.target_far for p in points if p.tar is not None]
+    # A figure that the split can't resolve is no column: a line below says why.
+    shown = [figure for figure in main_figures(first) if not figure.note]
+    unresolved = [figure for figure in main_figures(first) if figure.note]
     judged = first.removal is not None
-    has_map = first.retrieval is not None
     columns = (
         "threshold",
         "dropped",
-        *((f"mAP@{first.retrieval.k}",) if first.retrieval is not None else ()),
-        *(f"TAR@{t}" for t in targets),
+        *(figure.column or figure.label for figure in shown),
         *(("precision", "recall") if judged else ()),
     )
-    rows, maps = [], []
+    rows, ranked_by = [], []
     for scored, summary in done.rows:
-        found = scored.verification.points if scored.verification is not None else ()
-        tars = {p.target_far: p.tar for p in found}
-        mean = scored.retrieval.map_at_k if scored.retrieval is not None else None
-        maps.append(mean or 0.0)
+        values = {figure.name: figure.value for figure in main_figures(scored)}
+        ranked_by += [values[figure.name] or 0.0 for figure in shown if figure.is_headline]
         rows.append(
             (
                 threshold_name(scored.threshold),
                 f"{summary['dropped_share']:.1%}",
-                *((rate(mean),) if has_map else ()),
-                *(rate(tars[t]) for t in targets),
+                *(rate(values[figure.name]) for figure in shown),
                 *_removal_cells(scored.removal),
             )
         )
     against = "" if first.gallery is None else f" against {first.gallery}"
     head = f"{run.weights_name} on {run.manifest.path.name}: {done.split}{against}"
     head += _unusual(run)
-    notes = [f"TAR@{p.target_far} {p.note}" for p in points if p.tar is None]
-    table = grid(columns, rows, best=maps.index(max(maps)) if any(maps) else None)
-    return render(head, table, *notes)
+    best = ranked_by.index(max(ranked_by)) if any(ranked_by) else None
+    below = [f"{figure.column or figure.label} {figure.note}" for figure in unresolved]
+    return render(head, grid(columns, rows, best=best), *below)
 
 
 def selected(done: Selected, run: Run) -> str:
@@ -323,12 +218,11 @@ def pair_list(found: PairListScore) -> str:
         f"{found.without_descriptor} of them without a descriptor; {found.denoising}"
     )
     v = found.verification
-    varied = [point.replicates for point in v.points]
-    varied += [figure.replicates for figure in (v.eer, v.auc) if figure is not None]
+    varied = [figure.replicates for figure in v.figures()]
     stars = _stars(varied)
     if any(replicates is not None for replicates in varied):
         stars = [f"95 % intervals: {found.resampled} are resampled", *stars]
-    return render(head, *verification(v), *stars)
+    return render(head, *printed(v.describe("", None)), *stars)
 
 
 def submission(found: SubmissionScore) -> str:
@@ -336,7 +230,7 @@ def submission(found: SubmissionScore) -> str:
     result = found.score
     text = (
         f"{found.submission} against {found.truth}: mAP@{result.k}  "
-        f"{_with_interval(result.map_at_k, found.replicates)}  "
+        f"{with_interval(result.map_at_k, found.replicates)}  "
         f"over {result.identities} identities, {len(result.identities_without_list)} without a list"
     )
     if result.unknown_identities:

@@ -86,16 +86,17 @@ def score(
         unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
         _refuse_unused({name: given[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
+        from vidface.metrics.protocols.retrieval import RetrievalProtocol
         from vidface.metrics.settings import ScoreSettings
 
         names = ("k", "bootstrap", "seed")
         chosen_flags = {name: flags[name] for name in names if flags[name] is not None}
         try:
-            settings = ScoreSettings(**chosen_flags)
+            settings = ScoreSettings().replaced(**chosen_flags)
         except VidfaceError as error:
             raise click.UsageError(str(error).replace("[score] ", "--")) from None
         ranked = submissions.score_submission(
-            submission, gt, settings.k, scoring.bootstrap_of(settings)
+            submission, gt, settings.protocol(RetrievalProtocol).k, scoring.bootstrap_of(settings)
         )
         show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
         return

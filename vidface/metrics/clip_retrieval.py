@@ -11,6 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.metrics.enrolment import MEMORY_BYTES, Templates, check_memory, ranked_columns
+from vidface.metrics.figures import (
+    NamedFigure,
+    ProtocolResult,
+    TextTable,
+    figure_dict,
+    with_interval,
+)
 from vidface.metrics.retrieval import (
     POOL_IS_FIXED,
     average_precision,
@@ -18,13 +25,13 @@ from vidface.metrics.retrieval import (
     check_k,
     rows_by_clip_id,
 )
-from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
+from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
 from vidface.metrics.verification import identity_codes
 from vidface.vectors.descriptors import check_descriptors
 
 
 @dataclass(frozen=True)
-class ClipRetrieval:
+class ClipRetrieval(ProtocolResult):
     """Leave-one-out retrieval of a split. All figures are fractions in [0, 1].
 
     They are None where there is no query: no labelled clip with another clip of its identity.
@@ -49,17 +56,37 @@ class ClipRetrieval:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; each figure has its own "ci95" where a bootstrap ran."""
         return {
-            f"map_at_{self.k}": {"value": self.map_at_k, **interval_dict(self.replicates)},
-            "map_by_identity": {
-                "value": self.map_by_identity,
-                **interval_dict(self.replicates_by_identity),
-            },
-            "precision_at_1": {"value": self.precision_at_1, **interval_dict(self.replicates_at_1)},
+            f"map_at_{self.k}": figure_dict(self.map_at_k, self.replicates),
+            "map_by_identity": figure_dict(self.map_by_identity, self.replicates_by_identity),
+            "precision_at_1": figure_dict(self.precision_at_1, self.replicates_at_1),
             "queries": self.queries,
             "queries_without_descriptor": self.queries_without_descriptor,
             "queries_without_positive": self.queries_without_positive,
             "identities": self.identities,
         }
+
+    def figures(self) -> list[NamedFigure]:
+        """mAP@k over queries, mAP@k over identities, precision at rank 1."""
+        named = (
+            (f"clip_map_at_{self.k}", f"mAP@{self.k}", self.map_at_k, self.replicates),
+            (
+                "clip_map_by_identity",
+                "by identity",
+                self.map_by_identity,
+                self.replicates_by_identity,
+            ),
+            ("clip_precision_at_1", "first right", self.precision_at_1, self.replicates_at_1),
+        )
+        return [NamedFigure(*figure, is_main=False) for figure in named]
+
+    def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
+        """The three figures, one below the other."""
+        width = len("first right")
+        lines = [
+            f"  {figure.label:<{width}}  {with_interval(figure.value, figure.replicates)}"
+            for figure in self.figures()
+        ]
+        return ["\n".join([f"clip to clip, {self.queries} queries", *lines])]
 
 
 def score_clip_retrieval(

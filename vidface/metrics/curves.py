@@ -1,4 +1,4 @@
-"""The points of a score's curves, written beside the score file: `scores/NAME.curves.json`.
+"""The points of a score's curves.
 
 Nothing is counted or ranked again: ROC, DET and histograms come from the counts that verification
 made of all pairs, precision and recall from the places of the hits, CMC from the ranks of the
@@ -11,7 +11,6 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,12 +25,7 @@ if TYPE_CHECKING:
     from vidface.metrics.operating_points import OperatingPoint
     from vidface.metrics.rates import Curve
     from vidface.metrics.retrieval import Retrieval
-    from vidface.metrics.uncertainty import Bootstrap
     from vidface.metrics.verification import Verification
-    from vidface.runs.scoring import Score
-
-FORMAT, VERSION = "vidface-curves", 1
-SUFFIX = ".curves.json"
 
 MOST_POINTS = 500
 """Of a thinned curve; operating points may come on top."""
@@ -43,42 +37,6 @@ RECALLS = 101  # 0, 0.01, … 1
 WHOLE_RANKS = 20  # ranks of the CMC up to here are all listed
 RANKS_A_DOUBLING = 6  # and so many from there on
 _STILL = 1e-5  # a share of an axis: what moves a curve less is no point of its own
-
-
-def curves_path(score_path: Path) -> Path:
-    """Where the curves of a score file lie.
-
-    >>> curves_path(Path("scores/val_threshold_0.4.json")).name
-    'val_threshold_0.4.curves.json'
-    """
-    return score_path.with_name(score_path.stem + SUFFIX)
-
-
-def score_curves(score: Score, name: str, bootstrap: Bootstrap | None = None) -> dict[str, Any]:
-    """The curves document of a score, ready for JSON.
-
-    Args:
-        name: of the score file.
-        bootstrap: as the score was made with, for the bands of precision–recall and CMC.
-    """
-    draws = Draws(bootstrap)
-    blocks = {
-        "verification": verification_block(score.verification),
-        "cross_verification": verification_block(score.cross_verification),
-        "retrieval": retrieval_block(score.retrieval, draws),
-        "identification": identification_block(score.identification, draws),
-    }
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "score": name,
-        "split": score.split,
-        "gallery": score.gallery,
-        "threshold": score.threshold,
-        "denoising": score.denoising,
-        **{key: block for key, block in blocks.items() if block is not None},
-        "provenance": {**score.provenance, "stage": "curves"},
-    }
 
 
 # Verification ------------------------------------------------------------------------------------

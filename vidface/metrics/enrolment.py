@@ -7,7 +7,7 @@ equal rows score equally and no figure depends on blocks, on threads or on who m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
+from vidface.metrics.conventions import ENROLMENTS
 from vidface.vectors.descriptors import pool_descriptors
 
 MEMORY_BYTES = 2**28
@@ -90,7 +91,8 @@ def enrol(
     order = np.argsort(codes, kind="stable")
     order = order[codes[order] >= 0]
     offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    return ENROLMENTS[enrolment](descriptors[order], has_direction[order], offsets)
+    make_templates = _mean_templates if enrolment == "mean" else _max_templates
+    return make_templates(descriptors[order], has_direction[order], offsets)
 
 
 def check_enrolment(enrolment: str) -> None:
@@ -134,16 +136,6 @@ def _max_templates(
 ) -> Templates:
     before = np.concatenate([[0], np.cumsum(has_direction)])
     return Templates(descriptors[has_direction], before[offsets])
-
-
-ENROLMENTS: dict[
-    str, Callable[[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]], Templates]
-] = {"mean": _mean_templates, "max": _max_templates}
-"""Every enrolment, from gallery rows sorted by identity, where they have a direction, and offsets.
-
-- mean: one template, the sum of the identity's gallery descriptors, normalised.
-- max: every gallery descriptor is a template; the most similar one gives the score.
-"""
 
 
 def template_scores(

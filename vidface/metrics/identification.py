@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.metrics.bands import Draws
+from vidface.metrics.conventions import DEFAULT_FPIRS, DEFAULT_RANKS
+from vidface.metrics.curves import identification_block
 from vidface.metrics.enrolment import (
     MEMORY_BYTES,
     Templates,
@@ -25,12 +28,18 @@ from vidface.metrics.enrolment import (
     rounding_margin,
     template_scores,
 )
-from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
+from vidface.metrics.figures import (
+    NamedFigure,
+    ProtocolResult,
+    TextTable,
+    figure_dict,
+    interval_dict,
+    tabulate_points,
+    with_interval,
+)
+from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
 from vidface.metrics.verification import check_targets, identity_codes
 from vidface.vectors.descriptors import check_descriptors
-
-DEFAULT_RANKS = (1, 5, 10)
-DEFAULT_FPIRS = ("1e-1", "1e-2", "1e-3")
 
 GALLERY_IS_FIXED = "the split's people are resampled; the gallery is held fixed"
 """Of the intervals: a resample has other probes, against the same enrolled people."""
@@ -89,7 +98,7 @@ class RankPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"value": self.value, **interval_dict(self.replicates), "found": self.found}
+        return {**figure_dict(self.value, self.replicates), "found": self.found}
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +114,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Identification:
+class Identification(ProtocolResult):
     """What a split's clips, as probes, find in a gallery."""
 
     cmc: tuple[RankPoint, ...]  # in the order of the ranks asked for
@@ -136,6 +145,43 @@ class Identification:
             "gallery_identities": self.gallery_identities,
             "enrolment": self.enrolment,
         }
+
+    def figures(self) -> list[NamedFigure]:
+        """CMC at each rank, TPIR at each target."""
+        ranks = [
+            NamedFigure(f"cmc.{p.rank}", f"rank {p.rank}", p.value, p.replicates, is_main=False)
+            for p in self.cmc
+        ]
+        points = [
+            NamedFigure(
+                f"tpir_at_fpir.{p.target_fpir}",
+                f"TPIR@FPIR {p.target_fpir}",
+                p.tpir,
+                p.replicates,
+                p.note,
+                is_main=False,
+            )
+            for p in self.points
+        ]
+        return [*ranks, *points]
+
+    def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
+        """CMC, the table of operating points, and the counts of probes."""
+        width = max((len(str(point.rank)) for point in self.cmc), default=0)
+        ranks = [
+            f"  rank {point.rank:<{width}}  {with_interval(point.value, point.replicates)}"
+            for point in self.cmc
+        ]
+        counts = (
+            f"{self.mated} mated and {self.non_mated} non-mated probes "
+            f"against {self.gallery_identities} identities"
+        )
+        table = tabulate_points("TPIR", "FPIR", self.points)
+        return ["identification", *ranks, table, counts]
+
+    def curves(self, draws: Draws) -> dict[str, Any] | None:
+        """CMC at all ranks, with its band, and the open-set points."""
+        return identification_block(self, draws)
 
 
 def score_identification(
@@ -180,7 +226,7 @@ def score_identification(
         identities: n_clips names; "" is a distractor.
         ranks: the r of CMC(r), each at least 1.
         fpirs: target FPIRs as decimal text ("1e-2"), each in (0, 1].
-        enrolment: a name of `vidface.metrics.enrolment.ENROLMENTS`: "mean" or "max".
+        enrolment: a name of `vidface.metrics.conventions.ENROLMENTS`: "mean" or "max".
         bootstrap: also resample people and distractors, for intervals: thresholds are found again
             in each resample, the gallery is held fixed.
         memory_bytes: bound for the working arrays, beside a copy of the descriptors and the

@@ -9,16 +9,9 @@ from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import exact_rate
-from vidface.metrics.uncertainty import Replicates, interval_dict
-
-DEFAULT_FARS = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
-
-CONVENTIONS = {
-    "step": "the largest TAR whose FAR does not exceed the target",
-    "nearest": "TAR at the ROC point whose FAR is nearest to the target, as common scripts read "
-    "it; its FAR may exceed the target",
-}
-"""How TAR at a target FAR is read."""
+from vidface.metrics.conventions import CONVENTIONS
+from vidface.metrics.figures import interval_dict
+from vidface.metrics.uncertainty import Replicates
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.metrics.blocks import bin_edges
+from vidface.metrics.figures import figure_dict, format_rate, with_interval
 from vidface.metrics.listed_pairs import ListedPairs
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.pairwise import (
@@ -28,7 +29,7 @@ from vidface.metrics.pairwise import (
     guess_floor,
     impostors_below,
 )
-from vidface.metrics.uncertainty import Replicates, interval_dict
+from vidface.metrics.uncertainty import Replicates
 
 EXACT_FAR = Fraction(1, 1000)
 """Up to here TAR at FAR is exact in any case."""
@@ -38,7 +39,7 @@ LONG_LIST = 2**22
 
 
 @dataclass(frozen=True)
-class Figure:
+class BoundedFigure:
     """A figure, its bounds where it is read off a histogram, and how it varies."""
 
     value: float
@@ -48,11 +49,16 @@ class Figure:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "value": self.value,
-            **interval_dict(self.replicates),
+            **figure_dict(self.value, self.replicates),
             **({"bounds": list(self.bounds)} if self.bounds else {}),
             **({"threshold": self.threshold} if self.threshold is not None else {}),
         }
+
+    def describe(self) -> str:
+        """The figure with its interval, and the exact bounds where they show."""
+        text = with_interval(self.value, self.replicates)
+        low, high = (format_rate(bound) for bound in self.bounds or (None, None))
+        return text if low == high else f"{text} (exact: {low} to {high})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,18 @@ class Curve:
     @property
     def far(self) -> NDArray[np.float64]:
         return self.accepted_impostor / self.impostor
+
+    def rows(self) -> list[Sequence[Any]]:
+        """The ROC as a table, the header first."""
+        columns = {
+            "threshold": self.thresholds,
+            "far": self.far,
+            "tar": self.tar,
+            "accepted_impostor": self.accepted_impostor,
+            "accepted_genuine": self.accepted_genuine,
+        }
+        values = (column.tolist() for column in columns.values())
+        return [tuple(columns), *zip(*values, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,11 +385,11 @@ class Rates:
             return None, 0, 0
         return float(scores[best]), int(genuine[best]), int(impostor[best])
 
-    def eer(self) -> Figure:
+    def eer(self) -> BoundedFigure:
         """(FAR + FRR) / 2 where they differ least."""
         if self.counts.complete:
             found, threshold = self._eer_of(self.steps)
-            return Figure(found, None, threshold)
+            return BoundedFigure(found, None, threshold)
         b = self._equal_bin()
         if self.exact:
             above = (b + 1 + np.flatnonzero(np.diff(self.above_edge[:, b + 1 :]).any(axis=0)))[:1]
@@ -379,12 +397,14 @@ class Rates:
             found, threshold = self._eer_of(self._collected[b])
             if threshold is None and len(above):  # the lowest score above the bin
                 threshold = float(self._collected[int(above[0])].scores[-1])
-            return Figure(found, None, threshold)
+            return BoundedFigure(found, None, threshold)
         high, low = (self._rates(*self.above_edge[:, e].tolist()) for e in (b + 1, b))
         value = min((high, low), key=lambda rates: abs(rates[0] - rates[1]))
         edge = b + 1 if value is high else b
         threshold = float(self.edges[edge]) if edge < self.counts.bins else None
-        return Figure(sum(value) / 2, ((high[0] + low[1]) / 2, (low[0] + high[1]) / 2), threshold)
+        return BoundedFigure(
+            sum(value) / 2, ((high[0] + low[1]) / 2, (low[0] + high[1]) / 2), threshold
+        )
 
     def _equal_bin(self) -> int:
         """The bin where FAR and FRR cross: downwards the one rises, the other falls."""
@@ -421,13 +441,15 @@ class Rates:
         far, frr = self._rates(genuine, impostor)
         return (far + frr) / 2, threshold
 
-    def auc(self) -> Figure:
+    def auc(self) -> BoundedFigure:
         """P(genuine > impostor) + ½ P(genuine = impostor)."""
         source, counts = self.source, self.counts
         pairs = source.genuine * source.impostor
         if counts.complete:
             lower = np.diff(self.steps.impostor, prepend=0)
-            return Figure(_twice_above(np.diff(self.steps.genuine, prepend=0), lower) / (2 * pairs))
+            return BoundedFigure(
+                _twice_above(np.diff(self.steps.genuine, prepend=0), lower) / (2 * pairs)
+            )
         genuine, impostor = -np.diff(self.above_edge)
         if self.exact and counts.genuine_complete:
             values, times = np.unique(counts.genuine, return_counts=True)
@@ -444,10 +466,10 @@ class Rates:
                 below = np.concatenate(found, axis=1)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
                 twice = _products(times, below.sum(axis=0))
-                return Figure(twice / (2 * pairs))
+                return BoundedFigure(twice / (2 * pairs))
         twice = _twice_above(genuine[::-1], impostor[::-1])
         tied = _products(genuine, impostor)
-        return Figure(
+        return BoundedFigure(
             twice / (2 * pairs), ((twice - tied) / (2 * pairs), (twice + tied) / (2 * pairs))
         )
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.metrics.bands import Draws
+from vidface.metrics.curves import retrieval_block
 from vidface.metrics.enrolment import (
     MEMORY_BYTES,
     check_dimensions,
@@ -20,7 +22,14 @@ from vidface.metrics.enrolment import (
     enrol,
     ranked_columns,
 )
-from vidface.metrics.uncertainty import Bootstrap, Replicates, interval_dict, ratio_replicates
+from vidface.metrics.figures import (
+    NamedFigure,
+    ProtocolResult,
+    TextTable,
+    interval_dict,
+    with_interval,
+)
+from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
 from vidface.metrics.verification import identity_codes
 from vidface.vectors.descriptors import check_descriptors
 
@@ -29,7 +38,7 @@ POOL_IS_FIXED = "identities are resampled; the pool of clips is held fixed"
 
 
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(ProtocolResult):
     """mAP@k of a split. All values are fractions in [0, 1].
 
     `average_precision` holds each identity that has a clip in the split, in string order; the
@@ -64,6 +73,26 @@ class Retrieval:
             **({} if self.enrolment == "mean" else {"enrolment": self.enrolment}),
         }
 
+    def figures(self) -> list[NamedFigure]:
+        """The mean average precision."""
+        name, label = f"map_at_{self.k}", f"mAP@{self.k}"
+        return [NamedFigure(name, label, self.map_at_k, self.replicates, is_headline=True)]
+
+    def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
+        """The mean, over whom it is taken, and who could not be searched for."""
+        text = f"mAP@{self.k}  {with_interval(self.map_at_k, self.replicates)}"
+        text += f"  over {self.identities} identities"
+        if self.enrolment != "mean":
+            text += f", enrolled by {self.enrolment}"
+        absent = self.identities_without_gallery
+        if absent:
+            text += f" ({len(absent)} of them not in the gallery: AP 0)"
+        return [text]
+
+    def curves(self, draws: Draws) -> dict[str, Any] | None:
+        """Precision against recall, with its band."""
+        return retrieval_block(self, draws)
+
     def per_identity(self) -> list[dict[str, Any]]:
         """A row for each identity of the split, in string order, to be written as a table.
 
@@ -71,6 +100,13 @@ class Retrieval:
         clips_without_descriptor (of the positives).
         """
         return [dict(row) for row in self.table]
+
+    def side_tables(self) -> dict[str, list[Sequence[Any]]]:
+        """`per_identity`, with a header."""
+        if not self.table:
+            return {}
+        rows = [tuple(row.values()) for row in self.table]
+        return {"average_precision": [tuple(self.table[0]), *rows]}
 
 
 def average_precision(ranked_is_hit: ArrayLike, n_positives: int, k: int = 100) -> float:
@@ -160,7 +196,7 @@ def score_retrieval(
         identities: n_clips names; "" is a distractor.
         clip_ids: n_clips names, each once.
         k: how many ranks count.
-        enrolment: a name of `vidface.metrics.enrolment.ENROLMENTS`: "mean" or "max".
+        enrolment: a name of `vidface.metrics.conventions.ENROLMENTS`: "mean" or "max".
         bootstrap: also resample the identities, for an interval; the pool of clips is held fixed.
         memory_bytes: bound for the working arrays, beside one sorted copy of the descriptors and
             the templates; a block is one identity at least.

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
 from vidface.core.clips import SPLITS
-from vidface.core.settings import check_settings, setting
-from vidface.core.values import check, check_device, exact_rate, split_list
+from vidface.core.errors import VidfaceError
+from vidface.core.settings import build_entry, check_settings, setting, table_settings
+from vidface.core.values import check, check_device, split_list
+from vidface.metrics.protocols import PROTOCOLS
+from vidface.metrics.protocols.base import ScoringProtocol
 
-ENROLMENT_NAMES = ("mean", "max")
-
-
-CONVENTION_NAMES = ("step", "nearest")
-
-
-PROTOCOLS = (
-    "verification",
-    "cross-verification",
-    "retrieval",
-    "clip-retrieval",
-    "identification",
-)
-
-
-NEED_GALLERY = frozenset({"cross-verification", "retrieval", "identification"})
+Kind = TypeVar("Kind", bound=ScoringProtocol)
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
     """Which split is reported, from which split its identities are enrolled, and how.
 
-    `fars`, `fpirs`, `ranks` and `protocols` are comma lists: a FAR is the exact fraction of its
-    text. `bootstrap` is the number of resamples, 0 for no intervals. `device` is where pairs are
-    compared.
+    The settings of the protocols themselves, `fars` and `k` and the like, are in `parameters`, as
+    far as they are not the usual ones: `protocol` makes a protocol of them.
     """
 
     GROUP: ClassVar[str] = "Scores"
@@ -52,42 +41,12 @@ class ScoreSettings:
         choices=PROTOCOLS,
         many=True,
     )
-    fars: str = setting(
-        "1e-1,1e-2,1e-3,1e-4,1e-5,1e-6",
-        metavar="LIST",
-        help="Target false accept rates of TAR@FAR, such as 1e-3,1e-4.",
-    )
-    fpirs: str = setting(
-        "1e-1,1e-2,1e-3",
-        metavar="LIST",
-        help="Target false positive identification rates of TPIR@FPIR.",
-        rare=True,
-    )
-    ranks: str = setting("1,5,10", metavar="LIST", help="Ranks of the CMC.", rare=True)
-    k: int = setting(100, help="How many ranks of a retrieved list count: mAP@k.")
-    enrolment: str = setting(
-        "mean",
-        metavar="NAME",
-        help="How an identity's gallery clips are enrolled: mean of their descriptors, or max, "
-        "where its best match counts.",
-        choices=ENROLMENT_NAMES,
-        rare=True,
-    )
-    convention: str = setting(
-        "step",
-        metavar="NAME",
-        help="How TAR@FAR is read off: step, the largest TAR with a FAR at most the target; "
-        "nearest, as common scripts do.",
-        choices=CONVENTION_NAMES,
-        rare=True,
-    )
-    exact: bool = setting(
-        False, help="Go over large splits twice, so that no figure has a bound left."
-    )
     bootstrap: int = setting(
         1000, help="Resamples of the identities for 95 % intervals; 0 for no intervals."
     )
-    seed: int = setting(0, help="Seed of the resamples of the identities.", rare=True)
+    seed: int = setting(
+        0, help="Seed of the resamples of the identities.", bounds="[0, inf)", rare=True
+    )
     device: str = setting(
         "cpu",
         flag="--score-device",
@@ -95,25 +54,47 @@ class ScoreSettings:
         help="Where pairs of clips are compared: cpu or cuda.",
         rare=True,
     )
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(self, "[score]")
         check_device("[score] device", self.device, ("cpu", "cuda"))
-        check(len(self.far_list) > 0, "[score] fars", "names none")
         check(len(self.protocol_names) > 0, "[score] protocols", "names none")
-        check(self.k >= 1, "[score] k", f"at least 1, not {self.k}")
         several = f"0 for none, or at least 2, not {self.bootstrap}"
         check(self.bootstrap >= 0 and self.bootstrap != 1, "[score] bootstrap", several)
-        check(self.seed >= 0, "[score] seed", f"must be ≥ 0, not {self.seed}")
-        for key in ("fars", "fpirs"):
-            for text in getattr(self, f"{key[:-1]}_list"):
-                check(
-                    exact_rate(text) is not None, f"[score] {key}", f"'{text}' is no rate in (0, 1]"
-                )
-            listed = getattr(self, f"{key[:-1]}_list")
-            check(len(set(listed)) == len(listed), f"[score] {key}", "one is listed twice")
-        digits = all(rank.isdecimal() and int(rank) >= 1 for rank in split_list(self.ranks))
-        check(digits, "[score] ranks", f"whole numbers from 1, not '{self.ranks}'")
+        known = [setting.name for setting in table_settings(ScoreSettings)]
+        for name in self.parameters:
+            if name not in known:
+                raise VidfaceError(f"[score] has no setting '{name}' (known: {', '.join(known)})")
+        for kind in PROTOCOLS.values():
+            self.protocol(kind)  # which checks its settings
+
+    @staticmethod
+    def entries() -> Mapping[str, type[ScoringProtocol]]:
+        """The protocols, whose settings are keys of the table."""
+        return PROTOCOLS
+
+    def protocol(self, kind: type[Kind]) -> Kind:
+        """A protocol with these settings.
+
+        >>> from vidface.metrics.protocols.retrieval import RetrievalProtocol
+        >>> ScoreSettings(parameters={"k": 10}).protocol(RetrievalProtocol)
+        RetrievalProtocol(k=10, enrolment='mean')
+        """
+        protocol: Kind = build_entry(kind, self.parameters)
+        return protocol
+
+    def replaced(self, **changes: Any) -> ScoreSettings:
+        """As `dataclasses.replace`, for settings of the protocols, too.
+
+        >>> ScoreSettings().replaced(bootstrap=0, k=10).parameters
+        {'k': 10}
+        """
+        names = {field.name for field in dataclasses.fields(self)}
+        own = {name: value for name, value in changes.items() if name in names}
+        others = {name: value for name, value in changes.items() if name not in names}
+        parameters = {**own.pop("parameters", self.parameters), **others}
+        return dataclasses.replace(self, **own, parameters=parameters)
 
     @property
     def protocol_names(self) -> tuple[str, ...]:
@@ -122,22 +103,21 @@ class ScoreSettings:
         >>> ScoreSettings(protocols="retrieval, verification").protocol_names
         ('verification', 'retrieval')
         """
-        given = split_list(self.protocols)
-        known = [name for name in PROTOCOLS if name in given]
-        return (*known, *(name for name in given if name not in PROTOCOLS))
-
-    @property
-    def far_list(self) -> tuple[str, ...]:
-        return split_list(self.fars)
-
-    @property
-    def fpir_list(self) -> tuple[str, ...]:
-        return split_list(self.fpirs)
-
-    @property
-    def rank_list(self) -> tuple[int, ...]:
-        return tuple(sorted({int(rank) for rank in split_list(self.ranks)}))
+        listed = split_list(self.protocols)
+        return tuple(name for name in PROTOCOLS if name in listed)
 
     @property
     def needs_gallery(self) -> bool:
-        return any(name in NEED_GALLERY for name in self.protocol_names)
+        """Whether one of the protocols needs a gallery."""
+        return any(PROTOCOLS[name].needs_gallery for name in self.protocol_names)
+
+    @property
+    def name_suffix(self) -> str:
+        """What the name of a score file says of settings that are not the usual ones.
+
+        >>> ScoreSettings(parameters={"convention": "nearest", "k": 10}).name_suffix
+        '_k_10_nearest'
+        """
+        headline_first = sorted(PROTOCOLS.values(), key=lambda kind: not kind.is_headline)
+        parts = [part for kind in headline_first for part in self.protocol(kind).name_parts()]
+        return "".join(f"_{part}" for part in dict.fromkeys(parts))

@@ -104,11 +104,6 @@ class Replicates:
         return f"{self.note}; {reason}" if self.note else reason
 
 
-def interval_dict(replicates: Replicates | None) -> dict[str, Any]:
-    """`Replicates.to_dict`, empty where there was no bootstrap."""
-    return {} if replicates is None else replicates.to_dict()
-
-
 def ratio_replicates(
     numerators: ArrayLike, denominators: ArrayLike, bootstrap: Bootstrap, note: str = ""
 ) -> Replicates:

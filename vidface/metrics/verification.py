@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.executor.shards import Executor
+from vidface.metrics.bands import Draws
+from vidface.metrics.conventions import CONVENTIONS, DEFAULT_FARS
+from vidface.metrics.curves import verification_block
+from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, tabulate_points
 from vidface.metrics.listed_pairs import count_listed, list_pairs
-from vidface.metrics.operating_points import (
-    CONVENTIONS,
-    DEFAULT_FARS,
-    OperatingPoint,
-    check_convention,
-    check_targets,
-)
+from vidface.metrics.operating_points import OperatingPoint, check_convention, check_targets
 from vidface.metrics.pairwise import (
     GENUINE_LIMIT,
     MEMORY_BYTES,
@@ -27,7 +25,7 @@ from vidface.metrics.pairwise import (
     Progress,
     make_pairs,
 )
-from vidface.metrics.rates import Curve, Figure, Rates, count_for
+from vidface.metrics.rates import BoundedFigure, Curve, Rates, count_for
 from vidface.metrics.resampled_pairs import resample
 from vidface.metrics.uncertainty import Bootstrap, Replicates
 from vidface.vectors.descriptors import check_descriptors
@@ -51,15 +49,18 @@ TOO_MANY_GENUINE = f"more than {GENUINE_LIMIT} genuine pairs, which are not kept
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(ProtocolResult):
     """All operating points of a split, in the order of the targets, and what was counted."""
+
+    prefix: ClassVar[str] = ""  # of the names of figures and tables
+    in_short: ClassVar[bool] = True  # whether its figures are among the few main ones
 
     points: tuple[OperatingPoint, ...]
     genuine_pairs: int
     impostor_pairs: int
     distractor_pairs_left_out: int
-    eer: Figure | None = None  # None without a genuine or an impostor pair
-    auc: Figure | None = None
+    eer: BoundedFigure | None = None  # None without a genuine or an impostor pair
+    auc: BoundedFigure | None = None
     convention: str = "step"
     curve: Curve | None = field(default=None, repr=False, compare=False)
 
@@ -83,6 +84,61 @@ class Verification:
                 "distractor_left_out": self.distractor_pairs_left_out,
             },
         }
+
+    def figures(self) -> list[NamedFigure]:
+        """TAR at each target, EER and AUC."""
+        figures = [
+            NamedFigure(
+                f"{self.prefix}tar_at_far.{point.target_far}",
+                f"TAR@FAR {point.target_far}",
+                point.tar,
+                point.replicates,
+                point.note,
+                is_main=self.in_short,
+                column=f"TAR@{point.target_far}",
+            )
+            for point in self.points
+        ]
+        for name, figure in (("eer", self.eer), ("auc", self.auc)):
+            if figure is not None:
+                name_, label = self.prefix + name, name.upper()
+                figures.append(
+                    NamedFigure(name_, label, figure.value, figure.replicates, is_main=False)
+                )
+        return figures
+
+    def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
+        """The table of operating points, EER and AUC, and the counts of pairs."""
+        parts: list[str | TextTable] = [tabulate_points("TAR", "FAR", self.points)]
+        if self.eer is not None and self.auc is not None:
+            parts.append(f"EER {self.eer.describe()}  AUC {self.auc.describe()}")
+        pairs = f"{self.genuine_pairs} genuine and {self.impostor_pairs} impostor pairs"
+        if self.distractor_pairs_left_out:
+            pairs += f"; {self.distractor_pairs_left_out} pairs of two distractors left out"
+        if self.convention != "step":
+            pairs += "\nnearest: TAR at the ROC point whose FAR is nearest, "
+            pairs += "as common scripts read it"
+        return [*parts, pairs]
+
+    def curves(self, draws: Draws) -> dict[str, Any] | None:
+        """ROC, DET and histograms; no band is drawn of them."""
+        return verification_block(self)
+
+    def side_tables(self) -> dict[str, list[Sequence[Any]]]:
+        """The whole ROC."""
+        return {} if self.curve is None else {f"{self.prefix}roc": self.curve.rows()}
+
+
+@dataclass(frozen=True)
+class CrossVerification(Verification):
+    """As `Verification`, of the pairs of a gallery clip and a probe clip."""
+
+    prefix: ClassVar[str] = "cross_"
+    in_short: ClassVar[bool] = False
+
+    def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
+        heading = f"every {gallery} clip with every {split} clip"
+        return [heading, *super().describe(split, gallery)]
 
 
 def score_verification(
@@ -190,7 +246,7 @@ def score_cross_verification(
     device: str | None = None,
     progress: Progress | None = None,
     executor: Executor | None = None,
-) -> Verification:
+) -> CrossVerification:
     """TAR at FAR, EER and AUC over all pairs of a gallery clip and a probe clip.
 
     As `score_verification`, but for the pairs: each clip of the one set with each of the other, as
@@ -229,9 +285,9 @@ def score_cross_verification(
         int(codes.max(initial=-1)) + 1,
         (probes, directed, codes[len(gallery) :]),
     )
-    return _scored(
-        Passes(pairs, memory_bytes, device, progress, executor), fars, convention, exact, bootstrap
-    )
+    passes = Passes(pairs, memory_bytes, device, progress, executor)
+    result = _scored(passes, fars, convention, exact, bootstrap)
+    return CrossVerification(**{f.name: getattr(result, f.name) for f in fields(result)})
 
 
 def score_pair_list(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics.curves import curves_path
 from vidface.reports.loose_values import interval, mapping, number, text
 from vidface.runs.score_documents import CheckedDocument, created_of, read_document
+from vidface.runs.score_writing import curves_path
 
 MOST_ROWS = 1000
 """Of a sweep, or of the figures of a score."""

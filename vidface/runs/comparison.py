@@ -12,6 +12,7 @@ from vidface.runs.run import Notify, Run, quiet
 from vidface.runs.scoring import (
     LATEST,
     Score,
+    WhichClustering,
     bootstrap_of,
     check_splits,
     denoised_for,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vidface.metrics.uncertainty import Bootstrap, Difference
 
 
-SAME = object()  # B's clustering is A's, where None already means "no clustering"
+SAME = WhichClustering.SAME
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def compare(
     split: str | None = None,
     gallery: str | None = None,
     settings: ScoreSettings | None = None,
-    threshold: object = LATEST,
+    threshold: Any = LATEST,
     threshold_b: object = SAME,
     notify: Notify = quiet,
 ) -> Comparison:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.datasets.pair_lists import read_pair_list
 from vidface.datasets.templates import read_templates
+from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.metrics.templates import pool_templates
 from vidface.metrics.verification import score_pair_list
 from vidface.runs.run import Notify, Run, quiet, writing
+from vidface.runs.score_writing import write_score
 from vidface.runs.scoring import (
     LATEST,
     bootstrap_of,
     denoised_for,
-    roc_table,
     score_provenance,
-    store,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def score_listed(
     *,
     templates: Path | None = None,
     order: str = "auto",
-    threshold: object = LATEST,
+    threshold: Any = LATEST,
     settings: ScoreSettings | None = None,
     notify: Notify = quiet,
 ) -> PairListScore:
@@ -90,6 +90,7 @@ def score_listed(
     """
 
     settings = settings or run.pipeline.score
+    protocol = settings.protocol(VerificationProtocol)
     denoised, chosen = denoised_for(run, threshold, notify)
     identity_of = {clip.clip_id: clip.identity for clip in run.manifest.clips}
     if templates is None:
@@ -113,19 +114,23 @@ def score_listed(
         listed.first,
         listed.second,
         listed.same,
-        settings.far_list,
+        protocol.far_list,
         identities=identities,
-        convention=settings.convention,
+        convention=protocol.convention,
         bootstrap=bootstrap_of(settings),
     )
     what = "clips" if templates is None else "templates"
-    made = {
-        **score_provenance(run, denoised, settings, "", ""),
+    recorded = {
+        "fars": list(protocol.far_list),
+        "convention": protocol.convention,
+        "bootstrap": settings.bootstrap,
+        "seed": settings.seed if settings.bootstrap else None,
+    }
+    provenance = {
+        **score_provenance(run, denoised, recorded),
         "pairs_sha256": listed.sha256,
         "templates_sha256": None if templates is None else sha256_of(templates),
     }
-    for key in ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact"):
-        made["settings"].pop(f"score.{key}")  # of what a list has not
     result = PairListScore(
         pairs=pairs.name,
         what=what,
@@ -135,13 +140,13 @@ def score_listed(
         denoising=str(chosen),
         resampled=_resampled(identities, used, what),
         verification=verification,
-        provenance=made,
+        provenance=provenance,
     )
     of = "" if templates is None else f"_of_{templates.stem}"
-    convention = "" if settings.convention == "step" else f"_{settings.convention}"
+    convention = "" if protocol.convention == "step" else f"_{protocol.convention}"
     name = f"pairs_{pairs.stem}_{listed.sha256[:8]}{of}_{chosen.name}{convention}.json"
-    tables = {} if verification.curve is None else {"roc": roc_table(verification.curve)}
-    store(run.folder.folder / "scores" / name, result.to_dict(), tables, notify)
+    tables = [verification.side_tables()]
+    write_score(run.folder.folder / "scores" / name, result.to_dict(), tables, notify)
     return result
 
 

@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import printable
-from vidface.metrics.curves import FORMAT as CURVES_FORMAT
-from vidface.metrics.curves import SUFFIX as CURVES_SUFFIX
 
 SCORE_VERSION = 1
+CURVES_FORMAT = "vidface-curves"
+CURVES_SUFFIX = ".curves.json"
 """Of the schema: files of another version are refused."""
 
 MOST_BYTES = 64 * 2**20

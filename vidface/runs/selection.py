@@ -28,7 +28,8 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.thresholds import threshold_name
-from vidface.metrics.operating_points import DEFAULT_FARS, OperatingPoint
+from vidface.metrics.conventions import DEFAULT_FARS
+from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.retrieval import score_retrieval
 from vidface.metrics.verification import check_targets, score_verification
 from vidface.runs.denoising import Denoised

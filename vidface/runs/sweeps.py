@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError
 from vidface.core.files import write_json
+from vidface.metrics.protocols import PROTOCOLS
 from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising, denoise_all
 from vidface.runs.run import Run, writing
@@ -64,7 +65,7 @@ def sweep(
     gallery = gallery or run.pipeline.score.gallery
     # The curves of Table 5; identification and intervals, a threshold each, are `score`'s.
     given = run.pipeline.score
-    chosen = [name for name in given.protocol_names if name in ("verification", "retrieval")]
+    chosen = [name for name in given.protocol_names if PROTOCOLS[name].in_sweeps]
     protocols = ",".join(chosen) or given.protocols
     settings = replace(given, protocols=protocols, bootstrap=0)
     check_splits(run, split, gallery, settings)

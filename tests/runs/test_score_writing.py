@@ -1,0 +1,46 @@
+"""Score files, and the curves and tables beside them."""
+
+import json
+
+import numpy as np
+
+from tests.made_scores import made_score
+from vidface.metrics.curves import verification_block
+from vidface.metrics.verification import score_verification
+from vidface.runs.score_writing import curves_document, curves_path, write_score
+
+
+def test_the_document_of_a_score():
+    rows = np.eye(4, dtype=np.float32)[[0, 0, 1, 1, 2, 3]]
+    scored = score_verification(rows, list("aabbcd"), ["0.5", "1e-1"])
+    found = curves_document(
+        made_score({"verification": scored, "cross-verification": scored}), "val.json"
+    )
+    assert found["format"] == "vidface-curves"
+    assert found["version"] == 1
+    assert found["verification"] == found["cross_verification"] == verification_block(scored)
+    assert "retrieval" not in found
+    assert "identification" not in found
+    assert found["provenance"] == {"created": "now", "stage": "curves"}
+    assert (found["score"], found["split"], found["threshold"]) == ("val.json", "val", 0.4)
+    json.dumps(found, allow_nan=False)
+
+
+def test_curves_are_stored_beside_the_score_and_old_ones_go(tmp_path):
+    path = tmp_path / "scores" / "val_threshold_0.4.json"
+    write_score(path, {"a": 1}, [], print, {"b": 2})
+    beside = path.with_name("val_threshold_0.4.curves.json")
+    assert curves_path(path) == beside
+    assert json.loads(beside.read_text()) == {"b": 2}
+    write_score(path, {"a": 1}, [], print)
+    assert not beside.exists()
+    assert path.exists()
+
+
+def test_tables_of_an_earlier_score_go(tmp_path):
+    path = tmp_path / "scores" / "val.json"
+    write_score(path, {"a": 1}, [{"roc": [("far", "tar"), (0, 1)]}], print)
+    assert path.with_name("val_roc.csv").read_text().split() == ["far,tar", "0,1"]
+    write_score(path, {"a": 1}, [{"average_precision": [("identity",)]}], print)
+    assert not path.with_name("val_roc.csv").exists()
+    assert path.with_name("val_average_precision.csv").exists()
