@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from vidface.training.centres import CentreSGD, ClassCentres, Selected
+from vidface.training.centres import CentreSGD, ClassCentres, SelectedCentres
 from vidface.training.losses import Geometry
 
 Step = Callable[[Tensor, Tensor, int], None]
@@ -33,7 +33,7 @@ Step = Callable[[Tensor, Tensor, int], None]
 SCALE = 64.0
 
 
-def softmax_of(embeddings: Tensor, chosen: Selected) -> Tensor:
+def softmax_of(embeddings: Tensor, chosen: SelectedCentres) -> Tensor:
     geometry = Geometry.of(embeddings, chosen.weight, chosen.labels, chosen.rows)
     return cross_entropy(SCALE * geometry.cosines, chosen.labels)
 

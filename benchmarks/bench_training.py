@@ -26,24 +26,17 @@ import numpy as np
 import torch
 
 from vidface.backbones.budget import count_module
-from vidface.settings.run_settings import RunSettings
 from vidface.training.augment import AUGMENTATIONS, build_augmentation
-from vidface.training.batches import Batch, StageBatches
+from vidface.training.batches import StageBatches, TrainingBatch
 from vidface.training.centres import ClassCentres
 from vidface.training.losses import build_objective
-from vidface.training.opening import Setting
+from vidface.training.network import TrainingNetwork
 from vidface.training.processes import Processes
 from vidface.training.sampling import sampler
-from vidface.training.settings import (
-    DataSettings,
-    OptimiserSettings,
-    StageSettings,
-    TrainingPipeline,
-    TrainSettings,
-)
+from vidface.training.settings import OptimiserSettings, TrainSettings
 from vidface.training.sources import FaceSource, class_counts, open_source
 from vidface.training.steps import Stepper
-from vidface.training.tasks import Recognition
+from vidface.training.tasks import RecognitionTask
 
 GEMM = 1536  # rows of the product that measures the ceiling
 LOSSES = {"combined": {}, "sv-guided": {"t": 1.2}}
@@ -65,35 +58,28 @@ def faces_at_hand(folder: Path) -> FaceSource:
 
 
 def stepper_of(options: argparse.Namespace, source: FaceSource, layout: bool, own: bool) -> Stepper:
-    pipeline = TrainingPipeline(
-        train=TrainSettings(architecture=options.architecture, channels_last=layout),
-        data=DataSettings(Path("faces")),
-        run=RunSettings(Path("run")),
-        stages=(StageSettings("bench", steps=1),),
-    )
-    setting = Setting(pipeline, Processes())
+    settings = TrainSettings(architecture=options.architecture, channels_last=layout)
+    network = TrainingNetwork(settings, Processes())
     if not own:
-        for module in setting.plain.modules():
+        for module in network.plain.modules():
             if type(module).__name__ == "FastPReLU":
                 module.__class__ = torch.nn.PReLU
-    task = Recognition(
+    task = RecognitionTask(
         build_objective(LOSSES),
-        ClassCentres(len(source.identities), setting.architecture.dimension),
+        ClassCentres(len(source.identities), network.architecture.dimension),
         torch.from_numpy(np.asarray(source.labels)).long(),
         torch.from_numpy(class_counts(source)),
         momentum=0.9,
         weight_decay=5e-4,
     )
-    return Stepper(setting, task, OptimiserSettings(learning_rate=1e-3), 1e-3, Processes())
+    return Stepper(network, task, OptimiserSettings(learning_rate=1e-3), 1e-3, Processes())
 
 
 def batches_of(options: argparse.Namespace, source: FaceSource, workers: int) -> StageBatches:
     table = {"flip": True} if options.augment == "flip" else dict.fromkeys(AUGMENTATIONS, True)
     labels = np.asarray(source.labels)
     order = sampler("shuffled", labels, options.batch)
-    return StageBatches(
-        source, build_augmentation(table), order, np.arange(len(labels)), 0, 1, Processes(), workers
-    )
+    return StageBatches(source, build_augmentation(table), order, 0, 1, Processes(), workers)
 
 
 def ceiling_flops(threads: int) -> float:
@@ -136,7 +122,7 @@ def measure(options: argparse.Namespace, source: FaceSource) -> None:
         "in memory, torch's PReLU": stepper_of(options, source, layout=True, own=False),
         "in memory, default layout": stepper_of(options, source, layout=False, own=True),
     }
-    turns: dict[str, Callable[[], Iterator[tuple[Stepper, Batch]]]] = {
+    turns: dict[str, Callable[[], Iterator[tuple[Stepper, TrainingBatch]]]] = {
         "in memory": lambda: ((ours, batch) for batch in held),
         **{name: (lambda s=stream: ((ours, next(s)) for _ in range(steps)))
            for name, stream in streams.items()},
@@ -163,7 +149,7 @@ def report(
     ours: Stepper,
 ) -> None:
     images = options.steps * options.batch
-    macs = count_module(ours._setting.architecture.build()).macs
+    macs = count_module(ours.network.architecture.build()).macs
     floor = 3 * 2 * macs * images / flops
     memory = statistics.median(seconds["in memory"])
     print(

@@ -12,7 +12,13 @@ from torch import nn
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.training import centres as module
-from vidface.training.centres import CentreSGD, ClassCentres, Selected, choose_classes, resized
+from vidface.training.centres import (
+    CentreSGD,
+    ClassCentres,
+    SelectedCentres,
+    choose_classes,
+    resized,
+)
 
 
 def labels_of(*numbers: int) -> torch.Tensor:
@@ -35,7 +41,7 @@ class NaiveSGD:
                 self.rows[row][k] -= self.lr * self.momenta[row][k]
 
 
-def slopes(selected: Selected, step: int) -> torch.Tensor:
+def slopes(selected: SelectedCentres, step: int) -> torch.Tensor:
     """A gradient of its own for every row and step; made by a real backward pass."""
     factors = (selected.rows[:, None] + 1.0) * torch.tensor([1.0, -2.0, 0.5]) + step
     (selected.weight * factors).sum().backward()
@@ -140,7 +146,7 @@ class TestSelect:
         assert chosen.weight.equal(centres.weight[chosen.rows])
         assert chosen.weight.is_leaf
         assert chosen.weight.requires_grad
-        assert str(chosen) == "Selected(rows (6,), labels (4,), weight (6, 3))"
+        assert str(chosen) == "SelectedCentres(rows (6,), labels (4,), weight (6, 3))"
 
     def test_gradient_goes_to_the_chosen_rows_alone(self):
         centres = ClassCentres(20, 3, sample_rate=0.3)
@@ -204,7 +210,9 @@ class TestSelect:
     )
     def test_selected_checks_itself(self, rows, labels, weight):
         with pytest.raises(VidfaceError, match="want"):
-            Selected(torch.zeros(rows).long(), torch.zeros(labels).long(), torch.zeros(weight))
+            SelectedCentres(
+                torch.zeros(rows).long(), torch.zeros(labels).long(), torch.zeros(weight)
+            )
 
 
 @pytest.fixture(params=[3, 2**18], ids=["blocks of one row", "one block"])

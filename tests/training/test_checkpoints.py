@@ -10,16 +10,17 @@ from torch import nn
 
 from vidface.core.errors import VidfaceError
 from vidface.training.checkpoints import (
+    add_prefix,
     load_checkpoint,
     load_module,
     load_optimiser,
     optimiser_tensors,
-    part,
     save_checkpoint,
-    under,
+    select_prefix,
 )
-from vidface.training.folder import TrainingFolder, differing
-from vidface.training.optimisers import build_optimiser, rate_at
+from vidface.training.folder import list_differences
+from vidface.training.logs import forget_later_lines
+from vidface.training.optimisers import build_optimiser, learning_rate_share
 from vidface.training.settings import OptimiserSettings
 
 
@@ -79,9 +80,9 @@ def test_every_cut_of_a_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_prefixes() -> None:
-    tensors = {**under("a", {"x.y": torch.ones(1)}), **under("ab", {"z": torch.zeros(1)})}
-    assert list(part("a", tensors)) == ["x.y"]
-    assert list(part("ab", tensors)) == ["z"]
+    tensors = {**add_prefix("a", {"x.y": torch.ones(1)}), **add_prefix("ab", {"z": torch.zeros(1)})}
+    assert list(select_prefix("a", tensors)) == ["x.y"]
+    assert list(select_prefix("ab", tensors)) == ["z"]
 
 
 def test_another_architecture_and_another_number_of_classes() -> None:
@@ -113,13 +114,13 @@ def test_an_optimiser_goes_on_as_it_was(tmp_path: Path, name: str) -> None:
     steps(broken, optimiser, 0, 3)
     save_checkpoint(
         tmp_path / "c",
-        {**under("m", broken.state_dict()), **under("o", optimiser_tensors(optimiser))},
+        {**add_prefix("m", broken.state_dict()), **add_prefix("o", optimiser_tensors(optimiser))},
         {},
     )
     again, optimiser = made()
     tensors, _ = load_checkpoint(tmp_path / "c")
-    load_module(again, part("m", tensors), "c")
-    load_optimiser(optimiser, part("o", tensors))
+    load_module(again, select_prefix("m", tensors), "c")
+    load_optimiser(optimiser, select_prefix("o", tensors))
     steps(again, optimiser, 3, 6)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -137,28 +138,32 @@ def test_weight_decay_spares_biases_and_slopes() -> None:
 
 def test_the_learning_rate_along_a_stage() -> None:
     # Two steps of warming up, then half a cosine over the other eight: at its middle a half.
-    rates = [rate_at(step, 10, 2, "cosine") for step in range(10)]
+    rates = [learning_rate_share(step, 10, 2, "cosine") for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[6] == pytest.approx(0.5)
     assert rates == sorted(rates[:2]) + sorted(rates[2:], reverse=True)
     assert 0 < rates[9] < 0.05
-    assert [rate_at(step, 3, 0, "constant") for step in range(3)] == [1.0] * 3
-    assert rate_at(0, 1, 0, "cosine") == 1.0
-    assert rate_at(1, 2, 5, "cosine") == pytest.approx(0.4)  # a stage shorter than its warm-up
+    assert [learning_rate_share(step, 3, 0, "constant") for step in range(3)] == [1.0] * 3
+    assert learning_rate_share(0, 1, 0, "cosine") == 1.0
+    assert learning_rate_share(1, 2, 5, "cosine") == pytest.approx(
+        0.4
+    )  # a stage shorter than its warm-up
 
 
 def test_a_log_forgets_the_steps_that_are_taken_again(tmp_path: Path) -> None:
-    folder = TrainingFolder(tmp_path)
-    folder.trim_log(3)  # there is none yet
+    path = tmp_path / "log.jsonl"
+    forget_later_lines(path, 3)  # there is none yet
     lines = [json.dumps({"step": step}) for step in (1, 3, 4, 5)]
-    folder.log.write_text("\n".join(lines) + '\n{"step": 6, "lo')  # cut off by a kill
-    folder.trim_log(4)
-    assert [json.loads(line)["step"] for line in folder.log.read_text().splitlines()] == [1, 3, 4]
+    path.write_text("\n".join(lines) + '\n{"step": 6, "lo')  # cut off by a kill
+    forget_later_lines(path, 4)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3, 4]
 
 
 def test_where_two_documents_differ() -> None:
-    assert differing({"a": 1}, {"a": 1}) == []
-    assert differing({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}) == ["a.b[1].c"]
-    assert differing({"a": 1}, {"b": 1}) == ["a", "b"]
-    assert differing([1], [1, 2], "x") == ["x"]
-    assert differing(1, 2) == ["all"]
+    assert list_differences({"a": 1}, {"a": 1}) == []
+    assert list_differences({"a": {"b": [1, {"c": 2}]}}, {"a": {"b": [1, {"c": 3}]}}) == [
+        "a.b[1].c"
+    ]
+    assert list_differences({"a": 1}, {"b": 1}) == ["a", "b"]
+    assert list_differences([1], [1, 2], "x") == ["x"]
+    assert list_differences(1, 2) == ["all"]

@@ -16,13 +16,13 @@ from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil
 from vidface.training.hints import (
     Adapters,
-    Watched,
+    WatchedParts,
     channel_statistics,
-    check_sizes,
-    student_shapes,
+    check_map_sizes,
+    student_map_shapes,
 )
+from vidface.training.live_task import open_live_task
 from vidface.training.settings import TeacherSettings
-from vidface.training.teachers import live_repetition
 
 RNG = np.random.default_rng(0)
 STUDENT = {"a": RNG.normal(size=(3, 4, 5, 5)), "b": RNG.normal(size=(3, 2, 2, 2))}
@@ -111,7 +111,7 @@ def test_the_weight_of_hints_in_the_whole_loss() -> None:
 
 def test_parts_are_watched_until_it_is_closed() -> None:
     network = architecture("paper-x0.1-d0.1-e16").build(seed=0).eval()
-    watched = Watched(network, ("stem", "stages.6"))
+    watched = WatchedParts(network, ("stem", "stages.6"))
     with torch.no_grad():
         faces = torch.rand(2, 3, 112, 112)
         network(faces)
@@ -126,25 +126,25 @@ def test_shapes_of_parts_are_those_of_a_real_call() -> None:
     table = architecture("paper-x0.5-d0.33-e128")
     parts = ("stem", "stages.0", "stages.2", "stages.4", "stages.6", "last", "gdc")
     network = table.build(seed=0).eval()
-    watched = Watched(network, parts)
+    watched = WatchedParts(network, parts)
     with torch.no_grad():
         network(torch.zeros(1, 3, 112, 112))
-    found = student_shapes(table, parts)
+    found = student_map_shapes(table, parts)
     assert found == {part: tuple(watched.maps[part].shape[1:]) for part in parts}
     assert found["stages.2"] == (28, 28, 28)
-    assert student_shapes(table, ()) == {}
+    assert student_map_shapes(table, ()) == {}
 
 
 def test_maps_of_two_sizes() -> None:
-    check_sizes({"a": "x"}, {"a": (3, 7, 7)}, {"x": (9, 7, 7)})
+    check_map_sizes({"a": "x"}, {"a": (3, 7, 7)}, {"x": (9, 7, 7)})
     with pytest.raises(VidfaceError, match="'a' is 7x7 and the teacher's 'x' 14x14"):
-        check_sizes({"a": "x"}, {"a": (3, 7, 7)}, {"x": (3, 14, 14)})
+        check_map_sizes({"a": "x"}, {"a": (3, 7, 7)}, {"x": (3, 14, 14)})
 
 
 def test_several_processes_are_refused() -> None:
     settings = TeacherSettings("sface", live=True)
     with pytest.raises(VidfaceError, match="in one process, not in 2"):
-        live_repetition(
+        open_live_task(
             Distil(), settings, cast(Any, None), cast(Any, None), cast(Any, None),
             cast(Any, SimpleNamespace(size=2)),
         )  # fmt: skip

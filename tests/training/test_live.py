@@ -15,7 +15,7 @@ from tests.training.test_loop import Killed, run
 from tests.training.toy_teacher import LINEAR, embeddings, means, write_teacher
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.training.live import LiveTeacher
+from vidface.training.live_teacher import LiveTeacher
 from vidface.training.settings import load_training
 
 HINTS = """
@@ -99,9 +99,9 @@ def test_a_map_that_is_none(teacher: Path, name: str, reason: str) -> None:
 
 
 def test_a_map_beyond_all_proportion(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidface.training.live.MAX_VALUES", 3 * 49)
+    monkeypatch.setattr("vidface.training.live_teacher.MAX_VALUES", 3 * 49)
     LiveTeacher(str(teacher), maps=("means",))
-    monkeypatch.setattr("vidface.training.live.MAX_VALUES", 3 * 49 - 1)
+    monkeypatch.setattr("vidface.training.live_teacher.MAX_VALUES", 3 * 49 - 1)
     with pytest.raises(VidfaceError, match="of at most 146 values"):
         LiveTeacher(str(teacher), maps=("means",))
 

@@ -10,9 +10,9 @@ from tests.training.conftest import RECIPE
 from tests.training.test_loop import Killed, log, run
 from vidface.cli.progress import training_progress
 from vidface.core.errors import VidfaceError
-from vidface.training.loop import StepReport
 from vidface.training.settings import load_training
-from vidface.training.stages import resolve
+from vidface.training.stage_run import StepReport
+from vidface.training.stages import resolve_stages
 
 SCALARS = RECIPE.replace("tensorboard = false", "tensorboard = true")
 
@@ -57,7 +57,7 @@ def test_the_bar_shows_stage_loss_and_rate_and_takes_any_name(
     monkeypatch.setenv("COLUMNS", "160")
     file = people.parent / "bar.toml"
     file.write_text(RECIPE.replace('"ArcFace"', '"a [/b] c"'))
-    stage = resolve(load_training(file))[0]
+    stage = resolve_stages(load_training(file))[0]
     with training_progress(enabled=True) as advance:
         assert advance is not None
         advance(StepReport(stage, 2, 5, 2, 9, 1.25, 47.5))

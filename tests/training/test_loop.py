@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from tests.training.conftest import RECIPE, write_people
 from vidface.core.errors import VidfaceError
 from vidface.training.checkpoints import load_checkpoint
-from vidface.training.loop import StepReport, stage_steps, train
-from vidface.training.results import Trained
+from vidface.training.loop import train
+from vidface.training.results import TrainingResult
 from vidface.training.settings import load_training
-from vidface.training.stages import resolve
+from vidface.training.stage_run import StepReport
+from vidface.training.stages import resolve_stages
 
 
 class Killed(BaseException):
@@ -30,7 +31,7 @@ def run(
     *,
     kill_at: int | None = None,
     restart: bool = False,
-) -> tuple[Trained, list[float]]:
+) -> tuple[TrainingResult, list[float]]:
     """Train; `kill_at` ends it after so many steps in all. Returns the losses of this call too."""
     file = people.parent / f"{out.name}.toml"
     file.write_text(recipe)
@@ -227,9 +228,9 @@ def test_an_empty_folder_of_people(tmp_path: Path) -> None:
 def test_steps_of_a_stage(people: Path) -> None:
     file = people.parent / "steps.toml"
     file.write_text(RECIPE.replace("steps = 5", "epochs = 1.5"))
-    first, second = resolve(load_training(file))
-    assert [stage_steps(first, n) for n in (10, 1, 0)] == [15, 2, 1]
-    assert stage_steps(second, 10) == 4
+    first, second = resolve_stages(load_training(file))
+    assert [first.count_steps(n) for n in (10, 1, 0)] == [15, 2, 1]
+    assert second.count_steps(10) == 4
 
 
 def test_a_step_does_not_touch_torchs_random_state(people: Path, tmp_path: Path) -> None:

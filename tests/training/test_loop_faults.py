@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from tests.training.conftest import RECIPE, write_people
 from tests.training.test_loop import Killed, log, run, weights
 from vidface.core.errors import VidfaceError
-from vidface.training import loop, teaching
+from vidface.training import kept_answers, loop
 from vidface.training.checkpoints import load_checkpoint, save_checkpoint
 from vidface.training.settings import load_training
-from vidface.training.tasks import Recognition
-from vidface.training.validation import Validation
+from vidface.training.tasks import RecognitionTask
+from vidface.training.validation import HeldOutPairs
 
 HELD = RECIPE.replace('path = "people"', 'path = "people"\nhold_out_people = 2')
 
@@ -41,11 +41,11 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
 ) -> None:
     asked = []
 
-    def finite(self: Recognition) -> bool:
+    def finite(self: RecognitionTask) -> bool:
         asked.append(1)
         return len(asked) != 3
 
-    monkeypatch.setattr(Recognition, "finite", finite)
+    monkeypatch.setattr(RecognitionTask, "has_finite_gradients", finite)
     with pytest.raises(VidfaceError, match="a gradient is not finite at step 3"):
         run(
             people, tmp_path / "run", RECIPE.replace("checkpoint_steps = 3", "checkpoint_steps = 1")
@@ -59,9 +59,9 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
 def test_an_infinite_gradient_is_found(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    original = Recognition.loss
+    original = RecognitionTask.loss
 
-    def loss(self: Recognition, embeddings, indices, moment, step):  # type: ignore[no-untyped-def]
+    def loss(self: RecognitionTask, embeddings, indices, moment, step):  # type: ignore[no-untyped-def]
         if step == 1 and where == "backbone":
             embeddings.register_hook(lambda g: g * float("inf"))
         found = original(self, embeddings, indices, moment, step)
@@ -69,7 +69,7 @@ def test_an_infinite_gradient_is_found(
             self.centres.weight.register_hook(lambda g: g * float("nan"))
         return found
 
-    monkeypatch.setattr(Recognition, "loss", loss)
+    monkeypatch.setattr(RecognitionTask, "loss", loss)
     with pytest.raises(VidfaceError, match="a gradient is not finite at step 2"):
         run(people, tmp_path / "run")
 
@@ -77,7 +77,7 @@ def test_an_infinite_gradient_is_found(
 def test_a_stage_that_ended_early_stays_ended_after_a_kill(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Validation, "accuracy", lambda *_: 0.5)
+    monkeypatch.setattr(HeldOutPairs, "accuracy", lambda *_: 0.5)
     recipe = HELD.replace("steps = 5", "steps = 8\npatience = 1")
     recipe = recipe.replace("steps = 4", 'steps = 4\nstart = "last"')
     whole, _ = run(people, tmp_path / "whole", recipe)
@@ -133,7 +133,7 @@ def test_a_teacher_is_not_asked_for_a_folder_that_is_refused(
     def asked(*_: object, **__: object) -> None:
         raise AssertionError("asked")
 
-    monkeypatch.setattr(teaching, "_ask", asked)
+    monkeypatch.setattr(kept_answers, "_ask", asked)
     recipe = RECIPE.split("[[stage]]")[0].replace("-e16", "-e3")
     recipe += f'[teacher]\nweights = "{colour_network}"\ncount = 40\n'
     recipe += '[[stage]]\nname = "distil"\nsteps = 2\nlosses.distil = {}\n'

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidface.training.muon import Muon, is_matrix, orthogonal
+from vidface.training.muon import Muon, is_matrix, make_orthogonal
 from vidface.training.optimisers import build_optimiser
 from vidface.training.settings import OptimiserSettings
 
@@ -18,7 +18,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
     left, _ = np.linalg.qr(rng.normal(size=(shape[0], min(shape))))
     right, _ = np.linalg.qr(rng.normal(size=(shape[1], min(shape))))
     given = left @ np.diag(np.linspace(0.2, 3, min(shape))) @ right.T
-    found = orthogonal(torch.tensor(given, dtype=torch.float32)).double().numpy()
+    found = make_orthogonal(torch.tensor(given, dtype=torch.float32)).double().numpy()
     values = np.linalg.svd(found, compute_uv=False)
     assert found.shape == shape
     assert values.min() > 0.6
@@ -28,7 +28,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape: tuple[int, int
 
 
 def test_nothing_stays_nothing() -> None:
-    assert not orthogonal(torch.zeros(8, 9)).any()
+    assert not make_orthogonal(torch.zeros(8, 9)).any()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_matrices_by_hand_over_three_steps() -> None:
         optimiser.step()
         momentum = 0.9 * momentum + 0.1 * gradient
         ahead = 0.1 * gradient + 0.9 * momentum
-        move = orthogonal(torch.tensor(ahead, dtype=torch.float32)).numpy()
+        move = make_orthogonal(torch.tensor(ahead, dtype=torch.float32)).numpy()
         expected = expected * (1 - 0.02 * 0.1) - 0.02 * 0.2 * np.sqrt(12) * move
         assert np.abs(weight.detach().numpy()[:, :, 0, 0] - expected).max() < 1e-5
 

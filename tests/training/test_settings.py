@@ -13,7 +13,7 @@ from tests.training.conftest import RECIPE
 from vidface.core.errors import VidfaceError
 from vidface.settings.pipeline import shipped_pipelines, shipped_trainings
 from vidface.training.settings import TrainingPipeline, load_training
-from vidface.training.stages import Stage, cut_values, resolve
+from vidface.training.stages import Stage, build_cut, resolve_stages
 
 
 def read(tmp_path: Path, text: str) -> TrainingPipeline:
@@ -23,7 +23,7 @@ def read(tmp_path: Path, text: str) -> TrainingPipeline:
 
 
 def stages_of(tmp_path: Path, stages: str, before: str = "") -> tuple[Stage, ...]:
-    return resolve(read(tmp_path, f'[data]\npath = "people"\n{before}\n{stages}'))
+    return resolve_stages(read(tmp_path, f'[data]\npath = "people"\n{before}\n{stages}'))
 
 
 def test_paths_start_at_the_file_and_defaults_hold(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_a_teachers_path_starts_where_it_should(
 
 
 def test_off_is_none() -> None:
-    assert cut_values({"own_cosine": "off", "min_images": 3}) == {
+    assert build_cut({"own_cosine": "off", "min_images": 3}) == {
         "own_cosine": None,
         "min_images": 3,
     }
@@ -284,11 +284,11 @@ def test_shipped_recipes_are_read_and_are_no_pipelines() -> None:
     assert set(shipped_trainings()) == {"train_light", "train_progressive"}
     assert not set(shipped_trainings()) & set(shipped_pipelines())
     for name in shipped_trainings():
-        assert resolve(load_training(name))
+        assert resolve_stages(load_training(name))
 
 
 def test_the_progressive_recipe_is_the_papers_schedule() -> None:
-    names = [list(stage.losses) for stage in resolve(load_training("train_progressive"))]
+    names = [list(stage.losses) for stage in resolve_stages(load_training("train_progressive"))]
     table3 = ["arcface"], ["arcface"], ["combined"], ["combined", "sv-guided"]
     wrapped = ["combined", "sv-guided", "intra", "inter"]
     balanced = ["combined", "intra", "inter", "class-balance"]
@@ -300,7 +300,7 @@ def test_the_progressive_recipe_is_the_papers_schedule() -> None:
         [*balanced, "triplet"],
         [*balanced, "triplet"],
     ]
-    stages = resolve(load_training("train_progressive"))
+    stages = resolve_stages(load_training("train_progressive"))
     assert [stage.images_per_person for stage in stages] == [0] * 6 + [4] * 3
     assert [stage.cut is not None for stage in stages] == [False] * 8 + [True]
     assert all(stage.settings.start == "best" for stage in stages)

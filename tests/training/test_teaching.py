@@ -12,8 +12,8 @@ import torch
 
 from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil, build_distil
-from vidface.training.synthetic import SyntheticFaces, bent, mixed
-from vidface.training.teaching import PIECE, teach
+from vidface.training.kept_answers import PIECE, ask_about_all
+from vidface.training.synthetic import SyntheticFaces, bend_face, mix_faces
 
 
 @dataclass
@@ -89,17 +89,17 @@ def test_no_mixing_and_no_bending_reads_one_face() -> None:
 def test_a_mixture_lies_between_its_two() -> None:
     dark, light = Plain().image(2), Plain().image(20)
     for seed in range(20):
-        made = mixed(dark, light, np.random.default_rng(seed))
+        made = mix_faces(dark, light, np.random.default_rng(seed))
         assert made.min() >= 20 - 1
         assert made.max() <= 200 + 1
 
 
 def test_bending_by_nothing_changes_nothing_and_by_more_moves_further() -> None:
     face = np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8)
-    assert np.array_equal(bent(face, 0.0, np.random.default_rng(1)), face)
+    assert np.array_equal(bend_face(face, 0.0, np.random.default_rng(1)), face)
     ramp = np.tile(np.linspace(0, 223, 112)[None, :, None], (112, 1, 3)).astype(np.uint8)
     little, much = (
-        np.mean([np.abs(bent(ramp, p, np.random.default_rng(s)).astype(float) - ramp).mean()
+        np.mean([np.abs(bend_face(ramp, p, np.random.default_rng(s)).astype(float) - ramp).mean()
                  for s in range(20)])
         for p in (1.0, 4.0)
     )  # fmt: skip
@@ -119,15 +119,14 @@ def test_fewer_faces_than_the_source_has() -> None:
 
 def test_answers_are_unit_rows_and_are_kept(tmp_path: Path) -> None:
     teacher = Teacher()
-    answers = teach(Plain(), teacher, tmp_path / "answers", {"data": "x"})
+    answers = ask_about_all(Plain(), teacher, tmp_path / "answers", {"data": "x"})
     raw = np.array([[10.0 * i, 10.0 * i, 1] for i in range(5)])
     wanted = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-    assert np.abs(answers.embeddings - wanted).max() < 1e-3  # float16 in the file
-    assert np.linalg.norm(answers.embeddings, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
-    assert "toy" in str(answers)
-    again = teach(Plain(), teacher, tmp_path / "answers", {"data": "x"})
+    assert np.abs(answers - wanted).max() < 1e-3  # float16 in the file
+    assert np.linalg.norm(answers, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
+    again = ask_about_all(Plain(), teacher, tmp_path / "answers", {"data": "x"})
     assert teacher.seen == 5
-    assert np.array_equal(again.embeddings, answers.embeddings)
+    assert np.array_equal(again, answers)
 
 
 def test_a_call_that_was_cut_off_goes_on(tmp_path: Path) -> None:
@@ -139,38 +138,38 @@ def test_a_call_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 
     n = PIECE + 300
     with pytest.raises(KeyboardInterrupt):
-        teach(Plain(n), Stops(), tmp_path, {})
+        ask_about_all(Plain(n), Stops(), tmp_path, {})
     teacher, told = Teacher(), []
-    answers = teach(Plain(n), teacher, tmp_path, {}, progress=told.append)
+    answers = ask_about_all(Plain(n), teacher, tmp_path, {}, progress=told.append)
     assert teacher.seen == 300
     assert told == [n]
-    fresh = teach(Plain(n), Teacher(), tmp_path / "fresh", {})
-    assert np.array_equal(answers.embeddings, fresh.embeddings)
+    fresh = ask_about_all(Plain(n), Teacher(), tmp_path / "fresh", {})
+    assert np.array_equal(answers, fresh)
 
 
 def test_answers_about_something_else_are_refused(tmp_path: Path) -> None:
-    teach(Plain(), Teacher(), tmp_path, {"seed": 0})
+    ask_about_all(Plain(), Teacher(), tmp_path, {"seed": 0})
     with pytest.raises(VidfaceError, match=r"something else \(seed differ\)"):
-        teach(Plain(), Teacher(), tmp_path, {"seed": 1})
+        ask_about_all(Plain(), Teacher(), tmp_path, {"seed": 1})
     other = Teacher()
     other.sha256 = "1" * 64
     with pytest.raises(VidfaceError, match="teacher_sha256"):
-        teach(Plain(), other, tmp_path, {"seed": 0})
+        ask_about_all(Plain(), other, tmp_path, {"seed": 0})
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors"])
 def test_damaged_answers_are_one_clear_line(tmp_path: Path, damage: bytes) -> None:
-    teach(Plain(), Teacher(), tmp_path, {})
+    ask_about_all(Plain(), Teacher(), tmp_path, {})
     (tmp_path / "answers-00000000.safetensors").write_bytes(damage)
     with pytest.raises(VidfaceError, match="damaged: remove it"):
-        teach(Plain(), Teacher(), tmp_path, {})
+        ask_about_all(Plain(), Teacher(), tmp_path, {})
 
 
 def test_a_damaged_description_is_refused(tmp_path: Path) -> None:
-    teach(Plain(), Teacher(), tmp_path, {})
+    ask_about_all(Plain(), Teacher(), tmp_path, {})
     (tmp_path / "answers.json").write_text("[]")
     with pytest.raises(VidfaceError, match="something else"):
-        teach(Plain(), Teacher(), tmp_path, {})
+        ask_about_all(Plain(), Teacher(), tmp_path, {})
 
 
 def test_a_teacher_without_an_answer_is_named(tmp_path: Path) -> None:
@@ -181,7 +180,7 @@ def test_a_teacher_without_an_answer_is_named(tmp_path: Path) -> None:
             return found
 
     with pytest.raises(VidfaceError, match="no embedding of face 3"):
-        teach(Plain(), Silent(), tmp_path, {})
+        ask_about_all(Plain(), Silent(), tmp_path, {})
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -240,19 +239,19 @@ def test_an_unknown_setting_lists_the_known() -> None:
 
 
 def test_the_description_says_of_whom(tmp_path: Path) -> None:
-    teach(Plain(), Teacher(), tmp_path, {"seed": 5})
+    ask_about_all(Plain(), Teacher(), tmp_path, {"seed": 5})
     said = json.loads((tmp_path / "answers.json").read_text())
     assert said == {"seed": 5, "teacher": "toy", "teacher_sha256": "0" * 64}
 
 
 def test_more_or_fewer_of_the_same_faces(tmp_path: Path) -> None:
-    few = teach(Plain(5), Teacher(), tmp_path, {})
+    few = ask_about_all(Plain(5), Teacher(), tmp_path, {})
     teacher = Teacher()
-    more = teach(Plain(9), teacher, tmp_path, {})
+    more = ask_about_all(Plain(9), teacher, tmp_path, {})
     assert teacher.seen == 9  # a piece that was not full is made anew
-    assert np.array_equal(more.embeddings[:5], few.embeddings)
+    assert np.array_equal(more[:5], few)
     again = Teacher()
-    assert np.array_equal(teach(Plain(7), again, tmp_path, {}).embeddings, more.embeddings[:7])
+    assert np.array_equal(ask_about_all(Plain(7), again, tmp_path, {}), more[:7])
     assert again.seen == 0
 
 
@@ -269,7 +268,7 @@ def test_more_or_fewer_of_the_same_faces(tmp_path: Path) -> None:
 def test_answers_of_another_kind_are_refused(tmp_path: Path, piece: np.ndarray) -> None:
     from safetensors.numpy import save_file
 
-    teach(Plain(), Teacher(), tmp_path, {})
+    ask_about_all(Plain(), Teacher(), tmp_path, {})
     save_file({"answers": piece}, tmp_path / "answers-00000000.safetensors")
     with pytest.raises(VidfaceError, match="not unit rows of 3 numbers"):
-        teach(Plain(), Teacher(), tmp_path, {})
+        ask_about_all(Plain(), Teacher(), tmp_path, {})

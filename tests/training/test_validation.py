@@ -10,14 +10,13 @@ from vidface.backbones.architectures import architecture
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.training.fast_prelu import with_fast_prelu
-from vidface.training.settings import HELD_OUT, BenchmarkSettings
+from vidface.training.network import build_embedder
+from vidface.training.settings import BenchmarkSettings
 from vidface.training.validation import (
     FOLDS,
     PAIRS_A_FOLD,
     HeldOutPairs,
-    Validation,
     embed_all,
-    embedder_of,
     open_benchmarks,
 )
 
@@ -105,7 +104,7 @@ def test_the_model_is_embedded_in_evaluation_mode_and_not_changed() -> None:
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     fed = Preprocessing("rgb", 127.5, 128.0)
     crops = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)
-    rows = embedder_of(module, table, fed, threads=1).embed(crops)
+    rows = build_embedder(module, table, fed, threads=1).embed(crops)
     assert module.training
     assert all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
     planes = torch.from_numpy((crops.astype(np.float32) - 127.5) / 128).permute(0, 3, 1, 2)
@@ -121,11 +120,3 @@ def test_a_benchmark_that_is_not_there(tmp_path: Path) -> None:
     assert "CFP-FP: n/a" in told[0]
     with pytest.raises(VidfaceError):
         open_benchmarks((BenchmarkSettings("LFW", tmp_path / "lfw.bin"),), told.append)
-
-
-def test_names_of_what_is_at_hand() -> None:
-    pairs = HeldOutPairs.draw(Coloured(LABELS), LABELS, seed=0)
-    validation = Validation(pairs, {})
-    assert validation.names == (HELD_OUT,)
-    assert validation.accuracy(HELD_OUT, Angle()) == 1.0
-    assert Validation(None, {}).names == ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vidface.runs.embedding import Progress
 
 if TYPE_CHECKING:
-    from vidface.training.loop import StepReport
+    from vidface.training.stage_run import StepReport
 
 
 @contextmanager

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vidface.runs.scoring import Score
     from vidface.runs.sweeps import Sweep
     from vidface.runs.verify import Verified
-    from vidface.training.results import Trained
+    from vidface.training.results import TrainingResult
 
 LISTED_FAILURES = 20
 LISTED_CLIPS = 200
@@ -378,7 +378,7 @@ def verified(done: Verified) -> str:
     return render(*lines, table, *failures)
 
 
-def trained(done: Trained) -> str:
+def trained(done: TrainingResult) -> str:
     """A row a stage, as the paper's Tables 3 and 4 have them; n/a: not at hand."""
     names = done.verifications
     columns = ("stage", "losses", *names, "loss", "best step", "steps", "faces", "images/s")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,12 +16,12 @@ from vidface.core.errors import VidfaceError
 from vidface.training.augment import Chain
 from vidface.training.processes import Processes
 from vidface.training.sampling import Sampler
-from vidface.training.synthetic import Faces
+from vidface.training.synthetic import FaceImages
 
 _AUGMENT = 0x415547  # sets the augmentation's random numbers apart from the sampler's
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """A step's faces.
 
     Attributes:
@@ -32,30 +33,32 @@ class Batch(NamedTuple):
     indices: Tensor
 
 
-class Item(NamedTuple):
-    face: int
+class SeededFace(NamedTuple):
+    """A face's number, and the integers that seed its augmentation."""
+
+    number: int
     seed_ints: tuple[int, ...]
 
 
 class AugmentedFaces(Dataset["Tensor | str"]):
-    """Faces as they are trained on; an item is a face's number and its random seed.
+    """Faces as they are trained on.
 
     A face that can't be read is what is wrong with it, as text: not every error gets out of a
     reading process whole.
     """
 
-    def __init__(self, faces: Faces, augmentation: Chain) -> None:
+    def __init__(self, faces: FaceImages, augmentation: Chain) -> None:
         self._faces, self._augmentation = faces, augmentation
 
     def __len__(self) -> int:
         return len(self._faces)
 
-    def __getitem__(self, item: Item) -> Tensor | str:
+    def __getitem__(self, seeded: SeededFace) -> Tensor | str:
         try:
-            face = self._faces.image(item.face)
+            face = self._faces.image(seeded.number)
         except (VidfaceError, OSError) as error:
             return " ".join(str(error).split())
-        face = self._augmentation(face, np.random.default_rng(item.seed_ints))
+        face = self._augmentation(face, np.random.default_rng(seeded.seed_ints))
         return torch.from_numpy(np.require(face, requirements=["C", "W"]))
 
 
@@ -65,16 +68,14 @@ class StageBatches:
 
     Attributes:
         faces, augmentation: what is read, and what is done to it.
-        sampler: the order; a batch holds numbers of `numbers`.
-        numbers: (m,) int64 numbers of the faces that the stage trains on.
+        sampler: the order of the faces' numbers.
         seed, stage: of the augmentation.
         workers: processes that read; 0: this one, in between.
     """
 
-    faces: Faces
+    faces: FaceImages
     augmentation: Chain
     sampler: Sampler
-    numbers: np.ndarray
     seed: int
     stage: int
     processes: Processes
@@ -84,28 +85,28 @@ class StageBatches:
         """Batches an epoch."""
         return len(self.sampler)
 
-    def between(self, start: int, stop: int) -> Iterator[Batch]:
+    def between(self, start: int, stop: int) -> Iterator[TrainingBatch]:
         """The batches of the stage's steps [start, stop), an epoch's order in memory at once."""
         if stop <= start:
             return
         loader: DataLoader[Tensor | str] = DataLoader(
             AugmentedFaces(self.faces, self.augmentation),
-            batch_sampler=_Listed(self, start, stop),
-            collate_fn=_stacked,
+            batch_sampler=self._shares(start, stop),
+            collate_fn=_stack_faces,
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_one_thread if self.workers else None,
+            worker_init_fn=_use_one_thread if self.workers else None,
             # A fork of a process whose libraries run threads can wait for ever.
             multiprocessing_context="spawn" if self.workers else None,
             generator=torch.Generator(),  # or it would draw from torch's own
         )
-        for row, images in zip(self.rows(start, stop), loader, strict=True):
+        for indices, images in zip(self._face_numbers(start, stop), loader, strict=True):
             if isinstance(images, str):
                 raise VidfaceError(images)
-            yield Batch(images, torch.from_numpy(self.numbers[row]))
+            yield TrainingBatch(images, torch.from_numpy(indices))
 
-    def rows(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """For each step of [start, stop), the places in `numbers` of its batch, (n,) int64."""
+    def _face_numbers(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """For each step of [start, stop) the faces of its batch, (n,) int64."""
         epoch, order = -1, np.empty((0, 0), np.int64)
         for step in range(start, stop):
             if step // len(self) != epoch:
@@ -113,40 +114,24 @@ class StageBatches:
                 order = self.sampler.epoch(epoch)
             yield order[step % len(self)]
 
-
-@dataclass(frozen=True)
-class _Listed:
-    """A batch sampler: this process's share of the batches of the steps [start, stop)."""
-
-    batches: StageBatches
-    start: int
-    stop: int
-
-    def __iter__(self) -> Iterator[list[Item]]:
-        of = self.batches
-        for step, row in enumerate(of.rows(self.start, self.stop), self.start):
-            first, last = of.processes.share(len(row))
+    def _shares(self, start: int, stop: int) -> Iterator[list[SeededFace]]:
+        """For each step of [start, stop) what this process reads, seeded by step and place."""
+        for step, indices in enumerate(self._face_numbers(start, stop), start):
+            first, last = self.processes.share(len(indices))
             yield [
-                Item(int(of.numbers[row[place]]), (of.seed, of.stage, step, place, _AUGMENT))
+                SeededFace(int(indices[place]), (self.seed, self.stage, step, place, _AUGMENT))
                 for place in range(first, last)
             ]
 
-    def __len__(self) -> int:
-        return self.stop - self.start
 
-
-def _stacked(faces: list[Tensor | str]) -> Tensor | str:
+def _stack_faces(faces: list[Tensor | str]) -> Tensor | str:
     """(n, 112, 112, 3), or what is wrong with the first face that can't be read."""
-    whole = [face for face in faces if isinstance(face, Tensor)]
-    return (
-        torch.stack(whole)
-        if len(whole) == len(faces)
-        else next(face for face in faces if isinstance(face, str))
-    )
+    for face in faces:
+        if isinstance(face, str):
+            return face
+    return torch.stack([face for face in faces if isinstance(face, Tensor)])
 
 
-def _one_thread(_: int) -> None:
-    import cv2
-
+def _use_one_thread(_: int) -> None:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -30,7 +30,7 @@ _BLOCK_NUMBERS_ELSEWHERE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
-class Selected:
+class SelectedCentres:
     """The centres that one step uses.
 
     Attributes:
@@ -53,7 +53,7 @@ class Selected:
 
     def __str__(self) -> str:
         rows, labels, weight = (tuple(t.shape) for t in (self.rows, self.labels, self.weight))
-        return f"Selected(rows {rows}, labels {labels}, weight {weight})"
+        return f"SelectedCentres(rows {rows}, labels {labels}, weight {weight})"
 
 
 class ClassCentres(nn.Module):
@@ -72,7 +72,7 @@ class ClassCentres(nn.Module):
     >>> centres = ClassCentres(10, 4, seed=0, sample_rate=0.3)
     >>> chosen = centres.select(torch.tensor([7, 2, 7]), seed_ints=[0, 1])
     >>> print(chosen)
-    Selected(rows (3,), labels (3,), weight (3, 4))
+    SelectedCentres(rows (3,), labels (3,), weight (3, 4))
     >>> chosen.rows[chosen.labels].tolist()
     [7, 2, 7]
     """
@@ -104,7 +104,7 @@ class ClassCentres(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.classes}, {self.dimension}, sample_rate={self.sample_rate}"
 
-    def select(self, labels: Tensor, seed_ints: Sequence[int]) -> Selected:
+    def select(self, labels: Tensor, seed_ints: Sequence[int]) -> SelectedCentres:
         """Choose the centres of a step: the batch's classes, and random others beside them.
 
         There are ceil(sample_rate · C) of them, or as many as the batch has classes if that is
@@ -128,14 +128,16 @@ class ClassCentres(nn.Module):
         if len(rows) == self.classes:
             return self._all(labels.to(device, torch.int64))
         chosen = torch.from_numpy(rows).to(device)
-        return Selected(
+        return SelectedCentres(
             rows=chosen,
             labels=torch.from_numpy(np.searchsorted(rows, numbers)).to(device),
             weight=self.weight.detach().index_select(0, chosen).requires_grad_(),
         )
 
-    def _all(self, labels: Tensor) -> Selected:
-        return Selected(torch.arange(self.classes, device=labels.device), labels, self.weight)
+    def _all(self, labels: Tensor) -> SelectedCentres:
+        return SelectedCentres(
+            torch.arange(self.classes, device=labels.device), labels, self.weight
+        )
 
     def _check(self, labels: Tensor) -> None:
         if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
@@ -222,7 +224,7 @@ class CentreSGD:
         self._momenta = torch.zeros_like(centres.weight.detach()) if momentum else None
 
     @torch.no_grad()
-    def step(self, selected: Selected) -> None:
+    def step(self, selected: SelectedCentres) -> None:
         """Move the chosen centres by `selected.weight.grad`, and drop that gradient.
 
         Raises:

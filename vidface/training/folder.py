@@ -1,4 +1,4 @@
-"""A training's folder: what lies in it, who it belongs to, and its log.
+"""A training's folder: what lies in it, and who it belongs to.
 
 training.json            settings, data and versions; another training is refused
 checkpoint.safetensors   where it goes on after a kill
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, write_json
+from vidface.core.files import write_json
 from vidface.runs.artefacts import provenance
 
 
@@ -27,7 +27,7 @@ class TrainingFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.about = path / "training.json"
+        self.description = path / "training.json"
         self.checkpoint = path / "checkpoint.safetensors"
         self.log = path / "log.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -35,7 +35,7 @@ class TrainingFolder:
         self.results = path / "results.json"
         self.model = path / "model.safetensors"
 
-    def best(self, stage_folder: str) -> Path:
+    def best_model(self, stage_folder: str) -> Path:
         return self.path / "stages" / stage_folder / "best.safetensors"
 
     def cut(self, stage_folder: str) -> Path:
@@ -43,12 +43,12 @@ class TrainingFolder:
 
     def refuse_foreign(self) -> None:
         """Raise VidfaceError where the folder is in use for something else."""
-        if self.about.is_file():
+        if self.description.is_file():
             return
         if self.path.exists() and not self.path.is_dir():
             raise VidfaceError(f"{self.path}: is a file; name a folder (--run)")
-        others = self.path.iterdir() if self.path.is_dir() else iter(())
-        if any(path != self.answers for path in others):  # left by a training before its claim
+        entries = self.path.iterdir() if self.path.is_dir() else iter(())
+        if any(path != self.answers for path in entries):  # left by a training before its claim
             raise VidfaceError(
                 f"{self.path}: is not empty and holds no training; name another --run"
             )
@@ -56,81 +56,66 @@ class TrainingFolder:
     def claim(self, document: Mapping[str, Any], *, restart: bool) -> None:
         """Make the folder this training's, or go on in one that is.
 
+        Args:
+            document: everything that decides the weights; it is kept, and compared next time.
+            restart: remove what a training left here, and begin anew.
+
         Raises:
             VidfaceError: it holds another training, or something else.
         """
-
         if restart:
             self._clear()
-        if self.about.is_file():
-            try:
-                found = json.loads(self.about.read_text(encoding="utf-8"))["settings"]
-            except (OSError, ValueError, KeyError, TypeError):
-                raise VidfaceError(
-                    f"{self.about}: damaged; give --restart to begin anew, or another --run"
-                ) from None
-            wanted = json.loads(json.dumps(document))
-            if found != wanted:
-                raise VidfaceError(
-                    f"{self.path}: holds a training with other settings "
-                    f"({', '.join(differing(found, wanted))}); give --restart to begin anew, or "
-                    "another --run"
-                )
+        if not self.description.is_file():
+            self.refuse_foreign()
+            about = {"settings": document, "provenance": provenance("train", {})}
+            write_json(self.description, about)
             return
-        self.refuse_foreign()
-        write_json(self.about, {"settings": document, "provenance": provenance("train", {})})
+        try:
+            kept = json.loads(self.description.read_text(encoding="utf-8"))["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise VidfaceError(
+                f"{self.description}: damaged; give --restart to begin anew, or another --run"
+            ) from None
+        wanted = json.loads(json.dumps(document))
+        if kept != wanted:
+            raise VidfaceError(
+                f"{self.path}: holds a training with other settings "
+                f"({', '.join(list_differences(kept, wanted))}); give --restart to begin anew, or "
+                "another --run"
+            )
 
     def _clear(self) -> None:
         """Remove what a training of ours left; nothing else is touched."""
-        if not self.about.is_file():
+        if not self.description.is_file():
             return
         for path in (self.checkpoint, self.log, self.results, self.model):
             path.unlink(missing_ok=True)
         self.forget_stages()
         shutil.rmtree(self.tensorboard, ignore_errors=True)
-        self.about.unlink(missing_ok=True)
-        # Answers are about faces, not about settings: `teach` refuses those that do not fit.
+        self.description.unlink(missing_ok=True)
+        # Answers are about faces, not about settings: `ask_about_all` refuses those of others.
 
     def forget_stages(self) -> None:
         """Remove the stages' models and cuts."""
         shutil.rmtree(self.path / "stages", ignore_errors=True)
 
-    def trim_log(self, step: int, *, ends_again: bool = False) -> None:
-        """Forget lines after a step: the steps are taken again, and so may be a stage's end."""
-        if not self.log.is_file():
-            return
 
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step(line) <= step]
-        if ends_again:
-            kept = [line for line in kept if _step(line) < step or '"best/' not in line]
-        with atomic_file(self.log) as file:
-            file.write("".join(f"{line}\n" for line in kept).encode())
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut off by the kill
-
-
-def differing(found: Any, wanted: Any, where: str = "") -> list[str]:
+def list_differences(kept: Any, wanted: Any, where: str = "") -> list[str]:
     """The places where two documents differ.
 
-    >>> differing({"a": 1, "b": [1, 2]}, {"a": 2, "b": [1, 3]})
+    >>> list_differences({"a": 1, "b": [1, 2]}, {"a": 2, "b": [1, 3]})
     ['a', 'b[1]']
     """
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        places = []
-        for key in sorted({*found, *wanted}):
-            spot = f"{where}.{key}" if where else key
-            places += differing(found.get(key), wanted.get(key), spot)
-        return places
-    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
-        return [
-            place
-            for i, pair in enumerate(zip(found, wanted, strict=True))
-            for place in differing(*pair, f"{where}[{i}]")
+    if isinstance(kept, dict) and isinstance(wanted, dict):
+        pairs = [
+            (kept.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+            for key in sorted({*kept, *wanted})
         ]
-    return [] if found == wanted else [where or "all"]
+    elif isinstance(kept, list) and isinstance(wanted, list) and len(kept) == len(wanted):
+        pairs = [
+            (*pair, f"{where}[{place}]")
+            for place, pair in enumerate(zip(kept, wanted, strict=True))
+        ]
+    else:
+        return [] if kept == wanted else [where or "all"]
+    return [place for pair in pairs for place in list_differences(*pair)]

@@ -22,7 +22,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
 
 _LEAST_SHARE = 0.05  # of the mean σ: a channel that is nearly always silent must not shout
-Shape = tuple[int, int, int]  # c, h, w
+MapShape = tuple[int, int, int]  # c, h, w
 
 
 class Adapters(nn.Module):
@@ -47,17 +47,17 @@ class Adapters(nn.Module):
             nn.init.zeros_(layer.bias)
             self.convolutions.append(layer)
             for kind, values in zip(("mean", "std"), statistics[part], strict=True):
-                held = torch.from_numpy(np.asarray(values, np.float32)).reshape(1, -1, 1, 1)
-                self.register_buffer(f"{kind}{number}", held)
+                per_channel = torch.from_numpy(np.asarray(values, np.float32))
+                self.register_buffer(f"{kind}{number}", per_channel.reshape(1, -1, 1, 1))
 
     def forward(self, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> list[Tensor]:
         """H_l of every hint, in order, from maps by part."""
-        found = []
+        losses = []
         for number, (part, layer) in enumerate(zip(self.parts, self.convolutions, strict=True)):
             mean, std = self.get_buffer(f"mean{number}"), self.get_buffer(f"std{number}")
             wanted = (teacher[part] - mean) / std
-            found.append((layer(student[part].float()) - wanted).square().mean())
-        return found
+            losses.append((layer(student[part].float()) - wanted).square().mean())
+        return losses
 
 
 def channel_statistics(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -72,8 +72,8 @@ def channel_statistics(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.maximum(std, least).astype(np.float32)
 
 
-class Watched:
-    """Keeps what parts of a network give at its next call; `with` takes the hooks off again."""
+class WatchedParts:
+    """Keeps what parts of a network give at its next call; `close` takes the hooks off again."""
 
     def __init__(self, network: nn.Module, parts: Sequence[str]) -> None:
         self.maps: dict[str, Tensor] = {}
@@ -91,7 +91,7 @@ class Watched:
             handle.remove()
 
 
-def student_shapes(architecture: Architecture, parts: Sequence[str]) -> dict[str, Shape]:
+def student_map_shapes(architecture: Architecture, parts: Sequence[str]) -> dict[str, MapShape]:
     """(c, h, w) of what parts of a network give, by a call without numbers.
 
     Raises:
@@ -102,32 +102,32 @@ def student_shapes(architecture: Architecture, parts: Sequence[str]) -> dict[str
     known = {name for name, _ in network.named_modules() if name}
     for part in parts:
         if part not in known:
-            some = sorted(name for name in known if name.count(".") < 2 and "." not in name)
+            some = sorted(name for name in known if "." not in name)
             some += sorted(n for n in known if n.count(".") == 1 and n.rpartition(".")[2].isdigit())
             raise VidfaceError(
                 f"[teacher] hints: '{architecture.name}' has no part '{part}' "
                 f"(it has {', '.join(some)}, and parts of these)"
             )
-    watched = Watched(network, parts)
+    watched = WatchedParts(network, parts)
     with torch.no_grad():
         network(torch.empty(2, 3, CROP_SIZE, CROP_SIZE, device="meta"))
-    found: dict[str, Shape] = {}
+    shapes: dict[str, MapShape] = {}
     for part in parts:
         shape = tuple(watched.maps[part].shape) if part in watched.maps else ()
         if len(shape) != 4:
             raise VidfaceError(f"[teacher] hints: '{part}' gives {shape or 'nothing'}, not a map")
-        found[part] = (shape[1], shape[2], shape[3])
-    return found
+        shapes[part] = (shape[1], shape[2], shape[3])
+    return shapes
 
 
-def check_sizes(
-    hints: Mapping[str, str], student: Mapping[str, Shape], teacher: Mapping[str, Shape]
+def check_map_sizes(
+    hints: Mapping[str, str], student: Mapping[str, MapShape], teacher: Mapping[str, MapShape]
 ) -> None:
     """Raise where a part's map and its teacher's are not of one height and width."""
     for part, name in hints.items():
-        own, wanted = student[part], teacher[name]
-        if own[1:] != wanted[1:]:
+        given, wanted = student[part], teacher[name]
+        if given[1:] != wanted[1:]:
             raise VidfaceError(
-                f"[teacher] hints: '{part}' is {own[1]}x{own[2]} and the teacher's '{name}' "
+                f"[teacher] hints: '{part}' is {given[1]}x{given[2]} and the teacher's '{name}' "
                 f"{wanted[1]}x{wanted[2]}: name two of one size"
             )

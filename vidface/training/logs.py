@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.training.folder import TrainingFolder
+from vidface.core.files import atomic_file
 
 
-class Log:
-    """Writes scalars by step; `step` counts over all stages, from 1."""
+class TrainingLog:
+    """Writes scalars by step; `step` counts over all stages, from 1.
+
+    Args:
+        path: of the lines; those after `after_step` are forgotten (`forget_later_lines`).
+        tensorboard: the folder of TensorBoard's files; None: none.
+        after_step, ends_again: where the training goes on.
+    """
 
     def __init__(
-        self, folder: TrainingFolder, *, tensorboard: bool, after_step: int, ends_again: bool
+        self, path: Path, tensorboard: Path | None, *, after_step: int, ends_again: bool
     ) -> None:
-        folder.trim_log(after_step, ends_again=ends_again)
-        self._lines = folder.log.open("a", encoding="utf-8")
+        forget_later_lines(path, after_step, ends_again=ends_again)
         self._writer: Any = None
-        if tensorboard:
+        if tensorboard is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                self._lines.close()
                 raise VidfaceError(
                     "TensorBoard is not installed: pip install 'vidface[train]', or set "
                     "[train] tensorboard = false"
                 ) from None
-            self._writer = SummaryWriter(str(folder.tensorboard), purge_step=after_step + 1)
+            self._writer = SummaryWriter(str(tensorboard), purge_step=after_step + 1)
+        self._lines = path.open("a", encoding="utf-8")
 
-    def scalars(self, step: int, stage: str, values: Mapping[str, float]) -> None:
+    def write(self, step: int, stage: str, values: Mapping[str, float]) -> None:
         self._lines.write(json.dumps({"step": step, "stage": stage, **values}) + "\n")
         self._lines.flush()
         if self._writer is not None:
@@ -38,7 +44,7 @@ class Log:
                 self._writer.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """What was written is on its way to the disk, as the checkpoint is."""
+        """Send what was written on its way to the disk, as the checkpoint is."""
         self._lines.flush()
         if self._writer is not None:
             self._writer.flush()
@@ -47,3 +53,22 @@ class Log:
         self._lines.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def forget_later_lines(path: Path, step: int, *, ends_again: bool = False) -> None:
+    """Forget a log's lines after a step, which are written again; so may be a stage's end."""
+    if not path.is_file():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if _step_of(line) <= step]
+    if ends_again:
+        kept = [line for line in kept if _step_of(line) < step or '"best/' not in line]
+    with atomic_file(path) as file:
+        file.write("".join(f"{line}\n" for line in kept).encode())
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut off by the kill

@@ -12,34 +12,34 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-_STEPS = 5  # of Newton and Schulz; (a, b, c) as published
+_ITERATIONS = 5  # of Newton and Schulz; (a, b, c) as published
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_LEAST = 8
-_RMS = 0.2
+_SMALLEST_SIDE = 8  # of a matrix
+_RMS = 0.2  # of a step at learning rate 1
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About U Vᵀ of a matrix U Σ Vᵀ: all singular values are brought near 1.
+def make_orthogonal(matrix: Tensor) -> Tensor:
+    """Bring all singular values of a matrix U Σ Vᵀ near 1: about U Vᵀ.
 
     Args:
         matrix: (m, n) float.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / (wide.norm() + 1e-7)
-    for _ in range(_STEPS):
+    for _ in range(_ITERATIONS):
         square = x @ x.T
         x = _A * x + (_B * square + _C * square @ square) @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon's rule is for it."""
+    """Whether Muon's rule is for a parameter."""
     flat = parameter.ndim == 2 or (parameter.ndim == 4 and parameter.shape[2:] == (1, 1))
-    return flat and min(parameter.shape[:2]) >= _LEAST
+    return flat and min(parameter.shape[:2]) >= _SMALLEST_SIDE
 
 
 class Muon(torch.optim.Optimizer):
@@ -63,38 +63,33 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                rule = self._matrix if is_matrix(parameter) else self._other
-                rule(parameter, self.state[parameter], group["lr"], group["momentum"])
+                state = self.state[parameter]
+                if is_matrix(parameter):
+                    _step_matrix(parameter, parameter.grad, state, group["lr"], group["momentum"])
+                else:
+                    _step_adamw(parameter, parameter.grad, state, group["lr"])
 
-    @staticmethod
-    def _matrix(
-        parameter: nn.Parameter, state: dict[str, Tensor], lr: float, momentum: float
-    ) -> None:
-        gradient = parameter.grad
-        if gradient is None:
-            return
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - momentum)
-        ahead = gradient.lerp(state["momentum"], momentum).flatten(1)  # Nesterov
-        move = orthogonal(ahead).reshape(parameter.shape)
-        parameter.add_(move, alpha=-lr * _RMS * max(ahead.shape) ** 0.5)
 
-    @staticmethod
-    def _other(
-        parameter: nn.Parameter, state: dict[str, Tensor], lr: float, momentum: float
-    ) -> None:
-        gradient = parameter.grad
-        if gradient is None:
-            return
-        if "step" not in state:
-            state["step"] = torch.zeros(())
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        state["mean"].lerp_(gradient, 1 - _BETAS[0])
-        state["square"].lerp_(gradient.square(), 1 - _BETAS[1])
-        count = float(state["step"])
-        mean = state["mean"] / (1 - _BETAS[0] ** count)
-        root = (state["square"] / (1 - _BETAS[1] ** count)).sqrt_().add_(_EPS)
-        parameter.addcdiv_(mean, root, value=-lr)
+def _step_matrix(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, momentum: float
+) -> None:
+    if "momentum" not in state:
+        state["momentum"] = torch.zeros_like(parameter)
+    state["momentum"].lerp_(gradient, 1 - momentum)
+    ahead = gradient.lerp(state["momentum"], momentum).flatten(1)  # Nesterov
+    move = make_orthogonal(ahead).reshape(parameter.shape)
+    parameter.add_(move, alpha=-lr * _RMS * max(ahead.shape) ** 0.5)
+
+
+def _step_adamw(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float) -> None:
+    if "step" not in state:
+        state["step"] = torch.zeros(())
+        state["mean"] = torch.zeros_like(parameter)
+        state["square"] = torch.zeros_like(parameter)
+    state["step"] += 1
+    state["mean"].lerp_(gradient, 1 - _BETAS[0])
+    state["square"].lerp_(gradient.square(), 1 - _BETAS[1])
+    count = float(state["step"])
+    mean = state["mean"] / (1 - _BETAS[0] ** count)
+    root = (state["square"] / (1 - _BETAS[1] ** count)).sqrt_().add_(_EPS)
+    parameter.addcdiv_(mean, root, value=-lr)

@@ -1,18 +1,23 @@
-"""Steps of the backbone's weights: the optimiser, and the learning rate along a stage."""
+"""Steps of the backbone's weights: the optimisers, and the learning rate along a stage.
+
+Both are registries, name → verb; a row here is known to recipes and to docs/training.md at once.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-from vidface.training.muon import Muon
-from vidface.training.settings import OptimiserSettings
+    from vidface.training.settings import OptimiserSettings
 
 
 def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """An optimiser of the module's parameters.
+    """Build an optimiser of the module's parameters.
 
     Weight decay is for weights of convolutions and products alone, unless `decay_all`: on PReLU's
     slopes and batch norm it has no use.
@@ -25,24 +30,49 @@ def build_optimiser(module: nn.Module, settings: OptimiserSettings) -> torch.opt
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-    if settings.name == "muon":
-        return Muon(groups, settings.learning_rate, settings.momentum)
-    if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    return OPTIMISERS[settings.name](groups, settings.learning_rate, settings.momentum)
 
 
-def rate_at(step: int, steps: int, warmup_steps: int, schedule: str) -> float:
-    """The learning rate's share at a step of `steps`, in (0, 1].
+def _build_sgd(groups: Any, learning_rate: float, momentum: float) -> torch.optim.Optimizer:
+    import torch
 
-    >>> [round(rate_at(step, 8, 2, "cosine"), 3) for step in (0, 1, 2, 5, 7)]
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+
+
+def _build_adamw(groups: Any, learning_rate: float, momentum: float) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.AdamW(groups, lr=learning_rate)  # its momenta are the usual ones
+
+
+def _build_muon(groups: Any, learning_rate: float, momentum: float) -> torch.optim.Optimizer:
+    from vidface.training.muon import Muon
+
+    return Muon(groups, learning_rate, momentum)
+
+
+OPTIMISERS: dict[str, Callable[[Any, float, float], torch.optim.Optimizer]] = {
+    "sgd": _build_sgd,
+    "adamw": _build_adamw,
+    "muon": _build_muon,
+}
+"""Name → what builds it from groups of parameters, the learning rate and the momentum."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "constant": lambda progress: 1.0,
+}
+"""Name → the learning rate's share, by the share in [0, 1) of the steps after warming up."""
+
+
+def learning_rate_share(step: int, steps: int, warmup_steps: int, schedule: str) -> float:
+    """The share of the learning rate that a step of `steps` takes, in (0, 1].
+
+    >>> [round(learning_rate_share(step, 8, 2, "cosine"), 3) for step in (0, 1, 2, 5, 7)]
     [0.5, 1.0, 1.0, 0.5, 0.067]
-    >>> rate_at(7, 8, 0, "constant")
+    >>> learning_rate_share(7, 8, 0, "constant")
     1.0
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    if schedule == "constant":
-        return 1.0
-    part = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * part))
+    return SCHEDULES[schedule]((step - warmup_steps) / max(1, steps - warmup_steps))

@@ -40,32 +40,23 @@ class StageResult:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> StageResult:
-        return cls(**{**said, "losses": tuple(said["losses"])})
+    def from_dict(cls, values: Mapping[str, Any]) -> StageResult:
+        return cls(**{**values, "losses": tuple(values["losses"])})
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished training: `model` is the file to `load_backbone`."""
+class TrainingResult:
+    """A finished training: `model` is the file for `load_backbone`."""
 
-    stages: tuple[StageResult, ...]
     model: Path
-    folder: Path
     choose_by: str
+    stages: tuple[StageResult, ...]
     provenance: Mapping[str, Any]
 
     @property
     def verifications(self) -> tuple[str, ...]:
         """The columns of the table, in the recipe's order."""
-        names: dict[str, None] = {}
-        for stage in self.stages:
-            names.update(dict.fromkeys(stage.accuracies))
-        return tuple(names)
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.accuracies))
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "model": str(self.model),
-            "choose_by": self.choose_by,
-            "stages": [stage.to_dict() for stage in self.stages],
-            "provenance": dict(self.provenance),
-        }
+        return {**asdict(self), "model": str(self.model)}

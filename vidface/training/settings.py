@@ -28,7 +28,7 @@ from vidface.core.values import check, check_choice
 from vidface.settings.pipeline import locate_error, read_toml, shipped_trainings
 from vidface.settings.values import expand, plain_settings, read_table
 from vidface.training.augment import build_augmentation
-from vidface.training.stages import resolve
+from vidface.training.stages import resolve_stages
 
 MAX_SEED = 2**63 - 1
 MAX_PROCESSES = 1024
@@ -427,7 +427,7 @@ def parse_training(
             stages=lists["stage"], benchmarks=lists["benchmark"], augment=augment, file=file, **made
         )
         _check_whole(pipeline)
-        resolve(pipeline)
+        resolve_stages(pipeline)
     except VidfaceError as error:
         fields = {name: plain_settings(kind) for name, kind in TABLES.items()}
         raise locate_error(str(error), where, fields, overrides or {}) from None

@@ -1,27 +1,32 @@
 """The schedule: what holds in each stage, from what a recipe's stages add and remove.
 
 The paper's progressive learning wraps one loss around the next (Table 3) and then changes the data
-(Table 4). A recipe says of each stage only what is new; `resolve` says all that holds in it.
+(Table 4). A recipe says of each stage only what is new; `resolve_stages` says all that holds in it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.training.augment import build_augmentation
 from vidface.training.cleaning import CutSettings
 from vidface.training.distillation import build_distil
 from vidface.training.losses import LOSSES, ROLES, build_objective
+from vidface.training.sampling import Sampler, sampler
+from vidface.training.sources import FaceSource
 
 if TYPE_CHECKING:
     from vidface.training.settings import StageSettings, TrainingPipeline
 
 DISTIL = "distil"
 CUT = "cut"
+LossTables = Mapping[str, Mapping[str, Any]]  # name of a loss → its settings
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Stage:
     """
 
     number: int
-    losses: Mapping[str, Mapping[str, Any]]
+    losses: LossTables
     augment: Mapping[str, Any]
     batch_size: int
     learning_rate: float
@@ -72,9 +77,15 @@ class Stage:
         """The sampler's name (`vidface.training.sampling`)."""
         return "people-by-images" if self.images_per_person else "shuffled"
 
+    def count_steps(self, batches: int) -> int:
+        """Its steps where an epoch has so many batches; at least one."""
+        if self.settings.steps is not None:
+            return self.settings.steps
+        return max(1, round((self.settings.epochs or 0) * batches))
 
-def resolve(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
-    """Each stage with all that holds in it.
+
+def resolve_stages(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
+    """Say of each stage all that holds in it.
 
     Losses stay from stage to stage until they are removed; a margin takes the place of the margin
     before, and so do "distil" and the losses of people's names.
@@ -84,85 +95,77 @@ def resolve(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
             teacher that is missing or not needed.
     """
     stages: list[Stage] = []
-    losses: dict[str, Mapping[str, Any]] = {}
-    augment, images, short = dict(pipeline.augment), 0, "error"
+    losses: LossTables = {}
+    augment, images_per_person, short = dict(pipeline.augment), 0, "error"
     cut: Mapping[str, Any] | None = None
     cut_by: int | None = None
+    warmup_steps = pipeline.optimiser.warmup_steps
     for number, settings in enumerate(pipeline.stages, start=1):
-        where = f"[[stage]] '{settings.name}'"
-        losses = _next_losses(losses, settings, where)
-        augment = {**augment, **settings.augment}
-        if settings.images_per_person is not None:
-            images = settings.images_per_person
-        short = settings.short or short
-        if CUT in settings.remove:
-            if cut is None:
-                raise VidfaceError(f"{where}: remove 'cut': the stage before cuts nothing")
-            cut, cut_by = None, None
-        if settings.cut is not None:
-            cut, cut_by = settings.cut, number
-        stage = Stage(
-            number=number,
-            losses=dict(losses),
-            augment=augment,
-            images_per_person=images,
-            short=short,
-            cut=cut,
-            cut_by=cut_by,
-            batch_size=settings.batch_size or pipeline.train.batch_size,
-            learning_rate=settings.learning_rate or pipeline.optimiser.learning_rate,
-            warmup_steps=(
-                pipeline.optimiser.warmup_steps
-                if settings.warmup_steps is None
-                else settings.warmup_steps
-            ),
-            settings=settings,
-        )
         try:
-            _check(stage, pipeline)
+            losses = _change_losses(losses, settings)
+            augment = {**augment, **settings.augment}
+            if settings.images_per_person is not None:
+                images_per_person = settings.images_per_person
+            short = settings.short or short
+            if CUT in settings.remove:
+                if cut is None:
+                    raise VidfaceError("remove 'cut': the stage before cuts nothing")
+                cut, cut_by = None, None
+            if settings.cut is not None:
+                cut, cut_by = settings.cut, number
+            own_warmup = settings.warmup_steps
+            stage = Stage(
+                number=number,
+                losses=losses,
+                augment=augment,
+                images_per_person=images_per_person,
+                short=short,
+                cut=cut,
+                cut_by=cut_by,
+                batch_size=settings.batch_size or pipeline.train.batch_size,
+                learning_rate=settings.learning_rate or pipeline.optimiser.learning_rate,
+                warmup_steps=warmup_steps if own_warmup is None else own_warmup,
+                settings=settings,
+            )
+            _check_stage(stage, pipeline)
         except VidfaceError as error:
-            raise VidfaceError(f"{where}: {error}") from None
+            raise VidfaceError(f"[[stage]] '{settings.name}': {error}") from None
         stages.append(stage)
     return tuple(stages)
 
 
-def _next_losses(
-    before: Mapping[str, Mapping[str, Any]], settings: StageSettings, where: str
-) -> dict[str, Mapping[str, Any]]:
-
+def _change_losses(before: LossTables, settings: StageSettings) -> LossTables:
+    """The losses of a stage, from those of the stage before."""
     known = (*LOSSES, DISTIL)
+    added = settings.losses
     removed = [name for name in settings.remove if name != CUT]
-    for name in (*settings.losses, *removed):
+    for name in (*added, *removed):
         if name not in known:
-            raise VidfaceError(f"{where}: unknown loss '{name}' (known: {', '.join(known)})")
-    losses = dict(before)
+            raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(known)})")
     for name in removed:
-        if name not in losses:
+        if name not in before:
             raise VidfaceError(
-                f"{where}: remove '{name}': the stage before has {', '.join(losses) or 'none'}"
+                f"remove '{name}': the stage before has {', '.join(before) or 'none'}"
             )
-        del losses[name]
-    added = set(settings.losses)
-    if DISTIL in added or (DISTIL in losses and added):
-        losses = {name: losses[name] for name in losses if name in added}
-    if any(ROLES.get(name) == "margin" for name in added):
-        losses = {
-            name: given
-            for name, given in losses.items()
-            if ROLES.get(name) != "margin" or name in added
-        }
-    for name, given in settings.losses.items():
-        if not isinstance(given, Mapping):
-            raise VidfaceError(f"{where}: losses.{name} must be a table")
-        losses[name] = {**losses.get(name, {}), **given}
+    roles = {ROLES.get(name, DISTIL) for name in added}
+    replaces_all = DISTIL in roles or (DISTIL in before and DISTIL not in removed and bool(added))
+
+    def stays(name: str) -> bool:
+        replaced = replaces_all or (ROLES.get(name) == "margin" and "margin" in roles)
+        return name not in removed and (name in added or not replaced)
+
+    losses = {name: table for name, table in before.items() if stays(name)}
+    for name, table in added.items():
+        if not isinstance(table, Mapping):
+            raise VidfaceError(f"losses.{name} must be a table")
+        losses[name] = {**losses.get(name, {}), **table}
     return losses
 
 
-def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
-
+def _check_stage(stage: Stage, pipeline: TrainingPipeline) -> None:
     build_augmentation(stage.augment)
     if stage.settings.cut is not None:
-        _check_cut(stage.settings.cut)
+        build_cut(stage.settings.cut)
     images = stage.images_per_person
     if images and stage.batch_size % images:
         raise VidfaceError(
@@ -181,20 +184,38 @@ def _check(stage: Stage, pipeline: TrainingPipeline) -> None:
         raise VidfaceError(f"'{DISTIL}' asks about all faces: leave cut and images_per_person out")
 
 
-def _check_cut(given: Mapping[str, Any]) -> None:
-    from dataclasses import fields
+def build_cut(table: Mapping[str, Any]) -> CutSettings:
+    """Read a file's `cut` table; "off" stands for None, which TOML has not.
 
+    >>> build_cut({"min_images": 5, "own_cosine": "off"}).own_cosine is None
+    True
+
+    Raises:
+        VidfaceError: an unknown setting (the known ones are listed), or a value out of range.
+    """
     known = [each.name for each in fields(CutSettings)]
-    for key in given:
+    for key in table:
         if key not in known:
             raise VidfaceError(f"cut has no setting '{key}' (known: {', '.join(known)})")
-    CutSettings(**cut_values(given))
+    values: dict[str, Any] = {k: None if v == "off" else v for k, v in table.items()}
+    return CutSettings(**values)
 
 
-def cut_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's `cut` table as settings: "off" stands for None, which TOML has not.
+def build_sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:
+    """Build the order of the source's faces in a stage that tells people apart.
 
-    >>> cut_values({"min_images": 5, "own_cosine": "off"})
-    {'min_images': 5, 'own_cosine': None}
+    Raises:
+        VidfaceError: too few people, faces, or faces of a person.
     """
-    return {key: None if value == "off" else value for key, value in given.items()}
+    if len(source.identities) < 2:
+        raise VidfaceError(f"{stage}: faces of one person only: there is nobody to tell apart")
+    return sampler(
+        stage.sampling,
+        np.asarray(source.labels),
+        stage.batch_size,
+        images_per_person=stage.images_per_person or 4,
+        seed=seed,
+        stage=stage.number,
+        short=stage.short,
+        identities=source.identities,
+    )

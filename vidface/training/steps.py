@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidface.core.errors import VidfaceError
-from vidface.training.batches import Batch
-from vidface.training.opening import Setting
+from vidface.training.batches import TrainingBatch
+from vidface.training.network import TrainingNetwork
 from vidface.training.optimisers import build_optimiser
 from vidface.training.processes import Processes
 from vidface.training.settings import OptimiserSettings
-from vidface.training.tasks import Task
+from vidface.training.tasks import StageTask
 
 
 class NotFiniteError(VidfaceError):
@@ -25,37 +25,33 @@ class Stepper:
     """Takes a stage's steps.
 
     Args:
-        setting: the network on its device.
-        task: the stage's loss.
-        settings: of the optimiser.
         learning_rate: the stage's highest.
-        processes: all that train together.
     """
 
     def __init__(
         self,
-        setting: Setting,
-        task: Task,
+        network: TrainingNetwork,
+        task: StageTask,
         settings: OptimiserSettings,
         learning_rate: float,
         processes: Processes,
     ) -> None:
-        self._setting, self._task, self._processes = setting, task, processes
+        self.network, self._task, self._processes = network, task, processes
         self._clip_norm = settings.clip_norm
         self._rate = learning_rate
         self._centres_rate = settings.centres_learning_rate or learning_rate
-        self.optimiser = build_optimiser(setting.plain, settings)
-        half = setting.precision == "fp16" and setting.device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(setting.device.type, enabled=half)
+        self.optimiser = build_optimiser(network.plain, settings)
+        half = network.precision == "fp16" and network.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(network.device.type, enabled=half)
 
     def step(
-        self, batch: Batch, part: float, moment: Sequence[int], step: int
-    ) -> tuple[float, Mapping[str, torch.Tensor]]:
-        """One step.
+        self, batch: TrainingBatch, rate_share: float, moment: Sequence[int], step: int
+    ) -> tuple[float, Mapping[str, Tensor]]:
+        """Take one step.
 
         Args:
             batch: this process's faces, and the numbers of all.
-            part: of the learning rate, in (0, 1].
+            rate_share: of the learning rate, in (0, 1].
             moment: integers that name the step, for what is drawn.
             step: the stage's step.
 
@@ -67,26 +63,26 @@ class Stepper:
                 left out where a gradient is: the loss alone).
         """
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate * part
-        self._setting.module.train()
-        self._task.look(batch.images)
-        faces = self._setting.prepared(batch.images)
-        with self._setting.mixed_precision():
-            embeddings = self._setting.module(faces)
-        whole = self._processes.gather(embeddings.float())
-        found = self._task.loss(whole, batch.indices, moment, step)
-        loss = float(found.total.detach())
+            group["lr"] = self._rate * rate_share
+        self.network.module.train()
+        self._task.observe(batch.images)
+        faces = self.network.prepare(batch.images)
+        with self.network.mixed_precision():
+            embeddings = self.network.module(faces)
+        of_all_processes = self._processes.gather(embeddings.float())
+        losses = self._task.loss(of_all_processes, batch.indices, moment, step)
+        loss = float(losses.total.detach())
         if not math.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss}")
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(found.total).backward()
+        self.scaler.scale(losses.total).backward()
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else None
         self.scaler.unscale_(self.optimiser)
-        parameters = self._setting.plain.parameters()
+        parameters = self.network.plain.parameters()
         norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm or math.inf)
-        if scale is None and not (math.isfinite(norm) and self._task.finite()):
+        if scale is None and not (math.isfinite(norm) and self._task.has_finite_gradients()):
             raise NotFiniteError("a gradient is not finite")
         self.scaler.step(self.optimiser)
-        self._task.step(self._centres_rate * part, scale)
+        self._task.step(self._centres_rate * rate_share, scale)
         self.scaler.update()
-        return loss, found.parts
+        return loss, losses.parts

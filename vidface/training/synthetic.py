@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from vidface.core.errors import VidfaceError
@@ -19,8 +20,8 @@ from vidface.training.augment import Colour, Move
 _MOVE, _COLOUR = Move(), Colour()
 
 
-class Faces(Protocol):
-    """What faces are made from: a `vidface.training.sources.FaceSource` is one."""
+class FaceImages(Protocol):
+    """Faces by number: a `vidface.training.sources.FaceSource` without its people."""
 
     def __len__(self) -> int: ...
     def image(self, index: int) -> np.ndarray: ...
@@ -40,7 +41,7 @@ class SyntheticFaces:
     `image(i)` reads at most two faces of the source.
     """
 
-    source: Faces
+    source: FaceImages
     count: int
     seed: int = 0
     mix_share: float = 0.7
@@ -64,22 +65,22 @@ class SyntheticFaces:
         if index < len(self.source):
             return self.source.image(index)
         rng = np.random.default_rng([self.seed, index])
-        face = self.source.image(int(rng.integers(len(self.source))))
+        face = self._draw(rng)
         if rng.random() < self.mix_share:
-            face = mixed(face, self.source.image(int(rng.integers(len(self.source)))), rng)
+            face = mix_faces(face, self._draw(rng), rng)
         if rng.random() < self.bend_share:
-            face = bent(face, self.bend_pixels, rng)
-        if rng.random() < 0.5:
-            face = _MOVE(face, rng)
-        if rng.random() < 0.5:
-            face = _COLOUR(face, rng)
+            face = bend_face(face, self.bend_pixels, rng)
+        for change in (_MOVE, _COLOUR):
+            if rng.random() < 0.5:
+                face = change(face, rng)
         return face
 
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        return self.source.image(int(rng.integers(len(self.source))))
 
-def mixed(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A face of two: half of them blended evenly, half by a smooth random mask of regions."""
-    import cv2
 
+def mix_faces(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Mix a face of two: half of them blended evenly, half by a smooth random mask of regions."""
     if rng.random() < 0.5:
         second = np.ascontiguousarray(second[:, ::-1])
     side = first.shape[0]
@@ -97,10 +98,8 @@ def mixed(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np
     return cv2.blendLinear(first, second, mask, 1 - mask)
 
 
-def bent(face: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
-    """The face under a smooth displacement: standard deviation `pixels` at 5x5 knots."""
-    import cv2
-
+def bend_face(face: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    """Bend a face by a smooth displacement: standard deviation `pixels` at 5x5 knots."""
     side = face.shape[0]
     knots = rng.normal(0, pixels, (5, 5, 2)).astype(np.float32)
     field = cv2.resize(knots, (side, side), interpolation=cv2.INTER_CUBIC)

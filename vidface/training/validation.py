@@ -4,65 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.files import Network, module_network
 from vidface.core.errors import VidfaceError
 from vidface.datasets import open_pairs
+from vidface.datasets.pairs import PairSet
 from vidface.metrics.pairs import score_pairs
 from vidface.runs.verify import verify
-from vidface.training.settings import HELD_OUT, BenchmarkSettings
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from vidface.backbones.architectures import Architecture
-    from vidface.backbones.embedder import Embedder
-    from vidface.backbones.preprocessing import Preprocessing
-    from vidface.datasets.pairs import PairSet
-    from vidface.training.synthetic import Faces
+from vidface.training.settings import BenchmarkSettings
+from vidface.training.synthetic import FaceImages
 
 _AT_ONCE = 256  # faces held in memory as pictures
 PAIRS_A_FOLD, FOLDS = 300, 10  # of held-out people: as many of either kind as LFW has
 
 
-def embedder_of(
-    module: nn.Module,
-    table: Architecture,
-    preprocessing: Preprocessing,
-    threads: int | None = None,
-) -> Embedder:
-    """The model as it is now, ready to embed, its batch norm folded; the module is not changed.
-
-    Run by torch: an export to ONNX would run somewhat faster, and takes 17 s each time.
-    """
-    import torch
-
-    plain = (
-        table.build()
-    )  # without what a training puts in the layers' place, which can't be folded
-    plain.load_state_dict(module.state_dict())
-    network = module_network(plain)
-    device = "cuda" if next(module.parameters()).is_cuda else "cpu"
-    frozen = Network(network.name, network.sha256, module=plain)
-    # The runtime sets torch's threads: to what they are, or the training would go on with others.
-    threads = threads or torch.get_num_threads()
-    return Embedder(frozen, preprocessing, runtime="torch", device=device, threads=threads)
-
-
-def embed_all(embedder: Embedder, faces: Faces, numbers: np.ndarray | None = None) -> np.ndarray:
-    """Raw embeddings (n, d) float32 of faces, a few hundred in memory at once."""
-    wanted = np.arange(len(faces)) if numbers is None else numbers
-    rows = np.empty((len(wanted), embedder.dimension), np.float32)
-    for start in range(0, len(wanted), _AT_ONCE):
-        part = wanted[start : start + _AT_ONCE]
+def embed_all(
+    embedder: Embedder, faces: FaceImages, numbers: np.ndarray | None = None
+) -> np.ndarray:
+    """Embed faces, a few hundred in memory at once: (n, d) float32, raw."""
+    numbers = np.arange(len(faces)) if numbers is None else numbers
+    rows = np.empty((len(numbers), embedder.dimension), np.float32)
+    for start in range(0, len(numbers), _AT_ONCE):
+        part = numbers[start : start + _AT_ONCE]
         rows[start : start + len(part)] = embedder.embed(
             np.stack([faces.image(int(index)) for index in part])
         )
     return rows
+
+
+class Verification(Protocol):
+    """Pairs of faces that a model is verified on."""
+
+    def accuracy(self, embedder: Embedder) -> float:
+        """Mean accuracy over the folds, in [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,20 +50,21 @@ class HeldOutPairs:
     repeat where there are few faces.
     """
 
-    faces: Faces
+    faces: FaceImages
     first: np.ndarray  # (n,) numbers of faces
-    second: np.ndarray
+    second: np.ndarray  # (n,) numbers of faces
     same: np.ndarray  # (n,) bool
-    folds: np.ndarray
+    folds: np.ndarray  # (n,)
 
     @classmethod
-    def draw(cls, faces: Faces, labels: np.ndarray, seed: int) -> HeldOutPairs:
+    def draw(cls, faces: FaceImages, labels: np.ndarray, seed: int) -> HeldOutPairs:
         """Draw the pairs.
 
         Raises:
             VidfaceError: fewer than two people, or nobody with two faces.
         """
         rng = np.random.default_rng([seed, 0x484F])
+        # Faces in the order of their people: person p's begin at starts[p] and are counts[p].
         order = np.argsort(labels, kind="stable")
         counts = np.bincount(labels)
         starts = np.cumsum(counts) - counts
@@ -97,14 +75,15 @@ class HeldOutPairs:
                 "[data] hold_out_people"
             )
         n = PAIRS_A_FOLD * FOLDS
+        # A second one that is drawn 1 to count − 1 places further round is never the first.
         person = rng.choice(several, n)
-        one = rng.integers(counts[person])
-        other = (one + 1 + rng.integers(counts[person] - 1)) % counts[person]
-        genuine = np.stack([order[starts[person] + one], order[starts[person] + other]])
+        face = rng.integers(counts[person])
+        other_face = (face + 1 + rng.integers(counts[person] - 1)) % counts[person]
+        genuine = np.stack([order[starts[person] + face], order[starts[person] + other_face]])
         present = np.flatnonzero(counts)
-        a = rng.integers(len(present), size=n)
-        b = (a + 1 + rng.integers(len(present) - 1, size=n)) % len(present)
-        people = present[np.stack([a, b])]
+        place = rng.integers(len(present), size=n)
+        other_place = (place + 1 + rng.integers(len(present) - 1, size=n)) % len(present)
+        people = present[np.stack([place, other_place])]
         impostor = order[starts[people] + rng.integers(counts[people])]
         first, second = np.concatenate([genuine, impostor], axis=1)
         folds = np.tile(np.arange(FOLDS).repeat(PAIRS_A_FOLD), 2)
@@ -112,7 +91,6 @@ class HeldOutPairs:
 
     def accuracy(self, embedder: Embedder) -> float:
         """Mean accuracy over the folds, in [0, 1]."""
-
         rows = embed_all(embedder, self.faces)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         units = rows / np.where(norms > 0, norms, 1)
@@ -121,35 +99,33 @@ class HeldOutPairs:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The verifications at hand, by name."""
+class BenchmarkPairs:
+    """A public benchmark of pairs; `flip`: verified with the flip test."""
 
-    held_out: HeldOutPairs | None
-    benchmarks: dict[str, tuple[PairSet, bool]]  # and whether with the flip test
+    pairs: PairSet
+    flip: bool
+
+    def accuracy(self, embedder: Embedder) -> float:
+        """Mean accuracy over the folds, in [0, 1]."""
+        return verify(embedder, self.pairs, flip=self.flip).score.accuracy
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return ((HELD_OUT,) if self.held_out else ()) + tuple(self.benchmarks)
-
-    def accuracy(self, name: str, embedder: Embedder) -> float:
-        """Accuracy in [0, 1] of a verification."""
-
-        if name == HELD_OUT and self.held_out is not None:
-            return self.held_out.accuracy(embedder)
-        pairs, flip = self.benchmarks[name]
-        return verify(embedder, pairs, flip=flip).score.accuracy
+    def fingerprint(self) -> str:
+        """What of it decides the weights where it chooses a stage's best model."""
+        return f"{self.pairs.sha256} {'with' if self.flip else 'without'} the flip test"
 
 
 def open_benchmarks(
     benchmarks: tuple[BenchmarkSettings, ...], notify: Callable[[str], None]
-) -> dict[str, tuple[PairSet, bool]]:
-    """The benchmarks that are there; of optional ones that are not, a line is told."""
-
-    found = {}
-    for each in benchmarks:
-        absent = [path for path in (each.images, each.pairs) if path and not path.exists()]
-        if absent and each.optional:
-            notify(f"benchmark {each.name}: n/a, {absent[0]} is not there")
+) -> dict[str, BenchmarkPairs]:
+    """Open the benchmarks that are there; a line is told of optional ones that are not."""
+    opened = {}
+    for settings in benchmarks:
+        paths = [path for path in (settings.images, settings.pairs) if path]
+        absent = [path for path in paths if not path.exists()]
+        if absent and settings.optional:
+            notify(f"benchmark {settings.name}: n/a, {absent[0]} is not there")
             continue
-        found[each.name] = (open_pairs(each.images, each.pairs), each.flip)
-    return found
+        pairs = open_pairs(settings.images, settings.pairs)
+        opened[settings.name] = BenchmarkPairs(pairs, settings.flip)
+    return opened

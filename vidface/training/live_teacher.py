@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from onnx import ModelProto, TensorProto, helper
 
 from vidface.backbones.graphs import first_line, inferred_shapes, with_preprocessing
 from vidface.backbones.loading import declared_preprocessing, load_network
@@ -19,18 +20,14 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
-
-if TYPE_CHECKING:
-    import onnx
-
-    from vidface.backbones.preprocessing import Preprocessing
+from vidface.training.teachers import unit_answers
 
 MAX_VALUES = 4_000_000  # a face's map; 64 channels at 112x112 are 800,000
 _LISTED = 12  # names that a message lists
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherAnswers:
     """What a teacher says of n faces.
 
     Attributes:
@@ -43,7 +40,7 @@ class Said:
 
     def __str__(self) -> str:
         shapes = "".join(f", {name} {each.shape}" for name, each in self.maps.items())
-        return f"said: embeddings {self.embeddings.shape}{shapes}"
+        return f"answers: embeddings {self.embeddings.shape}{shapes}"
 
 
 class LiveTeacher:
@@ -67,7 +64,6 @@ class LiveTeacher:
         maps: Sequence[str] = (),
         threads: int = 1,
     ) -> None:
-
         network = load_network(weights)
         self.name, self.sha256 = network.name, network.sha256
         fed = declared_preprocessing(str(weights), preprocessing) or Preprocessing()
@@ -78,13 +74,13 @@ class LiveTeacher:
         self._session: Any = open_session(model, self.name, threads)
         self._input: str = self._session.get_inputs()[0].name
         self._outputs = [model.graph.output[0].name, *self.shapes]
-        self.dimension = self._try()
+        self.dimension = self._measure_dimension()
 
     def __str__(self) -> str:
         return f"{self.name}, live: {self.dimension}-d, {len(self.shapes)} maps"
 
-    def __call__(self, crops: np.ndarray) -> Said:
-        """What it says of faces (n, 112, 112, 3) uint8 RGB.
+    def __call__(self, crops: np.ndarray) -> TeacherAnswers:
+        """Answer about faces (n, 112, 112, 3) uint8 RGB.
 
         Raises:
             VidfaceError: no finite embedding of one of them; faces of another shape.
@@ -95,34 +91,28 @@ class LiveTeacher:
                 f"teacher {self.name}: want faces (n, {CROP_SIZE}, {CROP_SIZE}, 3) uint8, got "
                 f"{crops.shape} {crops.dtype}"
             )
-        rows, *maps = self._run(crops)
-        rows = rows.reshape(len(rows), -1)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        bad = np.flatnonzero(~(np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)))
-        if len(bad):
-            raise VidfaceError(f"teacher {self.name}: no embedding of face {bad[0]} of a batch")
-        for name, each in zip(self.shapes, maps, strict=True):
-            if not np.isfinite(each.sum(dtype=np.float64)):
+        rows, *outputs = self._run(crops)
+        rows = unit_answers(rows.reshape(len(rows), -1), self.name, where=" of a batch")
+        maps = dict(zip(self.shapes, outputs, strict=True))
+        for name, values in maps.items():
+            if not np.isfinite(values.sum(dtype=np.float64)):
                 raise VidfaceError(f"teacher {self.name}: '{name}' is not finite")
-        return Said(rows / norms, dict(zip(self.shapes, maps, strict=True)))
+        return TeacherAnswers(rows, maps)
 
     def _run(self, crops: np.ndarray) -> list[np.ndarray]:
         """All outputs for n faces, in batches of one shape, the last filled up with black."""
-
-        parts = []
+        outputs = []
         for start in range(0, len(crops), self.batch):
-            piece = np.ascontiguousarray(crops[start : start + self.batch])
-            if len(piece) < self.batch:
-                filled = np.zeros((self.batch, *piece.shape[1:]), np.uint8)
-                filled[: len(piece)] = piece
-                piece = filled
+            faces = crops[start : start + self.batch]
+            batch = np.zeros((self.batch, *crops.shape[1:]), np.uint8)
+            batch[: len(faces)] = faces
             try:
-                parts.append(self._session.run(self._outputs, {self._input: piece}))
+                outputs.append(self._session.run(self._outputs, {self._input: batch}))
             except Exception as error:  # its exceptions share no public base class
                 raise VidfaceError(f"teacher {self.name}: {first_line(error)}") from None
-        return [np.concatenate(each)[: len(crops)] for each in zip(*parts, strict=True)]
+        return [np.concatenate(parts)[: len(crops)] for parts in zip(*outputs, strict=True)]
 
-    def _try(self) -> int:
+    def _measure_dimension(self) -> int:
         """The embedding's dimension, by a trial."""
         rows = self._run(np.zeros((1, CROP_SIZE, CROP_SIZE, 3), np.uint8))[0]
         if rows.ndim < 2 or np.prod(rows.shape[2:]) != 1 or rows.shape[1] < 2:
@@ -131,45 +121,40 @@ class LiveTeacher:
 
 
 def _map_shapes(
-    model: onnx.ModelProto, name: str, maps: Sequence[str]
+    model: ModelProto, name: str, maps: Sequence[str]
 ) -> dict[str, tuple[int, int, int]]:
     """(c, h, w) of each map; nothing is inferred where none is wanted."""
-
     if not maps:
         return {}
-    made = [output for node in model.graph.node for output in node.output]
+    outputs = [output for node in model.graph.node for output in node.output]
     known = inferred_shapes(model.graph, model, name)
-    found = {}
-    for each in dict.fromkeys(maps):
-        if each not in made:
-            some = [n for n in made if len(known.get(n, ())) == 4]
-            listed = some[:: max(1, len(some) // _LISTED)]
+    shapes = {}
+    for wanted in dict.fromkeys(maps):
+        if wanted not in outputs:
+            four = [output for output in outputs if len(known.get(output, ())) == 4]
+            listed = four[:: max(1, len(four) // _LISTED)]
             raise VidfaceError(
-                f"teacher {name}: its graph has no '{each}' (it has, among {len(some)} maps: "
+                f"teacher {name}: its graph has no '{wanted}' (it has, among {len(four)} maps: "
                 f"{', '.join(listed)})"
             )
-        shape = known.get(each, ())
+        shape = known.get(wanted, ())
         if len(shape) != 4 or min(shape) < 1 or np.prod(shape[1:]) > MAX_VALUES:
             raise VidfaceError(
-                f"teacher {name}: '{each}' is {shape or 'of no known shape'}: want a map "
+                f"teacher {name}: '{wanted}' is {shape or 'of no known shape'}: want a map "
                 f"(n, c, h, w) of at most {MAX_VALUES:,} values a face"
             )
-        found[each] = (shape[1], shape[2], shape[3])
-    return found
+        shapes[wanted] = (shape[1], shape[2], shape[3])
+    return shapes
 
 
-def _with_outputs(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, int, int]]
-) -> onnx.ModelProto:
+def _with_outputs(model: ModelProto, shapes: Mapping[str, tuple[int, int, int]]) -> ModelProto:
     """The graph with values inside it given out too."""
-    from onnx import TensorProto, helper
-
-    made = type(model)()
-    made.CopyFrom(model)
-    batch = made.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    there = {value.name for value in made.graph.output}
+    extended = ModelProto()
+    extended.CopyFrom(model)
+    batch = extended.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    outputs = {value.name for value in extended.graph.output}
     for name, shape in shapes.items():
-        if name not in there:
+        if name not in outputs:
             value = helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape])
-            made.graph.output.append(value)
-    return made
+            extended.graph.output.append(value)
+    return extended
