@@ -274,10 +274,8 @@ def test_a_teachers_path_starts_where_it_should(
 
 
 def test_off_is_none() -> None:
-    assert build_cut({"own_cosine": "off", "min_images": 3}) == {
-        "own_cosine": None,
-        "min_images": 3,
-    }
+    settings = build_cut({"own_cosine": "off", "min_images": 3})
+    assert (settings.own_cosine, settings.min_images) == (None, 3)
 
 
 def test_shipped_recipes_are_read_and_are_no_pipelines() -> None:
