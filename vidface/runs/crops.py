@@ -33,6 +33,11 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
     """
     number, crops = find_crops(run.folder, clip_id)
     folder = run.folder.clustering(denoising.name)
+    if not (folder / "faces.parquet").is_file():
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no clustering at {denoising}; "
+            "run `vidface cluster` with these settings first"
+        )
     faces, made = read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
     _, of_descriptors = read_parquet(folder / "descriptors.parquet")
     if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
