@@ -8,16 +8,12 @@ from hypothesis import strategies as st
 
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
-from vidface.training import cleaning
-from vidface.training.cleaning import (
-    Cut,
-    CutSettings,
-    Reason,
-    contrast,
-    cut_images,
-    identity_centres,
-    sharpness,
-)
+from vidface.training.cleaning import identities, rules
+from vidface.training.cleaning.identities import identity_centres
+from vidface.training.cleaning.quality import contrast, sharpness
+from vidface.training.cleaning.result import Cut
+from vidface.training.cleaning.rules import cut_images
+from vidface.training.cleaning.settings import CutSettings, Reason
 
 OFF = {
     "min_images": None,
@@ -104,7 +100,8 @@ def test_the_picture_of_all_rules():
 def test_blocks_and_devices_make_no_difference(monkeypatch):
     whole = eye()
     for changed in ({"memory_bytes": 1}, {"device": "cpu"}):
-        monkeypatch.setattr(cleaning, "_COLUMNS", 1)
+        monkeypatch.setattr(rules, "CENTRES_AT_ONCE", 1)
+        monkeypatch.setattr(identities, "CENTRES_AT_ONCE", 1)
         cut = eye(**changed)
         assert cut.reason.tolist() == whole.reason.tolist()
         assert cut.other.tolist() == whole.other.tolist()

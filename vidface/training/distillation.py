@@ -11,10 +11,11 @@ the third that of the hints (`vidface.training.hints`), where a recipe names som
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import build_settings, check_settings, setting
 from vidface.training.losses import LossParts
 
 if TYPE_CHECKING:
@@ -33,15 +34,11 @@ class Distil:
     (1.0, 0.0)
     """
 
-    relation: float = 0.0
-    hints: float = 1.0
+    relation: float = setting(0.0, bounds="[0, inf)", help="Weight of the relational term.")
+    hints: float = setting(1.0, bounds="[0, inf)", help="Weight of the hints.")
 
     def __post_init__(self) -> None:
-        for name in ("relation", "hints"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (number and 0 <= value < float("inf")):
-                raise VidfaceError(f"loss 'distil': {name} must be ≥ 0, not {value!r}")
+        check_settings(self, "distil")
 
     def __call__(
         self, student: Tensor, teacher: Tensor, hints: Mapping[str, Tensor] | None = None
@@ -81,8 +78,4 @@ def build_distil(settings: Mapping[str, Any]) -> Distil:
     Raises:
         VidfaceError: an unknown setting (the known ones are listed), or a value out of range.
     """
-    known = [each.name for each in fields(Distil)]
-    for key in settings:
-        if key not in known:
-            raise VidfaceError(f"loss 'distil': no setting '{key}' (known: {', '.join(known)})")
-    return Distil(**settings)
+    return build_settings(Distil, settings, "loss 'distil'")

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.training.labels import check_labels
 
 SHORTS = ("error", "repeat", "skip")
 """What to do with an identity that has fewer than K images."""
@@ -157,7 +158,7 @@ class PeopleByImages(Sampler):
         self.batch_size = self.people * self.images
         if short not in list(SHORTS):
             raise VidfaceError(f"unknown short '{short}' (known: {', '.join(SHORTS)})")
-        labels = _checked_labels(labels)
+        labels = check_labels(labels)
         self._order = np.argsort(labels, kind="stable")  # image numbers, identity by identity
         numbers, starts, sizes = np.unique(
             labels[self._order], return_index=True, return_counts=True
@@ -300,7 +301,7 @@ def sampler(
     if kind not in list(SAMPLERS):  # a list (from a settings file) is not hashable
         raise VidfaceError(f"unknown sampler '{kind}' (known: {', '.join(SAMPLERS)})")
     return SAMPLERS[kind](
-        _checked_labels(labels),
+        check_labels(labels),
         _whole("batch_size", batch_size, 1),
         images_per_person=_whole("images_per_person", images_per_person, 1),
         seed=seed,
@@ -332,19 +333,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "shuffled": _shuffled,
     "people-by-images": _people_by_images,
 }
-
-
-def _checked_labels(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise VidfaceError(
-            f"labels must be (n,) whole numbers, got the shape {array.shape} of {array.dtype}"
-        )
-    array = array.astype(np.int64, copy=False)
-    if len(array) and array.min() < 0:  # also of a number that int64 does not hold
-        i = int(np.argmin(array))
-        raise VidfaceError(f"image {i} has the label {labels[i]}; labels are in [0, 2^63)")
-    return array
 
 
 def _too_few_images(

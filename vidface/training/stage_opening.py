@@ -17,7 +17,8 @@ from vidface.training.augment import build_augmentation
 from vidface.training.batches import StageBatches
 from vidface.training.centres import ClassCentres, resized
 from vidface.training.checkpoints import load_checkpoint, select_prefix
-from vidface.training.cleaning import contrast, cut_images, sharpness
+from vidface.training.cleaning.quality import contrast, sharpness
+from vidface.training.cleaning.rules import cut_images
 from vidface.training.distillation import build_distil
 from vidface.training.live_task import open_live_task
 from vidface.training.losses import build_objective

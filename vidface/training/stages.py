@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import build_settings
 from vidface.training.augment import build_augmentation
-from vidface.training.cleaning import CutSettings
+from vidface.training.cleaning.settings import CutSettings
 from vidface.training.distillation import build_distil
 from vidface.training.losses import LOSSES, ROLES, build_objective
 from vidface.training.sampling import Sampler, sampler
@@ -193,12 +194,8 @@ def build_cut(table: Mapping[str, Any]) -> CutSettings:
     Raises:
         VidfaceError: an unknown setting (the known ones are listed), or a value out of range.
     """
-    known = [each.name for each in fields(CutSettings)]
-    for key in table:
-        if key not in known:
-            raise VidfaceError(f"cut has no setting '{key}' (known: {', '.join(known)})")
-    values: dict[str, Any] = {k: None if v == "off" else v for k, v in table.items()}
-    return CutSettings(**values)
+    values = {key: None if value == "off" else value for key, value in table.items()}
+    return build_settings(CutSettings, values, "cut")
 
 
 def build_sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:
