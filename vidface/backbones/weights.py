@@ -12,7 +12,6 @@ the cache, fetching it the first time. One small recogniser, `light`, comes with
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from typing import Literal
 from vidface.backbones.budget import Budget
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify
 from vidface.storage.cache import (
     FetchError,
     Source,
@@ -33,8 +33,6 @@ from vidface.storage.cache import (
     scratch_folder,
     sha256_of,
 )
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def weights_record(name: str) -> WeightsRecord:
     return record
 
 
-def weights_path(name: str, *, progress: Progress | None = None) -> Path:
+def weights_path(name: str, *, progress: Notify | None = None) -> Path:
     """The checked file of weights `name`, fetched into the cache if it is not there.
 
     The sha256 is verified on every call: a cached file that no longer fits is removed and
@@ -176,7 +174,7 @@ def cache_path_of(record: WeightsRecord) -> Path:
     return cache_folder() / "weights" / record.file
 
 
-def _say(progress: Progress | None, line: str) -> None:
+def _say(progress: Notify | None, line: str) -> None:
     if progress is not None:
         progress(line)
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.datasets.iqiyi import write_ranked_list
 from vidface.datasets.lfrc import MOST_COLUMNS, check_submission, read_filelist, write_submission
 from vidface.metrics.protocols.retrieval import RetrievalProtocol
 from vidface.metrics.retrieval import rank_clips
-from vidface.runs.run import Notify, Run, quiet
+from vidface.runs.run import Run
 from vidface.runs.scoring import LATEST, check_splits, denoised_for
 from vidface.storage.cache import sha256_of
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vidface.runs.embedding import Progress
+from vidface.core.progress import ClipProgress, CountProgress
 
 if TYPE_CHECKING:
     from vidface.training.stage_run import StepReport
 
 
 @contextmanager
-def extraction_progress(clips: int, *, enabled: bool) -> Iterator[Progress | None]:
+def extraction_progress(clips: int, *, enabled: bool) -> Iterator[ClipProgress | None]:
     """A bar on standard error with clips, frames/s, faces/s and the time left; None if disabled."""
     if not enabled:
         yield None
@@ -47,7 +47,7 @@ def extraction_progress(clips: int, *, enabled: bool) -> Iterator[Progress | Non
 
 
 @contextmanager
-def image_progress(images: int, *, enabled: bool) -> Iterator[Callable[[int], None] | None]:
+def image_progress(images: int, *, enabled: bool) -> Iterator[CountProgress | None]:
     """A bar on standard error that counts images; None if disabled."""
     if not enabled:
         yield None
@@ -61,7 +61,7 @@ def image_progress(images: int, *, enabled: bool) -> Iterator[Callable[[int], No
 
 
 @contextmanager
-def pair_progress(*, enabled: bool) -> Iterator[Callable[[int], None] | None]:
+def pair_progress(*, enabled: bool) -> Iterator[CountProgress | None]:
     """A count of pairs on standard error, for splits that take a while; None if disabled."""
     if not enabled:
         yield None

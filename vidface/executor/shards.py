@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.core.values import available_cores
 from vidface.executor.pool import Assignment, ShardCall
 from vidface.executor.serial import run_serially
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Notify = Callable[[str], None]
 
 RETRIES = 2
 
@@ -35,10 +35,6 @@ EXECUTORS: dict[str, Callable[[Assignment], Iterator[Any]]] = {
     "dask": run_on_dask,
 }
 """Who can do the work, by name: one file each."""
-
-
-def _quiet(_: str) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ def map_shards(
     *,
     executor: Executor,
     shared: Any = None,
-    notify: Notify = _quiet,
+    notify: Notify = quiet,
     retries: int = RETRIES,
 ) -> Iterator[Result]:
     """The results of `function(item)`, in the order of the items, whoever computes them.

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import CountProgress
 from vidface.executor.shards import Executor
 from vidface.metrics.blocks import (
     LARGEST_BLOCK,
@@ -45,7 +46,6 @@ __all__ = [
     "PairCounts",
     "Pairs",
     "Passes",
-    "Progress",
     "Side",
     "collect",
     "count_pairs",
@@ -79,8 +79,6 @@ _SAMPLE = 2048  # clips a side
 _WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
 
 _ONE_AT_A_TIME = Lock()
-
-Progress = Callable[[int], None]  # pairs counted since the last call
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +192,7 @@ class Passes:
     pairs: Pairs
     memory_bytes: int = MEMORY_BYTES
     device: str | None = None
-    progress: Progress | None = None
+    progress: CountProgress | None = None
     executor: Executor | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import CountProgress
 from vidface.executor.shards import Executor
 from vidface.metrics.bands import Draws
 from vidface.metrics.conventions import CONVENTIONS, DEFAULT_FARS
@@ -22,7 +23,6 @@ from vidface.metrics.pairwise import (
     MEMORY_BYTES,
     NO_DESCRIPTOR_SCORE,
     Passes,
-    Progress,
     make_pairs,
 )
 from vidface.metrics.rates import BoundedFigure, Curve, Rates, count_for
@@ -151,7 +151,7 @@ def score_verification(
     bootstrap: Bootstrap | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     executor: Executor | None = None,
 ) -> Verification:
     """TAR at FAR, EER and AUC over all unordered pairs of clips.
@@ -244,7 +244,7 @@ def score_cross_verification(
     bootstrap: Bootstrap | None = None,
     memory_bytes: int = MEMORY_BYTES,
     device: str | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
     executor: Executor | None = None,
 ) -> CrossVerification:
     """TAR at FAR, EER and AUC over all pairs of a gallery clip and a probe clip.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import atomic_file
+from vidface.core.progress import Notify, quiet
 from vidface.core.version import __version__
 from vidface.reports import page_data
 from vidface.reports.contents import MOST_CLIPS, ReportContents, ReportSettings
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_CLIPS", "MOST_RUNS", "ReportMade", "ReportSettings", "write_report"]
 
-Notify = Callable[[str], None]
 
 MOST_RUNS = 8
 
@@ -72,7 +72,7 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     settings: ReportSettings | None = None,
-    notify: Notify = lambda _: None,
+    notify: Notify = quiet,
 ) -> ReportMade:
     """Write the report of run directories as one HTML file, complete or not at all.
 

@@ -21,6 +21,7 @@ from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.core.states import FAILED_STATES
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
@@ -31,14 +32,12 @@ from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
-from vidface.runs.embedding import EmbeddedClip, Extraction, Progress, embed_clips, summarise
+from vidface.runs.embedding import EmbeddedClip, Extraction, embed_clips, summarise
 from vidface.runs.staging import Shard, Staging, each_clip, link_or_copy, open_staging, shards_of
 from vidface.settings.manifests import Manifest
 from vidface.settings.run_settings import RunSettings
 from vidface.storage.media import MediaRoot
 from vidface.storage.urls import is_url
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def extract_clips(
     backbone_settings: BackboneSettings | None = None,
     force: bool = False,
     retry_failed: bool = False,
-    notify: Notify = lambda _: None,
-    progress: Progress | None = None,
+    notify: Notify = quiet,
+    progress: ClipProgress | None = None,
     store: Callable[[], None] = lambda: None,
 ) -> Extraction:
     """Extract every clip of a manifest into a run directory; one that was begun goes on.
@@ -183,7 +182,7 @@ def _extract_here(
     staging: Staging,
     backbone: Embedder,
     again: Again | None,
-    progress: Progress,
+    progress: ClipProgress,
     store: Callable[[], None],
 ) -> None:
     """All shards in this process: decoding runs ahead into the next shard."""
@@ -236,7 +235,7 @@ def _extract_elsewhere(
     job: Job,
     how: RunSettings,
     notify: Notify,
-    progress: Progress,
+    progress: ClipProgress,
     store: Callable[[], None],
 ) -> None:
 
@@ -250,7 +249,7 @@ def _extract_elsewhere(
 class _Counts:
     """What this session did, passed on to who shows it."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: ClipProgress | None) -> None:
         self._progress = progress
         self.frames = self.faces = 0
 
@@ -267,7 +266,7 @@ def _detector_file(faces: FaceSettings) -> Path | None:
 
 
 def _shards_left(
-    staging: Staging, shards: Sequence[Shard], manifest: Manifest, progress: Progress | None
+    staging: Staging, shards: Sequence[Shard], manifest: Manifest, progress: ClipProgress | None
 ) -> list[Shard]:
     """Those that are not done, or whose clips changed since; the others count as progress."""
     left = []

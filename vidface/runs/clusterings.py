@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.core.values import UNUSABLE
 from vidface.executor.shards import Executor, executor_of, map_shards
 from vidface.noise.diagnostics import DiagnosticBounds, Diagnostics, combine, diagnose
@@ -25,7 +26,7 @@ from vidface.runs.denoising import (
     What,
     meant,
 )
-from vidface.runs.run import Notify, Run, quiet, writing
+from vidface.runs.run import Run, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa

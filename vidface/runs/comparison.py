@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.metrics.uncertainty import paired_difference
-from vidface.runs.run import Notify, Run, quiet
+from vidface.runs.run import Run
 from vidface.runs.scoring import (
     LATEST,
     Score,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,6 @@ from vidface.storage.urls import redacted
 
 EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
-
-Progress = Callable[[int, int, int], None]  # clips, frames and faces done since the last call
 
 
 @dataclass(frozen=True)

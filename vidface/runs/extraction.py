@@ -10,13 +10,14 @@ from vidface.backbones.loading import open_backbone
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
+from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.core.states import FAILED_STATES
 from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
 from vidface.runs.clip_extraction import extract_clips
-from vidface.runs.embedding import Extraction, Progress, summarise
+from vidface.runs.embedding import Extraction, summarise
 from vidface.runs.features import extract_features
-from vidface.runs.run import Notify, Run, quiet
+from vidface.runs.run import Run
 from vidface.settings.pipeline import pipeline_document
 from vidface.storage.locks import locked
 from vidface.storage.urls import is_url
@@ -28,7 +29,7 @@ def extract(
     force: bool = False,
     retry_failed: bool = False,
     notify: Notify = quiet,
-    progress: Progress | None = None,
+    progress: ClipProgress | None = None,
 ) -> Extraction:
     """Clips → embeddings. An extraction that is there already is kept, with the same settings.
 
@@ -79,7 +80,7 @@ def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
 
 
 def _extract(
-    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: Progress | None
+    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: ClipProgress | None
 ) -> Extraction:
     if run.of_features:
         return extract_features(

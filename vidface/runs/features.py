@@ -12,7 +12,7 @@ noticed before anything is reused, as it is with clips.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,15 @@ from numpy.typing import NDArray
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
-from vidface.runs.embedding import Extraction, Progress, summarise
+from vidface.runs.embedding import Extraction, summarise
 from vidface.settings.manifests import Manifest
 from vidface.storage.cache import sha256_of
 from vidface.storage.media import FolderRoot
-
-Notify = Callable[[str], None]
 
 SHARD_CLIPS = 1024
 SHARD_FACES = 65_536  # a shard ends with the video that reaches either
@@ -43,8 +42,8 @@ def extract_features(
     run: RunFolder,
     settings: Mapping[str, Any],
     *,
-    notify: Notify = lambda _: None,
-    progress: Progress | None = None,
+    notify: Notify = quiet,
+    progress: ClipProgress | None = None,
     shard_clips: int = SHARD_CLIPS,
     shard_faces: int = SHARD_FACES,
 ) -> Extraction:
@@ -163,7 +162,7 @@ def _read(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify
 class _States:
     """What became of the clips, in the manifest's order."""
 
-    def __init__(self, clips: tuple[Clip, ...], progress: Progress | None) -> None:
+    def __init__(self, clips: tuple[Clip, ...], progress: ClipProgress | None) -> None:
         self.clips = clips
         self._progress = progress
         self._states = ["missing"] * len(clips)

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.datasets.pair_lists import read_pair_list
 from vidface.datasets.templates import read_templates
 from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.metrics.templates import pool_templates
 from vidface.metrics.verification import score_pair_list
-from vidface.runs.run import Notify, Run, quiet, writing
+from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import write_score
 from vidface.runs.scoring import (
     LATEST,

@@ -16,6 +16,7 @@ from vidface.backbones.loading import declared_preprocessing, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.weights import weights_record
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
 from vidface.settings.manifests import Manifest, read_manifest
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from vidface.runs.artefacts import EmbeddingShard
     from vidface.storage.mirror import Mirror
 
-Notify = Callable[[str], None]
 Result = TypeVar("Result")
 
 # Manifests that vidface makes itself where they are missing: name → the function that does it.
@@ -40,10 +40,6 @@ PREPARERS = {
     "lfrc": "vidface.challenges.imports:prepare_lfrc",
 }
 RENDERED = "demo"  # it makes its clips, too; the others find theirs below the manifest's root
-
-
-def quiet(_: str) -> None:
-    return None
 
 
 def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:

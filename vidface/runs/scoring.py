@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import UsageError
+from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.core.states import STATES
 from vidface.executor.shards import executor_of
 from vidface.metrics.figures import ProtocolResult
@@ -20,11 +21,10 @@ from vidface.metrics.uncertainty import Bootstrap
 from vidface.runs import artefacts
 from vidface.runs.clusterings import latest, read_clustering
 from vidface.runs.denoising import Denoised, Denoising, denoise, meant
-from vidface.runs.run import Notify, Run, quiet, writing
+from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import curves_document, write_score
 
 if TYPE_CHECKING:
-    from vidface.metrics.pairwise import Progress
     from vidface.metrics.retrieval import Retrieval
     from vidface.metrics.settings import ScoreSettings
     from vidface.metrics.uncertainty import Replicates
@@ -129,7 +129,7 @@ def score_denoised(
     gallery: str,
     *,
     settings: ScoreSettings | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Score:
     """The protocols on one split, from the descriptors.
 
@@ -265,7 +265,7 @@ def score(
     gallery: str | None = None,
     settings: ScoreSettings | None = None,
     notify: Notify = quiet,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Score:
     """Score a split; the result is also written to `scores/` of the run directory.
 

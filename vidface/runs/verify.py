@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.progress import CountProgress
 from vidface.metrics.pairs import score_pairs
 from vidface.runs import artefacts
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 IMAGES_AT_ONCE = 256  # held in memory as pictures
 NO_EMBEDDING_SCORE = -1.0  # of a pair whose image is missing or broken: it stays in the counts
-
-Progress = Callable[[int], None]  # images done since the last call
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Verified:
 
 
 def verify(
-    embedder: Embedder, pairs: PairSet, *, flip: bool = False, progress: Progress | None = None
+    embedder: Embedder, pairs: PairSet, *, flip: bool = False, progress: CountProgress | None = None
 ) -> Verified:
     """Embed every image of the pairs once, score the pairs by cosine.
 
