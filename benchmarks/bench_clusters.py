@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 from vidface.noise import kernels as linkage
 from vidface.noise.clusters import cluster_frames, cut, linkage_tree
 from vidface.runs import artefacts
-from vidface.runs.denoising import denoise_all
+from vidface.runs.noise_removal import denoise_all
 from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import parse_pipeline
 

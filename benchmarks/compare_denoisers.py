@@ -18,14 +18,15 @@ from pathlib import Path
 
 from vidface.core.errors import VidfaceError
 from vidface.core.thresholds import parse_thresholds, threshold_name
-from vidface.noise.denoisers import DENOISERS, uses_threshold
-from vidface.runs.denoising import Denoising, denoise
+from vidface.noise.denoisers import DENOISERS, Trim, name_of_denoiser
+from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score_denoised
 from vidface.runs.selection import plan_folds
 from vidface.settings.pipeline import load_pipeline
-from vidface.vectors.descriptors import POOLINGS
+from vidface.vectors.poolings import POOLINGS
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -47,25 +48,22 @@ def compare(name: str, truth: Path, thresholds: list[float | None]) -> None:
     print(f"\n{name}: {len(run.manifest.clips)} clips, manifest sha256 {run.manifest.sha256[:12]}")
     print("| denoiser | pooling | setting | mAP@100 | TAR@1e-3 | dropped | precision | recall |")
     print("|---|---|---|---|---|---|---|---|")
-    base = Denoising.of(pipeline)
-    for method in DENOISERS:
-        line(run, replace(base, denoiser=replace(base.denoiser, method=method)), thresholds)
+    base = Denoising.from_pipeline(pipeline)
+    for denoiser in DENOISERS.values():
+        line(run, replace(base, denoiser=denoiser()), thresholds)
     for pooling in POOLINGS:
         if pooling != "mean":
             line(run, replace(base, pooling=pooling), thresholds)
 
 
 def line(run: Run, denoising: Denoising, thresholds: list[float | None]) -> None:
-    method = denoising.denoiser.method
+    method = name_of_denoiser(denoising.denoiser)
     head = f"| {method} | {denoising.pooling} |"
     split, gallery = run.pipeline.score.split, run.pipeline.score.gallery
-    if uses_threshold(method):
-        candidates = [denoising.at(threshold) for threshold in thresholds]
+    if denoising.has_threshold:
+        candidates = [denoising.with_threshold(threshold) for threshold in thresholds]
     elif method == "trim":
-        candidates = [
-            replace(denoising, denoiser=replace(denoising.denoiser, trim_share=share))
-            for share in SHARES
-        ]
+        candidates = [replace(denoising, denoiser=Trim(share)) for share in SHARES]
     else:
         candidates = [denoising]
     try:
@@ -85,7 +83,7 @@ def line(run: Run, denoising: Denoising, thresholds: list[float | None]) -> None
     scored = score_denoised(run, best, split, gallery)
     map_at_k = scored.retrieval.map_at_k if map_at_k is None else map_at_k
     tar = next(p.tar for p in scored.verification.points if p.target_far == "1e-3")
-    if uses_threshold(method):
+    if denoising.has_threshold:
         setting = threshold_name(candidates[chosen].threshold)
     elif method == "trim":
         setting = f"share {SHARES[chosen]}"

@@ -13,8 +13,8 @@ from vidface.challenges.exports import export_iqiyi, export_lfrc
 from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import GroundTruth, read_ranked_list, score_ranked_list
 from vidface.datasets.lfrc import check_submission, read_submission
-from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score
 from vidface.settings.pipeline import load_pipeline

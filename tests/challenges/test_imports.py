@@ -21,6 +21,7 @@ from vidface.challenges.imports import (
 )
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.noise.denoisers import UnionFind
 from vidface.runs.run import open_run, prepare_manifest
 from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import load_pipeline
@@ -182,7 +183,7 @@ def test_what_is_there_stays(data: Path, tmp_path: Path) -> None:
     done = import_iqiyi(pickles(data), [], out, force=True)
     assert done.labelled == 0
     assert all(not clip.identity for clip in read_manifest(out / "manifest.csv", data).clips)
-    assert load_pipeline(settings).cluster.threshold == 0.4
+    assert load_pipeline(settings).cluster.denoiser == UnionFind(0.4)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ from vidface.executor.shards import EXECUTORS, Executor, executor_of, map_shards
 from vidface.metrics import pairwise, rates
 from vidface.metrics.spread import over_parts
 from vidface.metrics.verification import score_cross_verification, score_verification
-from vidface.runs.clusterings import cluster, cluster_once
-from vidface.runs.denoising import Denoising, denoise_all
+from vidface.noise.denoisers import Oracle
+from vidface.runs.denoised import ExtractedClips
+from vidface.runs.denoising import Denoising, resolve_denoising
+from vidface.runs.noise_removal import cluster, cluster_once, denoise_all
 from vidface.runs.run import Run
 from vidface.settings import run_settings
 from vidface.settings.run_settings import RunSettings
@@ -435,8 +437,7 @@ DASK = Executor("dask", scheduler="tcp://nobody:1")
 
 
 def stored(run: Run, what: float | Denoising) -> tuple:
-    folder = run.folder.clustering((what if isinstance(what, Denoising) else Denoising.of(
-        run.pipeline).at(what)).name)  # fmt: skip
+    folder = run.folder.clustering(resolve_denoising(run, what).name)
     tables = [pq.read_table(folder / f"{n}.parquet") for n in ("faces", "descriptors")]
     return tuple(table.replace_schema_metadata(None) for table in tables)
 
@@ -473,12 +474,10 @@ class TestClustering:
         assert len(elsewhere) == 4
 
     def test_the_truth_stays_here(self, made: Run, elsewhere: list[str], tmp_path: Path) -> None:
-        from vidface.noise.denoisers import DenoiserSettings
-
         lines = ["clip_id,frame_index,noise"]
         lines += [f"c{c},{k},{int(k % 3 == 2)}" for c in range(10) for k in range(2 + c % 8)]
         (tmp_path / "truth.csv").write_text("\n".join(lines), encoding="utf-8")
-        wanted = Denoising(DenoiserSettings("oracle"), truth_path=tmp_path / "truth.csv")
+        wanted = Denoising(Oracle(), truth_path=tmp_path / "truth.csv")
         here = cluster(made, wanted)
         there = cluster(made, wanted, executor=DASK)
         assert here.removal == there.removal
@@ -507,12 +506,9 @@ class TestClustering:
         assert "unreadable artefact" in str(raised.value)
 
     def test_the_memory_is_shared_out(self, made: Run) -> None:
-        from vidface.runs.denoising import Clips
-
-        clips, wanted = Clips(made), Denoising(memory_bytes=1000)
-        [(number, shard), *_] = made.each_shard()
+        clips, wanted = ExtractedClips(made), Denoising(memory_bytes=1000)
         sizes = [
-            clips.work(number, shard, wanted, executor).denoising.memory_bytes
+            next(clips.shard_works(wanted, executor)).denoising.memory_bytes
             for executor in (SERIAL, Executor("joblib", workers=4), DASK)
         ]
         assert sizes == [1000, 250, 1000]

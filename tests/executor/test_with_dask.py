@@ -22,7 +22,7 @@ from vidface.core.errors import VidfaceError
 from vidface.executor import with_dask as executor_dask
 from vidface.executor.shards import Executor, map_shards
 from vidface.metrics.verification import score_verification
-from vidface.runs.clusterings import cluster
+from vidface.runs.noise_removal import cluster
 
 pytestmark = pytest.mark.slow
 

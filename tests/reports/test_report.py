@@ -29,8 +29,8 @@ from vidface.reports.pseudonyms import Names
 from vidface.reports.scores import figures_of, read_score
 from vidface.reports.sprites import MOST_FACES, TILE, each_clip_faces, make_sprite
 from vidface.reports.templating import clean_text, read_asset, report_templates
-from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.runs.scoring import score
 from vidface.runs.sweeps import sweep

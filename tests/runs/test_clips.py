@@ -13,15 +13,15 @@ from PIL import Image
 
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.states import STATES
-from vidface.noise.denoisers import DenoiserSettings
+from vidface.noise.denoisers import KeepAll, Trim
 from vidface.noise.diagnostics import FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.clips import list_clips, show_clip
-from vidface.runs.clusterings import cluster
 from vidface.runs.contact_sheet import draw_sheet
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import load_pipeline
 
@@ -99,16 +99,16 @@ def test_everybody_in_one_cluster_is_chained(run: Run) -> None:
 
 def test_a_named_clustering(run: Run) -> None:
     cluster(run, 0.5)
-    cluster(run, Denoising(DenoiserSettings("trim", trim_share=0.5)))
+    cluster(run, Denoising(Trim(0.5)))
     # Of three faces one is dropped: no second person, whatever the share.
     assert names(list_clips(run, flags=["contested"])) == []
     assert {line.clusters for line in list_clips(run).lines} <= {0, 1}
     assert {line.second_size for line in list_clips(run).lines} == {0}
     assert list_clips(run).lines[1].kept == 3
     assert list_clips(run).lines[0].kept == 2
-    assert list_clips(run, Denoising().at(0.5)).lines[0].kept == 3
+    assert list_clips(run, Denoising().with_threshold(0.5)).lines[0].kept == 3
     with pytest.raises(VidfaceError, match=r"no clustering at threshold 0\.6; run"):
-        list_clips(run, Denoising().at(0.6))
+        list_clips(run, Denoising().with_threshold(0.6))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ class TestShow:
         assert [int(np.argmax(colour)) for colour in colours] == [0, 1, 0, 1, 0]
         show_clip(run, "red.t", tmp_path / "sheet.webp")
         assert "second cluster" not in told["diagnostics"]
-        everything = Denoising(DenoiserSettings("none"))
+        everything = Denoising(KeepAll())
         cluster(run, everything)
         cluster(run, 0.5)
         show_clip(run, "red.v", tmp_path / "sheet.webp", everything)
@@ -267,7 +267,7 @@ class TestShow:
         with pytest.raises(VidfaceError, match=r"written as \.png, \.jpg"):
             show_clip(run, "red.v", tmp_path / "s.gif")
         with pytest.raises(VidfaceError, match=r"no clustering at threshold 0\.7"):
-            show_clip(run, "red.v", out, Denoising().at(0.7))
+            show_clip(run, "red.v", out, Denoising().with_threshold(0.7))
         run.folder.crops_path(0).unlink()
         with pytest.raises(VidfaceError, match="without crops; extract with --keep-crops"):
             show_clip(run, "red.v", out)

@@ -11,9 +11,9 @@ import pytest
 
 from vidface.challenges.submissions import score_submission
 from vidface.core.errors import VidfaceError
-from vidface.runs.clusterings import cluster
 from vidface.runs.comparison import compare
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.pair_scoring import score_listed
 from vidface.runs.run import Run, open_run, open_run_folder
 from vidface.runs.scoring import score

@@ -16,16 +16,32 @@ from tests.conftest import COLOURS
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.noise import clusters
-from vidface.noise.denoisers import DENOISERS, DenoiserSettings, label_faces
+from vidface.noise.denoisers import (
+    DENOISERS,
+    CompleteLinkage,
+    Dbscan,
+    Denoiser,
+    Hdbscan,
+    KeepAll,
+    Oracle,
+    Trim,
+    UnionFind,
+    denoiser_record,
+    make_denoiser,
+    name_of_denoiser,
+)
 from vidface.noise.diagnostics import FLAGS, diagnose
-from vidface.runs import artefacts, denoising
+from vidface.noise.removal import FaceSet, remove_noise
+from vidface.runs import artefacts, noise_removal, shard_denoising
 from vidface.runs.artefacts import EmbeddingShard
-from vidface.runs.clusterings import cluster, cluster_once, latest, read_clustering
-from vidface.runs.denoising import Denoising, denoise, denoise_all, linkage_of
+from vidface.runs.clusterings import find_latest_denoising, read_clustering
+from vidface.runs.denoised import ExtractedClips
+from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster, cluster_once, denoise, denoise_all
 from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score
+from vidface.runs.shard_denoising import DenoisedShard, read_or_make_tree
 from vidface.runs.sweeps import sweep
 from vidface.settings.pipeline import load_pipeline
 from vidface.vectors.descriptors import pool_faces, pooling_weights
@@ -97,41 +113,42 @@ def descriptors_of(run: Run, name: str) -> pa.Table:
 
 
 METHOD_FOLDERS = [
-    (DenoiserSettings("union-find", 0.5), "mean", "threshold_0.5"),
-    (DenoiserSettings("union-find", None), "mean", "threshold_none"),
-    (DenoiserSettings("none"), "mean", "none"),
-    (DenoiserSettings("dbscan", 0.5, min_samples=2), "mean", "dbscan.threshold_0.5.min_samples_2"),
-    (DenoiserSettings("hdbscan", min_cluster_size=2), "mean", "hdbscan.min_cluster_size_2"),
-    (DenoiserSettings("complete-linkage", 0.5), "mean", "complete-linkage.threshold_0.5"),
-    (DenoiserSettings("trim", trim_share=0.5), "mean", "trim.trim_share_0.5"),
-    (DenoiserSettings("oracle"), "mean", "oracle"),
-    (DenoiserSettings("union-find", 0.5), "norm", "threshold_0.5.pooling_norm"),
-    (DenoiserSettings("trim"), "medoid", "trim.trim_share_0.25.pooling_medoid"),
+    (UnionFind(0.5), "mean", "threshold_0.5"),
+    (UnionFind(None), "mean", "threshold_none"),
+    (KeepAll(), "mean", "none"),
+    (Dbscan(0.5, min_samples=2), "mean", "dbscan.threshold_0.5.min_samples_2"),
+    (Hdbscan(2), "mean", "hdbscan.min_cluster_size_2"),
+    (CompleteLinkage(0.5), "mean", "complete-linkage.threshold_0.5"),
+    (Trim(0.5), "mean", "trim.trim_share_0.5"),
+    (Oracle(), "mean", "oracle"),
+    (UnionFind(0.5), "norm", "threshold_0.5.pooling_norm"),
+    (Trim(), "medoid", "trim.trim_share_0.25.pooling_medoid"),
 ]
 
 
 def test_every_method_is_covered_here() -> None:
-    assert {settings.method for settings, _, _ in METHOD_FOLDERS} == set(DENOISERS)
+    assert {name_of_denoiser(settings) for settings, _, _ in METHOD_FOLDERS} == set(DENOISERS)
 
 
 @pytest.mark.parametrize(("settings", "pooling", "name"), METHOD_FOLDERS)
 def test_every_method_and_pooling(
-    mixed: Run, tmp_path: Path, settings: DenoiserSettings, pooling: str, name: str
+    mixed: Run, tmp_path: Path, settings: Denoiser, pooling: str, name: str
 ) -> None:
     lines = ["clip_id,frame_index,noise"]
     lines += [f"c{c},{k},{int(k % 3 == 1)}" for c in range(12) for k in range(1 + c)]
     (tmp_path / "truth.csv").write_text("\n".join(lines), encoding="utf-8")
     wanted = Denoising(settings, pooling, tmp_path / "truth.csv")
-    if settings.method == "oracle":  # a truth of its own has a folder of its own
+    if name_of_denoiser(settings) == "oracle":  # a truth of its own has a folder of its own
         name += f".truth_{wanted.settings['cluster.truth_sha256'][:12]}"
     assert wanted.name == name
     made = cluster(mixed, wanted)
     labels, descriptors = [], []
     for shard in mixed.shards():
         noise = None
-        if settings.method == "oracle":
+        if name_of_denoiser(settings) == "oracle":
             noise = np.array([k % 3 == 1 for k in shard.table.column("frame_index").to_pylist()])
-        labels.append(label_faces(shard.embeddings, shard.offsets, settings, noise))
+        faces = FaceSet(shard.embeddings, shard.offsets, noise=noise)
+        labels.append(remove_noise(faces, settings))
         weights = pooling_weights(shard.table, pooling)
         descriptors.append(
             pool_faces(
@@ -147,21 +164,21 @@ def test_every_method_and_pooling(
     assert (read.descriptors == made.descriptors).all()
     assert (read.threshold, made.threshold) == (wanted.threshold, wanted.threshold)
     _, found = artefacts.read_parquet(mixed.folder.clustering(name) / "descriptors.parquet")
-    assert found["settings"]["cluster.method"] == settings.method
+    assert found["settings"]["cluster.method"] == name_of_denoiser(settings)
     assert found["settings"]["descriptor.pooling"] == pooling
-    for key, value in settings.used().items():
+    for key, value in denoiser_record(settings).items():
         assert found["settings"][f"cluster.{key}"] == value
-    assert ("cluster.truth_sha256" in found["settings"]) == (settings.method == "oracle")
+    assert ("cluster.truth_sha256" in found["settings"]) == (name_of_denoiser(settings) == "oracle")
     named = with_method(mixed, "none", truth=tmp_path / "truth.csv")
-    last = latest(replace(mixed, pipeline=named))
-    assert (last.denoiser.used(), last.pooling) == (settings.used(), pooling)
+    last = find_latest_denoising(replace(mixed, pipeline=named))
+    assert (last.denoiser, last.pooling) == (settings, pooling)
 
 
 def test_latest_follows_the_clustering_made_last(run: Run) -> None:
-    by_trim = Denoising(DenoiserSettings("trim", trim_share=0.5), "norm")
+    by_trim = Denoising(Trim(0.5), "norm")
     cluster(run, 0.5)
     cluster(run, by_trim)
-    assert latest(run).denoiser.used() == {"method": "trim", "trim_share": 0.5}
+    assert find_latest_denoising(run).denoiser == Trim(0.5)
     done = score(run)
     assert done.threshold is None
     assert done.denoising == "trim, trim share 0.5, pooling norm"
@@ -174,10 +191,7 @@ def test_latest_follows_the_clustering_made_last(run: Run) -> None:
     assert score(run).denoising == "threshold 0.5"
 
 
-def test_what_the_other_method_does_not_use_is_not_recorded(run: Run) -> None:
-    cluster(run, replace(Denoising(), denoiser=DenoiserSettings("trim", threshold=0.9)))
-    other = Denoising(DenoiserSettings("trim", threshold=0.1, min_samples=9))
-    assert read_clustering(run, other) is not None
+def test_a_method_without_a_threshold_cannot_be_swept(run: Run) -> None:
     with pytest.raises(VidfaceError, match="no threshold to sweep; `vidface score` scores it"):
         denoise_all(replace(run, pipeline=with_method(run, "trim")), [0.5])
     with pytest.raises(VidfaceError, match="'trim' has no threshold to sweep"):
@@ -185,7 +199,8 @@ def test_what_the_other_method_does_not_use_is_not_recorded(run: Run) -> None:
 
 
 def with_method(run: Run, method: str, **more):
-    settings = replace(run.pipeline.cluster, method=method, **more)
+    own = {name: more.pop(name) for name in ("truth",) if name in more}
+    settings = replace(run.pipeline.cluster, method=method, parameters=more, **own)
     return replace(run.pipeline, cluster=settings)
 
 
@@ -200,37 +215,37 @@ def test_the_oracle_drops_what_the_truth_calls_noise(run: Run, truth: Path) -> N
     before = done.denoising.settings["cluster.truth_sha256"] if done.denoising else ""
     lines = truth.read_text().replace("red.v,1,other", "red.v,1,own")
     truth.write_text(lines)
-    changed = Denoising.of(pipeline)
+    changed = Denoising.from_pipeline(pipeline)
     assert changed.settings["cluster.truth_sha256"] != before
     assert read_clustering(run, changed) is None  # of another truth: not the same
     again = cluster(run, changed)
     assert again.removal is not None
     assert again.removal.noise == 5
-    first = Denoising(DenoiserSettings("oracle"), truth_path=truth)
+    first = Denoising(Oracle(), truth_path=truth)
     assert read_clustering(run, first) is not None
     with pytest.raises(VidfaceError, match="truth file; name the file \\(--truth\\)"):
-        latest(run)  # whose pipeline names no truth
+        find_latest_denoising(run)  # whose pipeline names no truth
 
 
 def test_the_truths_order_and_layout_do_not_matter(truth: Path, tmp_path: Path) -> None:
     head, *rest = truth.read_text().splitlines()
     other = tmp_path / "other.csv"
     other.write_text("\n".join([head, "", *reversed(rest)]))
-    method = DenoiserSettings("oracle")
+    method = Oracle()
     one, two = (Denoising(method, truth_path=path).settings for path in (truth, other))
     assert one == two
 
 
 def test_precision_and_recall_by_eye(run: Run, truth: Path) -> None:
     """Trimming half drops of 5 faces 2 and of 3 and 2 one; in the val clips these are the noise."""
-    trim = Denoising(DenoiserSettings("trim", trim_share=0.5), truth_path=truth)
+    trim = Denoising(Trim(0.5), truth_path=truth)
     done = cluster(run, trim)
     assert done.removal is not None
     found = done.removal.to_dict()
     assert (found["dropped"], found["noise"], found["both"]) == (3 * 2 + 3 * 1 + 1, 6, 6)
     assert found["precision"] == 0.6
     assert done.summary()["noise_removal"] == found
-    nothing = cluster(run, Denoising(DenoiserSettings("none"), truth_path=truth))
+    nothing = cluster(run, Denoising(KeepAll(), truth_path=truth))
     assert nothing.removal is not None
     assert (nothing.removal.precision, nothing.removal.recall) == (None, 0.0)
     assert cluster(run, 0.5).removal is None
@@ -239,10 +254,10 @@ def test_precision_and_recall_by_eye(run: Run, truth: Path) -> None:
 def test_a_truth_that_does_not_know_a_clip(run: Run, tmp_path: Path) -> None:
     path = truth_of_colours(tmp_path / "t.csv", forget="blue.v")
     with pytest.raises(VidfaceError, match=r"says nothing of 5 of 26 faces; .* clip 'blue\.v'"):
-        cluster(run, Denoising(DenoiserSettings("oracle"), truth_path=path))
+        cluster(run, Denoising(Oracle(), truth_path=path))
     assert not list(run.folder.folder.glob("clusters/**/*.parquet"))
     path.write_text(truth_of_colours(path).read_text() + "nobody,0,other\n")  # passed over
-    done = cluster(run, Denoising(DenoiserSettings("oracle"), truth_path=path))
+    done = cluster(run, Denoising(Oracle(), truth_path=path))
     assert done.summary()["dropped"] == 6
 
 
@@ -257,7 +272,7 @@ def test_many_thresholds_are_each_as_alone(mixed: Run) -> None:
         for name in ("clusters", "kept", "unusable"):
             assert (getattr(found, name) == getattr(alone, name)).all(), name
         parts = [
-            label_faces(s.embeddings, s.offsets, DenoiserSettings(threshold=threshold))
+            remove_noise(FaceSet(s.embeddings, s.offsets), UnionFind(threshold))
             for s in mixed.shards()
         ]
         assert found.kept.sum() == (np.concatenate(parts) == 0).sum()
@@ -270,10 +285,10 @@ def test_many_thresholds_of_other_methods(mixed: Run, method: str, pooling: str)
     pipeline = replace(pipeline, descriptor=replace(pipeline.descriptor, pooling=pooling))
     other = replace(mixed, pipeline=pipeline)
     for threshold, found in zip([0.2, 0.8, 0.9], denoise_all(other, [0.2, 0.8, 0.9]), strict=True):
-        settings = DenoiserSettings(method, threshold, min_samples=2)
+        settings = make_denoiser(method, {"threshold": threshold, "min_samples": 2})
         expected = []
         for shard in mixed.shards():
-            labels = label_faces(shard.embeddings, shard.offsets, settings)
+            labels = remove_noise(FaceSet(shard.embeddings, shard.offsets), settings)
             weights = pooling_weights(shard.table, pooling)
             expected.append(
                 pool_faces(
@@ -286,33 +301,59 @@ def test_many_thresholds_of_other_methods(mixed: Run, method: str, pooling: str)
 def test_only_clips_that_changed_are_pooled_again(
     mixed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vidface.vectors import descriptors
-
     pooled: list[int] = []
-    original = descriptors.pool_faces
+    original = shard_denoising.pool_faces
 
     def counting(faces, offsets, *rest, **more):
         pooled.append(len(offsets) - 1)
         return original(faces, offsets, *rest, **more)
 
-    monkeypatch.setattr(descriptors, "pool_faces", counting)
+    monkeypatch.setattr(shard_denoising, "pool_faces", counting)
     one, two, three = denoise_all(mixed, [0.5, 0.5, 0.95])
     changed = int((one.kept != three.kept).sum())
     assert (one.descriptors == two.descriptors).all()
     assert 0 < changed <= sum(pooled) - 12 < 12
 
 
+def test_results_of_shards_are_kept_only_for_another_threshold(
+    mixed: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[DenoisedShard]] = []
+    most_alive: list[int] = []
+
+    class Watched(DenoisedShard):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+            most_alive.append(sum(reference() is not None for reference in made))
+
+    monkeypatch.setattr(shard_denoising, "DenoisedShard", Watched)
+    n_shards = len(mixed.shards())
+    denoise(mixed, 0.5)
+    assert len(made) == n_shards > 3
+    assert max(most_alive) <= 2  # the one that is being taken in, and the one being made
+    made.clear()
+    most_alive.clear()
+    for _ in denoise_all(mixed, [0.3, 0.8]):
+        pass
+    assert len(made) == 2 * n_shards
+    assert max(most_alive[:n_shards]) == n_shards
+    # At the last threshold every result replaces the one before it.
+    assert max(most_alive[n_shards:]) <= n_shards + 1
+    assert not any(reference() is not None for reference in made[:-1])
+
+
 class TestLinkage:
     @pytest.fixture
     def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found: list[int] = []
-        original = clusters.linkage_tree
+        original = shard_denoising.linkage_tree
 
         def counting(faces, *rest, **more):
             found.append(len(faces))
             return original(faces, *rest, **more)
 
-        monkeypatch.setattr(clusters, "linkage_tree", counting)
+        monkeypatch.setattr(shard_denoising, "linkage_tree", counting)
         return found
 
     def test_it_is_computed_once_a_shard(self, mixed: Run, calls: list[int]) -> None:
@@ -331,7 +372,7 @@ class TestLinkage:
         assert not list(mixed.folder.folder.glob("linkage/*"))
 
     def test_other_methods_need_none(self, mixed: Run, calls: list[int]) -> None:
-        cluster(mixed, Denoising(DenoiserSettings("dbscan")))
+        cluster(mixed, Denoising(Dbscan()))
         assert calls == []
         assert not mixed.folder.linkage_path(0).exists()
 
@@ -366,9 +407,9 @@ class TestLinkage:
 
     def test_it_is_the_tree(self, run: Run) -> None:
         [(number, shard)] = run.each_shard()
-        created = run.folder.read_clips()[1]["created"]
-        made = linkage_of(run, number, shard, created, 2**31)
-        read = linkage_of(run, number, shard, created, 2**31)
+        source = ExtractedClips(run).source
+        made = read_or_make_tree(source, number, shard, 2**31)
+        read = read_or_make_tree(source, number, shard, 2**31)
         assert (made.order == read.order).all()
         assert made.similarities.tobytes() == read.similarities.tobytes()
 
@@ -409,7 +450,7 @@ def test_what_is_read_says_what_was_made(colour_pipeline: Path, truth: Path) -> 
     assert read.summary() == made.summary()
     assert read.unusable_rows == made.unusable_rows
     assert tables.clustering(read, run) == tables.clustering(made, run)
-    with_truth = Denoising(DenoiserSettings(threshold=0.5), truth_path=truth)
+    with_truth = Denoising(UnionFind(0.5), truth_path=truth)
     again = cluster_once(run, with_truth)  # stored already, but without precision and recall
     assert again.removal is not None
     assert again.removal.recall == 4 / 6  # of green.v only the two intruders are usable
@@ -422,7 +463,7 @@ def test_diagnostics_are_those_of_the_whole(mixed: Run) -> None:
     lengths = np.concatenate([np.diff(s.offsets) for s in shards])
     whole = np.concatenate([s.embeddings for s in shards])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    labels = label_faces(whole, offsets, DenoiserSettings(threshold=0.8))
+    labels = remove_noise(FaceSet(whole, offsets), UnionFind(0.8))
     expected = diagnose(whole, offsets, labels, pool_faces(whole, offsets, labels).descriptors)
     assert table.column("clip_id").to_pylist() == [f"c{c}" for c in range(12)]
     for name in ("clusters", "kept", "dropped", "unusable", "second_size", *FLAGS):
@@ -456,22 +497,22 @@ def test_poolings_that_aligned_crops_do_not_allow(run: Run, pooling: str, messag
 def test_clustering_that_breaks_off_leaves_none(
     mixed: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = denoising._Shard.denoise
+    original = noise_removal.denoise_shard
 
-    def broken(one, settings):
-        if one._number == 2:
+    def broken(work):
+        if work.number == 2:
             raise KeyboardInterrupt
-        return original(one, settings)
+        return original(work)
 
     with monkeypatch.context() as patch:
-        patch.setattr(denoising._Shard, "denoise", broken)
+        patch.setattr(noise_removal, "denoise_shard", broken)
         with pytest.raises(KeyboardInterrupt):
             cluster(mixed, 0.5)
     assert not [p for p in mixed.folder.folder.glob("clusters/**/*") if p.is_file()]
     assert read_clustering(mixed, 0.5) is None
     before = cluster(mixed, 0.5)
     with monkeypatch.context() as patch:
-        patch.setattr(denoising._Shard, "denoise", broken)
+        patch.setattr(noise_removal, "denoise_shard", broken)
         with pytest.raises(KeyboardInterrupt):
             cluster(mixed, 0.5)
     after = read_clustering(mixed, 0.5)
@@ -538,7 +579,7 @@ def test_a_clip_without_faces_has_a_row(colour_pipeline: Path, colour_clips: Pat
 
 def test_settings_in_words() -> None:
     assert str(Denoising()) == "threshold 0.4"
-    assert str(Denoising().at(None)) == "threshold none"
-    assert str(Denoising(DenoiserSettings("none"), "norm")) == "none, pooling norm"
+    assert str(Denoising().with_threshold(None)) == "threshold none"
+    assert str(Denoising(KeepAll(), "norm")) == "none, pooling norm"
     words = "dbscan, threshold 0.3, min samples 2, pooling medoid"
-    assert str(Denoising(DenoiserSettings("dbscan", 0.3, min_samples=2), "medoid")) == words
+    assert str(Denoising(Dbscan(0.3, min_samples=2), "medoid")) == words

@@ -16,8 +16,8 @@ from tests.executor.test_with_dask import Cluster, dask
 from tests.runs.test_extraction import content
 from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import STAGING
-from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import load_pipeline
 

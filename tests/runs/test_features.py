@@ -17,9 +17,9 @@ from vidface import backbones
 from vidface.backbones import weights
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, features
-from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
 from vidface.runs.features import extract_features
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import score
 from vidface.settings.pipeline import load_pipeline

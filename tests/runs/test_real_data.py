@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vidface.runs.clusterings import cluster
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.runs.scoring import score
 from vidface.runs.sweeps import sweep

@@ -13,8 +13,9 @@ from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
 from vidface.core.errors import VidfaceError
-from vidface.runs.clusterings import cluster, cluster_once, read_clustering
+from vidface.runs.clusterings import read_clustering
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster, cluster_once
 from vidface.runs.run import Run, open_run
 from vidface.runs.scoring import LATEST, score
 from vidface.runs.sweeps import sweep

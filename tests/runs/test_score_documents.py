@@ -12,7 +12,7 @@ import pytest
 
 from tests.made_runs import made_run
 from vidface.core.errors import VidfaceError
-from vidface.runs.clusterings import cluster
+from vidface.runs.noise_removal import cluster
 from vidface.runs.pair_scoring import score_listed
 from vidface.runs.score_documents import (
     MOST_BYTES,

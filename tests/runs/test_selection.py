@@ -22,7 +22,7 @@ from vidface.core.errors import VidfaceError
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.retrieval import score_retrieval
 from vidface.metrics.verification import score_verification
-from vidface.runs.denoising import Denoised
+from vidface.runs.denoised import Denoised
 from vidface.runs.selection import Observation, RoundedTar, fold_identities, plan_folds, plan_splits
 from vidface.settings.manifests import Manifest
 

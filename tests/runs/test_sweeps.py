@@ -108,7 +108,7 @@ def run(three_splits: Path) -> Run:
 
 
 def test_selecting_on_a_split_is_the_plan_over_the_denoised(run: Run) -> None:
-    from vidface.runs.denoising import denoise
+    from vidface.runs.noise_removal import denoise
 
     thresholds = [0.5, 0.2, 0.5]
     done = select(run, thresholds, select_on="val", report_on="test")
@@ -126,7 +126,7 @@ def test_selecting_on_a_split_is_the_plan_over_the_denoised(run: Run) -> None:
 
 
 def test_selecting_over_folds(run: Run) -> None:
-    from vidface.runs.denoising import denoise
+    from vidface.runs.noise_removal import denoise
 
     done = select(run, [0.5], folds=3, seed=4)
     plan = plan_folds(run.manifest, "val", "train", folds=3, seed=4)  # the pipeline's splits
@@ -166,7 +166,7 @@ def test_what_cannot_be_selected(run: Run) -> None:
 
 
 def test_a_sweep_of_another_method_and_pooling(run: Run) -> None:
-    from vidface.noise.denoisers import DenoiserSettings
+    from vidface.noise.denoisers import CompleteLinkage
     from vidface.runs.denoising import Denoising
     from vidface.runs.scoring import score
 
@@ -176,7 +176,7 @@ def test_a_sweep_of_another_method_and_pooling(run: Run) -> None:
     done = sweep(other, [0.5], split="test").to_dict()
     assert done["provenance"]["settings"]["cluster.method"] == "complete-linkage"
     assert done["provenance"]["settings"]["descriptor.pooling"] == "norm"
-    wanted = Denoising(DenoiserSettings("complete-linkage", 0.5), "norm")
+    wanted = Denoising(CompleteLinkage(0.5), "norm")
     settings = replace(run.pipeline.score, bootstrap=0)
     scored = score(run, wanted, split="test", settings=settings).to_dict()
     for key in ("retrieval", "verification", "counts"):

@@ -14,7 +14,6 @@ from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import embeddings_schema, fixed_lists
 from vidface.vectors import descriptors
 from vidface.vectors.descriptors import (
-    POOLINGS,
     Pooled,
     check_descriptors,
     medoids,
@@ -22,6 +21,7 @@ from vidface.vectors.descriptors import (
     pool_faces,
     pooling_weights,
 )
+from vidface.vectors.poolings import POOLINGS
 
 
 def pool_one(clip, labels, dtype=np.float32):
@@ -350,7 +350,7 @@ def test_a_long_clip_has_a_medoid_without_a_matrix():
 def test_every_pooling_is_independent_of_blocks_and_leaves_its_input_alone(monkeypatch, pooling):
     embeddings, offsets, labels = random_case(seed=7)
     weights = None
-    if POOLINGS[pooling]:
+    if POOLINGS[pooling].column:
         weights = np.random.default_rng(8).exponential(size=len(labels)) - 0.3
         weights.flags.writeable = False
     for array in (embeddings, offsets, labels):
@@ -370,7 +370,7 @@ def test_every_pooling_is_independent_of_blocks_and_leaves_its_input_alone(monke
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_every_pooling_of_nothing(pooling):
     rows, labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int32)
-    weights = np.zeros(0) if POOLINGS[pooling] else None
+    weights = np.zeros(0) if POOLINGS[pooling].column else None
     for offsets in [[0], [0, 0, 0]]:
         pooled = pool_faces(rows, np.array(offsets), labels, pooling=pooling, weights=weights)
         assert pooled.descriptors.tolist() == [[0] * 4] * (len(offsets) - 1)
@@ -395,7 +395,7 @@ def test_pooling_input_is_checked():
     refuse("of object", pooling="norm", weights=np.array([1, None, 1]))
     rows[1] = 0
     for pooling in ("medoid", "norm"):
-        weights = np.array([1, 0, 1]) if POOLINGS[pooling] else None
+        weights = np.array([1, 0, 1]) if POOLINGS[pooling].column else None
         refuse(r"row 1 \(clip 0\) is labelled 0", pooling=pooling, weights=weights)
 
 

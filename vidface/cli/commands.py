@@ -25,13 +25,13 @@ from vidface.cli.options import (
     CommandGroup,
     backbone_from,
     denoising_from,
+    denoising_to_make,
     executor_options,
     exit_for,
     extract_options,
     fed_options,
     noise_options,
     note,
-    note_unused,
     open_run_from,
     output_options,
     pairs_bar,
@@ -133,13 +133,11 @@ def extract(
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
     from vidface.cli import tables
-    from vidface.core.thresholds import parse_threshold
-    from vidface.runs import clusterings
+    from vidface.runs import noise_removal
 
     run = open_run_from(flags)
-    note_unused(run, threshold)
-    chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
-    done = clusterings.cluster(run, chosen, notify=note)
+    denoising = denoising_to_make(run, threshold)
+    done = noise_removal.cluster(run, denoising, notify=note)
     show(as_json, done.summary(), lambda: printable(tables.clustering(done, run)))
 
 
@@ -226,15 +224,13 @@ def run_all(
 ) -> None:
     """Run all stages of PIPELINE, skipping those done already with the same settings."""
     from vidface.cli import score_tables, tables
-    from vidface.core.thresholds import parse_threshold
-    from vidface.runs import clusterings, scoring
+    from vidface.runs import noise_removal, scoring
     from vidface.runs.extraction import extract
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
     run = open_run_from({**flags, "pipeline": name}, check_files=True)
-    note_unused(run, threshold)
-    chosen = run.pipeline.cluster.threshold if threshold is None else parse_threshold(threshold)
+    denoising = denoising_to_make(run, threshold)
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
     scoring.check_splits(run, split, gallery)
     with progress_bar(run) as progress:
@@ -243,7 +239,7 @@ def run_all(
         )
     if not as_json:
         click.echo(printable(tables.extraction(extraction, run)))
-    denoised = clusterings.cluster_once(run, chosen, notify=note)
+    denoised = noise_removal.cluster_once(run, denoising, notify=note)
     if not as_json:
         click.echo(printable(tables.clustering(denoised, run)))
     with pairs_bar() as progress:
@@ -271,7 +267,8 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     from vidface.cli import tables
     from vidface.core.thresholds import parse_thresholds
     from vidface.reports.page import ReportSettings, write_report
-    from vidface.runs import clusterings, scoring, sweeps
+    from vidface.runs import noise_removal, scoring, sweeps
+    from vidface.runs.denoising import Denoising
     from vidface.runs.extraction import extract
     from vidface.settings.pipeline import DEMO_PIPELINE, shipped_pipelines
 
@@ -279,7 +276,7 @@ def demo(run: str | None, force: bool, as_json: bool) -> None:
     opened = open_run_from({"pipeline": demo_file, "run": run}, check_files=True)
     with progress_bar(opened) as progress:
         extraction = extract(opened, force=force, notify=note, progress=progress)
-    denoised = clusterings.cluster(opened, opened.pipeline.cluster.threshold)
+    denoised = noise_removal.cluster(opened, Denoising.from_pipeline(opened.pipeline))
     before = scoring.score(opened, None)
     after = scoring.score(opened, denoised.threshold)
     swept = sweeps.sweep(opened, parse_thresholds("0:0.7:0.05"))

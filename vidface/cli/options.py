@@ -210,26 +210,26 @@ def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
 
 def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:
     """The noise removal that flags name; None where they name none: the clustering made last."""
+    tables = (TABLES["cluster"], TABLES["descriptor"])
+    named = {field.name for table in tables for field in table_settings(table)}
+    named -= {"truth", "memory"}  # these do not say which clustering
+    if threshold is None and all(flags.get(name) is None for name in named):
+        return None
+    return denoising_to_make(run, threshold)
+
+
+def denoising_to_make(run: Run, threshold: str | None) -> Denoising:
+    """The noise removal of the run's pipeline, at a threshold where a flag gives one."""
     from vidface.core.thresholds import parse_threshold
     from vidface.runs.denoising import Denoising
 
-    named = ("method", "min_samples", "min_cluster_size", "trim_share", "pooling")
-    if threshold is None and all(flags.get(name) is None for name in named):
-        return None
-    denoising = Denoising.of(run.pipeline)
+    denoising = Denoising.from_pipeline(run.pipeline)
     if threshold is None:
         return denoising
-    note_unused(run, threshold)
-    return denoising.at(parse_threshold(threshold))
-
-
-def note_unused(run: Run, threshold: str | None) -> None:
-    """A word where a threshold is given to a method that has none."""
-    from vidface.noise.denoisers import uses_threshold
-
-    method = run.pipeline.cluster.method
-    if threshold is not None and not uses_threshold(method):
+    if not denoising.has_threshold:
+        method = run.pipeline.cluster.method
         note(f"the method '{method}' has no threshold; --threshold {threshold} is not used")
+    return denoising.with_threshold(parse_threshold(threshold))
 
 
 def progress_bar(run: Run) -> Any:

@@ -159,7 +159,7 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
     """
     from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures import check_path, write_figure
-    from vidface.runs.clusterings import latest
+    from vidface.runs.clusterings import find_latest_denoising
     from vidface.runs.crops import read_clip_faces
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import open_run_folder
@@ -167,9 +167,9 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
     check_path(out)
     run = open_run_folder(_place(place), notify=note)
     denoising = (
-        latest(run)
+        find_latest_denoising(run)
         if threshold is None
-        else Denoising.of(run.pipeline).at(parse_threshold(threshold))
+        else Denoising.from_pipeline(run.pipeline).with_threshold(parse_threshold(threshold))
     )
     faces = replace(read_clip_faces(run, clip_id, denoising), captions=None)
     write_figure(out, "clip", [(clip_id, faces)])

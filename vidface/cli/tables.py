@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidface.cli.cache_listing import CacheEntry
     from vidface.metrics.operating_points import OperatingPoint
     from vidface.runs.clips import ClipLine, ClipList
-    from vidface.runs.denoising import Denoised
+    from vidface.runs.denoised import Denoised
     from vidface.runs.embedding import Extraction
     from vidface.runs.run import Run
     from vidface.runs.scoring import Score

@@ -123,6 +123,12 @@ class Diagnostics:
         }
 
 
+CLIP_COLUMNS = tuple(
+    field.name for field in fields(Diagnostics) if field.name not in ("bounds", "similarity")
+)
+"""The fields of `Diagnostics` with an entry a clip, as artefacts have them for columns."""
+
+
 def diagnose(
     embeddings: NDArray[np.floating[Any]],
     offsets: NDArray[np.integer[Any]],
@@ -275,14 +281,12 @@ def combine(
         np.zeros((n_clips, 1), np.float32),
         parts[0].bounds if parts else None,
     )
-    columns = {field.name: getattr(none, field.name) for field in fields(none)}
+    columns = {name: getattr(none, name) for name in CLIP_COLUMNS}
     for name, column in columns.items():
-        if name == "similarity":
-            columns[name] = np.concatenate([column, *(part.similarity for part in parts)])
-        elif name != "bounds":
-            for part, rows_of_part in zip(parts, places, strict=True):
-                column[rows_of_part] = getattr(part, name)
-    return Diagnostics(**columns)
+        for part, rows_of_part in zip(parts, places, strict=True):
+            column[rows_of_part] = getattr(part, name)
+    similarity = np.concatenate([none.similarity, *(part.similarity for part in parts)])
+    return Diagnostics(bounds=none.bounds, **columns, similarity=similarity)
 
 
 def _check_labels(

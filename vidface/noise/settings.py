@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from vidface.core.settings import check_settings, setting
+from vidface.core.settings import build_entry, check_settings, setting
 from vidface.core.values import check, size_bytes
-
-# The names of vidface.noise.denoisers and vidface.vectors.descriptors, which a test keeps equal:
-# `--help` and a typing error are answered without NumPy.
-METHODS = ("union-find", "none", "dbscan", "hdbscan", "complete-linkage", "trim", "oracle")
+from vidface.noise.denoisers import DENOISERS, Denoiser
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Which faces are noise: the method and its settings (`vidface.noise.denoisers`).
+    """Which faces are noise: the denoiser by its name, and the settings of all of them.
 
-    `threshold` is a cosine; "none" (or -1) keeps every usable face. `truth` is a CSV that says
-    which frames are noise: the method "oracle" needs it, and for the others it gives the precision
-    and recall of what they drop. `memory` bounds the working arrays.
+    `truth` is a CSV that says which frames are noise: the method "oracle" needs it, and for the
+    others it gives the precision and recall of what they drop. `memory` bounds the working arrays.
     """
 
     GROUP: ClassVar[str] = "Noise removal and pooling"
 
-    threshold: float | None = setting(
-        0.4,
-        flag=None,  # commands that read a clustering, and those that make one, word theirs
-        help="Cosine above which union-find, dbscan and complete-linkage join two faces; none "
-        "(or -1) keeps every usable face.",
-        none_text="none",
-    )
     method: str = setting(
         "union-find",
         metavar="NAME",
         help="How noise faces of a clip are found.",
-        choices=METHODS,
-    )
-    min_samples: int = setting(
-        3, help="How many similar faces make a face the core of a cluster, for dbscan.", rare=True
-    )
-    min_cluster_size: int = setting(5, help="Faces of the smallest cluster of hdbscan.", rare=True)
-    trim_share: float = setting(
-        0.25, help="Share of a clip's faces that trim drops, from 0 to below 1.", rare=True
+        choices=DENOISERS,
     )
     truth: Path | None = setting(
         None,
@@ -58,23 +41,33 @@ class ClusterSettings:
         "100 MiB beside it.",
         rare=True,
     )
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # what is said of the denoisers'
+
+    @staticmethod
+    def entries() -> Mapping[str, type[Denoiser]]:
+        """Every denoiser, whose settings are keys of the table."""
+        return DENOISERS
 
     def __post_init__(self) -> None:
-        if self.threshold is not None:
-            fits = -1 <= self.threshold <= 1
-            problem = f'a cosine in [-1, 1] or "none", not {self.threshold}'
-            check(fits, "[cluster] threshold", problem)
-            if self.threshold == -1:  # by definition no clustering: one spelling inside
-                object.__setattr__(self, "threshold", None)
         check_settings(self, "[cluster]")
-        check(self.min_samples >= 1, "[cluster] min_samples", f"at least 1, not {self.min_samples}")
-        least = f"at least 2, not {self.min_cluster_size}"
-        check(self.min_cluster_size >= 2, "[cluster] min_cluster_size", least)
-        share = f"must lie in [0, 1), not {self.trim_share}"
-        check(0 <= self.trim_share < 1, "[cluster] trim_share", share)
-        oracle = self.method != "oracle" or self.truth is not None
-        check(oracle, "[cluster] truth", 'the method "oracle" needs a truth file')
+        # What the method does not use is checked, too.
+        known: dict[str, Any] = {}
+        for kind in DENOISERS.values():
+            known |= asdict(build_entry(kind, self.parameters))
+        for key in self.parameters:
+            fits = key in known
+            check(fits, f"[cluster] {key}", f"unknown setting (known: {', '.join(known)})")
+        parameters = {key: known[key] for key in self.parameters}
+        object.__setattr__(self, "parameters", parameters)
+        has_truth = self.truth is not None or not self.denoiser.needs_truth
+        check(has_truth, "[cluster] truth", f'the method "{self.method}" needs a truth file')
         self.memory_bytes  # noqa: B018 - raises
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The denoiser that the table names, with its settings."""
+        denoiser: Denoiser = build_entry(DENOISERS[self.method], self.parameters)
+        return denoiser
 
     @property
     def memory_bytes(self) -> int:

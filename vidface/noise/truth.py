@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,12 @@ class NoiseRemoval:
     noise: int
     both: int  # noise that was dropped
 
+    def __add__(self, other: NoiseRemoval) -> NoiseRemoval:
+        """The counts of both, of different faces, together."""
+        return NoiseRemoval(
+            self.dropped + other.dropped, self.noise + other.noise, self.both + other.both
+        )
+
     @property
     def precision(self) -> float | None:
         """Which share of what was dropped is noise, in [0, 1]; None where nothing was dropped."""
@@ -160,13 +166,7 @@ class NoiseRemoval:
         return self.both / self.noise if self.noise else None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "dropped": self.dropped,
-            "noise": self.noise,
-            "both": self.both,
-            "precision": self.precision,
-            "recall": self.recall,
-        }
+        return {**asdict(self), "precision": self.precision, "recall": self.recall}
 
 
 def precision_recall(dropped: NDArray[np.bool_], noise: NDArray[np.bool_]) -> NoiseRemoval:

@@ -12,7 +12,7 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.states import STATES
 from vidface.noise.diagnostics import FLAGS
 from vidface.runs import artefacts
-from vidface.runs.clusterings import latest, read_clustering
+from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
@@ -87,7 +87,7 @@ def list_clips(
                 raise UsageError(f"--{what} {name}: unknown (known: {', '.join(known)})")
     table = run.clips()
     if denoising is None and (flags or run.folder.clusterings()):
-        denoising = latest(run)
+        denoising = find_latest_denoising(run)
     clustering: dict[str, list[Any]] = {}
     if denoising is not None:
         clustering = _read(run, denoising)
@@ -136,7 +136,7 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
 
     check_sheet_path(out)
     run.clips()
-    denoising = denoising or latest(run)
+    denoising = denoising or find_latest_denoising(run)
     faces = read_clip_faces(run, clip_id, denoising)
     [line] = [one for one in list_clips(run, denoising).lines if one.clip_id == clip_id]
     sheet = draw_sheet(replace(faces, diagnostics=_diagnosis(line, denoising)))

@@ -48,7 +48,8 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
             f"clip {clip_id}: crops and clusters do not fit; `vidface cluster` again"
         )
     clusters = faces.column("cluster").to_numpy()
-    if not denoising.clusters:  # dropped, and no second person: 2 is drawn without a second frame
+    if not denoising.denoiser.makes_clusters:
+        # Dropped, and no second person: 2 is drawn without a second frame.
         clusters = np.where(clusters == 1, 2, clusters)
     return ClipFaces(
         clip_id,

@@ -13,8 +13,9 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
-from vidface.runs.clusterings import cluster
+from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.runs.scoring import Score, check_splits, score_denoised
 from vidface.settings.pipeline import parse_pipeline
@@ -89,7 +90,7 @@ def evaluate(
         opened = open_run(parse_pipeline(document, where), backbone=backbone)
         check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
-        denoised = cluster(opened, opened.pipeline.cluster.threshold)
+        denoised = cluster(opened, Denoising.from_pipeline(opened.pipeline))
         given = opened.pipeline.score
         return score_denoised(opened, denoised, split, gallery, settings=given)
 

@@ -19,8 +19,10 @@ from vidface.metrics.protocols import PROTOCOLS
 from vidface.metrics.protocols.base import ScoringTask
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.runs import artefacts
-from vidface.runs.clusterings import latest, read_clustering
-from vidface.runs.denoising import Denoised, Denoising, denoise, meant
+from vidface.runs.clusterings import find_latest_denoising, read_clustering
+from vidface.runs.denoised import Denoised
+from vidface.runs.denoising import Denoising, resolve_denoising
+from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import curves_document, write_score
 
@@ -204,7 +206,7 @@ def score_provenance(run: Run, denoised: Denoised, recorded: Mapping[str, Any]) 
     Args:
         recorded: the settings of the scores.
     """
-    denoising = denoised.denoising or Denoising.of(run.pipeline).at(denoised.threshold)
+    denoising = denoised.denoising or resolve_denoising(run, denoised.threshold)
     return artefacts.provenance(
         "score",
         {
@@ -302,10 +304,12 @@ def denoised_for(
 ) -> tuple[Denoised, Denoising]:
     """The descriptors that are meant, read or worked out, and their settings."""
     run.clips()
-    chosen = latest(run) if threshold is LATEST else meant(run, threshold)
+    chosen = (
+        find_latest_denoising(run) if threshold is LATEST else resolve_denoising(run, threshold)
+    )
     denoised = read_clustering(run, chosen)
     if denoised is None:
         notify(f"no clustering at {chosen} is stored: working it out")
-    if denoised is None or chosen.truth is not None:  # precision and recall are not stored
+    if denoised is None or chosen.truth_path is not None:  # precision and recall are not stored
         denoised = denoise(run, chosen)
     return denoised, chosen

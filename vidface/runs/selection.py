@@ -32,7 +32,7 @@ from vidface.metrics.conventions import DEFAULT_FARS
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.retrieval import score_retrieval
 from vidface.metrics.verification import check_targets, score_verification
-from vidface.runs.denoising import Denoised
+from vidface.runs.denoised import Denoised
 from vidface.settings.manifests import Manifest
 
 CRITERIA = ("map", "tar")

@@ -10,7 +10,8 @@ from vidface.core.errors import UsageError
 from vidface.core.files import write_json
 from vidface.metrics.protocols import PROTOCOLS
 from vidface.runs import artefacts
-from vidface.runs.denoising import Denoising, denoise_all
+from vidface.runs.denoising import Denoising
+from vidface.runs.noise_removal import denoise_all
 from vidface.runs.run import Run, writing
 from vidface.runs.scoring import Score, check_splits, score_denoised
 from vidface.runs.selection import plan_folds, plan_splits
@@ -150,7 +151,7 @@ def select(
     selection = plan.choose(observed)
     settings = {
         **run.extraction_settings,
-        **Denoising.of(run.pipeline).settings,
+        **Denoising.from_pipeline(run.pipeline).settings,
         "cluster.threshold": wanted,
     }
     made = artefacts.provenance(
@@ -168,5 +169,5 @@ def select(
 
 def _suffix(run: Run) -> str:
     """Of a file name, where the noise removal is not the default."""
-    denoising = Denoising.of(run.pipeline).at(None)
+    denoising = Denoising.from_pipeline(run.pipeline).with_threshold(None)
     return "" if denoising.name == "threshold_none" else f"_{denoising.name}"

@@ -13,26 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.vectors.poolings import POOLINGS, find_pooling
 from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows_float64
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-POOLINGS: dict[str, str | None] = {
-    "mean": None,
-    "det-score": "det_score",
-    "norm": "norm",
-    "quality": "quality",
-    "medoid": None,
-}
-"""Every pooling, and the column of the embeddings artefact that weighs the faces for it.
-
-- mean: every kept face counts the same.
-- det-score: by `det_score`, how sure the detector was, in [0, 1].
-- norm: by `norm`, the length of the raw embedding: long ones are often the better pictures.
-- quality: by `quality`, a face quality network's answer; only artefacts that have it.
-- medoid: no sum: the one kept face that is most similar to all the others.
-"""
 
 COSINE_TIE = 1e-9
 """Cosines that differ by less are equal: two faces are each other's medoid, but for rounding."""
@@ -110,7 +95,7 @@ def pool_faces(
     pooling: str = "mean",
     weights: NDArray[Any] | None = None,
 ) -> Pooled:
-    """One descriptor a clip from its kept faces, by one of `POOLINGS`.
+    """One descriptor a clip from its kept faces, by one of `vidface.vectors.poolings.POOLINGS`.
 
     "mean" is `pool_descriptors`. "medoid" takes the kept face with the largest sum of cosines to
     the clip's kept faces, the earliest of those whose mean cosine is within 1e-9 of the best. The
@@ -125,7 +110,7 @@ def pool_faces(
         offsets: (n_clips + 1,) integers; clip c owns rows [offsets[c], offsets[c + 1]).
         labels: (n_rows,) integers, as `vidface.noise.clusters.cluster_frames` gives them; 0 is
             kept.
-        pooling: a name of `POOLINGS`.
+        pooling: a name of `vidface.vectors.poolings.POOLINGS`.
         weights: (n_rows,) numbers, as `pooling_weights` gives them; for the poolings that have a
             column, and for them alone. Not changed.
 
@@ -157,15 +142,14 @@ def pool_faces(
             f"labels must be ({n_rows},) integers, one an embedding, "
             f"got the shape {labels.shape} of {labels.dtype}"
         )
-    weights = _check_weights(weights, pooling, n_rows)
+    method = find_pooling(pooling)
+    weights = _check_weights(weights, pooling, method.column, n_rows)
     kept = np.flatnonzero(labels == 0)
     clips_of_kept = np.searchsorted(offsets, kept, side="right") - 1
     clips, firsts, counts = np.unique(clips_of_kept, return_index=True, return_counts=True)
-    totals: NDArray[Any] = counts
     ignored = fallen_back = 0
     if weights is not None:
         weights, ignored, fallen_back = _scaled_weights(weights[kept], firsts, counts)
-        totals = np.add.reduceat(weights, firsts) if len(firsts) else np.zeros(0)
 
     descriptors = np.zeros((len(offsets) - 1, d), dtype=np.float32)
     rows_per_block = max(1, _BLOCK_BYTES // (16 * d + 1))
@@ -181,18 +165,28 @@ def pool_faces(
                 f"row {kept[bad]} (clip {clips_of_kept[bad]}) is labelled 0, kept, but its "
                 "embedding is NaN, infinite or zero; label it −1, as cluster_frames does"
             )
-        block = slice(start, stop)
+        block_weights = None if weights is None else weights[first:last]
+        pooled = method.pool(unit, firsts[start:stop] - first, block_weights)
+        descriptors[clips[start:stop]] = pooled
         start = stop
-        if pooling == "medoid":
-            descriptors[clips[block]] = unit[medoids(unit, firsts[block] - first)]
-            continue
-        if weights is not None:
-            unit *= weights[first:last, None]
-        sums = np.add.reduceat(unit, firsts[block] - first, axis=0)
-        norms = np.sqrt(np.einsum("ij,ij->i", sums, sums))
-        clear = norms >= VANISHING_MEAN * totals[block]
-        descriptors[clips[block][clear]] = sums[clear] / norms[clear, None]
     return Pooled(descriptors, ignored, fallen_back)
+
+
+def sum_directions(
+    unit: NDArray[np.float64],
+    starts: NDArray[np.integer[Any]],
+    weights: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    """The direction of the sum of each run of unit rows, as `Pooling.pool` wants it."""
+    if weights is not None:
+        unit *= weights[:, None]
+        totals = np.add.reduceat(weights, starts)
+    else:
+        totals = np.diff(starts, append=len(unit))
+    sums = np.add.reduceat(unit, starts, axis=0)
+    norms = np.sqrt(np.einsum("ij,ij->i", sums, sums))
+    is_clear = norms >= VANISHING_MEAN * totals
+    return np.where(is_clear[:, None], sums, 0) / np.where(is_clear, norms, 1)[:, None]
 
 
 def medoids(unit: NDArray[np.float64], firsts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
@@ -227,7 +221,7 @@ def pooling_weights(table: pa.Table, pooling: str) -> NDArray[np.float64] | None
 
     Args:
         table: rows of embeddings, `vidface.runs.artefacts.embeddings_schema`.
-        pooling: a name of `POOLINGS`.
+        pooling: a name of `vidface.vectors.poolings.POOLINGS`.
 
     Returns:
         (n_rows,) float64, NaN where the column is null; None for a pooling without weights.
@@ -240,13 +234,16 @@ def pooling_weights(table: pa.Table, pooling: str) -> NDArray[np.float64] | None
     >>> pooling_weights(pa.table({"norm": pa.array([2.0, None], pa.float32())}), "norm")
     array([ 2., nan])
     """
-    _check_pooling(pooling)
-    column = POOLINGS[pooling]
+    column = find_pooling(pooling).column
     if column is None:
         return None
     if _has_numbers(table, column):
         return table.column(column).cast("float64").to_numpy()
-    possible = [n for n, c in POOLINGS.items() if c is None or _has_numbers(table, c)]
+    possible = [
+        name
+        for name, other in POOLINGS.items()
+        if other.column is None or _has_numbers(table, other.column)
+    ]
     if column not in table.column_names:
         reason = f"the embeddings have no column '{column}'"
     elif column == "det_score":
@@ -270,17 +267,9 @@ def _has_numbers(table: pa.Table, column: str) -> bool:
     return numeric and (len(values) == 0 or values.null_count < len(values))
 
 
-def _check_pooling(pooling: str) -> None:
-    # A list (from a settings file) is not hashable, so it's compared and not looked up.
-    if pooling not in list(POOLINGS):
-        raise VidfaceError(f"unknown pooling '{pooling}' (known: {', '.join(POOLINGS)})")
-
-
 def _check_weights(
-    weights: NDArray[Any] | None, pooling: str, n_rows: int
+    weights: NDArray[Any] | None, pooling: str, column: str | None, n_rows: int
 ) -> NDArray[np.float64] | None:
-    _check_pooling(pooling)
-    column = POOLINGS[pooling]
     if weights is None:
         if column is not None:
             raise VidfaceError(f"pooling '{pooling}' needs weights: the column '{column}'")

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vidface.core.settings import check_settings, setting
-
-POOLING_NAMES = ("mean", "det-score", "norm", "quality", "medoid")
+from vidface.vectors.poolings import POOLINGS
 
 
 @dataclass(frozen=True)
 class DescriptorSettings:
-    """How the kept faces of a clip become one vector (`vidface.vectors.descriptors.POOLINGS`)."""
+    """How the kept faces of a clip become one vector (`vidface.vectors.poolings.POOLINGS`)."""
 
     GROUP: ClassVar[str] = "Noise removal and pooling"
 
@@ -20,7 +19,7 @@ class DescriptorSettings:
         "mean",
         metavar="NAME",
         help="How a clip's kept faces become one descriptor.",
-        choices=POOLING_NAMES,
+        choices=POOLINGS,
     )
 
     def __post_init__(self) -> None:

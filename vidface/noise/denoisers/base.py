@@ -1,0 +1,67 @@
+"""What all denoisers are: a frozen dataclass of settings with one verb, `label`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from vidface.core.settings import check_settings, setting
+from vidface.core.values import check
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vidface.noise.removal import FaceSet
+
+    Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A way to decide which faces of a clip are noise; its fields are its settings.
+
+    Raises:
+        VidfaceError: a setting out of its bounds, or no number where it must be one.
+    """
+
+    makes_clusters: ClassVar[bool] = True  # labels above 0 are clusters; else just what was dropped
+    uses_tree: ClassVar[bool] = False  # asks for `faces.tree`, which a run keeps
+    needs_truth: ClassVar[bool] = False  # asks for `faces.noise`, what is known to be noise
+
+    def __post_init__(self) -> None:
+        check_settings(self, "[cluster]")
+
+    def label(self, faces: FaceSet) -> Labels:
+        """Label every face; called by `vidface.noise.removal.remove_noise`.
+
+        Returns:
+            (n_rows,) int32: 0 kept; 1, 2, … other clusters by falling size (equal ones by their
+            earliest row); −1 an embedding that is NaN, infinite or zero, which is never kept.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ThresholdDenoiser(Denoiser):
+    """A denoiser that joins faces above a cosine; a run can sweep its threshold.
+
+    At None every usable face is kept; −1 means the same and becomes None. At 1 nothing joins.
+    """
+
+    threshold: float | None = setting(
+        0.4,
+        flag=None,  # commands that read a clustering, and those that make one, word theirs
+        help="Cosine above which union-find, dbscan and complete-linkage join two faces; none "
+        "(or -1) keeps every usable face.",
+        none_text="none",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cosine = self.threshold
+        if cosine is not None:
+            problem = f'a cosine in [-1, 1] or "none", not {cosine}'
+            check(-1 <= cosine <= 1, "[cluster] threshold", problem)
+            if cosine == -1:  # by definition no clustering: one spelling inside
+                object.__setattr__(self, "threshold", None)

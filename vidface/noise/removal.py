@@ -1,0 +1,165 @@
+"""Noise removal: `remove_noise`, the one function by which faces are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.errors import VidfaceError
+from vidface.core.values import UNUSABLE
+from vidface.noise.clusters import MEMORY_BYTES, LinkageTree, cluster_frames, linkage_tree
+from vidface.noise.denoisers import Denoiser, name_of_denoiser
+from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows_float64
+
+Labels = NDArray[np.int32]
+
+
+def remove_noise(faces: FaceSet, denoiser: Denoiser) -> Labels:
+    """Label every face of many clips: 0 is kept, everything else is noise.
+
+    Returns:
+        (n_rows,) int32: 0 kept; 1, 2, … other clusters by falling size (equal ones by their
+        earliest row); −1 an embedding that is NaN, infinite or zero, which is never kept.
+
+    Raises:
+        VidfaceError: what the denoiser refuses; noise missing for "oracle" or given to another.
+
+    >>> import numpy as np
+    >>> from vidface.noise.denoisers import CompleteLinkage, UnionFind
+    >>> frames = np.array([[1, 0], [4, 3], [3, 4], [0, 0]], dtype=np.float32)
+    >>> faces = FaceSet(frames, np.array([0, 4]))
+    >>> remove_noise(faces, UnionFind(threshold=0.75))
+    array([ 0,  0,  0, -1], dtype=int32)
+    >>> remove_noise(faces, CompleteLinkage(threshold=0.75))
+    array([ 1,  0,  0, -1], dtype=int32)
+    """
+    if faces.has_noise and not denoiser.needs_truth:
+        raise VidfaceError(
+            f"denoiser '{name_of_denoiser(denoiser)}' must not see which faces are noise; "
+            "leave noise out"
+        )
+    if denoiser.needs_truth and not faces.has_noise:
+        raise VidfaceError(
+            f"denoiser '{name_of_denoiser(denoiser)}' needs to know which faces are noise; "
+            "give a truth"
+        )
+    return denoiser.label(faces)
+
+
+class FaceSet:
+    """The faces of many clips, and what denoisers ask of them.
+
+    Args:
+        embeddings: (n_rows, d) float16, float32 or float64, raw; the rows of a clip stand together
+            in time order. Not changed.
+        offsets: (n_clips + 1,) integers; clip c owns rows [offsets[c], offsets[c + 1]).
+        noise: (n_rows,) bool, what is known to be noise, as `vidface.noise.truth.Truth.noise_of`
+            gives it; for the denoiser "oracle", and for it alone.
+        memory_bytes: upper bound for working arrays that grow with the square of a clip.
+        read_tree: who gives the linkage tree, where it is kept somewhere.
+
+    Raises:
+        VidfaceError: shapes or offsets that disagree.
+    """
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.floating[Any]],
+        offsets: NDArray[np.integer[Any]],
+        *,
+        noise: NDArray[np.bool_] | None = None,
+        memory_bytes: int = MEMORY_BYTES,
+        read_tree: Callable[[], LinkageTree] | None = None,
+    ) -> None:
+        self.embeddings = check_embeddings(embeddings)
+        self.offsets = check_offsets(offsets, len(self.embeddings))
+        self.memory_bytes = memory_bytes
+        self._noise = None if noise is None else np.asarray(noise)
+        self._read_tree = read_tree
+        n_rows = len(self.embeddings)
+        if self._noise is not None and (
+            self._noise.shape != (n_rows,) or self._noise.dtype != np.bool_
+        ):
+            raise VidfaceError(
+                f"noise must be ({n_rows},) bool, one an embedding, "
+                f"got the shape {self._noise.shape} of {self._noise.dtype}"
+            )
+
+    def __str__(self) -> str:
+        return f"FaceSet({len(self.offsets) - 1} clips, {len(self.embeddings)} faces)"
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether it is known which faces are noise."""
+        return self._noise is not None
+
+    @property
+    def noise(self) -> NDArray[np.bool_]:
+        """(n_rows,) bool: which faces are known to be noise."""
+        if self._noise is None:
+            raise VidfaceError("nobody said which faces are noise; give a truth")
+        return self._noise
+
+    @cached_property
+    def tree(self) -> LinkageTree:
+        """The linkage tree, read or computed once."""
+        if self._read_tree is not None:
+            return self._read_tree()
+        return linkage_tree(self.embeddings, self.offsets, memory_bytes=self.memory_bytes)
+
+    def label_unclustered(self, threshold: float | None) -> Labels:
+        """Label at a threshold at which no similarity counts: None keeps all, 1 joins nothing."""
+        return cluster_frames(self.embeddings, self.offsets, threshold)
+
+    def label_each_clip(
+        self,
+        find_groups: Callable[[NDArray[np.float64]], NDArray[np.integer[Any]]],
+        *,
+        ranked: bool = True,
+    ) -> Labels:
+        """Label clip by clip; unusable faces get −1 and are not shown to `find_groups`.
+
+        Args:
+            find_groups: numbers the usable unit rows of one clip, (n, d) float64, n ≥ 1.
+            ranked: the numbers are groups in any order, −1 is "alone"; labels are their ranks by
+                falling size. Else the numbers are the labels.
+        """
+        labels = np.full(len(self.embeddings), UNUSABLE, dtype=np.int32)
+        for start, stop in pairwise(self.offsets.tolist()):
+            unit, usable = unit_rows_float64(self.embeddings[start:stop])
+            if usable.any():
+                groups = find_groups(unit[usable])
+                labels[start + np.flatnonzero(usable)] = rank_groups(groups) if ranked else groups
+        return labels
+
+    def check_pairs_fit(self, n_faces: int, pair_bytes: int) -> None:
+        """Refuse a clip whose pairs of usable faces do not fit into the memory."""
+        needed = pair_bytes * n_faces * n_faces
+        if needed > self.memory_bytes:
+            raise VidfaceError(
+                f"a clip with {n_faces} usable faces needs {needed} bytes to cluster, memory_bytes "
+                f"is {self.memory_bytes}; raise it (--memory), or take union-find, which compares "
+                "in blocks"
+            )
+
+
+def rank_groups(groups: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Number groups by falling size, then by first row; rows of −1, each alone, come behind.
+
+    >>> import numpy as np
+    >>> rank_groups(np.array([-1, 7, 2, 2, -1])).tolist()
+    [2, 1, 0, 0, 3]
+    """
+    is_alone = groups < 0
+    distinct = np.where(is_alone, groups.max() + 1 + np.arange(len(groups)), groups)
+    _, firsts, inverse, sizes = np.unique(
+        distinct, return_index=True, return_inverse=True, return_counts=True
+    )
+    ranks = np.empty(len(firsts), np.int64)
+    ranks[np.lexsort((firsts, -sizes, is_alone[firsts]))] = np.arange(len(firsts))
+    return ranks[inverse]

@@ -1,0 +1,183 @@
+"""One shard of a run's embeddings under noise removal, here or in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vidface.noise.clusters import LinkageTree, linkage_tree
+from vidface.noise.diagnostics import Diagnostics, diagnose
+from vidface.noise.removal import FaceSet, remove_noise
+from vidface.runs import artefacts
+from vidface.runs.artefacts import EmbeddingShard, RunFolder
+from vidface.runs.denoising import Denoising
+from vidface.vectors.descriptors import pool_faces, pooling_weights
+
+
+@dataclass(frozen=True)
+class DenoisedShard:
+    """One shard after noise removal."""
+
+    labels: np.ndarray  # (n_faces,) int32
+    descriptors: np.ndarray  # (n_clips, d) float32
+    weights_ignored: int = 0
+    clips_fallen_back: int = 0
+
+    def __str__(self) -> str:
+        shapes = f"labels {self.labels.shape} int32, descriptors {self.descriptors.shape}"
+        return f"DenoisedShard({shapes})"
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """Whose shards: the run's files, and what its extraction was."""
+
+    folder: RunFolder
+    extraction_settings: Mapping[str, Any]
+    extraction_created: str
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """One shard to denoise, for whoever does it. Another process opens the shard's file itself."""
+
+    source: ShardSource
+    number: int
+    path: Path
+    denoising: Denoising  # without a truth: `noise` says what it says of this shard
+    noise: np.ndarray | None  # (n_faces,) bool
+    opened: EmbeddingShard | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def __str__(self) -> str:
+        return f"ShardWork({self.name}, {self.denoising})"
+
+    def open_shard(self) -> EmbeddingShard:
+        """Map the shard."""
+        if self.opened is not None:
+            return self.opened
+        shard, _ = artefacts.read_shard(self.path)
+        return shard
+
+
+class ShardDenoiser:
+    """One shard, and what of it serves every threshold: its tree and the last result.
+
+    Attributes:
+        noise: (n_faces,) bool, where a truth is named.
+    """
+
+    def __init__(self, work: ShardWork) -> None:
+        self._source, self._number = work.source, work.number
+        self.shard, self.noise = work.open_shard(), work.noise
+        self._faces: FaceSet | None = None
+        self._before: tuple[str, DenoisedShard] | None = None  # with its pooling
+
+    def denoise(self, denoising: Denoising, *, again: bool = False) -> DenoisedShard:
+        """Label every face and pool what is kept.
+
+        Args:
+            again: the shard is to be denoised at another threshold after this one; the result is
+                remembered, so that only clips that change are pooled then.
+        """
+        labels = remove_noise(self._face_set(denoising), denoising.denoiser)
+        before, self._before = self._before, None
+        if before is not None and before[0] == denoising.pooling:
+            denoised = self._pool_changed(labels, before[1], denoising.pooling)
+        else:
+            weights = pooling_weights(self.shard.table, denoising.pooling)
+            pooled = pool_faces(
+                self.shard.embeddings,
+                self.shard.offsets,
+                labels,
+                pooling=denoising.pooling,
+                weights=weights,
+            )
+            denoised = DenoisedShard(
+                labels, pooled.descriptors, pooled.weights_ignored, pooled.clips_fallen_back
+            )
+            again = again and weights is None  # what was ignored is counted anew
+        if again:
+            self._before = (denoising.pooling, denoised)
+        return denoised
+
+    def _face_set(self, denoising: Denoising) -> FaceSet:
+        if self._faces is None:
+            # Without `self`, which would be a cycle, and keep the shard until it is collected.
+            arguments = self._source, self._number, self.shard, denoising.memory_bytes
+            self._faces = FaceSet(
+                self.shard.embeddings,
+                self.shard.offsets,
+                noise=self.noise if denoising.denoiser.needs_truth else None,
+                memory_bytes=denoising.memory_bytes,
+                read_tree=lambda: read_or_make_tree(*arguments),
+            )
+        return self._faces
+
+    def _pool_changed(
+        self, labels: np.ndarray, before: DenoisedShard, pooling: str
+    ) -> DenoisedShard:
+        """Pool the clips of which another face is kept than before."""
+        shard = self.shard
+        descriptors = before.descriptors.copy()
+        is_changed = (labels == 0) != (before.labels == 0)  # (n_faces,)
+        if is_changed.any():  # clips are never empty in a shard
+            clips = np.logical_or.reduceat(is_changed, shard.offsets[:-1])
+            lengths = np.diff(shard.offsets)
+            rows = np.repeat(clips, lengths)
+            offsets = np.concatenate([[0], np.cumsum(lengths[clips])])
+            pooled = pool_faces(shard.embeddings[rows], offsets, labels[rows], pooling=pooling)
+            descriptors[clips] = pooled.descriptors
+        return DenoisedShard(labels, descriptors)
+
+
+def denoise_shard(work: ShardWork) -> tuple[DenoisedShard, Diagnostics]:
+    """Give one shard's labels, descriptors and diagnostics; the linkage tree is written."""
+    denoiser = ShardDenoiser(work)
+    denoised = denoiser.denoise(work.denoising)
+    diagnostics = diagnose(
+        denoiser.shard.embeddings,
+        denoiser.shard.offsets,
+        denoised.labels,
+        denoised.descriptors,
+        clustered=work.denoising.denoiser.makes_clusters,
+    )
+    return denoised, diagnostics
+
+
+def make_tree(work: ShardWork) -> None:
+    """Write a shard's linkage tree, unless it is there."""
+    read_or_make_tree(work.source, work.number, work.open_shard(), work.denoising.memory_bytes)
+
+
+def read_or_make_tree(
+    source: ShardSource, number: int, shard: EmbeddingShard, memory_bytes: int
+) -> LinkageTree:
+    """Read a shard's linkage tree from its artefact, which is written if it is not there yet."""
+    path = source.folder.linkage_path(number)
+    if path.is_file():
+        table, made = artefacts.read_arrow(path)
+        if made.get("extraction_created") == source.extraction_created:
+            columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
+            return LinkageTree(shard.offsets, *columns)
+    tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
+    table = pa.Table.from_arrays(
+        [pa.array(column) for column in (tree.order, tree.similarities)],
+        schema=artefacts.LINKAGE_SCHEMA,
+    )
+    made = artefacts.provenance(
+        "linkage", source.extraction_settings, extraction_created=source.extraction_created
+    )
+    artefacts.write_arrow(path, table, made)
+    return tree
