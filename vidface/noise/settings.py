@@ -41,7 +41,7 @@ class ClusterSettings:
         "100 MiB beside it.",
         rare=True,
     )
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # what is said of the denoisers'
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of all denoisers
 
     @staticmethod
     def entries() -> Mapping[str, type[Denoiser]]:
@@ -50,15 +50,14 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         check_settings(self, "[cluster]")
-        # What the method does not use is checked, too.
+        # What the method does not use is checked, too; what is not said is the default.
         known: dict[str, Any] = {}
         for kind in DENOISERS.values():
             known |= asdict(build_entry(kind, self.parameters))
         for key in self.parameters:
-            fits = key in known
-            check(fits, f"[cluster] {key}", f"unknown setting (known: {', '.join(known)})")
-        parameters = {key: known[key] for key in self.parameters}
-        object.__setattr__(self, "parameters", parameters)
+            text = f"unknown setting (known: {', '.join(known)})"
+            check(key in known, f"[cluster] {key}", text)
+        object.__setattr__(self, "parameters", known)
         has_truth = self.truth is not None or not self.denoiser.needs_truth
         check(has_truth, "[cluster] truth", f'the method "{self.method}" needs a truth file')
         self.memory_bytes  # noqa: B018 - raises
