@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from vidface.core.clips import SPLITS
 from vidface.core.errors import VidfaceError
-from vidface.core.settings import build_entry, check_settings, setting, table_settings
+from vidface.core.settings import build_entry, check_settings, setting, settings_of, table_settings
 from vidface.core.values import check, check_device, split_list
 from vidface.metrics.protocols import PROTOCOLS
 from vidface.metrics.protocols.base import ScoringProtocol
@@ -21,8 +21,8 @@ Kind = TypeVar("Kind", bound=ScoringProtocol)
 class ScoreSettings:
     """Which split is reported, from which split its identities are enrolled, and how.
 
-    The settings of the protocols themselves, `fars` and `k` and the like, are in `parameters`, as
-    far as they are not the usual ones: `protocol` makes a protocol of them.
+    The settings of the protocols themselves, `fars` and `k` and the like, are in `parameters`: of
+    those that are not given the usual ones. `protocol` makes a protocol of them.
     """
 
     GROUP: ClassVar[str] = "Scores"
@@ -66,8 +66,11 @@ class ScoreSettings:
         for name in self.parameters:
             if name not in known:
                 raise VidfaceError(f"[score] has no setting '{name}' (known: {', '.join(known)})")
+        complete: dict[str, Any] = {}  # so that settings that mean the same are equal
         for kind in PROTOCOLS.values():
-            self.protocol(kind)  # which checks its settings
+            protocol = self.protocol(kind)  # which checks its settings
+            complete |= {f.name: getattr(protocol, f.name) for f in settings_of(kind)}
+        object.__setattr__(self, "parameters", complete)
 
     @staticmethod
     def entries() -> Mapping[str, type[ScoringProtocol]]:
@@ -87,8 +90,8 @@ class ScoreSettings:
     def replaced(self, **changes: Any) -> ScoreSettings:
         """As `dataclasses.replace`, for settings of the protocols, too.
 
-        >>> ScoreSettings().replaced(bootstrap=0, k=10).parameters
-        {'k': 10}
+        >>> ScoreSettings().replaced(bootstrap=0, k=10).parameters["k"]
+        10
         """
         names = {field.name for field in dataclasses.fields(self)}
         own = {name: value for name, value in changes.items() if name in names}
