@@ -11,14 +11,9 @@ import pytest
 
 from tests.conftest import write_crop
 from tests.runs.test_features import face, write
-from vidface.challenges.imports import (
-    import_ijb,
-    import_iqiyi,
-    import_lfrc,
-    iqiyi_clips,
-    prepare_iqiyi,
-    prepare_lfrc,
-)
+from vidface.challenges.ijb import import_ijb
+from vidface.challenges.iqiyi import import_iqiyi, iqiyi_clips, prepare_iqiyi
+from vidface.challenges.lfrc import import_lfrc, prepare_lfrc
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.noise.denoisers import UnionFind
@@ -361,11 +356,11 @@ def test_a_killed_preparation_is_done_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it is killed, what is there in the end is of the data as they are."""
-    from vidface.challenges import imports
+    from vidface.challenges import preparing
 
     path = tmp_path / "manifest.csv"
     prepare_iqiyi(path, data)
-    real = imports.atomic_file
+    real = preparing.atomic_file
     for killed in (0, 1):
         touch(data / "val_gt.txt", f"2 v1.mp4 w{killed}.mp4\n10 v3.mp4\n")
         calls = iter(range(9))
@@ -376,7 +371,7 @@ def test_a_killed_preparation_is_done_again(
             return real(target)
 
         with monkeypatch.context() as patch:
-            patch.setattr(imports, "atomic_file", die)
+            patch.setattr(preparing, "atomic_file", die)
             with pytest.raises(KeyboardInterrupt):
                 prepare_iqiyi(path, data)
         prepare_iqiyi(path, data)

@@ -340,7 +340,7 @@ def test_a_killed_extraction_is_no_extraction(
 
 def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its data is prepared on first use; here the preparer only says that it was asked."""
-    from vidface import demo
+    from vidface.demo import preparation as demo
 
     monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path / "cache"))
     asked = []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidface.challenges.manifests import templates_manifest
+from vidface.challenges.ijb import templates_manifest
 from vidface.core.errors import VidfaceError
 from vidface.datasets.templates import TemplateList, read_templates
 from vidface.settings.manifests import read_manifest

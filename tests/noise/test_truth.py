@@ -207,8 +207,8 @@ def test_size_is_limited_by_the_byte(archive, tmp_path, monkeypatch):
 
 
 def test_the_demos_own_truth(tmp_path):
-    from vidface.demo import DemoPlan, _csv, _truth_rows
-    from vidface.demo.plan import plan_clips
+    from vidface.demo.plan import DemoPlan, plan_clips
+    from vidface.demo.preparation import _csv, _truth_rows
 
     clips = plan_clips(DemoPlan(), 0)
     path = tmp_path / "truth.csv"

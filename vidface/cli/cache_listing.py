@@ -30,7 +30,8 @@ _DERIVED = (
 
 def cache_entries() -> list[CacheEntry]:
     """What the cache holds: weights, the demo's photographs and clips, remains of downloads."""
-    from vidface.demo import demo_files, photographs_file
+    from vidface.demo.photographs import photographs_file
+    from vidface.demo.preparation import demo_files
 
     cache = cache_folder()
     entries = []
@@ -79,7 +80,8 @@ def clear_cache() -> int:
     """
     import shutil
 
-    from vidface.demo import photographs_file, remove_demo
+    from vidface.demo.photographs import photographs_file
+    from vidface.demo.preparation import remove_demo
 
     freed = 0
     try:

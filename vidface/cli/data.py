@@ -74,13 +74,13 @@ def import_iqiyi(
 
     Videos that no GT names are distractors; those that only a GT names count as missing.
     """
-    from vidface.challenges import imports
+    from vidface.challenges import iqiyi
     from vidface.cli import tables
     from vidface.runs.extraction import extract
     from vidface.runs.run import open_run
     from vidface.settings.pipeline import load_pipeline
 
-    made = imports.import_iqiyi(pickles, truths, out, split=split, force=force)
+    made = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
     run = open_run(load_pipeline(made.pipeline), note)
     with progress_bar(run) as progress:
         done = extract(run, force=force, notify=note, progress=progress)
@@ -110,11 +110,9 @@ def import_lfrc(
     as_json: bool,
 ) -> None:
     """LFRC's aligned crops: FOLDER/iQIYI_VID_FACE/<video>/*.jpg and filelist.txt."""
-    from vidface.challenges import imports
+    from vidface.challenges import lfrc
 
-    made = imports.import_lfrc(
-        folder, out, labels=labels, filelist=filelist, split=split, force=force
-    )
+    made = lfrc.import_lfrc(folder, out, labels=labels, filelist=filelist, split=split, force=force)
     show(as_json, made.to_dict(), lambda: printable(str(made)))
 
 
@@ -135,9 +133,9 @@ def import_ijb(
     templates: Path, root: Path, order: str, split: str, out: Path, force: bool, as_json: bool
 ) -> None:
     """Images of IJB-style TEMPLATES (template_id media_id path a line), each once."""
-    from vidface.challenges import imports
+    from vidface.challenges import ijb
 
-    made = imports.import_ijb(templates, root, out, order=order, split=split, force=force)
+    made = ijb.import_ijb(templates, root, out, order=order, split=split, force=force)
     show(as_json, made.to_dict(), lambda: printable(str(made)))
 
 
@@ -173,8 +171,7 @@ def export_lfrc(
     **flags: Any,
 ) -> None:
     """Descriptors as LFRC's submission, a row a clip; read back and compared."""
-    from vidface.challenges import exports
-    from vidface.runs import scoring
+    from vidface.runs import exports, scoring
 
     run = open_run_from(flags)
     chosen = denoising_from(run, threshold, flags) or scoring.LATEST
@@ -203,8 +200,7 @@ def export_iqiyi(
     **flags: Any,
 ) -> None:
     """Ranked lists as iQIYI-VID's submission, a line an identity; read back and compared."""
-    from vidface.challenges import exports
-    from vidface.runs import scoring
+    from vidface.runs import exports, scoring
 
     run = open_run_from(flags)  # k and enrolment replace keys of the pipeline
     chosen = denoising_from(run, threshold, flags) or scoring.LATEST

@@ -74,7 +74,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Clip:
+class PlannedClip:
     """All that is decided about a clip before a pixel is drawn."""
 
     clip_id: str
@@ -85,7 +85,7 @@ class Clip:
     segments: tuple[Segment, ...]
 
 
-def plan_clips(plan: DemoPlan, seed: int) -> list[Clip]:
+def plan_clips(plan: DemoPlan, seed: int) -> list[PlannedClip]:
     """The clips of a plan in the manifest's order: the same for the same plan and seed."""
     draw = random.Random(f"vidface demo, seed {seed}")
     people = sorted(draw.sample(range(1, PEOPLE + 1), plan.people))
@@ -120,7 +120,7 @@ def plan_clips(plan: DemoPlan, seed: int) -> list[Clip]:
                 draw,
             )
             clips.append(
-                Clip(
+                PlannedClip(
                     clip_id=f"{split}-s{person:02d}-{i % clips_per_person + 1}",
                     split=split,
                     person=person,

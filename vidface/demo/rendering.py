@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
 from vidface.demo.photographs import PHOTOGRAPH_HEIGHT, PHOTOGRAPH_WIDTH, Photographs
-from vidface.demo.plan import SAMPLES_PER_SECOND, Clip, DemoPlan, Segment
+from vidface.demo.plan import SAMPLES_PER_SECOND, DemoPlan, PlannedClip, Segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ _AVX_512F = 13  # OpenCV's number for it; version 5 no longer exports the name
 
 
 def render_clip(
-    clip: Clip, plan: DemoPlan, photographs: Photographs, path: Path, seed: int
+    clip: PlannedClip, plan: DemoPlan, photographs: Photographs, path: Path, seed: int
 ) -> None:
     """Write one clip as H.264 in MP4, `plan.seconds` long, grey faces on a grey ground.
 
@@ -60,7 +60,7 @@ class _Scene:
     """Draws a clip's frames: a ground, a face on it that drifts, and the noise."""
 
     def __init__(
-        self, clip: Clip, plan: DemoPlan, photographs: Photographs, draw: np.random.Generator
+        self, clip: PlannedClip, plan: DemoPlan, photographs: Photographs, draw: np.random.Generator
     ) -> None:
         import cv2
         import numpy as np

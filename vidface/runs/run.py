@@ -15,8 +15,10 @@ import numpy as np
 from vidface.backbones.loading import declared_preprocessing, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.weights import weights_record
+from vidface.challenges.registry import CHALLENGES
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
+from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
 from vidface.settings.manifests import Manifest, read_manifest
@@ -33,13 +35,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# Manifests that vidface makes itself where they are missing: name → the function that does it.
-PREPARERS = {
-    "demo": "vidface.demo:prepare_demo",
-    "iqiyi": "vidface.challenges.imports:prepare_iqiyi",
-    "lfrc": "vidface.challenges.imports:prepare_lfrc",
+PREPARERS: dict[str, Callable[..., None]] = {
+    "demo": prepare_demo_manifest,
+    **{name: entry.prepare for name, entry in CHALLENGES.items() if entry.prepare is not None},
 }
-RENDERED = "demo"  # it makes its clips, too; the others find theirs below the manifest's root
+"""Manifests that vidface makes itself where they are missing: [manifest] prepare → who does it."""
 
 
 def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
@@ -259,19 +259,8 @@ def prepare_manifest(
     Args:
         root: where the data are that the others make a manifest of.
     """
-    import importlib
-
     if name not in PREPARERS:
         raise VidfaceError(
             f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
         )
-    module, _, function = PREPARERS[name].partition(":")
-    prepare = getattr(importlib.import_module(module), function)
-    if name != RENDERED:
-        prepare(path, root, say=notify)
-        return
-    if not path.is_file():
-        notify(f"preparing the {name} clips in {path.parent}")
-    made = prepare(path.parent, say=notify)
-    if made != path:
-        raise VidfaceError(f"[manifest] prepare = '{name}' writes {made}, but path is {path}")
+    PREPARERS[name](path, root, say=notify)

@@ -1,64 +1,86 @@
-"""Manifests of the challenges' files: LFRC's folders of crops, IJB's lists of templates."""
+"""LFRC's folders of aligned crops as a manifest."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidface.challenges.importing import (
+    WITHOUT_GALLERY,
+    Challenge,
+    Imported,
+    place_manifest,
+    write_import,
+)
+from vidface.challenges.preparing import (
+    Say,
+    find_data_folder,
+    renew_manifest,
+)
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
 from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, MOST_BYTES, read_filelist
 from vidface.datasets.lines import Problems, numbered_words
-from vidface.datasets.templates import TemplateList
-from vidface.settings.manifests import write_manifest
+
+LABELS = "ground_truth.txt"  # of a folder; they are not public
 
 
-def templates_manifest(templates: TemplateList, out: str | Path, *, split: str = "probe") -> Path:
-    """Write a manifest with one clip for each path, so that each image is extracted once.
-
-    A clip's id is its path; paths stand in order of first appearance. Its identity is that of its
-    templates, empty where the list has none.
+def import_lfrc(
+    folder: Path,
+    out: Path,
+    *,
+    labels: Path | None = None,
+    filelist: Path | None = None,
+    split: str = "val",
+    force: bool = False,
+) -> Imported:
+    """A manifest and a pipeline file for a folder of LFRC's aligned crops, written into `out`.
 
     Args:
-        templates: what `read_templates` gives.
-        out: the manifest, a CSV file; replaced if it exists.
-        split: that of all clips, a name of `vidface.core.clips.SPLITS`.
-
-    Returns:
-        `out`.
+        folder, filelist, split: as for `vidface.challenges.lfrc.lfrc_manifest`.
+        labels: its `identities`.
+        out, force: as for `import_iqiyi`.
 
     Raises:
-        VidfaceError: an unknown split, a path in templates of two identities, a file that can't be
-            written.
-
-    >>> import tempfile
-    >>> one = TemplateList(("7",), np.zeros(2, dtype=np.int64), ("1", "2"), ("a.jpg", "a.jpg"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     print(templates_manifest(one, Path(folder, "clips.csv")).read_text())
-    clip_id,path,identity,split
-    a.jpg,a.jpg,,probe
+        VidfaceError: as `lfrc_manifest`; or files in `out` that say something else.
     """
-    if split not in SPLITS:
-        raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
-    subjects = templates.identities or ("",) * len(templates.template_ids)
-    template_of: dict[str, int] = {}  # path → the first template that has it
-    for path, row in zip(templates.paths, templates.rows.tolist(), strict=True):
-        first = template_of.setdefault(path, row)
-        if subjects[first] != subjects[row]:
-            raise VidfaceError(
-                f"path {path[:80]!r} is in template {templates.template_ids[first]!r} of "
-                f"{subjects[first]!r} and in template {templates.template_ids[row]!r} of "
-                f"{subjects[row]!r}; a clip is of one person: give each face a path of its own, "
-                "or leave the identities out of the list"
-            )
-    clips = [Clip(path, path, subjects[row], split) for path, row in template_of.items()]
-    out = Path(out)
-    write_manifest(clips, out)
-    return out
+    clips = lfrc_clips(folder, labels, split, filelist)
+    return write_import(LFRC, clips, folder, f'split = "{split}"\n{WITHOUT_GALLERY}', out, force)
+
+
+def prepare_lfrc(path: Path, root: Path | None, *, say: Say = lambda _: None) -> None:
+    """The manifest of LFRC track 3's folder of crops; labels are its `ground_truth.txt`, if any.
+
+    It is made where it is missing, and made again after the files have changed.
+
+    Args:
+        path: the manifest.
+        root: the folder, with `filelist.txt` and `iQIYI_VID_FACE/`.
+        say: gets a line before the files are read.
+
+    Raises:
+        VidfaceError: no such folder or list, as `lfrc_manifest`, or a manifest that was edited
+            since it was made, of files that have changed.
+    """
+
+    folder = find_data_folder(root, "lfrc", [], "LFRC_ROOT")
+    lists = [folder / FILELIST, folder / CROP_FOLDER / FILELIST, folder / LABELS]
+    if not any(source.is_file() for source in lists[:2]):
+        raise VidfaceError(
+            f"{folder}: no {FILELIST} in it; LFRC_ROOT (or --root) names the folder that holds "
+            f"{FILELIST} and {CROP_FOLDER}/"
+        )
+    labels = lists[2] if lists[2].is_file() else None
+
+    def clips() -> tuple[Clip, ...]:
+        say(f"making the manifest of the crops in {folder}")
+        if labels is None:
+            say(f"no {LABELS} there: nobody says who is who, and no figure can be given")
+        return tuple(lfrc_clips(folder, labels))
+
+    renew_manifest(path, folder, lists, clips)
 
 
 def lfrc_manifest(
@@ -92,25 +114,36 @@ def lfrc_manifest(
             of the files to read or cannot be written; or, with their lines, labels that are not
             two words, of videos that the filelist does not name, or that contradict another.
     """
-    folder, out = Path(folder), Path(out)
+    out = Path(out)
+    sources = [_filelist_of(Path(folder)) if filelist is None else filelist]
+    sources += [] if identities is None else [identities]
+    if os.path.realpath(out) in map(os.path.realpath, sources):
+        raise VidfaceError(f"{out}: is a file to read; write the manifest elsewhere")
+    place_manifest(lfrc_clips(folder, identities, split, filelist), out, force=True)
+    return out
+
+
+def lfrc_clips(
+    folder: str | Path,
+    identities: str | Path | None = None,
+    split: str = "val",
+    filelist: str | Path | None = None,
+) -> list[Clip]:
+    """The clips of a folder of crops; see `lfrc_manifest`."""
+    folder = Path(folder)
     if split not in SPLITS:
         raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
     if not folder.is_dir():
         raise VidfaceError(f"{folder}: no such folder; give the one that holds the videos' folders")
     listing = _filelist_of(folder) if filelist is None else Path(filelist)
-    sources = [listing] if identities is None else [listing, Path(identities)]
-    if os.path.realpath(out) in map(os.path.realpath, sources):
-        raise VidfaceError(f"{out}: is a file to read; write the manifest elsewhere")
-    if len({os.path.realpath(source) for source in sources}) < len(sources):
+    if identities is not None and os.path.realpath(listing) == os.path.realpath(identities):
         raise VidfaceError(
             f"{listing}: is the list of videos, and says nobody's name; leave it out"
         )
     names = read_filelist(listing)
     labels = {} if identities is None else _read_labels(Path(identities), names)
     top = _crops_below(folder, names)
-    clips = [Clip(name, posixpath.join(top, name), labels.get(name, ""), split) for name in names]
-    _write_if_new(clips, out)
-    return out
+    return [Clip(name, posixpath.join(top, name), labels.get(name, ""), split) for name in names]
 
 
 def _filelist_of(folder: Path) -> Path:
@@ -167,15 +200,10 @@ def _folders(folder: Path) -> set[str]:
         raise VidfaceError(f"{folder}: {error.strerror or error}") from None
 
 
-def _write_if_new(clips: Sequence[Clip], out: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        draft = Path(scratch, "manifest.csv")
-        write_manifest(clips, draft)
-        data = draft.read_bytes()
-    try:
-        if out.stat().st_size == len(data) and out.read_bytes() == data:
-            return
-    except OSError:
-        pass  # not there; writing says what else is wrong
-    with atomic_file(out) as file:
-        file.write(data)
+LFRC = Challenge(
+    name="lfrc",
+    source="aligned",
+    absent="have no folder",
+    import_data=import_lfrc,
+    prepare=prepare_lfrc,
+)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.runs.test_features import face, made_run, write
-from vidface.challenges.exports import export_iqiyi, export_lfrc
 from vidface.core.errors import VidfaceError
 from vidface.datasets.iqiyi import GroundTruth, read_ranked_list, score_ranked_list
 from vidface.datasets.lfrc import check_submission, read_submission
+from vidface.runs.exports import export_iqiyi, export_lfrc
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
