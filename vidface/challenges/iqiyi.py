@@ -16,12 +16,12 @@ from vidface.challenges.importing import (
     write_import,
 )
 from vidface.challenges.preparing import (
-    Say,
     find_data_folder,
     renew_manifest,
 )
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.datasets.iqiyi import read_ground_truth
 from vidface.datasets.iqiyi_features import feature_videos
 
@@ -182,7 +182,7 @@ def import_iqiyi(
     )
 
 
-def prepare_iqiyi(path: Path, root: Path | None, *, say: Say = lambda _: None) -> None:
+def prepare_iqiyi(path: Path, root: Path | None, *, say: Notify = quiet) -> None:
     """The manifest of a folder with iQIYI-VID's features and ground truths (`IQIYI_FILES`).
 
     It is made where it is missing, and made again after the files have changed.

@@ -15,12 +15,12 @@ from vidface.challenges.importing import (
     write_import,
 )
 from vidface.challenges.preparing import (
-    Say,
     find_data_folder,
     renew_manifest,
 )
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, MOST_BYTES, read_filelist
 from vidface.datasets.lines import Problems, numbered_words
 
@@ -50,7 +50,7 @@ def import_lfrc(
     return write_import(LFRC, clips, folder, f'split = "{split}"\n{WITHOUT_GALLERY}', out, force)
 
 
-def prepare_lfrc(path: Path, root: Path | None, *, say: Say = lambda _: None) -> None:
+def prepare_lfrc(path: Path, root: Path | None, *, say: Notify = quiet) -> None:
     """The manifest of LFRC track 3's folder of crops; labels are its `ground_truth.txt`, if any.
 
     It is made where it is missing, and made again after the files have changed.

@@ -14,8 +14,6 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.settings.manifests import write_manifest
 
-Say = Callable[[str], None]
-
 
 def find_data_folder(root: Path | None, name: str, files: Sequence[str], variable: str) -> Path:
     if root is None:

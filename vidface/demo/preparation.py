@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.demo.photographs import Photographs, load_photographs
 from vidface.demo.plan import DemoPlan, PlannedClip, plan_clips
 from vidface.demo.rendering import render_clip
@@ -62,7 +63,7 @@ def prepare_demo(
     seed: int = 0,
     plan: DemoPlan | None = None,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Notify = quiet,
 ) -> Path:
     """Render the demo's clips into `folder` unless they are there, and return the manifest's path.
 
@@ -117,9 +118,7 @@ def prepare_demo(
     return manifest
 
 
-def prepare_demo_manifest(
-    path: Path, root: Path | None, *, say: Callable[[str], None] = lambda _: None
-) -> None:
+def prepare_demo_manifest(path: Path, root: Path | None, *, say: Notify = quiet) -> None:
     """Render the demo's clips beside a manifest and write it, unless they are there.
 
     Args:
