@@ -34,7 +34,8 @@ from vidface.training.network import TrainingNetwork
 from vidface.training.processes import Processes
 from vidface.training.sampling import sampler
 from vidface.training.settings import OptimiserSettings, TrainSettings
-from vidface.training.sources import FaceSource, class_counts, open_source
+from vidface.training.sources import open_source
+from vidface.training.sources.base import FaceSource, class_counts
 from vidface.training.steps import Stepper
 from vidface.training.tasks import RecognitionTask
 

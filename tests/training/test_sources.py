@@ -24,19 +24,19 @@ from tests.conftest import crop_of
 from tests.datasets.test_pairs import picture
 from tests.make_recordio_golden import faces_payloads, packed, write_records
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.training.sources import (
-    KINDS,
+from vidface.training.sources import SOURCES, open_source
+from vidface.training.sources.base import (
     MAX_IMAGE_BYTES,
-    Faces,
     FaceSource,
-    PackedNames,
+    Pictures,
+    PictureSource,
     class_counts,
-    fingerprint_of,
-    hold_out,
-    open_source,
-    subset,
+    compute_fingerprint,
 )
-from vidface.training.sources.shards import expand_braces, tar_members
+from vidface.training.sources.packed_names import PackedNames
+from vidface.training.sources.shards import expand_braces
+from vidface.training.sources.subsets import hold_out, take_images
+from vidface.training.sources.tars import read_tar_members
 
 FOLDER = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
@@ -104,18 +104,16 @@ def assert_holds(source: FaceSource, expected: list[tuple[str, str, np.ndarray]]
 # What all kinds share
 
 
-class InMemory:
+class InMemory(Pictures):
     def __init__(self, files: list[bytes]) -> None:
-        self.files = files
+        super().__init__([f"number {index}" for index in range(len(files))])
+        object.__setattr__(self, "files", files)
 
     def read(self, index: int) -> bytes:
         return self.files[index]
 
-    def name(self, index: int) -> str:
-        return f"number {index}"
 
-
-def faces(labels: list[int], names: str = "abcdefgh", **fields: Any) -> Faces:
+def faces(labels: list[int], names: str = "abcdefgh", **fields: Any) -> PictureSource:
     values = {
         "title": "set",
         "identities": tuple(names[: max(labels, default=0) + 1]),
@@ -123,15 +121,15 @@ def faces(labels: list[int], names: str = "abcdefgh", **fields: Any) -> Faces:
         "fingerprint": "f",
         "pictures": InMemory([RED[0]] * len(labels)),
     }
-    return Faces(**{**values, **fields})
+    return PictureSource(**{**values, **fields})
 
 
 def test_faces_in_words() -> None:
     source = faces([0, 1, 1], note="2 left out")
     assert str(source) == (
-        "Faces(set: 3 images (112, 112, 3) uint8 RGB of 2 people, labels (3,); 2 left out)"
+        "PictureSource(set: 3 images (112, 112, 3) uint8 RGB of 2 people, labels (3,); 2 left out)"
     )
-    assert str(subset(source, source.labels == 1)) == (
+    assert str(take_images(source, source.labels == 1)) == (
         "Subset(2 images (112, 112, 3) uint8 RGB of 1 people, labels (2,); of " + f"{source})"
     )
 
@@ -159,12 +157,12 @@ def test_faces_that_cannot_be(fields: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("array", [np.zeros((1, 1), np.int64), np.zeros(1, np.int32), np.zeros(1)])
 def test_labels_of_another_type(array: np.ndarray) -> None:
     with pytest.raises(VidfaceError, match=r"labels must be \(n,\) int64, got"):
-        Faces("set", ("a",), array, "f", InMemory(RED))
+        PictureSource("set", ("a",), array, "f", InMemory(RED))
 
 
 def test_labels_cannot_be_written_but_the_callers_can() -> None:
     labels = np.zeros(1, dtype=np.int64)
-    source = Faces("set", ("a",), labels, "f", InMemory(RED))
+    source = PictureSource("set", ("a",), labels, "f", InMemory(RED))
     with pytest.raises(ValueError, match="read-only"):
         source.labels[0] = 1
     labels[0] = 0
@@ -173,7 +171,7 @@ def test_labels_cannot_be_written_but_the_callers_can() -> None:
 @pytest.mark.parametrize("index", [-1, 3, 10**6])
 def test_image_that_is_not_there(index: int) -> None:
     source = faces([0, 0, 1])
-    for one in (source, subset(source, np.ones(3, dtype=np.bool_))):
+    for one in (source, take_images(source, np.ones(3, dtype=np.bool_))):
         for ask in (one.image, one.name):
             with pytest.raises(VidfaceError, match=f"image {index} of 3, counted from 0"):
                 ask(index)
@@ -219,7 +217,7 @@ def test_resizing_averages() -> None:
         ("folders", {"split": "val"}, r"'folders' has no setting 'split' \(known: resize\)"),
         ("manifest", {"rooot": "x"}, r"known: split, root, resize"),
         ("recordio", {"resize": "no"}, "resize = 'no': give true or false"),
-        *[(kind, {}, "nowhere") for kind in KINDS],
+        *[(kind, {}, "nowhere") for kind in SOURCES],
     ],
 )
 def test_open_source_refuses(tmp_path: Path, kind: str, options: dict, message: str) -> None:
@@ -242,7 +240,7 @@ def test_fingerprint_tells_names_apart() -> None:
     numbers = np.zeros(2, dtype=np.int64)
     lists = [["ab", "c"], ["a", "bc"], ["", "abc"]]
     found = {
-        fingerprint_of(people, numbers, PackedNames(names), numbers)
+        compute_fingerprint(people, numbers, PackedNames(names), numbers)
         for people in lists
         for names in lists
     }
@@ -266,7 +264,7 @@ def test_subset_of_subset(draw: st.DataObject) -> None:
         if not any(keep):
             keep[0] = True
         rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
-        current = subset(current, np.array(keep))
+        current = take_images(current, np.array(keep))
         people = sorted({source.identities[labels[row]] for row in rows})
         assert current.identities == tuple(people)
         assert current.labels.dtype == np.int64
@@ -274,7 +272,7 @@ def test_subset_of_subset(draw: st.DataObject) -> None:
             people.index(source.identities[labels[row]]) for row in rows
         ]
         assert [current.name(i) for i in range(len(rows))] == [source.name(row) for row in rows]
-    direct = subset(source, np.isin(np.arange(len(labels)), rows))
+    direct = take_images(source, np.isin(np.arange(len(labels)), rows))
     assert current.source is source
     assert current.fingerprint == direct.fingerprint
     assert class_counts(current).tolist() == [
@@ -285,11 +283,15 @@ def test_subset_of_subset(draw: st.DataObject) -> None:
 
 def test_subset_images_and_fingerprints() -> None:
     source = faces([0, 0, 1], pictures=InMemory(RED))
-    some = subset(source, np.array([True, False, True]))
+    some = take_images(source, np.array([True, False, True]))
     np.testing.assert_array_equal(some.image(1), crop_of("red", seed=2))
-    others = {some.fingerprint, source.fingerprint, subset(source, source.labels == 0).fingerprint}
+    others = {
+        some.fingerprint,
+        source.fingerprint,
+        take_images(source, source.labels == 0).fingerprint,
+    }
     assert len(others) == 3
-    other = subset(faces([0, 0, 1], fingerprint="g"), np.array([True, False, True]))
+    other = take_images(faces([0, 0, 1], fingerprint="g"), np.array([True, False, True]))
     assert other.fingerprint not in others
 
 
@@ -304,7 +306,7 @@ def test_subset_images_and_fingerprints() -> None:
 )
 def test_subset_refuses(keep: Any, message: str) -> None:
     with pytest.raises(VidfaceError, match=message):
-        subset(faces([0, 0, 1]), keep)
+        take_images(faces([0, 0, 1]), keep)
 
 
 @pytest.mark.parametrize("people", [1, 3, 4])
@@ -469,7 +471,7 @@ def found_members(path: Path) -> list[tuple[str, str, bytes | None]]:
     data = path.read_bytes()
     return [
         (m.kind, m.name, data[m.offset : m.offset + m.size] if m.kind == "file" else None)
-        for m in tar_members(path)
+        for m in read_tar_members(path)
     ]
 
 
@@ -941,7 +943,7 @@ def test_recordio_cut_off(tmp_path: Path) -> None:
 def test_recordio_picture_that_is_broken_or_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidface.training.sources.MAX_IMAGE_BYTES", 40_000)
+    monkeypatch.setattr("vidface.training.sources.base.MAX_IMAGE_BYTES", 40_000)
     pictures = [RED[0][:-900], png(64, 64), b"\0" * 40_001, b""]
     source = open_source("recordio", write_records(tmp_path, faces_payloads([pictures]), 1))
     for i, message in enumerate(["not a whole picture", "64x64 pixels", "40,001 bytes", "not"]):
@@ -1096,7 +1098,7 @@ def sources_of_all_kinds(tmp_path: Path) -> list[FaceSource]:
         open_source("recordio", folder / "records"),
         open_source("shards", folder / "{0..4}.tar"),
     ]
-    return [*found, subset(found[1], np.ones(5, dtype=np.bool_))]
+    return [*found, take_images(found[1], np.ones(5, dtype=np.bool_))]
 
 
 def red_of(source_and_index: tuple[FaceSource, int]) -> int:
@@ -1106,7 +1108,7 @@ def red_of(source_and_index: tuple[FaceSource, int]) -> int:
 
 def test_pickle_fork_and_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [int(image.astype(np.int64).sum()) for _, _, image in IN_ORDER]
-    monkeypatch.setattr("vidface.training.sources.shards.MAX_OPEN_FILES", 2)
+    monkeypatch.setattr("vidface.training.sources.tars.MAX_OPEN_FILES", 2)
     for source in sources_of_all_kinds(tmp_path):
         assert [red_of((source, i)) for i in range(5)] == expected
         again = pickle.loads(pickle.dumps(source))
@@ -1137,7 +1139,7 @@ DESCRIPTORS = Path("/proc/self/fd")
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(12):
         tar_of(tmp_path / f"{k}.tar", {"1.png": RED[0], "1.cls": b"1"})
-    monkeypatch.setattr("vidface.training.sources.shards.MAX_OPEN_FILES", 3)
+    monkeypatch.setattr("vidface.training.sources.tars.MAX_OPEN_FILES", 3)
     gc.collect()
     before = len(list(DESCRIPTORS.iterdir())) if DESCRIPTORS.exists() else 0
     source = open_source("shards", tmp_path)

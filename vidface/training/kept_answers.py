@@ -23,7 +23,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.training.processes import Processes
 from vidface.training.settings import TeacherSettings
-from vidface.training.sources import FaceSource
+from vidface.training.sources.base import FaceSource
 from vidface.training.synthetic import FaceImages
 from vidface.training.teachers import describe_preprocessing, unit_answers
 

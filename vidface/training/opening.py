@@ -16,7 +16,9 @@ from vidface.training.kept_answers import open_kept_answers
 from vidface.training.network import TrainingNetwork
 from vidface.training.processes import Processes
 from vidface.training.settings import HELD_OUT, LAST, TrainingPipeline
-from vidface.training.sources import FaceSource, hold_out, open_source
+from vidface.training.sources import open_source
+from vidface.training.sources.base import FaceSource
+from vidface.training.sources.subsets import hold_out
 from vidface.training.stages import Stage, build_sampler, resolve_stages
 from vidface.training.synthetic import SyntheticFaces
 from vidface.training.teachers import check_dimensions, open_taught_faces

@@ -25,7 +25,8 @@ from vidface.training.losses import build_objective
 from vidface.training.network import TrainingNetwork
 from vidface.training.opening import TrainingContext
 from vidface.training.sampling import Sampler, sampler
-from vidface.training.sources import FaceSource, class_counts, subset
+from vidface.training.sources.base import FaceSource, class_counts
+from vidface.training.sources.subsets import take_images
 from vidface.training.stages import DISTIL, Stage, build_cut, build_sampler
 from vidface.training.synthetic import FaceImages
 from vidface.training.tasks import DistillationTask, RecognitionTask, StageTask
@@ -164,7 +165,7 @@ def _keep_faces(training: TrainingContext, stage: Stage) -> tuple[FaceSource, di
         _write_cut(stage.cut, source, training.network, path)
     training.processes.barrier()
     keep, counts = _read_cut(path, len(source))
-    return subset(source, keep), counts
+    return take_images(source, keep), counts
 
 
 def _write_cut(

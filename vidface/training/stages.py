@@ -20,7 +20,7 @@ from vidface.training.cleaning.settings import CutSettings
 from vidface.training.distillation import build_distil
 from vidface.training.losses import LOSSES, ROLES, build_objective
 from vidface.training.sampling import Sampler, sampler
-from vidface.training.sources import FaceSource
+from vidface.training.sources.base import FaceSource
 
 if TYPE_CHECKING:
     from vidface.training.settings import StageSettings, TrainingPipeline

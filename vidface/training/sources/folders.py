@@ -13,16 +13,15 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.storage.names import is_image_name, natural_key
-from vidface.training.sources import (
+from vidface.training.sources.base import (
     MAX_IMAGE_BYTES,
-    Faces,
-    PackedNames,
     Pictures,
+    PictureSource,
     check_size,
-    fingerprint_of,
-    numbered,
+    open_pictures,
 )
-from vidface.training.sources.shards import FileReader, TarPictures, tar_members
+from vidface.training.sources.packed_names import PackedNames
+from vidface.training.sources.tars import FileReader, TarPictures, read_tar_members
 
 
 class _Image(NamedTuple):
@@ -40,7 +39,7 @@ class _Image(NamedTuple):
         return posixpath.basename(self.folder)
 
 
-def open_faces(path: Path, *, resize: bool = False) -> Faces:
+def open_folders(path: Path, *, resize: bool = False) -> PictureSource:
     """Images as `person/image.jpg`, in a folder or an uncompressed tar.
 
     The people's folders may lie below one more folder (`faces/person/image.jpg`). Images come by
@@ -53,9 +52,9 @@ def open_faces(path: Path, *, resize: bool = False) -> Faces:
     """
     try:
         if path.is_dir():
-            images, note = _on_disk(path), ""
+            images, note = _list_folder(path), ""
         elif path.is_file():
-            images, note = _in_tar(path)
+            images, note = _list_tar(path)
         else:
             raise VidfaceError(f"{path}: no such folder or tar")
     except OSError as error:
@@ -65,37 +64,26 @@ def open_faces(path: Path, *, resize: bool = False) -> Faces:
             f"{path}: no image in it, expected person/image.jpg{note and f' ({note})'}"
         )
     images.sort(key=lambda image: (image.person, natural_key(image.base)))
-    for image in images:
-        check_size(f"{path}: {image.name}", image.size)
-    identities, labels = numbered([image.person for image in images])
     names = PackedNames(image.name for image in images)
     sizes = np.array([image.size for image in images], dtype=np.int64)
-    pictures: Pictures = _Files(path, names)
+    pictures: Pictures = FolderPictures(names, path)
     if path.is_file():
         pictures = TarPictures(
+            names=names,
             reader=FileReader((path,)),
             files=np.zeros(len(images), dtype=np.int32),
             offsets=np.array([image.offset for image in images], dtype=np.int64),
             sizes=sizes,
-            names=names,
         )
-    return Faces(
-        title=str(path),
-        identities=identities,
-        labels=labels,
-        fingerprint=fingerprint_of(identities, labels, names, sizes),
-        pictures=pictures,
-        resize=resize,
-        note=note,
-    )
+    people = [image.person for image in images]
+    return open_pictures(str(path), people, pictures, sizes, resize, note)
 
 
-@dataclass(frozen=True)
-class _Files:
+@dataclass(frozen=True, eq=False)
+class FolderPictures(Pictures):
     """Picture files in a folder."""
 
     folder: Path
-    names: PackedNames
 
     def read(self, index: int) -> bytes:
         with (self.folder / self.names[index]).open("rb", buffering=0) as file:
@@ -103,55 +91,52 @@ class _Files:
             check_size(file.name, size)
             return file.read(min(size, MAX_IMAGE_BYTES))
 
-    def name(self, index: int) -> str:
-        return self.names[index]
 
-
-def _on_disk(root: Path) -> list[_Image]:
+def _list_folder(root: Path) -> list[_Image]:
     """All images; descends through folders that hold nothing but one folder."""
     top = root
-    folders, files = _entries(top)
+    folders, files = _scan_folder(top)
     while not files and len(folders) == 1:
-        below, inside = _entries(top / folders[0])
+        below, inside = _scan_folder(top / folders[0])
         if inside:
             break
         top, folders = top / folders[0], below
     if files:
-        _homeless(root, files[0].name)
+        _refuse_place(root, files[0].name)
     images: list[_Image] = []
     for person in folders:
-        below, files = _entries(top / person)
+        below, files = _scan_folder(top / person)
         folder = (top / person).relative_to(root).as_posix()
         for name in below:
-            deeper = _entries(top / person / name)[1]
+            deeper = _scan_folder(top / person / name)[1]
             if deeper:
-                _homeless(root, f"{folder}/{name}/{deeper[0].name}")
+                _refuse_place(root, f"{folder}/{name}/{deeper[0].name}")
         if not files:
-            _empty(root, folder)
+            _refuse_empty(root, folder)
         images += [_Image(folder, file.name, file.stat().st_size) for file in files]
     return images
 
 
-def _entries(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
+def _scan_folder(folder: Path) -> tuple[list[str], list[os.DirEntry[str]]]:
     """(names of the folders, images), none of them hidden."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_image_name(entry.name) and entry.is_file():
                 files.append(entry)
-            elif not _hidden(entry.name) and entry.is_dir():
+            elif not _is_hidden(entry.name) and entry.is_dir():
                 folders.append(entry.name)
     return sorted(folders), files
 
 
-def _in_tar(path: Path) -> tuple[list[_Image], str]:
+def _list_tar(path: Path) -> tuple[list[_Image], str]:
     """All images, and what was passed over."""
     images: dict[str, _Image] = {}
     folders: set[str] = set()
     n_others = 0
-    for member in tar_members(path):
+    for member in read_tar_members(path):
         folder, base = posixpath.split(member.name)
-        if member.kind != "other" and any(map(_hidden, folder.split("/"))):
+        if member.kind != "other" and any(map(_is_hidden, folder.split("/"))):
             continue
         if member.kind == "folder":
             folders.add(member.name)
@@ -166,25 +151,25 @@ def _in_tar(path: Path) -> tuple[list[_Image], str]:
     top = min(above, key=lambda folder: (-above[folder], len(folder), folder), default="")
     for image in images.values():
         if not image.folder or posixpath.dirname(image.folder) != top:
-            _homeless(path, image.name)
+            _refuse_place(path, image.name)
     for folder in sorted(folders - people - {""}):
         lies_beside = bool(people) and posixpath.dirname(folder) == top
-        if lies_beside and not _hidden(posixpath.basename(folder)):
-            _empty(path, folder)
+        if lies_beside and not _is_hidden(posixpath.basename(folder)):
+            _refuse_empty(path, folder)
     note = f"{n_others} link(s), device(s) or paths out of the tar passed over"
     return list(images.values()), note if n_others else ""
 
 
-def _hidden(name: str) -> bool:
+def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def _homeless(root: Path, name: str) -> NoReturn:
+def _refuse_place(root: Path, name: str) -> NoReturn:
     raise VidfaceError(
         f"{root}: {name} does not lie as person/image.jpg, all people's folders side by side; "
         "give the folder that holds the people's folders"
     )
 
 
-def _empty(root: Path, folder: str) -> NoReturn:
+def _refuse_empty(root: Path, folder: str) -> NoReturn:
     raise VidfaceError(f"{root}: folder {folder} has no image; fill or remove it")

@@ -13,12 +13,13 @@ from vidface.core.errors import VidfaceError
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.storage.media import MediaRoot
 from vidface.storage.names import is_image_name
-from vidface.training.sources import Faces, PackedNames, check_size, fingerprint_of, numbered
+from vidface.training.sources.base import Pictures, PictureSource, open_pictures
+from vidface.training.sources.packed_names import PackedNames
 
 
-def open_faces(
+def open_manifest(
     path: Path, *, split: str = "train", root: str | Path | None = None, resize: bool = False
-) -> Faces:
+) -> PictureSource:
     """The images of one split's clips. Clips of nobody known are left out and counted.
 
     Args:
@@ -47,41 +48,29 @@ def open_faces(
     people: list[str] = []
     try:
         for clip in known:
-            found = _images(clip, manifest)
-            names += found
-            people += [clip.identity] * len(found)
+            images = _list_images(clip, manifest)
+            names += images
+            people += [clip.identity] * len(images)
         sizes = np.array([manifest.root.size(name) for name in names], dtype=np.int64)
     except OSError as error:
         raise VidfaceError(f"{path}: {error.filename}: {error.strerror or error}") from None
-    for name, size in zip(names, sizes.tolist(), strict=True):
-        check_size(f"{path}: {name}", size)
-    identities, labels = numbered(people)
-    packed = PackedNames(names)
     n_unknown = len(clips) - len(known)
-    return Faces(
-        title=f"{path}, {split}",
-        identities=identities,
-        labels=labels,
-        fingerprint=fingerprint_of(identities, labels, packed, sizes),
-        pictures=_Pictures(manifest.root, packed),
-        resize=resize,
-        note=f"{len(known)} clips" + (f", {n_unknown} of nobody known left out" * bool(n_unknown)),
-    )
+    note = f"{len(known)} clips" + f", {n_unknown} of nobody known left out" * bool(n_unknown)
+    pictures = RootPictures(PackedNames(names), manifest.root)
+    return open_pictures(f"{path}, {split}", people, pictures, sizes, resize, note)
 
 
-@dataclass(frozen=True)
-class _Pictures:
+@dataclass(frozen=True, eq=False)
+class RootPictures(Pictures):
+    """Picture files below a manifest's root."""
+
     root: MediaRoot
-    names: PackedNames
 
     def read(self, index: int) -> bytes:
         return self.root.read(self.names[index])
 
-    def name(self, index: int) -> str:
-        return self.names[index]
 
-
-def _images(clip: Clip, manifest: Manifest) -> list[str]:
+def _list_images(clip: Clip, manifest: Manifest) -> list[str]:
     """Paths of a clip's images, in natural order."""
     where = f"{manifest.path}, line {clip.line}: clip '{clip.clip_id}'"
     if manifest.root.kind(clip.path) == "folder":

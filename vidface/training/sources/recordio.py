@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,13 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
 from vidface.datasets.recordio import RecordIO
-from vidface.training.sources import Faces, check_size
+from vidface.training.sources.base import Pictures, PictureSource, check_size
 
 _EXACT = 2**24  # float32 holds whole numbers up to here; larger sets' ranges are rounded
 _FILES = ("train.rec", "train.idx", "property")
 
 
-def open_faces(path: Path, *, resize: bool = False) -> Faces:
+def open_recordio(path: Path, *, resize: bool = False) -> PictureSource:
     """The images of `train.rec`, `train.idx` and `property` ("classes,height,width") in a folder.
 
     People's names are their class numbers, with leading zeros. Where the set has ranges of people,
@@ -44,28 +46,41 @@ def open_faces(path: Path, *, resize: bool = False) -> Faces:
     for name in _FILES:
         if not (path / name).is_file():
             raise VidfaceError(f"{path}: no {name} in it; a set is {', '.join(_FILES)}")
-    n_classes, size = _property(path / "property", resize)
+    n_classes, size = _read_property(path / "property", resize)
     records = RecordIO(path / "train.rec", path / "train.idx")
-    positions, raw = _images(records)
-    labels = _classes(raw, positions, records, n_classes)
+    positions, raw = _find_images(records)
+    labels = _check_classes(raw, positions, records, n_classes)
     if n_classes > len(labels):  # before names are made for them
         raise VidfaceError(
             f"{path / 'property'}: {n_classes:,} classes, {len(labels):,} images; every class "
             "needs one at least"
         )
     width = len(str(n_classes - 1))
-    return Faces(
+    return PictureSource(
         title=str(path),
         identities=tuple(f"{c:0{width}d}" for c in range(n_classes)),
         labels=labels,
         fingerprint=_fingerprint(records, positions, labels, size),
-        pictures=_Pictures(records, positions, labels),
+        pictures=RecordPictures(RecordNames(records, positions), records, positions, labels),
         resize=resize,
     )
 
 
+class RecordNames(Sequence[str]):
+    """Names made from record numbers when they are asked for."""
+
+    def __init__(self, records: RecordIO, positions: NDArray[np.int64]) -> None:
+        self._records, self._positions = records, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return f"record {self._records.keys[self._positions[index]]}"
+
+
 @dataclass(frozen=True, eq=False)
-class _Pictures:
+class RecordPictures(Pictures):
     records: RecordIO
     positions: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -74,17 +89,14 @@ class _Pictures:
         record = self.records.record(int(self.positions[index]))
         if record.labels[0] != self.labels[index]:
             raise VidfaceError(
-                f"{self.records.path}: {self.name(index)} has the label {record.labels[0]:g}, its "
+                f"{self.records.path}: {self.names[index]} has the label {record.labels[0]:g}, its "
                 f"person's record says {self.labels[index]}; fetch the set again"
             )
-        check_size(f"{self.records.path}: {self.name(index)}", len(record.data))
+        check_size(f"{self.records.path}: {self.names[index]}", len(record.data))
         return record.data
 
-    def name(self, index: int) -> str:
-        return f"record {self.records.keys[self.positions[index]]}"
 
-
-def _property(path: Path, resize: bool) -> tuple[int, tuple[int, int]]:
+def _read_property(path: Path, resize: bool) -> tuple[int, tuple[int, int]]:
     """(classes, (height, width))"""
     try:
         with path.open("rb") as file:
@@ -103,14 +115,14 @@ def _property(path: Path, resize: bool) -> tuple[int, tuple[int, int]]:
     return int(match[1]), (height, width)
 
 
-def _images(records: RecordIO) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _find_images(records: RecordIO) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(n,) positions of the images, and their labels as they are stored."""
     everything = np.arange(len(records), dtype=np.int64)
     zero = np.flatnonzero(records.keys == 0)
     header = records.record(int(zero[0])) if len(zero) else None
     if header is None or header.data or not header.flag:
         return everything, records.heads(everything).labels[:, 0]
-    first, end = _range(header.labels, records, 0)
+    first, end = _read_range(header.labels, records, 0)
     if end > _EXACT:  # then people's records are told by having no picture
         heads = records.heads(everything)
         with_picture = heads.data_bytes > 0
@@ -125,7 +137,7 @@ def _images(records: RecordIO) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return positions, _labels_by_person(records, positions, people)
 
 
-def _range(labels: NDArray[np.float32], records: RecordIO, key: int) -> tuple[int, int]:
+def _read_range(labels: NDArray[np.float32], records: RecordIO, key: int) -> tuple[int, int]:
     if len(labels) != 2 or not np.isfinite(labels).all() or (labels != np.floor(labels)).any():
         raise VidfaceError(
             f"{records.path}: record {key} has the labels {labels[:4].tolist()}, not the first and "
@@ -166,7 +178,7 @@ def _labels_by_person(
     return records.heads(positions).labels[:, 0]
 
 
-def _classes(
+def _check_classes(
     raw: NDArray[np.float32], positions: NDArray[np.int64], records: RecordIO, n_classes: int
 ) -> NDArray[np.int64]:
     """Labels as class numbers, (n,) int64."""
