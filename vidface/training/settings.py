@@ -28,6 +28,7 @@ from vidface.core.values import check, check_choice
 from vidface.settings.pipeline import locate_error, read_toml, shipped_trainings
 from vidface.settings.values import expand, plain_settings, read_table
 from vidface.training.augment import build_augmentation
+from vidface.training.sources import SOURCES
 from vidface.training.stages import resolve_stages
 
 MAX_SEED = 2**63 - 1
@@ -128,7 +129,7 @@ class DataSettings:
     hold_out_people: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("[data] kind", self.kind, ("folders", "manifest", "recordio", "shards"))
+        check_choice("[data] kind", self.kind, tuple(SOURCES))
         people = self.hold_out_people
         check(people == 0 or people >= 2, "[data] hold_out_people", f"0, or at least 2: {people}")
 
