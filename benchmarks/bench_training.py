@@ -32,7 +32,7 @@ from vidface.training.centres import ClassCentres
 from vidface.training.losses import build_objective
 from vidface.training.network import TrainingNetwork
 from vidface.training.processes import Processes
-from vidface.training.sampling import sampler
+from vidface.training.sampling import make_sampler
 from vidface.training.settings import OptimiserSettings, TrainSettings
 from vidface.training.sources import open_source
 from vidface.training.sources.base import FaceSource, class_counts
@@ -79,7 +79,7 @@ def stepper_of(options: argparse.Namespace, source: FaceSource, layout: bool, ow
 def batches_of(options: argparse.Namespace, source: FaceSource, workers: int) -> StageBatches:
     table = {"flip": True} if options.augment == "flip" else dict.fromkeys(AUGMENTATIONS, True)
     labels = np.asarray(source.labels)
-    order = sampler("shuffled", labels, options.batch)
+    order = make_sampler("shuffled", labels, options.batch)
     return StageBatches(source, build_augmentation(table), order, 0, 1, Processes(), workers)
 
 

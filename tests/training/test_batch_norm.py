@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.training.test_processes import refusal, results_of
 from vidface.core.errors import VidfaceError
-from vidface.training.batch_norm import SyncedBatchNorm, synchronised
+from vidface.training.batch_norm import SyncedBatchNorm, synchronise_batch_norm
 from vidface.training.processes import Processes, start_processes
 
 BATCH, STEPS = 6, 3
@@ -107,10 +107,10 @@ def share_of(processes: Processes, name: str) -> slice:
 def be_a_rank(folder: Path) -> None:
     with start_processes("cpu", timeout_s=60) as processes:
         out = {
-            name: run(name, synchronised(make()), share_of(processes, name))
+            name: run(name, synchronise_batch_norm(make()), share_of(processes, name))
             for name, (make, _) in LAYERS.items()
         }
-        lonely = synchronised(nn.BatchNorm1d(2))
+        lonely = synchronise_batch_norm(nn.BatchNorm1d(2))
         one = torch.ones(1 - processes.rank, 2)
         out["one value"] = refusal(lonely, one)
         out["two values"] = lonely(torch.full((1, 2), float(processes.rank))).detach()
@@ -187,7 +187,7 @@ class TestOneProcess:
     def test_same_numbers_to_the_bit(self, name):
         plain, synced = (
             run(name, layer, slice(None))
-            for layer in (LAYERS[name][0](), synchronised(LAYERS[name][0]()))
+            for layer in (LAYERS[name][0](), synchronise_batch_norm(LAYERS[name][0]()))
         )
         for got, want in zip(synced["outputs"], plain["outputs"], strict=True):
             assert got.equal(want)
@@ -197,7 +197,7 @@ class TestOneProcess:
     def test_shares_parameters_and_buffers(self):
         plain = network()
         before = {**dict(plain.named_parameters()), **dict(plain.named_buffers())}
-        synced = synchronised(plain)
+        synced = synchronise_batch_norm(plain)
         assert synced is plain
         assert [type(layer) for layer in synced.modules()].count(SyncedBatchNorm) == 2
         after = {**dict(synced.named_parameters()), **dict(synced.named_buffers())}
@@ -206,28 +206,28 @@ class TestOneProcess:
         network().load_state_dict(synced.state_dict())
 
     def test_keeps_the_mode(self):
-        assert not synchronised(nn.BatchNorm2d(3).eval()).training
-        assert synchronised(nn.BatchNorm2d(3)).training
+        assert not synchronise_batch_norm(nn.BatchNorm2d(3).eval()).training
+        assert synchronise_batch_norm(nn.BatchNorm2d(3)).training
 
     def test_twice_is_once(self):
-        once = synchronised(nn.BatchNorm2d(3))
-        assert synchronised(once) is once
+        once = synchronise_batch_norm(nn.BatchNorm2d(3))
+        assert synchronise_batch_norm(once) is once
         torchs = nn.SyncBatchNorm(3)
-        assert synchronised(torchs) is torchs
+        assert synchronise_batch_norm(torchs) is torchs
 
     def test_on_a_gpu_it_is_torchs_own(self, monkeypatch):
         layer = nn.BatchNorm2d(3)
         monkeypatch.setattr(type(layer.weight), "is_cuda", True, raising=False)
-        assert isinstance(synchronised(layer), nn.SyncBatchNorm)
+        assert isinstance(synchronise_batch_norm(layer), nn.SyncBatchNorm)
 
     def test_leaves_other_layers(self):
         layer = nn.Sequential(nn.InstanceNorm2d(3), nn.LayerNorm(2))
-        assert str(synchronised(copy.deepcopy(layer))) == str(layer)
+        assert str(synchronise_batch_norm(copy.deepcopy(layer))) == str(layer)
 
     @pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 4, 3)])
     def test_wrong_shape(self, shape):
         with pytest.raises(VidfaceError, match="3 channels"):
-            synchronised(nn.BatchNorm1d(3))(torch.zeros(shape))
+            synchronise_batch_norm(nn.BatchNorm1d(3))(torch.zeros(shape))
 
 
 if __name__ == "__main__":

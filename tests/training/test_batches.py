@@ -7,7 +7,7 @@ import torch
 from vidface.training.augment import Chain, Flip, build_augmentation
 from vidface.training.batches import StageBatches, TrainingBatch
 from vidface.training.processes import Processes
-from vidface.training.sampling import sampler
+from vidface.training.sampling import make_sampler
 
 
 class Numbered:
@@ -26,7 +26,7 @@ def batches(
     *, seed: int = 0, augmentation: Chain | None = None,
     processes: Processes | None = None, workers: int = 0,
 ) -> StageBatches:  # fmt: skip
-    order = sampler("shuffled", np.zeros(20, np.int64), 6, seed=seed, stage=2)
+    order = make_sampler("shuffled", np.zeros(20, np.int64), 6, seed=seed, stage=2)
     return StageBatches(
         Numbered(), augmentation or Chain(), order, seed, 2, processes or Processes(), workers
     )

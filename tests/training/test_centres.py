@@ -17,7 +17,7 @@ from vidface.training.centres import (
     ClassCentres,
     SelectedCentres,
     choose_classes,
-    resized,
+    resize_centres,
 )
 
 
@@ -359,7 +359,7 @@ class TestResized:
     def test_those_who_stay_keep_their_centre(self):
         old = ClassCentres(4, 3, seed=1, sample_rate=0.25)
         before = old.weight.detach().clone()
-        new = resized(old, ["a", "b", "c", "d"], ["d", "new", "b"], seed=7)
+        new = resize_centres(old, ["a", "b", "c", "d"], ["d", "new", "b"], seed=7)
         assert new.classes == 3
         assert new.sample_rate == 0.25
         assert new.weight[0].equal(before[3])
@@ -370,12 +370,12 @@ class TestResized:
         assert new.weight.requires_grad
 
     def test_nobody_stays(self):
-        new = resized(ClassCentres(1, 2, seed=1), ["a"], ["b", "c"], seed=3)
+        new = resize_centres(ClassCentres(1, 2, seed=1), ["a"], ["b", "c"], seed=3)
         assert new.weight.equal(ClassCentres(2, 2, seed=3).weight)
 
     def test_same_people_same_centres_and_no_shared_memory(self):
         old = ClassCentres(2, 2)
-        new = resized(old, ["a", "b"], ["a", "b"], seed=5)
+        new = resize_centres(old, ["a", "b"], ["a", "b"], seed=5)
         assert new.weight.equal(old.weight)
         with torch.no_grad():
             new.weight.fill_(1)
@@ -383,14 +383,14 @@ class TestResized:
 
     def test_not_one_name_a_centre(self):
         with pytest.raises(VidfaceError, match="2 identities for 3 class centres"):
-            resized(ClassCentres(3, 2), ["a", "b"], ["a"])
+            resize_centres(ClassCentres(3, 2), ["a", "b"], ["a"])
 
     @pytest.mark.parametrize(("old", "new"), [("aba", "abc"), ("abc", "cbb")])
     def test_named_twice(self, old, new):
         twice = {"aba": "a", "cbb": "b"}[old if old != "abc" else new]
         with pytest.raises(VidfaceError, match=f"'{twice}' is named twice"):
-            resized(ClassCentres(3, 2), list(old), list(new))
+            resize_centres(ClassCentres(3, 2), list(old), list(new))
 
     def test_nobody_left(self):
         with pytest.raises(VidfaceError, match="0 classes"):
-            resized(ClassCentres(1, 2), ["a"], [])
+            resize_centres(ClassCentres(1, 2), ["a"], [])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vidface.backbones.architectures import architecture
-from vidface.training.fast_prelu import FastPReLU, with_fast_prelu
+from vidface.training.fast_prelu import FastPReLU, use_fast_prelu
 
 
 def both(shape: tuple[int, ...]) -> tuple[nn.PReLU, nn.PReLU]:
@@ -14,7 +14,7 @@ def both(shape: tuple[int, ...]) -> tuple[nn.PReLU, nn.PReLU]:
         plain.weight.copy_(torch.linspace(-0.5, 1.5, shape[1]))  # slopes below 0 and above 1 too
     fast = nn.PReLU(shape[1])
     fast.load_state_dict(plain.state_dict())
-    return plain, with_fast_prelu(fast)  # type: ignore[return-value]
+    return plain, use_fast_prelu(fast)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 4), (1, 1, 1, 1), (4, 6), (2, 3, 7), (0, 3, 2, 2)])
@@ -43,7 +43,7 @@ def test_the_fast_way_is_taken_and_only_where_it_fits() -> None:
     x = torch.randn(2, 3, requires_grad=True)
     assert "_PReLU" in type(fast(x).grad_fn).__name__
     assert "_PReLU" not in type(fast.double()(x.double()).grad_fn).__name__
-    one = with_fast_prelu(nn.PReLU())  # a single slope for all channels
+    one = use_fast_prelu(nn.PReLU())  # a single slope for all channels
     assert "_PReLU" not in type(one(x).grad_fn).__name__
     with torch.no_grad():
         assert fast.float()(x).grad_fn is None
@@ -52,7 +52,7 @@ def test_the_fast_way_is_taken_and_only_where_it_fits() -> None:
 def test_a_networks_parameters_and_names_stay() -> None:
     network = architecture("paper-x0.1-d0.1").build()
     before = {name: id(p) for name, p in network.named_parameters()}
-    assert {n: id(p) for n, p in with_fast_prelu(network).named_parameters()} == before
+    assert {n: id(p) for n, p in use_fast_prelu(network).named_parameters()} == before
     kinds = {type(each) for each in network.modules()}
     assert FastPReLU in kinds
     assert nn.PReLU not in kinds

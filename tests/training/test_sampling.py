@@ -14,7 +14,7 @@ from vidface.training.sampling import (
     PeopleByImages,
     Shuffled,
     _deal,
-    sampler,
+    make_sampler,
 )
 
 UNEVEN = np.repeat([7, 0, 3, 5, 1], [4, 9, 5, 30, 7])
@@ -152,7 +152,7 @@ def test_the_property_is_that_of_pytorch_metric_learning():
     except ImportError:
         absent("pytorch-metric-learning is not installed")
     theirs = list(samplers.MPerClassSampler(UNEVEN, 4, batch_size=12, length_before_new_iter=48))
-    ours = sampler("people-by-images", UNEVEN, 12).epoch(0)
+    ours = make_sampler("people-by-images", UNEVEN, 12).epoch(0)
     for batches in (np.array(theirs).reshape(-1, 12), ours):
         assert len(batches) == 4
         for batch in batches:
@@ -162,12 +162,12 @@ def test_the_property_is_that_of_pytorch_metric_learning():
 def test_both_kinds_hang_on_the_numbers_given_and_on_nothing_else():
     for kind in SAMPLERS:
         made = {
-            key: sampler(kind, UNEVEN, 8, seed=key[0], stage=key[1]).epoch(key[2]).tobytes()
+            key: make_sampler(kind, UNEVEN, 8, seed=key[0], stage=key[1]).epoch(key[2]).tobytes()
             for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**40, 0, 0)]
         }
         assert len(set(made.values())) == len(made)
         np.random.seed(5)  # noqa: NPY002  the global state must not matter
-        again = sampler(kind, UNEVEN, 8)
+        again = make_sampler(kind, UNEVEN, 8)
         again.epoch(7)
         assert again.epoch(0).tobytes() == made[0, 0, 0]
 
@@ -188,7 +188,7 @@ def test_the_order_is_known():
 def test_labels_are_not_changed():
     labels = UNEVEN.copy()
     labels.flags.writeable = False
-    sampler("people-by-images", labels, 8).epoch(0)
+    make_sampler("people-by-images", labels, 8).epoch(0)
     assert (labels == UNEVEN).all()
 
 
@@ -240,20 +240,20 @@ def test_exactly_k_images_and_p_people_are_enough():
 def test_names():
     assert list(SAMPLERS) == ["shuffled", "people-by-images"]
     with pytest.raises(VidfaceError, match=re.escape("'pk' (known: shuffled, people-by-images)")):
-        sampler("pk", UNEVEN, 4)
+        make_sampler("pk", UNEVEN, 4)
     with pytest.raises(VidfaceError, match="unknown sampler"):
-        sampler(["shuffled"], UNEVEN, 4)
+        make_sampler(["shuffled"], UNEVEN, 4)
     with pytest.raises(VidfaceError, match=re.escape("'drop' (known: error, repeat, skip)")):
-        sampler("people-by-images", UNEVEN, 8, short="drop")
+        make_sampler("people-by-images", UNEVEN, 8, short="drop")
 
 
 def test_the_batch_size_must_be_a_multiple_of_k():
-    made = sampler("people-by-images", UNEVEN, 12, images_per_person=3)
+    made = make_sampler("people-by-images", UNEVEN, 12, images_per_person=3)
     assert (made.people, made.images, made.batch_size) == (4, 3, 12)
     with pytest.raises(VidfaceError, match=r"batch_size 13 is no multiple of 4 .* take 12 or 16"):
-        sampler("people-by-images", UNEVEN, 13)
+        make_sampler("people-by-images", UNEVEN, 13)
     with pytest.raises(VidfaceError, match=r"take 4 or 4|take 4"):
-        sampler("people-by-images", UNEVEN, 3)
+        make_sampler("people-by-images", UNEVEN, 3)
 
 
 @pytest.mark.parametrize(
@@ -274,18 +274,18 @@ def test_the_batch_size_must_be_a_multiple_of_k():
 def test_bad_values_are_refused(kind, changed, message):
     arguments = {"labels": UNEVEN, "batch_size": 4, **changed}
     with pytest.raises(VidfaceError, match=message):
-        sampler(kind, **arguments)
+        make_sampler(kind, **arguments)
 
 
 @pytest.mark.parametrize("kind", list(SAMPLERS))
 def test_an_epoch_before_the_first_is_refused(kind):
     with pytest.raises(VidfaceError, match="epoch must be"):
-        sampler(kind, UNEVEN, 4).epoch(-1)
+        make_sampler(kind, UNEVEN, 4).epoch(-1)
 
 
 def test_an_epoch_of_many_identities_is_fast():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(20_000), 10))
     start = time.perf_counter()
-    epoch = sampler("people-by-images", labels, 512).epoch(0)
+    epoch = make_sampler("people-by-images", labels, 512).epoch(0)
     assert time.perf_counter() - start < 2  # 0.05 s; a loop over identities or turns takes longer
     assert np.bincount(epoch.ravel()).max() <= 2

@@ -9,7 +9,7 @@ import torch
 from vidface.backbones.architectures import architecture
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.training.fast_prelu import with_fast_prelu
+from vidface.training.fast_prelu import use_fast_prelu
 from vidface.training.network import build_embedder
 from vidface.training.settings import BenchmarkSettings
 from vidface.training.validation import (
@@ -100,7 +100,7 @@ def test_faces_are_embedded_a_few_hundred_at_once_and_in_order() -> None:
 
 def test_the_model_is_embedded_in_evaluation_mode_and_not_changed() -> None:
     table = architecture("paper-x0.1-d0.1-e8")
-    module = with_fast_prelu(table.build(seed=1)).train()
+    module = use_fast_prelu(table.build(seed=1)).train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     fed = Preprocessing("rgb", 127.5, 128.0)
     crops = np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), dtype=np.uint8)

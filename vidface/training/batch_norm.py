@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vidface.core.errors import VidfaceError
 
 
-def synchronised(module: nn.Module) -> nn.Module:
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """The module with every batch norm replaced by one over the batches of all processes.
 
     Parameters and buffers are the same objects under the same names, so a state dict fits both ways
@@ -24,7 +24,7 @@ def synchronised(module: nn.Module) -> nn.Module:
     network on a GPU gets torch's own. Without other processes, and in evaluation, the numbers are
     the plain batch norm's.
 
-    >>> network = synchronised(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+    >>> network = synchronise_batch_norm(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
     >>> type(network[1]).__name__
     'SyncedBatchNorm'
     """
@@ -34,7 +34,7 @@ def synchronised(module: nn.Module) -> nn.Module:
         done = isinstance(module, SyncedBatchNorm | nn.SyncBatchNorm)
         return module if done else SyncedBatchNorm.like(module)
     for name, child in module.named_children():
-        setattr(module, name, synchronised(child))
+        setattr(module, name, synchronise_batch_norm(child))
     return module
 
 

@@ -278,7 +278,7 @@ class CentreSGD:
             values.copy_(state[name])
 
 
-def resized(
+def resize_centres(
     centres: ClassCentres,
     old_classes: Sequence[str],
     new_classes: Sequence[str],
@@ -300,7 +300,7 @@ def resized(
         VidfaceError: identities named twice, none, or not as many as there are centres.
 
     >>> old = ClassCentres(3, 2, seed=1)
-    >>> new = resized(old, ["ann", "bob", "cy"], ["cy", "ann"])
+    >>> new = resize_centres(old, ["ann", "bob", "cy"], ["cy", "ann"])
     >>> torch.equal(new.weight, old.weight[[2, 0]])
     True
     """

@@ -44,7 +44,7 @@ class FastPReLU(nn.PReLU):
         return _PReLU.apply(input, self.weight) if fast else super().forward(input)
 
 
-def with_fast_prelu(module: nn.Module) -> nn.Module:
+def use_fast_prelu(module: nn.Module) -> nn.Module:
     """Let every PReLU of the module be a fast one, in place; parameters and names stay."""
     for each in module.modules():
         if type(each) is nn.PReLU:

@@ -12,8 +12,8 @@ from vidface.backbones.architectures import Architecture, architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import Network, module_network, read_network
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.training.batch_norm import synchronised
-from vidface.training.fast_prelu import with_fast_prelu
+from vidface.training.batch_norm import synchronise_batch_norm
+from vidface.training.fast_prelu import use_fast_prelu
 from vidface.training.processes import Processes
 from vidface.training.settings import TrainSettings
 
@@ -41,9 +41,9 @@ class TrainingNetwork:
             weights = read_network(settings.init, settings.init.name, self.architecture.name)
             if weights.module is not None:
                 plain.load_state_dict(weights.module.state_dict())
-        plain = with_fast_prelu(plain)
+        plain = use_fast_prelu(plain)
         if processes.size > 1:
-            plain = synchronised(plain)
+            plain = synchronise_batch_norm(plain)
         plain = plain.to(self.device)
         if settings.channels_last:
             plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -265,7 +265,7 @@ def _ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
-def sampler(
+def make_sampler(
     kind: str,
     labels: NDArray[np.integer[Any]],
     batch_size: int,
@@ -279,7 +279,7 @@ def sampler(
     """The sampler of that name.
 
     After a cut of images give the labels of the kept ones: with `kept = np.flatnonzero(keep)`, it
-    is `kept[sampler("shuffled", labels[kept], 512).epoch(0)]`.
+    is `kept[make_sampler("shuffled", labels[kept], 512).epoch(0)]`.
 
     Args:
         kind: a name in `SAMPLERS`.
@@ -293,9 +293,9 @@ def sampler(
     Raises:
         VidfaceError: an unknown name, or what the sampler refuses.
 
-    >>> print(sampler("shuffled", np.zeros(10, np.int64), 4))
+    >>> print(make_sampler("shuffled", np.zeros(10, np.int64), 4))
     Shuffled(10 images, 2 batches x 4)
-    >>> print(sampler("people-by-images", np.arange(24) // 6, 12))
+    >>> print(make_sampler("people-by-images", np.arange(24) // 6, 12))
     PeopleByImages(24 images of 4 identities, 2 batches x 3 people x 4 images)
     """
     if kind not in list(SAMPLERS):  # a list (from a settings file) is not hashable

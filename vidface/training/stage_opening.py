@@ -15,7 +15,7 @@ from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import provenance, read_parquet, write_parquet
 from vidface.training.augment import build_augmentation
 from vidface.training.batches import StageBatches
-from vidface.training.centres import ClassCentres, resized
+from vidface.training.centres import ClassCentres, resize_centres
 from vidface.training.checkpoints import load_checkpoint, select_prefix
 from vidface.training.cleaning.quality import contrast, sharpness
 from vidface.training.cleaning.rules import cut_images
@@ -24,7 +24,7 @@ from vidface.training.live_task import open_live_task
 from vidface.training.losses import build_objective
 from vidface.training.network import TrainingNetwork
 from vidface.training.opening import TrainingContext
-from vidface.training.sampling import Sampler, sampler
+from vidface.training.sampling import Sampler, make_sampler
 from vidface.training.sources.base import FaceSource, class_counts
 from vidface.training.sources.subsets import take_images
 from vidface.training.stages import DISTIL, Stage, build_cut, build_sampler
@@ -92,7 +92,7 @@ def _open_distillation(training: TrainingContext, stage: Stage) -> OpenedStage:
         raise VidfaceError(f"{stage}: there is no teacher")
     faces = data.taught
     nobody = np.zeros(len(faces), np.int64)
-    order = sampler(
+    order = make_sampler(
         "shuffled", nobody, stage.batch_size, seed=pipeline.train.seed, stage=stage.number
     )
     objective = build_distil(stage.losses[DISTIL])
@@ -151,7 +151,7 @@ def _first_centres(
         )
     with torch.no_grad():
         centres.weight.copy_(last.values)
-    return resized(centres, last.people, people, seed=train.seed).to(network.device)
+    return resize_centres(centres, last.people, people, seed=train.seed).to(network.device)
 
 
 def _keep_faces(training: TrainingContext, stage: Stage) -> tuple[FaceSource, dict[str, int]]:

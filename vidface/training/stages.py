@@ -19,7 +19,7 @@ from vidface.training.augment import build_augmentation
 from vidface.training.cleaning.settings import CutSettings
 from vidface.training.distillation import build_distil
 from vidface.training.losses import LOSSES, ROLES, build_objective
-from vidface.training.sampling import Sampler, sampler
+from vidface.training.sampling import Sampler, make_sampler
 from vidface.training.sources.base import FaceSource
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def build_sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:
     """
     if len(source.identities) < 2:
         raise VidfaceError(f"{stage}: faces of one person only: there is nobody to tell apart")
-    return sampler(
+    return make_sampler(
         stage.sampling,
         np.asarray(source.labels),
         stage.batch_size,
