@@ -16,8 +16,9 @@ import pytest
 
 from tests.conftest import COLOURS, write_crop
 from tests.datasets.test_iqiyi_features import Python2
-from vidface.datasets.iqiyi import read_ground_truth, read_ranked_list, score_ranked_list
-from vidface.datasets.lfrc import check_submission, read_submission
+from vidface.challenges.submissions import score_ranked_list
+from vidface.datasets.iqiyi import read_ground_truth
+from vidface.datasets.submissions import check_submission, read_ranked_list, read_submission
 from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.settings.pipeline import load_pipeline
 

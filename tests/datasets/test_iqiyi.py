@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidface.challenges.submissions import score_ranked_list
 from vidface.core.errors import VidfaceError
-from vidface.datasets import iqiyi
-from vidface.datasets.iqiyi import (
-    GroundTruth,
-    read_ground_truth,
-    read_ranked_list,
-    score_ranked_list,
-    video_key,
-    write_ranked_list,
-)
+from vidface.datasets import iqiyi, submissions
+from vidface.datasets.iqiyi import GroundTruth, read_ground_truth, video_key
+from vidface.datasets.submissions import read_ranked_list, write_ranked_list
 
 TRUTH = GroundTruth({"1": ("v1", "v2", "v3"), "2": ("v4",), "3": ("v5",)})
 
@@ -208,7 +203,7 @@ def test_settings_that_cannot_be_written(path: Path) -> None:
 
 
 def test_a_list_that_does_not_read_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iqiyi, "read_ranked_list", lambda _: {"1": ("b",)})
+    monkeypatch.setattr(submissions, "read_ranked_list", lambda _: {"1": ("b",)})
     with pytest.raises(VidfaceError, match="does not read back"):
         write_ranked_list(path, {"1": ["a"]})
 

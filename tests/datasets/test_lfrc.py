@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from tests.budgets import examples
 from vidface.challenges.lfrc import lfrc_manifest
 from vidface.core.errors import VidfaceError
-from vidface.datasets import lfrc
-from vidface.datasets.lfrc import (
+from vidface.datasets import lfrc, submissions
+from vidface.datasets.lfrc import read_filelist
+from vidface.datasets.submissions import (
     Submission,
     check_submission,
-    read_filelist,
     read_submission,
     write_submission,
 )
@@ -593,7 +593,7 @@ def test_largest_header_is_written(
     def stop(*args: object) -> None:
         raise RuntimeError("a block is due")
 
-    monkeypatch.setattr(lfrc, "_little_endian", stop)
+    monkeypatch.setattr(submissions, "_little_endian", stop)
     with pytest.raises(RuntimeError, match="a block is due"):
         write_submission(tmp_path / "s.bin", np.broadcast_to(np.float32(0), shape))
 
@@ -640,7 +640,7 @@ def test_disk_that_gives_back_something_else(
         path.write_bytes(data)
         return read_submission(path)
 
-    monkeypatch.setattr(lfrc, "read_submission", read_after_damage)
+    monkeypatch.setattr(submissions, "read_submission", read_after_damage)
     message = "the file has 39" if broken == "short" else "the disk gave back something else"
     with pytest.raises(VidfaceError, match=message):
         write_submission(path, MATRIX, block_rows=1)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tests.runs.test_features import face, made_run, write
+from vidface.challenges.submissions import score_ranked_list
 from vidface.core.errors import VidfaceError
-from vidface.datasets.iqiyi import GroundTruth, read_ranked_list, score_ranked_list
-from vidface.datasets.lfrc import check_submission, read_submission
+from vidface.datasets.iqiyi import GroundTruth
+from vidface.datasets.submissions import check_submission, read_ranked_list, read_submission
 from vidface.runs.exports import export_iqiyi, export_lfrc
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster

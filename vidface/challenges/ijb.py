@@ -66,6 +66,7 @@ def templates_manifest(templates: TemplateList, out: str | Path, *, split: str =
         VidfaceError: an unknown split, a path in templates of two identities, a file that can't be
             written.
 
+    >>> import numpy as np
     >>> import tempfile
     >>> one = TemplateList(("7",), np.zeros(2, dtype=np.int64), ("1", "2"), ("a.jpg", "a.jpg"))
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -11,8 +11,13 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
-from vidface.datasets.iqiyi import write_ranked_list
-from vidface.datasets.lfrc import MOST_COLUMNS, check_submission, read_filelist, write_submission
+from vidface.datasets.lfrc import read_filelist
+from vidface.datasets.submissions import (
+    MOST_COLUMNS,
+    check_submission,
+    write_ranked_list,
+    write_submission,
+)
 from vidface.metrics.protocols.retrieval import RetrievalProtocol
 from vidface.metrics.retrieval import rank_clips
 from vidface.runs.run import Run
@@ -20,7 +25,7 @@ from vidface.runs.scoring import LATEST, check_splits, denoised_for
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
-    from vidface.datasets.lfrc import Submission
+    from vidface.datasets.submissions import Submission
 
 NAMED = 5  # clips that a message names
 
