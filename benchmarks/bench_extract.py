@@ -43,7 +43,7 @@ from vidface.faces.events import ClipLimits
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
-from vidface.runs.clip_extraction import Work
+from vidface.runs.clip_extraction import ClipEmbedder
 from vidface.storage.media import FolderRoot, TarRoot
 
 FPS = 8
@@ -173,18 +173,18 @@ def end_to_end(
     """From the first clip's end to the last one's: starting the processes is not counted."""
     root = FolderRoot(clips[0].parent)
     rows = [Clip(path.stem, path.name, "", "val") for path in clips]
-    work = Work(root, FrameSettings(fps=FPS), FaceSettings(), ClipLimits(), cores, detector)
+    work = ClipEmbedder(root, FrameSettings(fps=FPS), FaceSettings(), ClipLimits(), cores, detector)
     return frames_between(work, rows, backbone)
 
 
-def frames_between(work: Work, rows: list[Clip], backbone: Embedder) -> tuple[int, float]:
+def frames_between(work: ClipEmbedder, rows: list[Clip], backbone: Embedder) -> tuple[int, float]:
     begun = time.perf_counter()
-    done = sum(clip.frames for clip in work.embedded(rows, backbone))
+    done = sum(clip.frames for clip in work.embed(rows, backbone))
     whole = time.perf_counter() - begun
     return done, whole - start_seconds(work, rows)
 
 
-def start_seconds(work: Work, rows: list[Clip]) -> float:
+def start_seconds(work: ClipEmbedder, rows: list[Clip]) -> float:
     """What it takes until the processes have started, by a manifest of nothing."""
     nothing = [replace(row, path="not there") for row in rows[: work.workers]]
     begun = time.perf_counter()
@@ -220,7 +220,7 @@ def aligned_folders(data: Path, n: int) -> Path:
 def end_to_end_crops(folder: Path, backbone: Embedder, cores: int) -> tuple[int, float]:
     rows = [Clip(p.name, p.name, "", "val") for p in sorted(folder.iterdir())]
     aligned = FaceSettings(source="aligned")
-    work = Work(FolderRoot(folder), FrameSettings(), aligned, ClipLimits(), cores, None)
+    work = ClipEmbedder(FolderRoot(folder), FrameSettings(), aligned, ClipLimits(), cores, None)
     return frames_between(work, rows, backbone)
 
 

@@ -22,10 +22,12 @@ from vidface.backbones.files import save_safetensors
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.faces.settings import FaceSettings
-from vidface.frames.settings import FrameSettings
 from vidface.runs.artefacts import RunFolder
 from vidface.runs.clip_extraction import extract_clips
+from vidface.runs.run import Run
 from vidface.settings.manifests import read_manifest
+from vidface.settings.pipeline import ManifestSettings, Pipeline
+from vidface.settings.run_settings import RunSettings
 
 
 def main() -> None:
@@ -72,8 +74,9 @@ def main() -> None:
 
 def child(manifest: Path, weights: Path, run: Path) -> None:
     backbone = load_backbone(weights, threads=2)
-    faces = FaceSettings(source="aligned")
-    extract_clips(read_manifest(manifest), RunFolder(run), backbone, FrameSettings(), faces, {})
+    aligned = FaceSettings(source="aligned")
+    pipeline = Pipeline(ManifestSettings(manifest), RunSettings(run), faces=aligned)
+    extract_clips(Run(pipeline, read_manifest(manifest), RunFolder(run), backbone))
     # Not getrusage: its peak is handed down from the parent, which loaded more than the child does.
     status = Path("/proc/self/status").read_text().split()
     print(status[status.index("VmHWM:") + 1])

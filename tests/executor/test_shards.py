@@ -21,7 +21,7 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.executor import shards as executors
 from vidface.executor import with_dask as executor_dask
 from vidface.executor.pool import Assignment, Lost, Refusal, ShardCall, run_pool, shard_name
-from vidface.executor.shards import EXECUTORS, Executor, executor_of, map_shards
+from vidface.executor.shards import EXECUTORS, Executor, map_shards
 from vidface.metrics import pairwise, rates
 from vidface.metrics.spread import over_parts
 from vidface.metrics.verification import score_cross_verification, score_verification
@@ -30,8 +30,7 @@ from vidface.runs.denoised import ExtractedClips
 from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import cluster, cluster_once, denoise_all
 from vidface.runs.run import Run
-from vidface.settings import run_settings
-from vidface.settings.run_settings import RunSettings
+from vidface.settings.run_settings import RunSettings, executor_of
 
 SERIAL = Executor("serial")
 TWO = Executor("joblib", workers=2)
@@ -88,9 +87,6 @@ def wants_a_child(n: int) -> int:
 
 
 class TestExecutor:
-    def test_the_names_are_those_of_the_settings(self) -> None:
-        assert sorted(EXECUTORS) == sorted(run_settings.EXECUTORS)
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

@@ -18,12 +18,13 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
 from vidface.faces.settings import FaceSettings
-from vidface.frames.settings import FrameSettings
 from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.clip_extraction import extract_clips
-from vidface.runs.embedding import Extraction, encode_jpeg
+from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
+from vidface.runs.run import Run
 from vidface.settings.manifests import read_manifest
+from vidface.settings.pipeline import ManifestSettings, Pipeline
 from vidface.settings.run_settings import RunSettings
 
 ALIGNED = FaceSettings(source="aligned", keep_crops=True)
@@ -37,13 +38,16 @@ def backbone(colour_network: Path):
 
 def extracted(
     manifest_path: Path, folder: Path, backbone, *, settings=None, shard_clips=256, **more
-) -> tuple[Extraction, RunFolder]:
+) -> tuple[ExtractionSummary, RunFolder]:
     manifest = read_manifest(manifest_path, allow_missing=True)
-    run = RunFolder(folder)
     how = RunSettings(folder, shard_clips=shard_clips, workers=2)
-    made = {"manifest.clips_sha256": manifest.clips_sha256, **(settings or {"a": 1})}
-    done = extract_clips(manifest, run, backbone, FrameSettings(), ALIGNED, made, how, **more)
-    return done, run
+    pipeline = Pipeline(ManifestSettings(manifest_path), how, faces=ALIGNED)
+    run = Run(pipeline, manifest, RunFolder(folder), backbone)
+    vars(run)["extraction_settings"] = {  # what it has computed once, it keeps
+        "manifest.clips_sha256": manifest.clips_sha256,
+        **(settings or {"a": 1}),
+    }
+    return extract_clips(run, **more), run.folder
 
 
 def content(run: RunFolder) -> dict[str, list[dict]]:

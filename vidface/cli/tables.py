@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidface.metrics.operating_points import OperatingPoint
     from vidface.runs.clips import ClipLine, ClipList
     from vidface.runs.denoised import Denoised
-    from vidface.runs.embedding import Extraction
+    from vidface.runs.embedding import ExtractionSummary
     from vidface.runs.run import Run
     from vidface.runs.scoring import Score
     from vidface.runs.sweeps import Sweep
@@ -77,7 +77,7 @@ def grid(
     return table
 
 
-def extraction(done: Extraction, run: Run) -> str:
+def extraction(done: ExtractionSummary, run: Run) -> str:
     """States and counts of an extraction, and the clips that failed."""
     states = ", ".join(f"{state} {count}" for state, count in done.states.items())
     lines = [
@@ -213,7 +213,7 @@ def shown(line: ClipLine, out: Path) -> str:
 
 def demo(
     run: Run,
-    extracted: Extraction,
+    extracted: ExtractionSummary,
     denoised: Denoised,
     before: Score,
     after: Score,

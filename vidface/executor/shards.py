@@ -22,7 +22,7 @@ from vidface.executor.with_dask import run_on_dask
 from vidface.executor.with_joblib import run_on_processes
 
 if TYPE_CHECKING:
-    from vidface.settings.run_settings import RunSettings
+    pass
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -89,12 +89,6 @@ class Executor:
         if self.name == "serial" or self.scheduler is not None:
             return 1
         return self.workers or available_cores()
-
-
-def executor_of(settings: RunSettings) -> Executor:
-    """What a pipeline's `[run]` says; where it says nothing, this process does the work."""
-    name = settings.executor or "serial"
-    return Executor(name, settings.workers, settings.scheduler if name == "dask" else None)
 
 
 def map_shards(

@@ -199,7 +199,7 @@ def encode_jpeg(crop: np.ndarray) -> bytes:
 
 
 @dataclass(frozen=True)
-class Extraction:
+class ExtractionSummary:
     """Summary of an extraction, read from clips.parquet."""
 
     clips: int
@@ -223,12 +223,12 @@ class Extraction:
         }
 
 
-def summarise(clips: pa.Table) -> Extraction:
+def summarise(clips: pa.Table) -> ExtractionSummary:
     """The summary of clips.parquet."""
     counted = {row["values"]: row["counts"] for row in clips["state"].value_counts().to_pylist()}
     failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(FAILED_STATES))))
     columns = [failed[name].to_pylist() for name in ("clip_id", "state", "message")]
-    return Extraction(
+    return ExtractionSummary(
         clips=len(clips),
         states={state: counted[state] for state in STATES if state in counted},
         frames=pc.sum(clips["frames"]).as_py(),

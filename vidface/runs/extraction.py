@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from vidface.backbones.loading import open_backbone
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
@@ -15,7 +14,7 @@ from vidface.core.states import FAILED_STATES
 from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
 from vidface.runs.clip_extraction import extract_clips
-from vidface.runs.embedding import Extraction, summarise
+from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.runs.features import extract_features
 from vidface.runs.run import Run
 from vidface.settings.pipeline import pipeline_document
@@ -30,7 +29,7 @@ def extract(
     retry_failed: bool = False,
     notify: Notify = quiet,
     progress: ClipProgress | None = None,
-) -> Extraction:
+) -> ExtractionSummary:
     """Clips → embeddings. An extraction that is there already is kept, with the same settings.
 
     One that was killed goes on where it was. The run directory is locked meanwhile.
@@ -60,7 +59,7 @@ def extract(
     return done
 
 
-def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
+def _finished(run: Run, notify: Notify, *, retry: bool) -> ExtractionSummary:
     """The summary of the extraction that is there, if it is what the pipeline asks for."""
 
     table, made = run.folder.read_clips()
@@ -81,32 +80,19 @@ def _finished(run: Run, notify: Notify, *, retry: bool) -> Extraction:
 
 def _extract(
     run: Run, force: bool, retry_failed: bool, notify: Notify, progress: ClipProgress | None
-) -> Extraction:
+) -> ExtractionSummary:
     if run.of_features:
         return extract_features(
             run.manifest, run.folder, run.extraction_settings, notify=notify, progress=progress
         )
-    how = run.pipeline.run
-    if run.mirror is not None and how.scheduler is not None:
+    if run.mirror is not None and run.pipeline.run.scheduler is not None:
         raise VidfaceError(
             "[run] dir: at a URL it is written by this machine alone; with a scheduler use a "
             "folder that all its workers see"
         )
     fetch_weights(run, notify)
     return extract_clips(
-        run.manifest,
-        run.folder,
-        run.backbone or open_backbone(run.pipeline.backbone, notify),
-        run.pipeline.frames,
-        run.pipeline.faces,
-        run.extraction_settings,
-        how,
-        backbone_settings=None if run.backbone else run.pipeline.backbone,
-        force=force,
-        retry_failed=retry_failed,
-        notify=notify,
-        progress=progress,
-        store=run.store,
+        run, force=force, retry_failed=retry_failed, notify=notify, progress=progress
     )
 
 

@@ -28,7 +28,7 @@ from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
 from vidface.runs.artefacts import RunFolder
-from vidface.runs.embedding import Extraction, summarise
+from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.settings.manifests import Manifest
 from vidface.storage.cache import sha256_of
 from vidface.storage.media import FolderRoot
@@ -46,7 +46,7 @@ def extract_features(
     progress: ClipProgress | None = None,
     shard_clips: int = SHARD_CLIPS,
     shard_faces: int = SHARD_FACES,
-) -> Extraction:
+) -> ExtractionSummary:
     """Put the features of a manifest's clips into a run directory.
 
     A clip's state is "ok", "no_face" (an empty list) or "missing" (the file has no such video, or

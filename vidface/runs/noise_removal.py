@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
-from vidface.executor.shards import Executor, executor_of, map_shards
+from vidface.executor.shards import Executor, map_shards
 from vidface.noise.denoisers import denoiser_record, name_of_denoiser
 from vidface.noise.diagnostics import Diagnostics, combine
 from vidface.runs import artefacts
@@ -31,6 +31,7 @@ from vidface.runs.shard_denoising import (
     denoise_shard,
     make_tree,
 )
+from vidface.settings.run_settings import executor_of
 
 
 def denoise(

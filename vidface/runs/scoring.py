@@ -13,7 +13,6 @@ import numpy as np
 from vidface.core.errors import UsageError
 from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.core.states import STATES
-from vidface.executor.shards import executor_of
 from vidface.metrics.figures import ProtocolResult
 from vidface.metrics.protocols import PROTOCOLS
 from vidface.metrics.protocols.base import ScoringTask
@@ -25,6 +24,7 @@ from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import curves_document, write_score
+from vidface.settings.run_settings import executor_of
 
 if TYPE_CHECKING:
     from vidface.metrics.retrieval import Retrieval

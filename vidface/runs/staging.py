@@ -32,11 +32,10 @@ from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.embedding import EmbeddedClip
 
 ABOUT = "extraction.json"
-PROFILE = "profile.json"  # of the finished extraction
 
 
 @dataclass(frozen=True)
-class Shard:
+class ClipShard:
     """The clips [start, stop) of a manifest."""
 
     number: int
@@ -47,10 +46,10 @@ class Shard:
         return f"shard {self.number} (clips {self.start} to {self.start + len(self.clips) - 1})"
 
 
-def shards_of(clips: Sequence[Clip], shard_clips: int) -> list[Shard]:
+def shards_of(clips: Sequence[Clip], shard_clips: int) -> list[ClipShard]:
     """A manifest's clips in shards of `shard_clips`, in order."""
     return [
-        Shard(number, start, tuple(clips[start : start + shard_clips]))
+        ClipShard(number, start, tuple(clips[start : start + shard_clips]))
         for number, start in enumerate(range(0, len(clips), shard_clips))
     ]
 
@@ -69,7 +68,7 @@ class Staging:
     def states_path(self, number: int) -> Path:
         return self.folder.folder / "clips" / f"shard-{number:05d}.parquet"
 
-    def states(self, shard: Shard) -> tuple[pa.Table, dict[str, Any]] | None:
+    def states(self, shard: ClipShard) -> tuple[pa.Table, dict[str, Any]] | None:
         """States and provenance of a shard that is done; None where it has to be made."""
         path = self.states_path(shard.number)
         if not path.is_file() or not self.folder.shard_path(shard.number).is_file():
@@ -83,7 +82,7 @@ class Staging:
         return (table, made) if ours and table["clip_id"].to_pylist() == ids else None
 
     def write(
-        self, shard: Shard, clips: Sequence[EmbeddedClip], dimension: int, *, keep_crops: bool
+        self, shard: ClipShard, clips: Sequence[EmbeddedClip], dimension: int, *, keep_crops: bool
     ) -> None:
         """Write a shard: faces, crops, and then the states that say that it is there.
 
@@ -105,21 +104,20 @@ class Staging:
         made = {**self.made, "seconds": _sums(clip.seconds for clip in clips)}
         artefacts.write_parquet(self.states_path(shard.number), states, made)
 
-    def finish(self, run: RunFolder, shards: Sequence[Shard], profile: Mapping[str, Any]) -> None:
+    def finish(
+        self, run: RunFolder, shards: Sequence[ClipShard], profile: Mapping[str, Any]
+    ) -> None:
         """Put all shards in the place of the run directory's extraction."""
         tables, seconds = [], []
         for shard in shards:
-            found = self.states(shard)
-            if found is None:
+            staged = self.states(shard)
+            if staged is None:
                 raise VidfaceError(f"{self.states_path(shard.number)}: gone; run extract again")
-            tables.append(found[0])
-            seconds.append(found[1].get("seconds", {}))
+            tables.append(staged[0])
+            seconds.append(staged[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
-        stages = _sums(seconds)
-        write_json(
-            self.folder.folder / PROFILE,
-            {"stages": stages, "clips": len(table), **profile},
-        )
+        stages = {"stages": _sums(seconds), "clips": len(table), **profile}
+        write_json(self.folder.profile_path, stages)
         artefacts.write_parquet(self.folder.clips_path, table, self.made)
         run.replace_extraction(self.folder)
 
@@ -194,7 +192,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         raise VidfaceError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
-def each_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def split_by_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """(clip_id, rows) of an embeddings table, clip by clip."""
     ids, offsets = artefacts.runs_of(table.column("clip_id"))
     for clip_id, start, stop in zip(ids, offsets[:-1], offsets[1:], strict=True):

@@ -9,9 +9,8 @@ from typing import ClassVar
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import check_settings, setting
 from vidface.core.values import size_bytes
+from vidface.executor.shards import EXECUTORS, Executor
 from vidface.storage.urls import Address
-
-EXECUTORS = ("serial", "joblib", "dask")
 
 
 @dataclass(frozen=True)
@@ -92,3 +91,9 @@ class RunSettings:
         if size < 64 * 2**20:
             raise VidfaceError(f"[run] clip_memory: at least 64MiB, not {self.clip_memory}")
         return size
+
+
+def executor_of(settings: RunSettings) -> Executor:
+    """What a pipeline's `[run]` says; where it says nothing, this process does the work."""
+    name = settings.executor or "serial"
+    return Executor(name, settings.workers, settings.scheduler if name == "dask" else None)
