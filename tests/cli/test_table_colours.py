@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from vidface.cli.tables import clips, grid, render
+from vidface.cli.run_tables import format_clips
+from vidface.cli.text_tables import grid, render
 from vidface.runs.clips import ClipLine, ClipList
 
 LINES = [
@@ -23,7 +24,7 @@ def printed(monkeypatch, *, terminal, no_color=None):
     if no_color is not None:
         monkeypatch.setenv("NO_COLOR", no_color)
     best = render(grid(["threshold", "mAP"], [["0.4", "0.9"], ["0.5", "0.8"]], best=0))
-    return clips(ClipList(tuple(LINES), 4, None)) + "\n" + best
+    return format_clips(ClipList(tuple(LINES), 4, None)) + "\n" + best
 
 
 def colours(text, name):

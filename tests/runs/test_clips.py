@@ -160,9 +160,9 @@ class TestCommand:
         assert "--flag chain: unknown (known: chained, contested, thin)" in done.err
 
     def test_long_lists_are_cut(self, vidface, colour_pipeline, monkeypatch) -> None:
-        from vidface.cli import tables
+        from vidface.cli import run_tables
 
-        monkeypatch.setattr(tables, "LISTED_CLIPS", 2)
+        monkeypatch.setattr(run_tables, "LISTED_CLIPS", 2)
         vidface("extract", "--pipeline", colour_pipeline)
         done = vidface("clips", "--pipeline", colour_pipeline)
         assert "7 of 7 clips" in done.out

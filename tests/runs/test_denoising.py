@@ -430,26 +430,26 @@ def moody_run(pipeline: Path) -> Run:
 
 
 def test_unusable_faces_are_named(colour_pipeline: Path) -> None:
-    from vidface.cli import tables
+    from vidface.cli import run_tables
 
     run = moody_run(colour_pipeline)
     done = cluster(run, 0.5)
     names = ["red.v, frame 1", "red.v, frame 3", *(f"green.t, frame {k}" for k in range(3))]
     assert list(done.unusable_rows[:5]) == names
     assert done.unusable.sum() == 10  # red.v 2, green.t 3, green.v 3, stranger (yellow) 2
-    text = tables.clustering(done, run)
+    text = run_tables.format_clustering(done, run)
     said = "red.v, frame 1; red.v, frame 3; green.t, frame 0; and 7 more"
     assert f"10 unusable embeddings (NaN or zero) count as noise: {said}" in text
 
 
 def test_what_is_read_says_what_was_made(colour_pipeline: Path, truth: Path) -> None:
-    from vidface.cli import tables
+    from vidface.cli import run_tables
 
     run = moody_run(colour_pipeline)
     made, read = cluster(run, 0.5), cluster_once(run, 0.5)
     assert read.summary() == made.summary()
     assert read.unusable_rows == made.unusable_rows
-    assert tables.clustering(read, run) == tables.clustering(made, run)
+    assert run_tables.format_clustering(read, run) == run_tables.format_clustering(made, run)
     with_truth = Denoising(UnionFind(0.5), truth_path=truth)
     again = cluster_once(run, with_truth)  # stored already, but without precision and recall
     assert again.removal is not None

@@ -75,7 +75,7 @@ def import_iqiyi(
     Videos that no GT names are distractors; those that only a GT names count as missing.
     """
     from vidface.challenges import iqiyi
-    from vidface.cli import tables
+    from vidface.cli import run_tables
     from vidface.runs.extraction import extract
     from vidface.runs.run import open_run
     from vidface.settings.pipeline import load_pipeline
@@ -85,7 +85,7 @@ def import_iqiyi(
     with progress_bar(run) as progress:
         done = extract(run, force=force, notify=note, progress=progress)
     document = {**made.to_dict(), "extraction": done.to_dict()}
-    show(as_json, document, lambda: printable(f"{tables.extraction(done, run)}\n{made}"))
+    show(as_json, document, lambda: printable(f"{run_tables.format_extraction(done, run)}\n{made}"))
     exit_for(done.failed)
 
 

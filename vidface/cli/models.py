@@ -51,12 +51,12 @@ def models(
         return
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import list_models
-    from vidface.cli import tables
+    from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = list_models(limits)
     document = {"models": [model.to_dict() for model in found]}
-    show(as_json, document, lambda: tables.models(found, limits))
+    show(as_json, document, lambda: model_tables.format_models(found, limits))
 
 
 @models.command(name="show")
@@ -67,11 +67,11 @@ def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_js
     """One recogniser in full: the paper's Table 1, from the module itself."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import describe
-    from vidface.cli import tables
+    from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = describe(name, limits)
-    show(as_json, found.to_dict(), lambda: tables.model(found, limits))
+    show(as_json, found.to_dict(), lambda: model_tables.format_model(found, limits))
 
 
 @models.command(name="count")
@@ -82,12 +82,12 @@ def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_
     """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import count_file
-    from vidface.cli import tables
+    from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
     found = count_file(file)
     document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
-    show(as_json, document, lambda: printable(tables.counted(file.name, found, limits)))
+    show(as_json, document, lambda: printable(model_tables.format_cost(file.name, found, limits)))
 
 
 @models.command(name="export")
@@ -112,11 +112,11 @@ def models_export(
 ) -> None:
     """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
     from vidface.backbones.catalogue import export
-    from vidface.cli import tables
+    from vidface.cli import model_tables
 
     fed = preprocessing_from(color, mean, std)
     done = export(name, out, weights=weights, preprocessing=fed, seed=seed)
-    show(as_json, done.to_dict(), lambda: printable(tables.exported(done)))
+    show(as_json, done.to_dict(), lambda: printable(model_tables.format_exported(done)))
 
 
 @models.command(name="quantize")
@@ -140,7 +140,7 @@ def models_quantize(
     """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
     from vidface.backbones.loading import declared_preprocessing, load_network
     from vidface.backbones.quantize import quantize_file
-    from vidface.cli import tables
+    from vidface.cli import model_tables
     from vidface.storage.media import open_root
 
     network = load_network(weights, flags["architecture"])
@@ -152,4 +152,4 @@ def models_quantize(
             "--color, --mean, --std"
         )
     done = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
-    show(as_json, done.to_dict(), lambda: printable(tables.quantised(done)))
+    show(as_json, done.to_dict(), lambda: printable(model_tables.format_quantised(done)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -66,11 +67,16 @@ def setting_options(
     """
     fields = [
         field
-        for field in table_settings(TABLES[table])
+        for field in _table_fields(table)
         if (not only or field.name in only) and field.name not in without
     ]
     options = [_setting_option(field, field.flag) for field in fields if field.flag is not None]
     return lambda command: decorated(command, options)
+
+
+@functools.cache
+def _table_fields(table: str) -> tuple[SettingField, ...]:
+    return table_settings(TABLES[table])
 
 
 def _setting_option(field: SettingField, flag: str) -> Callable[[Command], Command]:

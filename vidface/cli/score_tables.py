@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.cli.tables import grid, rate, render
+from vidface.cli.text_tables import grid, rate, render
 from vidface.core.thresholds import threshold_name
 from vidface.metrics.figures import NamedFigure, TextTable, with_interval
 

@@ -41,7 +41,7 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
 
     The same command goes on where a killed run stopped.
     """
-    from vidface.cli import tables
+    from vidface.cli import model_tables
     from vidface.cli.progress import training_progress
     from vidface.training.settings import load_training
 
@@ -52,7 +52,7 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
     with training_progress(enabled=sys.stderr.isatty() and _first()) as on_step:
         done = train_by(recipe, restart=restart, notify=note, on_step=on_step)
     if _first():
-        show(as_json, done.to_dict(), lambda: tables.trained(done))
+        show(as_json, done.to_dict(), lambda: model_tables.format_training(done))
 
 
 def _first() -> bool:

@@ -14,6 +14,7 @@ keys of pipeline files and the table in pipelines/README.md come from it; nobody
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -126,7 +127,7 @@ def settings_of(kind: type) -> tuple[SettingField, ...]:
 
     A class attribute `GROUP` is the group of those that name none.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     settings = []
     for field in dataclasses.fields(kind):
         if _KEY in field.metadata:
@@ -137,6 +138,11 @@ def settings_of(kind: type) -> tuple[SettingField, ...]:
             metadata["group"] = metadata["group"] or getattr(kind, "GROUP", "")
             settings.append(SettingField(field.name, hints[field.name], field.default, **metadata))
     return tuple(settings)
+
+
+@functools.cache
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def table_settings(kind: type) -> tuple[SettingField, ...]:

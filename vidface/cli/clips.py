@@ -1,0 +1,79 @@
+"""The commands that look at single clips: `clips` lists them, `show` draws one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidface.cli import run_tables
+from vidface.cli.options import (
+    StageCommand,
+    denoising_from,
+    noise_options,
+    open_run_from,
+    output_options,
+    run_options,
+    show,
+)
+from vidface.core.values import printable
+
+
+@click.command(cls=StageCommand)
+@run_options
+@noise_options
+@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option("--flag", "raised", multiple=True, metavar="NAME",
+              help="chained, contested or thin; may be repeated.")  # fmt: skip
+@click.option("--status", "states", multiple=True, metavar="STATE",
+              help="ok, no_face, corrupt, truncated, ...; may be repeated.")  # fmt: skip
+@click.option("--split", "splits", multiple=True, metavar="NAME", help="May be repeated.")
+@output_options
+def clips(
+    threshold: str | None,
+    raised: tuple[str, ...],
+    states: tuple[str, ...],
+    splits: tuple[str, ...],
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """List clips: what became of them, and what clustering says of them.
+
+    \b
+    chained    two kept faces are less similar than strangers may be: a chain joined them
+    contested  the second cluster is at least half of the first: probably two people
+    thin       fewer than 3 faces were kept
+    """
+    from vidface.runs.clips import list_clips
+
+    run = open_run_from(flags)
+    denoising = denoising_from(run, threshold, flags)
+    found = list_clips(run, denoising, flags=raised, states=states, splits=splits)
+    show(as_json, found.to_dict(), lambda: run_tables.format_clips(found))
+
+
+@click.command(cls=StageCommand, name="show")
+@click.argument("clip_id")
+@run_options
+@noise_options
+@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("sheet.png"),
+    show_default=True,
+    help="A .png, .jpg or .webp file.",
+)
+@output_options
+def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **flags: Any) -> None:
+    """Draw the faces of CLIP_ID in time order, dropped ones framed in red.
+
+    Needs a run that was extracted with --keep-crops.
+    """
+    from vidface.runs.clips import show_clip
+
+    run = open_run_from(flags)
+    line = show_clip(run, clip_id, out, denoising_from(run, threshold, flags))
+    document = {"out": str(out), **line.to_dict()}
+    show(as_json, document, lambda: printable(run_tables.format_drawn_clip(line, out)))

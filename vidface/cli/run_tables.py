@@ -1,0 +1,159 @@
+"""What stages of a run did, as text for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidface.cli.text_tables import POINT_COLUMNS, grid, point_row, rate, render
+
+if TYPE_CHECKING:
+    from vidface.runs.clips import ClipLine, ClipList
+    from vidface.runs.denoised import Denoised
+    from vidface.runs.embedding import ExtractionSummary
+    from vidface.runs.run import Run
+    from vidface.runs.verify import Verified
+
+
+LISTED_FAILURES = 20
+LISTED_CLIPS = 200
+
+
+def format_extraction(done: ExtractionSummary, run: Run) -> str:
+    """States and counts of an extraction, and the clips that failed."""
+    states = ", ".join(f"{state} {count}" for state, count in done.states.items())
+    lines = [
+        f"{done.clips} clips ({states})",
+        f"{done.frames} frames, {done.frames_without_face} without a face, {done.faces} faces",
+    ]
+    for clip_id, state, message in done.failed[:LISTED_FAILURES]:
+        lines.append(f"  {state}  {clip_id}: {message}")
+    more = len(done.failed) - LISTED_FAILURES
+    if more > 0:
+        lines.append(f"  and {more} more, in {run.folder.clips_path}")
+    lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
+    return "\n".join(lines)
+
+
+def format_clustering(done: Denoised, run: Run) -> str:
+    """What noise removal did, and which clips are worth a look."""
+    s = done.summary()
+    lines = [
+        f"{done.denoising}: {s['kept']} of {s['faces']} faces kept, "
+        f"{s['dropped']} dropped ({s['dropped_share']:.1%})",
+        f"{s['clips']} clips, {s['clips_with_several_clusters']} with several clusters, "
+        f"{s['no_descriptor']} without a descriptor",
+    ]
+    if done.removal is not None:
+        r = done.removal
+        lines.append(
+            f"{r.both} of {r.noise} noise faces are among the dropped: "
+            f"precision {rate(r.precision)}, recall {rate(r.recall)}"
+        )
+    found = s.get("diagnostics")
+    if found:
+        flags = ", ".join(f"{found[flag]} {flag}" for flag in ("chained", "contested", "thin"))
+        line = f"worth a look: {flags} (vidface clips --flag contested)"
+        if found["lowest_similarity"] is not None:
+            line += (
+                f"; lowest similarity of two kept faces {found['lowest_similarity']:.2f}, "
+                f"median over clips {found['median_lowest_similarity']:.2f}"
+            )
+        lines.append(line)
+    if s["unusable"]:
+        more = s["unusable"] - len(done.unusable_rows[:3])
+        named = "; ".join(done.unusable_rows[:3]) + (f"; and {more} more" if more else "")
+        lines.append(f"{s['unusable']} unusable embeddings (NaN or zero) count as noise: {named}")
+    if done.weights_ignored or done.fallen_back:
+        lines.append(
+            f"{done.weights_ignored} weights are negative or no numbers and count as 0; "
+            f"{done.fallen_back} clips without any weight are averaged"
+        )
+    if done.denoising is not None:
+        where = run.folder.clustering(done.denoising.name)
+        lines.append(f"descriptors: {where / 'descriptors.parquet'}")
+    return "\n".join(lines)
+
+
+def format_clips(found: ClipList) -> str:
+    """A line a clip."""
+    rows = [
+        (
+            line.clip_id,
+            line.identity,
+            line.split,
+            line.state,
+            f"{line.frames}",
+            f"{line.faces}",
+            *(("",) * 3 if line.kept is None else
+              (f"{line.clusters}", f"{line.kept}", f"{line.dropped}")),
+            _cosine(line.lowest_similarity),
+            "" if line.second_share is None else f"{line.second_share:.0%}",
+            _cosine(line.second_cosine),
+            ", ".join(line.flags) or _short(line.message),
+        )
+        for line in found.lines[:LISTED_CLIPS]
+    ]  # fmt: skip
+    columns = ("clip", "identity", "split", "state", "frames", "faces", "clusters", "kept",
+               "dropped", "lowest", "second", "cosine", "")  # fmt: skip
+    styles = [_colour_of(line) for line in found.lines[:LISTED_CLIPS]]
+    head = f"{len(found.lines)} of {found.of} clips"
+    if found.denoising is not None:
+        head += f"; {found.denoising}"
+    notes = []
+    if len(found.lines) > LISTED_CLIPS:
+        notes.append(f"and {len(found.lines) - LISTED_CLIPS} more: --json lists all")
+    if found.denoising is None:
+        notes.append("no clustering yet: vidface cluster")
+    notes.append(
+        "lowest: similarity of the two least similar kept faces; second: size of the second "
+        "cluster against the first; cosine: of their means"
+    )
+    table = grid(columns, rows, text=("identity", "split", "state", ""), styles=styles)
+    return render(head, table, *notes)
+
+
+def format_drawn_clip(line: ClipLine, out: Path) -> str:
+    """A contact sheet that was written."""
+    flags = f"; {', '.join(line.flags)}" if line.flags else ""
+    return (
+        f"{line.clip_id}: {line.kept} of {line.faces} faces kept, "
+        f"{line.clusters} cluster(s){flags}\nsheet: {out}"
+    )
+
+
+def format_verified(done: Verified) -> str:
+    """A recogniser on face pairs."""
+    s = done.score
+    flip = ", flip test" if done.flip else ""
+    head = f"{done.recogniser} on {done.pairs}{flip}"
+    lines = [
+        head,
+        f"{done.images} images, {s.genuine_pairs} genuine and {s.impostor_pairs} impostor pairs",
+        "",
+        f"accuracy  {s.accuracy:.4f} ± {s.accuracy_standard_error:.4f}  "
+        f"({len(s.thresholds)} folds; ± standard error)",
+        f"AUC       {s.auc:.5f}",
+    ]
+    errors = ["" if e is None else rate(e) for e in s.tar_standard_errors]
+    rows = [(*point_row(p), e) for p, e in zip(s.points, errors, strict=True)]
+    table = grid((*POINT_COLUMNS, "± TAR"), rows)
+    failures = [f"  {line}" for line in done.failed[:LISTED_FAILURES]]
+    if done.failed:
+        failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")
+    return render(*lines, table, *failures)
+
+
+def _colour_of(line: ClipLine) -> str | None:
+    """Red for a clip that failed, yellow for one to look at."""
+    if line.state not in ("ok", "no_face"):
+        return "red"
+    return "yellow" if line.flags or line.state == "no_face" else None
+
+
+def _short(message: str, most: int = 48) -> str:
+    return message if len(message) <= most else message[: most - 1] + "…"
+
+
+def _cosine(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,154 @@
+"""The commands of a run's stages: `init`, `extract`, `cluster`, and `run` for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidface.cli import run_tables
+from vidface.cli.options import (
+    StageCommand,
+    denoising_to_make,
+    executor_options,
+    exit_for,
+    extract_options,
+    noise_options,
+    note,
+    open_run_from,
+    output_options,
+    pairs_bar,
+    progress_bar,
+    run_options,
+    score_options,
+    show,
+    split_options,
+    with_lines,
+)
+from vidface.core.values import printable
+
+
+@click.command(cls=StageCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("manifest.csv"),
+    show_default=True,
+    help="The manifest to write.",
+)
+@click.option("--force", is_flag=True, help="Replace a manifest that is there.")
+@output_options
+def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
+    """Write a manifest for a FOLDER of clips, to be edited.
+
+    Layouts: person/clip.mp4, person/clip/*.jpg, split/person/clip, or flat files. The first clip of
+    a person becomes train (the gallery), the others val. A vidface.toml beside the manifest makes
+    it what the other commands work on.
+    """
+    from vidface.settings.initialise import initialise
+
+    made = initialise(folder, out, force=force)
+    show(as_json, made.to_dict(), lambda: str(made))
+
+
+@click.command(cls=StageCommand)
+@run_options
+@extract_options
+@click.option("--profile", is_flag=True, help="Print the time in each stage, and the limit.")
+@output_options
+def extract(
+    force: bool, retry_failed: bool, strict: bool, profile: bool, as_json: bool, **flags: Any
+) -> None:
+    """Clips → frames at 8 FPS → aligned faces → embeddings.
+
+    Killed and started again it goes on where it was. Every clip ends in one state; a failed one
+    stays in every denominator (vidface clips --status corrupt lists them).
+    """
+    from vidface.runs.extraction import extract
+
+    run = open_run_from(flags, check_files=True)
+    with progress_bar(run) as progress:
+        done = extract(run, force=force, retry_failed=retry_failed, notify=note, progress=progress)
+    document, text = done.to_dict(), lambda: printable(run_tables.format_extraction(done, run))
+    if profile:
+        from vidface.runs.profiles import read_profile
+
+        times = read_profile(run.folder)
+        document, text = {**document, "profile": times.to_dict()}, with_lines(text, times)
+    show(as_json, document, text)
+    exit_for(done.failed, strict=strict)
+
+
+@click.command(cls=StageCommand)
+@run_options
+@noise_options
+@executor_options
+@click.option("--threshold", metavar="COSINE", help="Cosine above which two frames are joined.")
+@output_options
+def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
+    """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
+    from vidface.runs import noise_removal
+
+    run = open_run_from(flags)
+    denoising = denoising_to_make(run, threshold)
+    done = noise_removal.cluster(run, denoising, notify=note)
+    show(as_json, done.summary(), lambda: printable(run_tables.format_clustering(done, run)))
+
+
+@click.command(cls=StageCommand, name="run")
+@click.argument("name", metavar="PIPELINE")
+@run_options
+@noise_options
+@split_options
+@score_options
+@click.option(
+    "--threshold",
+    metavar="COSINE",
+    help="Cosine threshold of the clustering, instead of the pipeline's.",
+)
+@extract_options
+@output_options
+def run_all(
+    name: str,
+    split: str | None,
+    gallery: str | None,
+    threshold: str | None,
+    force: bool,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Run all stages of PIPELINE, skipping those done already with the same settings."""
+    from vidface.cli import score_tables
+    from vidface.runs.whole_run import Watcher, run_stages
+
+    if flags["pipeline"]:
+        raise click.UsageError("PIPELINE is given already; leave --pipeline out")
+    run = open_run_from({**flags, "pipeline": name}, check_files=True)
+    denoising = denoising_to_make(run, threshold)
+    results = run_stages(
+        run,
+        denoising,
+        split=split,
+        gallery=gallery,
+        force=force,
+        retry_failed=retry_failed,
+        watcher=Watcher(
+            note,
+            progress_bar,
+            pairs_bar,
+            on_extracted=lambda done: _echo(as_json, run_tables.format_extraction(done, run)),
+            on_clustered=lambda done: _echo(as_json, run_tables.format_clustering(done, run)),
+        ),
+    )
+    show(as_json, results.to_dict(), lambda: score_tables.score(results.score, run))
+    exit_for(results.extraction.failed, strict=strict)
+
+
+def _echo(as_json: bool, text: str) -> None:
+    """Print a stage's result as soon as it is there, where no JSON is wanted."""
+    if not as_json:
+        click.echo(printable(text))

@@ -1,0 +1,55 @@
+"""The command `verify`: a recogniser on face pairs, as papers report LFW."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidface.cli import run_tables
+from vidface.cli.options import (
+    StageCommand,
+    backbone_from,
+    exit_for,
+    fed_options,
+    output_options,
+    runtime_options,
+    show,
+)
+
+
+@click.command(cls=StageCommand)
+@click.argument("weights")
+@click.argument("faces", metavar="FOLDER|TAR|BIN", type=click.Path(path_type=Path))
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="LFW's pairs.txt, for a folder or tar of aligned crops (NAME/NAME_0001.jpg).",
+)
+@click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
+@fed_options
+@runtime_options
+@output_options
+def verify(
+    weights: str, faces: Path, pairs: Path | None, flip: bool, as_json: bool, **flags: Any
+) -> None:
+    """Face pairs, as papers report LFW: 10-fold accuracy, AUC and TAR@FAR of WEIGHTS.
+
+    \b
+    vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
+    vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
+
+    Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
+    """
+    from vidface.cli.progress import image_progress
+    from vidface.datasets import open_pairs
+    from vidface.runs.verify import verify as verify_pairs
+
+    opened = open_pairs(faces, pairs)
+    backbone = backbone_from(weights, flags)
+    with image_progress(opened.n_images, enabled=sys.stderr.isatty()) as progress:
+        done = verify_pairs(backbone, opened, flip=flip, progress=progress)
+    show(as_json, done.to_dict(), lambda: run_tables.format_verified(done))
+    exit_for(done.failed)
