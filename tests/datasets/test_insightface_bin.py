@@ -18,8 +18,9 @@ from tests.budgets import examples
 from tests.conftest import COLOURS, crop_of
 from tests.datasets.test_pairs import picture
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.datasets import PairSet, read_insightface_bin
 from vidface.datasets.inert_pickle import MAX_VALUE_OPCODES
+from vidface.datasets.insightface_bin import read_insightface_bin
+from vidface.datasets.pairs import PairSet
 
 SAME = [True, False, True]
 PICTURES = [picture(colour, seed=k) for k, colour in enumerate([*COLOURS, "red", "blue"])]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import crop_of
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.datasets import PairSet, read_lfw_pairs
+from vidface.datasets.pairs import PairSet, read_lfw_pairs
 
 # Two folds of two pairs of either kind. Ann has four images, bob three, cy and "d.e" one.
 LIST = """2\t2
@@ -297,8 +297,8 @@ def made(**changes: object) -> PairSet:
         ({"first": np.array([[0], [1]])}, r"first must be \(2,\) int64, got \(2, 1\)"),
         ({"same": np.array([1, 0])}, r"same must be \(2,\) bool, got \(2,\) int64"),
         ({"folds": np.array([0.0, 1.0])}, r"folds must be \(2,\) int64"),
-        ({"first": np.array([0, 3])}, "first names an image beyond 3"),
-        ({"second": np.array([-1, 1])}, "second names an image beyond 3"),
+        ({"first": np.array([0, 3])}, "first has an index beyond 3"),
+        ({"second": np.array([-1, 1])}, "second has an index beyond 3"),
         ({"folds": np.array([0, 2])}, "without a gap"),
         ({"folds": np.array([1, 2])}, "without a gap"),
         (

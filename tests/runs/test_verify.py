@@ -14,7 +14,7 @@ from tests.conftest import crop_of, write_crop
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.datasets import open_pairs
+from vidface.datasets.pair_sources import open_pairs
 from vidface.runs.verify import verify
 
 FED = ("--color", "rgb", "--mean", "127.5", "--std", "127.5")

@@ -54,9 +54,11 @@ def import_data() -> None:
     multiple=True,
     type=FILE,
     metavar="GT",
-    help="train_gt.txt or val_gt.txt; may be repeated.",
+    help="Ground truth, train_gt.txt or val_gt.txt; may be repeated.",
 )
-@click.option("--split", metavar="NAME", help="Of a single pickle. [default: what its name says]")
+@click.option(
+    "--split", metavar="NAME", help="Split of a single pickle. [default: what its name says]"
+)
 @_into
 @output_options
 def import_iqiyi(
@@ -80,24 +82,36 @@ def import_iqiyi(
     from vidface.runs.run import open_run
     from vidface.settings.pipeline import load_pipeline
 
-    made = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
-    run = open_run(load_pipeline(made.pipeline), note)
+    imported = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
+    run = open_run(load_pipeline(imported.pipeline), note)
     with progress_bar(run) as progress:
-        done = extract(run, force=force, notify=note, progress=progress)
-    document = {**made.to_dict(), "extraction": done.to_dict()}
-    show(as_json, document, lambda: printable(f"{run_tables.format_extraction(done, run)}\n{made}"))
-    exit_for(done.failed)
+        extraction = extract(run, force=force, notify=note, progress=progress)
+    document = {**imported.to_dict(), "extraction": extraction.to_dict()}
+    show(
+        as_json,
+        document,
+        lambda: printable(f"{run_tables.format_extraction(extraction, run)}\n{imported}"),
+    )
+    exit_for(extraction.failed)
 
 
 @import_data.command(name="lfrc")
 @click.argument("folder", type=FILE)
 @click.option(
-    "--labels", type=FILE, metavar="FILE", help="Lines '<video> <identity>', if you have them."
+    "--labels",
+    type=FILE,
+    metavar="FILE",
+    help="Who is in which video, as lines '<video> <identity>'.",
 )
 @click.option(
-    "--filelist", type=FILE, metavar="FILE", help="The videos. [default: filelist.txt in FOLDER]"
+    "--filelist",
+    type=FILE,
+    metavar="FILE",
+    help="List of the videos. [default: filelist.txt in FOLDER]",
 )
-@click.option("--split", metavar="NAME", default="val", show_default=True, help="Of all videos.")
+@click.option(
+    "--split", metavar="NAME", default="val", show_default=True, help="Split of all videos."
+)
 @_into
 @output_options
 def import_lfrc(
@@ -112,21 +126,31 @@ def import_lfrc(
     """LFRC's aligned crops: FOLDER/iQIYI_VID_FACE/<video>/*.jpg and filelist.txt."""
     from vidface.challenges import lfrc
 
-    made = lfrc.import_lfrc(folder, out, labels=labels, filelist=filelist, split=split, force=force)
-    show(as_json, made.to_dict(), lambda: printable(str(made)))
+    imported = lfrc.import_lfrc(
+        folder, out, labels=labels, filelist=filelist, split=split, force=force
+    )
+    show(as_json, imported.to_dict(), lambda: printable(str(imported)))
 
 
 @import_data.command(name="ijb")
 @click.argument("templates", type=FILE)
-@click.option("--root", type=FILE, required=True, metavar="DIR", help="Where its paths start.")
+@click.option(
+    "--root",
+    type=FILE,
+    required=True,
+    metavar="DIR",
+    help="Folder at which the list's paths start.",
+)
 @click.option(
     "--order",
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="template-media-path or path-template-media, of a file without a header.",
+    help="Order of a list without a header: template-media-path or path-template-media.",
 )
-@click.option("--split", metavar="NAME", default="probe", show_default=True, help="Of all images.")
+@click.option(
+    "--split", metavar="NAME", default="probe", show_default=True, help="Split of all images."
+)
 @_into
 @output_options
 def import_ijb(
@@ -135,8 +159,8 @@ def import_ijb(
     """Images of IJB-style TEMPLATES (template_id media_id path a line), each once."""
     from vidface.challenges import ijb
 
-    made = ijb.import_ijb(templates, root, out, order=order, split=split, force=force)
-    show(as_json, made.to_dict(), lambda: printable(str(made)))
+    imported = ijb.import_ijb(templates, root, out, order=order, split=split, force=force)
+    show(as_json, imported.to_dict(), lambda: printable(str(imported)))
 
 
 def _from_run(command: Command) -> Command:
@@ -144,7 +168,9 @@ def _from_run(command: Command) -> Command:
     options = (
         click.option("--out", type=FILE, required=True, metavar="FILE", help="The file to write."),
         click.option(
-            "--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]"
+            "--threshold",
+            metavar="COSINE",
+            help="Cosine threshold of the clustering to read. [default: the latest]",
         ),
     )
     return run_options(noise_options(decorated(command, options)))
@@ -156,9 +182,12 @@ def export_data() -> None:
 
 
 @export_data.command(name="lfrc")
-@click.option("--split", metavar="NAME", help="Only its clips. [default: all]")
+@click.option("--split", metavar="NAME", help="Split whose clips are written. [default: all]")
 @click.option(
-    "--filelist", type=FILE, metavar="FILE", help="Clips and their order. [default: the manifest's]"
+    "--filelist",
+    type=FILE,
+    metavar="FILE",
+    help="List of the clips, and their order. [default: the manifest's]",
 )
 @_from_run
 @output_options
@@ -174,21 +203,31 @@ def export_lfrc(
     from vidface.runs import exports, scoring
 
     run = open_run_from(flags)
-    chosen = denoising_from(run, threshold, flags) or scoring.LATEST
-    done = exports.export_lfrc(run, out, chosen, split=split, filelist=filelist, notify=note)
+    clustering = denoising_from(run, threshold, flags) or scoring.LATEST
+    written = exports.export_lfrc(run, out, clustering, split=split, filelist=filelist, notify=note)
     text = (
-        f"{done.path}: {done.rows} rows x {done.cols} float32, {done.bytes} bytes\n"
-        f"sha256 {done.sha256}\n"
-        f"{done.zero_rows} rows are zeros: clips without a descriptor"
+        f"{written.path}: {written.rows} rows x {written.cols} float32, {written.bytes} bytes\n"
+        f"sha256 {written.sha256}\n"
+        f"{written.zero_rows} rows are zeros: clips without a descriptor"
     )
-    show(as_json, done.to_dict(), lambda: printable(text))
+    show(as_json, written.to_dict(), lambda: printable(text))
 
 
 @export_data.command(name="iqiyi")
-@click.option("--split", metavar="NAME", help="Split that is searched. [default: pipeline's]")
-@click.option("--gallery", metavar="NAME", help="Split whose identities are searched for.")
-@click.option("--k", type=int, help="Clips an identity. [default: pipeline's, 100]")
-@click.option("--enrolment", metavar="NAME", help="mean of a person's clips, or max.")
+@click.option("--split", metavar="NAME", help="Split that is searched. [default: the pipeline's]")
+@click.option(
+    "--gallery",
+    metavar="NAME",
+    help="Split whose identities are searched for. [default: the pipeline's]",
+)
+@click.option(
+    "--k", type=int, help="Most clips of an identity's list. [default: the pipeline's, 100]"
+)
+@click.option(
+    "--enrolment",
+    metavar="NAME",
+    help="How a person's clips are searched with: mean or max. [default: the pipeline's]",
+)
 @_from_run
 @output_options
 def export_iqiyi(
@@ -203,6 +242,6 @@ def export_iqiyi(
     from vidface.runs import exports, scoring
 
     run = open_run_from(flags)  # k and enrolment replace keys of the pipeline
-    chosen = denoising_from(run, threshold, flags) or scoring.LATEST
-    done = exports.export_iqiyi(run, out, chosen, split=split, gallery=gallery, notify=note)
-    show(as_json, done.to_dict(), lambda: printable(str(done)))
+    clustering = denoising_from(run, threshold, flags) or scoring.LATEST
+    written = exports.export_iqiyi(run, out, clustering, split=split, gallery=gallery, notify=note)
+    show(as_json, written.to_dict(), lambda: printable(str(written)))

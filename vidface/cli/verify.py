@@ -44,7 +44,7 @@ def verify(
     Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
     """
     from vidface.cli.progress import image_progress
-    from vidface.datasets import open_pairs
+    from vidface.datasets.pair_sources import open_pairs
     from vidface.runs.verify import verify as verify_pairs
 
     opened = open_pairs(faces, pairs)

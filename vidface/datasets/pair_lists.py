@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from vidface.datasets.pair_layout import (
     shown,
     unknown_word,
 )
+from vidface.datasets.pairs import check_pairs
 
 _SCANNED_BYTES = 2**20  # read at a time for the sha256
 _FAST_FROM_BYTES = 2**20  # smaller files are not worth loading pyarrow
@@ -47,33 +48,13 @@ class PairList:
     folds: NDArray[np.int64] | None = None  # (n_pairs,) 0 … k − 1, each of them used
 
     def __post_init__(self) -> None:
-        n = np.size(self.first)
-        kinds: dict[str, Any] = {"first": np.int64, "second": np.int64, "same": np.bool_}
-        if self.folds is not None:
-            kinds["folds"] = np.int64
-        for field, dtype in kinds.items():
-            given = np.asarray(getattr(self, field))
-            if given.shape != (n,) or given.dtype != dtype:
-                raise VidfaceError(
-                    f"pair list: {field} must be ({n},) {np.dtype(dtype)}, "
-                    f"got {given.shape} {given.dtype}"
-                )
-        if n == 0:
-            raise VidfaceError("pair list: there is no pair in it")
-        for field in ("first", "second"):
-            indices = getattr(self, field)
-            if indices.min() < 0 or indices.max() >= len(self.names):
-                raise VidfaceError(f"pair list: {field} has an index beyond {len(self.names)}")
+        check_pairs("pair list", self.first, self.second, self.same, self.folds, len(self.names))
         itself = np.flatnonzero(self.first == self.second)
         if len(itself):
             name = self.names[self.first[itself[0]]]
             raise VidfaceError(f"pair list: pair {itself[0]} is {shown(name)} against itself")
         if len(set(self.names)) != len(self.names):
             raise VidfaceError("pair list: two of its names are the same")
-        if self.folds is not None:
-            used = np.unique(self.folds)
-            if not np.array_equal(used, np.arange(len(used))):
-                raise VidfaceError("pair list: folds must be numbered 0, 1, 2, … without a gap")
 
     def __str__(self) -> str:
         folds = "no folds" if self.folds is None else f"{self.n_folds} folds"

@@ -39,24 +39,7 @@ class PairSet:
     sha256: str  # of the file that lists the pairs
 
     def __post_init__(self) -> None:
-        n = len(self.first)
-        kinds = {"first": np.int64, "second": np.int64, "same": np.bool_, "folds": np.int64}
-        for field, dtype in kinds.items():
-            array = getattr(self, field)
-            if array.shape != (n,) or array.dtype != dtype:
-                raise VidfaceError(
-                    f"{self.name}: {field} must be ({n},) {np.dtype(dtype)}, "
-                    f"got {array.shape} {array.dtype}"
-                )
-        if n == 0:
-            raise VidfaceError(f"{self.name}: there is no pair in it")
-        for field in ("first", "second"):
-            indices = getattr(self, field)
-            if indices.min() < 0 or indices.max() >= self.n_images:
-                raise VidfaceError(f"{self.name}: {field} names an image beyond {self.n_images}")
-        used = np.unique(self.folds)
-        if not np.array_equal(used, np.arange(len(used))):
-            raise VidfaceError(f"{self.name}: folds must be numbered 0, 1, 2, … without a gap")
+        check_pairs(self.name, self.first, self.second, self.same, self.folds, self.n_images)
 
     def __str__(self) -> str:
         n = len(self.first)
@@ -102,7 +85,44 @@ class PairSet:
         return image
 
 
-Image = tuple[str, int]  # whose, and which of theirs
+def check_pairs(
+    what: str,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    same: NDArray[np.bool_],
+    folds: NDArray[np.int64] | None,
+    n_names: int,
+) -> None:
+    """Raise VidfaceError unless these are pairs of named things, in folds if there are any.
+
+    Args:
+        what: what messages call them.
+        first, second: (n_pairs,) indices below n_names; n_pairs ≥ 1.
+        same: (n_pairs,) whether the two are of one person.
+        folds: (n_pairs,) 0 … k − 1, each of them used.
+    """
+    columns = {"first": first, "second": second, "same": same}
+    if folds is not None:
+        columns["folds"] = folds
+    n = np.size(first)
+    for field, column in columns.items():
+        array, dtype = np.asarray(column), np.dtype(np.bool_ if field == "same" else np.int64)
+        if array.shape != (n,) or array.dtype != dtype:
+            raise VidfaceError(
+                f"{what}: {field} must be ({n},) {dtype}, got {array.shape} {array.dtype}"
+            )
+    if n == 0:
+        raise VidfaceError(f"{what}: there is no pair in it")
+    for field in ("first", "second"):
+        if columns[field].min() < 0 or columns[field].max() >= n_names:
+            raise VidfaceError(f"{what}: {field} has an index beyond {n_names}")
+    if folds is not None:
+        used_folds = np.unique(folds)
+        if not np.array_equal(used_folds, np.arange(len(used_folds))):
+            raise VidfaceError(f"{what}: folds must be numbered 0, 1, 2, … without a gap")
+
+
+PersonImage = tuple[str, int]  # whose, and which of theirs
 
 
 def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
@@ -131,7 +151,7 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
         raise VidfaceError(f"pairs {path}: {error.strerror or error}") from None
     listed, per_fold = _parse(data, f"pairs {path}")
 
-    numbers: dict[Image, int] = {}
+    numbers: dict[PersonImage, int] = {}
     indices = [[numbers.setdefault(image, len(numbers)) for image in pair] for pair in listed]
     first, second = np.array(indices, dtype=np.int64).T
     k = np.arange(len(listed))
@@ -149,7 +169,7 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
     )
 
 
-def _parse(data: bytes, what: str) -> tuple[list[tuple[Image, Image]], int]:
+def _parse(data: bytes, what: str) -> tuple[list[tuple[PersonImage, PersonImage]], int]:
     """The pairs, and how many of either kind a fold has."""
     lines = list(decoded_lines(io.BytesIO(data.rstrip()), FirstProblem(what)))
     if not lines or not lines[0][1].strip():
@@ -164,7 +184,7 @@ def _parse(data: bytes, what: str) -> tuple[list[tuple[Image, Image]], int]:
         )
     folds, per_fold = counts if len(counts) == 2 else (1, *counts)
     expected = folds * 2 * per_fold
-    listed: list[tuple[Image, Image]] = []
+    listed: list[tuple[PersonImage, PersonImage]] = []
     for line, text in lines[1:]:
         if len(listed) == expected:
             raise VidfaceError(
@@ -183,7 +203,7 @@ def _parse(data: bytes, what: str) -> tuple[list[tuple[Image, Image]], int]:
     return listed, per_fold
 
 
-def _pair(fields: list[str], same: bool) -> tuple[Image, Image]:
+def _pair(fields: list[str], same: bool) -> tuple[PersonImage, PersonImage]:
     form = "NAME N1 N2, one person" if same else "NAME1 N1 NAME2 N2, two people"
     if len(fields) != (3 if same else 4):
         raise ValueError(f"{len(fields)} fields where a pair is due as {form}")

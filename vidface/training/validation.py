@@ -10,7 +10,7 @@ import numpy as np
 
 from vidface.backbones.embedder import Embedder
 from vidface.core.errors import VidfaceError
-from vidface.datasets import open_pairs
+from vidface.datasets.pair_sources import open_pairs
 from vidface.datasets.pairs import PairSet
 from vidface.metrics.pairs import score_pairs
 from vidface.runs.verify import verify

@@ -1,0 +1,27 @@
+"""Opens a set of pairs of faces to verify, in whichever of its forms it lies on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidface.core.errors import VidfaceError
+from vidface.datasets.insightface_bin import read_insightface_bin
+from vidface.datasets.pairs import PairSet, read_lfw_pairs
+
+
+def open_pairs(faces: Path, pairs: Path | None) -> PairSet:
+    """The pairs of a folder or tar with its pairs.txt, or of an InsightFace `.bin` (no pairs.txt).
+
+    Raises:
+        VidfaceError: neither, or not what it should be.
+    """
+    if faces.suffix.lower() == ".bin" and not faces.is_dir():
+        if pairs is not None:
+            raise VidfaceError(f"{faces}: an InsightFace set has its own pairs; leave --pairs out")
+        return read_insightface_bin(faces)
+    if pairs is None:
+        raise VidfaceError(
+            f"{faces}: which pairs? --pairs pairs.txt for a folder or tar of faces, or give an "
+            "InsightFace .bin"
+        )
+    return read_lfw_pairs(faces, pairs)
