@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -39,7 +38,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     settings = run.pipeline.score
     cluster(run, 0.5)
     for bootstrap in (0, 20):
-        chosen = replace(settings, protocols=PROTOCOLS, bootstrap=bootstrap, fars="1e-1,1e-3")
+        chosen = settings.replaced(protocols=PROTOCOLS, bootstrap=bootstrap, fars="1e-1,1e-3")
         score(run, 0.5 if bootstrap else None, settings=chosen)
     (folder / "pairs.txt").write_text("c0 c5 1\nc1 c6 1\nc0 c6 0\nc1 c5 0\n")
     score_listed(run, folder / "pairs.txt", threshold=0.5)

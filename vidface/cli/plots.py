@@ -22,28 +22,28 @@ def _figure_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="FILE",
             required=True,
             type=click.Path(path_type=Path),
-            help="A .svg, .pdf or .png file.",
+            help="File to write: .svg, .pdf or .png.",
         ),
         click.option(
             "--label",
             "labels",
             multiple=True,
             metavar="TEXT",
-            help="What the legend calls a run; once for each. [default: its name]",
+            help="Name of a run in the legend; once for each. [default: its name]",
         ),
         click.option(
             "--file",
             "part",
             default="",
             metavar="TEXT",
-            help="Of a run's files the one whose name holds TEXT. [default: the last]",
+            help="Draw the file of a run whose name holds TEXT. [default: the last]",
         ),
     )
     return output_options(decorated(command, options))
 
 
 _protocol = click.option(
-    "--cross", is_flag=True, help="Of cross-verification: gallery clips with the split's."
+    "--cross", is_flag=True, help="Draw cross-verification: gallery clips with the split's."
 )
 
 
@@ -69,9 +69,13 @@ def plot() -> None:
     metavar="COSINE",
     help="Threshold to mark, once for each run; none for none. [default: the run's]",
 )
-@click.option("--far", metavar="RATE", help="Whose TAR. [default: the lowest in all rows]")
 @click.option(
-    "--published", is_flag=True, help="With the paper's Table 5 (track 3), on an axis of its own."
+    "--far", metavar="RATE", help="Target FAR whose TAR is drawn. [default: the lowest in all rows]"
+)
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Draw the paper's Table 5 (track 3) too, on an axis of its own.",
 )
 @_figure_options
 def sweep(
@@ -97,59 +101,42 @@ def sweep(
     _plot("sweep", places, "sweeps", flags, chosen=tuple(marks), far=far, published=published)
 
 
-@plot.command()
-@_RUNS
-@_protocol
-@_figure_options
-def roc(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
-    """TAR against FAR, with 95 % intervals at the target FARs."""
-    _plot("roc", places, "scores", flags, protocol=_protocol_name(cross))
+def _add_curve_command(name: str, crossed: bool, help: str) -> None:
+    """A command that draws the curves of scores; `crossed`: with --cross."""
+
+    def draw(places: tuple[str, ...], cross: bool = False, **flags: Any) -> None:
+        options = {"protocol": "cross_verification"} if cross else {}
+        _plot(name, places, "scores", flags, **options)
+
+    command = _RUNS(_figure_options(_protocol(draw) if crossed else draw))
+    plot.command(name, help=help)(command)
 
 
-@plot.command()
-@_RUNS
-@_protocol
-@_figure_options
-def det(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
-    """False rejects against false accepts, with 95 % intervals."""
-    _plot("det", places, "scores", flags, protocol=_protocol_name(cross))
-
-
-@plot.command()
-@_RUNS
-@_figure_options
-def pr(places: tuple[str, ...], **flags: Any) -> None:
-    """Precision against recall of retrieval, with 95 % bands."""
-    _plot("pr", places, "scores", flags)
-
-
-@plot.command()
-@_RUNS
-@_figure_options
-def cmc(places: tuple[str, ...], **flags: Any) -> None:
-    """How often the right identity is among the first r, with 95 % bands."""
-    _plot("cmc", places, "scores", flags)
-
-
-@plot.command()
-@_RUNS
-@_protocol
-@_figure_options
-def histogram(places: tuple[str, ...], cross: bool, **flags: Any) -> None:
-    """Scores of genuine and impostor pairs, thresholds marked; a panel a run, 4 at most."""
-    _plot("histogram", places, "scores", flags, protocol=_protocol_name(cross))
+for _name, _crossed, _help in (
+    ("roc", True, "TAR against FAR, with 95 % intervals at the target FARs."),
+    ("det", True, "False rejects against false accepts, with 95 % intervals."),
+    ("pr", False, "Precision against recall of retrieval, with 95 % bands."),
+    ("cmc", False, "How often the right identity is among the first r, with 95 % bands."),
+    ("histogram", True,
+     "Scores of genuine and impostor pairs, thresholds marked; a panel a run, 4 at most."),
+):  # fmt: skip
+    _add_curve_command(_name, _crossed, _help)
 
 
 @plot.command()
 @click.argument("clip_id")
 @click.argument("place", metavar="[RUN]", default="")
-@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@click.option(
+    "--threshold",
+    metavar="COSINE",
+    help="Cosine threshold of the clustering to draw. [default: the latest]",
+)
 @click.option(
     "--out",
     metavar="FILE",
     required=True,
     type=click.Path(path_type=Path),
-    help="A .svg, .pdf or .png file.",
+    help="File to write: .svg, .pdf or .png.",
 )
 @output_options
 def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bool) -> None:
@@ -174,10 +161,6 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
     faces = replace(read_clip_faces(run, clip_id, denoising), captions=None)
     write_figure(out, "clip", [(clip_id, faces)])
     show(as_json, {"out": str(out), "faces": len(faces.crops)}, lambda: f"figure: {out}")
-
-
-def _protocol_name(cross: bool) -> str:
-    return "cross_verification" if cross else "verification"
 
 
 def _place(name: str) -> Path:

@@ -19,20 +19,23 @@ from vidface.core.values import printable
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
-    help="The file to write.",
+    help="File to write.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave every picture out.")
 @click.option(
-    "--pseudonymise", is_flag=True, help="Numbers instead of identities, clip ids and paths."
+    "--pseudonymise", is_flag=True, help="Show numbers instead of identities, clip ids and paths."
 )
 @click.option(
     "--compare/--no-compare",
     default=True,
     show_default=True,
-    help="Paired differences of the first run and each other one.",
+    help="Show paired differences of the first run and each other one.",
 )
 @click.option(
-    "--clips", "most_clips", type=click.IntRange(0, 2000), help="In pictures. [default: 240]"
+    "--clips",
+    "most_clips",
+    type=click.IntRange(0, 2000),
+    help="Most clips shown in pictures. [default: 240]",
 )
 @output_options
 def report(

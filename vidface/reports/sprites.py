@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from vidface.core.values import UNUSABLE
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard, RunFolder
 from vidface.runs.clip_drawing import choose_evenly, open_crop
+from vidface.runs.crops import caption_faces, open_crops, take_crops
 from vidface.vectors.rows import unit_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from PIL.Image import Image
 
 TILE = 56
@@ -35,7 +35,6 @@ MOST_FACES = 40
 
 SPRITE_COLUMNS = 10
 _QUALITY = (60, 25)  # WebP; the second where the first came out too large
-_CHUNK = 256  # rows of crops that are read at once
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,10 @@ def each_clip_faces(
             for i, (first, last) in spans.items()
         }
         number = int(path.stem.removeprefix("shard-"))
-        crops = _crops(folder.crops_path(number), shard, shown) if pictures else repeat(None)
-        for i, jpegs in zip(places, crops, strict=False):
+        all_jpegs = (
+            _read_jpegs(folder.crops_path(number), shard, shown) if pictures else repeat(None)
+        )
+        for i, jpegs in zip(places, all_jpegs, strict=False):
             clip_id = shard.clip_ids[i]
             yield _faces_of(shard, i, wanted[clip_id], shown[i], labels.get(clip_id), jpegs,
                             most_bytes)  # fmt: skip
@@ -113,50 +114,27 @@ def _labels(clustering: Path, wanted: Mapping[str, int]) -> dict[str, tuple[NDAr
     }
 
 
-def _crops(
+def _read_jpegs(
     path: Path, shard: EmbeddingShard, shown: Mapping[int, NDArray[np.int64]]
 ) -> Iterator[list[bytes | None] | None]:
     """For each place of `shown`, rising, its faces as JPEGs; None where there are no crops."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
-        yield from (None for _ in shown)
+        yield from repeat(None, len(shown))
         return
-    names = artefacts.CROPS_SCHEMA.names
-    places = iter(shown.items())
-    try:
-        # Buffered ahead, the column with all its JPEGs would be read at once.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-            if file.metadata.num_rows != shard.table.num_rows:
-                raise VidfaceError(f"{path}: crops do not fit the faces; extract again")
-            batches = _numbered(file.iter_batches(batch_size=_CHUNK, columns=names))
-            start, batch = next(batches, (0, None))
-            for i, rows in places:
-                found: list[bytes | None] = []
-                for row in rows.tolist():
-                    while batch is not None and row >= start + len(batch):
-                        start, batch = next(batches, (start, None))
-                    found.append(_jpeg(batch, row - start, shard.clip_ids[i]))
-                yield found
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VidfaceError(f"{path}: unreadable crops ({reason}); extract again") from None
-
-
-def _numbered(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    start = 0
-    for batch in batches:
-        yield start, batch
-        start += len(batch)
-
-
-def _jpeg(batch: pa.RecordBatch | None, row: int, clip_id: str) -> bytes | None:
-    """One crop; None where it is another clip's, which is worse than none."""
-    if batch is None or batch.column("clip_id")[row].as_py() != clip_id:
-        return None
-    jpeg = batch.column("jpeg")[row]
-    return jpeg.as_py() if jpeg.is_valid else None
+    with open_crops(path) as file:
+        if file.metadata.num_rows != shard.table.num_rows:
+            raise VidfaceError(f"{path}: crops do not fit the faces; extract again")
+        crops = (
+            (crop["clip_id"], crop["jpeg"])
+            for batch in take_crops(file, np.concatenate(list(shown.values())))
+            for crop in batch.select(["clip_id", "jpeg"]).to_pylist()
+        )
+        for place, rows in shown.items():
+            # Another clip's face is worse than none.
+            yield [
+                jpeg if clip_id == shard.clip_ids[place] else None
+                for clip_id, jpeg in islice(crops, len(rows))
+            ]
 
 
 def _faces_of(
@@ -181,11 +159,13 @@ def _faces_of(
                 "`vidface cluster` again"
             )
         clusters, similarities = of_faces[chosen].astype(np.int64), cosines[chosen]
-    order = _cluster_order(clusters)
+    # By cluster, the unusable last; within one by time.
+    unusable_last = np.where(clusters == UNUSABLE, np.iinfo(np.int64).max, clusters)
+    order = np.argsort(unusable_last, kind="stable")
     return ShownFaces(
         row=row,
         of=last - first,
-        captions=_captions(shard.table, rows),
+        captions=tuple(caption[-40:] for caption in caption_faces(shard.table.take(rows))),
         clusters=clusters,
         similarities=similarities,
         order=order,
@@ -194,31 +174,14 @@ def _faces_of(
     )
 
 
-def _cluster_order(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    """By cluster, the unusable last; within one by time."""
-    last = np.where(clusters == UNUSABLE, np.iinfo(np.int64).max, clusters)
-    return np.argsort(last, kind="stable")
-
-
-def _captions(table: pa.Table, rows: NDArray[np.int64]) -> tuple[str, ...]:
-    import pyarrow as pa
-
-    found = table.select(["time_seconds", "file", "frame_index"]).take(pa.array(rows))
-    names = zip(*(found.column(i).to_pylist() for i in range(3)), strict=True)
-    return tuple(
-        f"{time:.2f} s" if time is not None else Path(file or "").name[-40:] or f"frame {frame}"
-        for time, file, frame in names
-    )
-
-
 def _matrix(faces: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, n) cosines as bytes: −1 is 0, 1 is 254; 255 where a face has no direction."""
     unit, usable = unit_rows(faces)
     cosines = np.clip(unit @ unit.T, -1, 1)
-    found = np.rint((cosines + 1) * 127).astype(np.uint8)
-    found[~usable] = 255
-    found[:, ~usable] = 255
-    return found
+    levels = np.rint((cosines + 1) * 127).astype(np.uint8)
+    levels[~usable] = 255
+    levels[:, ~usable] = 255
+    return levels
 
 
 def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_rows, read_shard
@@ -14,6 +17,7 @@ from vidface.runs.clip_drawing import ClipFaces
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
 
     from vidface.runs.artefacts import RunFolder
     from vidface.runs.denoising import Denoising
@@ -31,7 +35,10 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
     Raises:
         VidfaceError: as `find_crops`; no such clustering, or one that does not fit the crops.
     """
+    import pyarrow.compute as pc
+
     number, crops = find_crops(run.folder, clip_id)
+    shard, _ = read_shard(run.folder.shard_path(number))
     folder = run.folder.clustering(denoising.name)
     if not (folder / "faces.parquet").is_file():
         raise VidfaceError(
@@ -56,7 +63,7 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
         crops.column("jpeg").to_pylist(),
         clusters,
         faces.column("similarity").to_numpy(zero_copy_only=False).astype(np.float32),
-        _read_captions(run.folder, number, clip_id),
+        caption_faces(shard.table.filter(pc.equal(shard.table.column("clip_id"), clip_id))),
     )
 
 
@@ -87,13 +94,7 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
             f"run directory {folder.folder} was extracted without crops; extract with --keep-crops"
         )
     for number, path in shards:
-        try:
-            table = _rows_of(path, clip_id)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise VidfaceError(
-                f"{path}: unreadable crops ({reason}); run `vidface extract` again with --force"
-            ) from None
+        table = _read_rows_of(path, clip_id)
         if len(table):
             return number, table.cast(CROPS_SCHEMA)
     state, message = (clips.column(name)[row].as_py() for name in ("state", "message"))
@@ -104,37 +105,69 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
 
 def _crops_shards(folder: RunFolder) -> list[tuple[int, Path]]:
     names = re.compile(r"shard-([0-9]+)\.parquet")
-    found = []
-    for path in (folder.folder / "crops").glob("shard-*.parquet"):
-        match = names.fullmatch(path.name)
-        if match:
-            found.append((int(match[1]), path))
-    return sorted(found)
+    paths = (folder.folder / "crops").glob("shard-*.parquet")
+    matches = ((names.fullmatch(path.name), path) for path in paths)
+    return sorted((int(match[1]), path) for match, path in matches if match)
 
 
-def _rows_of(path: Path, clip_id: str) -> pa.Table:
+def _read_rows_of(path: Path, clip_id: str) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:
-        missing = set(CROPS_SCHEMA.names) - set(shard.schema_arrow.names)
-        if missing:  # columns that are not there would be passed over in silence
-            raise KeyError(f"no column {', '.join(sorted(missing))}")
+    with open_crops(path) as shard:
         ids = shard.read(columns=["clip_id"]).column("clip_id")
         rows = np.flatnonzero(pc.equal(ids, clip_id).to_numpy(zero_copy_only=False))
-        batches, start = [], 0
-        if len(rows):
-            for batch in shard.iter_batches(batch_size=256, columns=CROPS_SCHEMA.names):
-                stop = start + len(batch)
-                here = rows[(rows >= start) & (rows < stop)] - start
-                if len(here):
-                    batches.append(batch.take(pa.array(here)))
-                if stop > rows[-1]:
-                    break
-                start = stop
+        batches = list(take_crops(shard, rows))
         return pa.Table.from_batches(batches, batches[0].schema if batches else CROPS_SCHEMA)
+
+
+@contextmanager
+def open_crops(path: Path) -> Iterator[ParquetFile]:
+    """A shard of crops, open for reading.
+
+    Raises:
+        VidfaceError: it cannot be read, now or within the block.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:
+            missing = set(CROPS_SCHEMA.names) - set(shard.schema_arrow.names)
+            if missing:  # columns that are not there would be passed over in silence
+                raise KeyError(f"no column {', '.join(sorted(missing))}")
+            yield shard
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VidfaceError(
+            f"{path}: unreadable crops ({reason}); run `vidface extract` again with --force"
+        ) from None
+
+
+def take_crops(shard: ParquetFile, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, which rise; a few hundred crops are read at once."""
+    import pyarrow as pa
+
+    start = 0
+    batches = shard.iter_batches(batch_size=256, columns=CROPS_SCHEMA.names) if len(rows) else ()
+    for batch in batches:
+        stop = start + len(batch)
+        here = rows[(rows >= start) & (rows < stop)] - start
+        if len(here):
+            yield batch.take(pa.array(here))
+        if stop > rows[-1]:
+            break
+        start = stop
+
+
+def caption_faces(rows: pa.Table) -> list[str]:
+    """When each face was seen, or the name of its file, or the number of its frame."""
+    columns = (rows.column(name).to_pylist() for name in ("time_seconds", "file", "frame_index"))
+    return [
+        f"{time:.2f} s" if time is not None else Path(file or "").name or f"frame {frame}"
+        for time, file, frame in zip(*columns, strict=True)
+    ]
 
 
 def _unknown_clip(folder: RunFolder, clip_id: str, ids: pa.ChunkedArray) -> str:
@@ -150,16 +183,3 @@ def _unknown_clip(folder: RunFolder, clip_id: str, ids: pa.ChunkedArray) -> str:
 
 def _quoted(clip_id: str) -> str:
     return repr(clip_id if len(clip_id) <= 200 else clip_id[:199] + "…")
-
-
-def _read_captions(folder: RunFolder, number: int, clip_id: str) -> list[str]:
-    """When each face was seen, or the name of its file."""
-    import pyarrow.compute as pc
-
-    shard, _ = read_shard(folder.shard_path(number))
-    rows = shard.table.filter(pc.equal(shard.table.column("clip_id"), clip_id))
-    times, files = rows.column("time_seconds").to_pylist(), rows.column("file").to_pylist()
-    return [
-        f"{time:.2f} s" if time is not None else Path(file or "").name
-        for time, file in zip(times, files, strict=True)
-    ]

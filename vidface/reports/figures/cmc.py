@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vidface.reports.figures import style
 from vidface.reports.figures.options import FigureData, FigureOptions, find_section
-from vidface.reports.figures.style import (
-    COLOURS,
-    DASHES,
-    MARKERS,
-    add_grid,
-    add_legend,
-    draw_band,
-    lower_end,
-    set_log_ticks,
-)
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 _LINEAR = 20  # ranks up to which the axis is linear
@@ -28,33 +18,22 @@ def draw_cmc(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes = figure.subplots()
-    handles: list[Artist] = []
-    lowest, last = 1.0, 1.0
-    for number, (label, document) in enumerate(data):
-        curve = find_section(label, document, "identification")["cmc"]
-        rank, value = curve["rank"], curve["value"]
-        [line] = axes.plot(
-            rank,
-            value,
-            color=COLOURS[number],
-            linestyle=DASHES[number],
-            marker=MARKERS[number],
-            markersize=2.2,
-        )
-        handles.append(line)
-        lowest = min(lowest, min(value), draw_band(axes, number, rank, curve))
-        last = max(last, max(rank))
+    curves = [find_section(label, document, "identification")["cmc"] for label, document in data]
+    lines = []
+    for number, curve in enumerate(curves):
+        look = {"marker": style.MARKERS[number], "markersize": 2.2}
+        lines.append(style.plot_run(axes, number, curve["rank"], curve["value"], **look))
+        style.draw_band(axes, number, curve["rank"], curve)
+    last = max(max(curve["rank"]) for curve in curves)
     if last > _LINEAR:
         axes.set_xscale("log")
-        set_log_ticks(axes.xaxis)
+        style.set_log_ticks(axes.xaxis)
         axes.set_xlim(0.93, last * 1.07)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(0.5, last + 0.5)
-    low = lower_end(lowest)
-    axes.set_ylim(low, 1 + 0.02 * (1 - low))
+    style.set_rate_axis(axes, curves, "value")
     axes.set_xlabel("rank")
     axes.set_ylabel("identified (CMC)")
-    add_grid(axes)
-    if len(data) > 1 or data[0][0]:
-        add_legend(figure, handles, [label for label, _ in data])
+    style.add_grid(axes)
+    style.add_run_legend(figure, lines, [label for label, _ in data])

@@ -9,23 +9,21 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import exact_rate
+from vidface.reports.figures import style
 from vidface.reports.figures.options import FigureData, FigureOptions, find_section
-from vidface.reports.figures.style import (
-    BLACK,
-    BLUE,
-    VERMILION,
-    WIDTH_INCHES,
-    add_grid,
-    add_legend,
-    fit_text,
-    power_of_ten,
-)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_PANELS = 4
+_IMPOSTOR: dict[str, Any] = {
+    "facecolor": style.VERMILION,
+    "edgecolor": style.VERMILION,
+    "alpha": 0.35,
+    "hatch": "////",
+}
+_GENUINE: dict[str, Any] = {"facecolor": style.BLUE, "edgecolor": style.BLUE, "alpha": 0.45}
 _LABEL_POINTS = 8.0  # that a threshold's name takes, turned upright
 
 
@@ -36,26 +34,23 @@ def draw_histogram(figure: Figure, data: FigureData, options: FigureOptions) -> 
     n = len(data)
     if n > MOST_PANELS:
         raise VidfaceError(f"a histogram shows at most {MOST_PANELS} runs, got {n}; give fewer")
-    figure.set_size_inches(WIDTH_INCHES, 0.75 + 1.65 * n)
+    figure.set_size_inches(style.WIDTH_INCHES, 0.75 + 1.65 * n)
     panels = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
     ends = []
     for axes, (label, document) in zip(panels, data, strict=True):
         section = find_section(label, document, options.protocol)
         ends.append(_draw_bars(axes, section["histogram"], label))
-        name = fit_text(label, 90, 7)
+        name = style.fit_text(label, 90, 7)
         axes.set_ylabel(f"{name}\nshare of pairs" if name else "share of pairs")
-        add_grid(axes)
+        style.add_grid(axes)
     left, right = min(low for low, _ in ends), max(high for _, high in ends)
     margin = 0.02 * (right - left)
     panels[0].set_xlim(left - margin, right + margin)
     for axes, (_, document) in zip(panels, data, strict=True):
         _mark_thresholds(axes, document[options.protocol])
     panels[-1].set_xlabel("score (cosine)")
-    handles = [
-        Patch(facecolor=VERMILION, alpha=0.35, edgecolor=VERMILION, hatch="////"),
-        Patch(facecolor=BLUE, alpha=0.45, edgecolor=BLUE),
-    ]
-    add_legend(figure, handles, ["impostor pairs", "genuine pairs"])
+    handles = [Patch(**_IMPOSTOR), Patch(**_GENUINE)]
+    style.add_legend(figure, handles, ["impostor pairs", "genuine pairs"])
 
 
 def _draw_bars(axes: Axes, histogram: Mapping[str, Any], label: str) -> tuple[float, float]:
@@ -64,19 +59,9 @@ def _draw_bars(axes: Axes, histogram: Mapping[str, Any], label: str) -> tuple[fl
     if not (np.diff(edges) > 0).all():
         raise VidfaceError(f"{label}: edges must rise; not what vidface wrote")
     impostor, genuine = histogram["impostor_share"], histogram["genuine_share"]
-    axes.stairs(
-        impostor,
-        edges,
-        fill=True,
-        facecolor=VERMILION,
-        alpha=0.35,
-        hatch="////",
-        edgecolor=VERMILION,
-        linewidth=0,
-    )
-    axes.stairs(impostor, edges, color=VERMILION, linewidth=0.8)
-    axes.stairs(genuine, edges, fill=True, color=BLUE, alpha=0.45, linewidth=0)
-    axes.stairs(genuine, edges, color=BLUE, linewidth=0.8)
+    for shares, look in ((impostor, _IMPOSTOR), (genuine, _GENUINE)):
+        axes.stairs(shares, edges, fill=True, linewidth=0, **look)
+        axes.stairs(shares, edges, color=look["edgecolor"], linewidth=0.8)
     axes.set_ylim(0, 1.08 * max(*impostor, *genuine, 1e-9))
     return edges[0], edges[-1]
 
@@ -95,10 +80,10 @@ def _mark_thresholds(axes: Axes, section: Mapping[str, Any]) -> None:
         return
     marks.sort()
     left, right = axes.get_xlim()
-    room = WIDTH_INCHES * 72 - 45  # points: about what the axes are wide
+    room = style.WIDTH_INCHES * 72 - 45  # points: about what the axes are wide
     places = spread([(x - left) / (right - left) * room for x, _ in marks], _LABEL_POINTS, room)
     for (x, name), place in zip(marks, places, strict=True):
-        axes.axvline(x, color=BLACK, linewidth=0.6, linestyle=(0, (4, 2)))
+        axes.axvline(x, color=style.BLACK, linewidth=0.6, linestyle=(0, (4, 2)))
         axes.annotate(
             name,
             xy=(x, 1),
@@ -117,8 +102,8 @@ def _mark_thresholds(axes: Axes, section: Mapping[str, Any]) -> None:
 def _target_name(target: str) -> str:
     rate = exact_rate(target)
     if rate is None or len(target) >= 12:
-        return fit_text(target, 30, 5.5)
-    return f"FAR {power_of_ten(float(rate))}"
+        return style.fit_text(target, 30, 5.5)
+    return f"FAR {style.power_of_ten(float(rate))}"
 
 
 def spread(places: list[float], apart: float, room: float) -> list[float]:

@@ -11,20 +11,10 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import exact_rate
+from vidface.reports.figures import style
 from vidface.reports.figures.options import FigureData, FigureOptions, find_section
-from vidface.reports.figures.style import (
-    COLOURS,
-    DASHES,
-    MARKERS,
-    add_grid,
-    add_legend,
-    decade_below,
-    lower_end,
-    set_log_ticks,
-)
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -49,25 +39,23 @@ def draw_roc(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Curves from the last point without a false accept on; markers at the target FARs."""
     runs = [read_roc(label, document, options.protocol) for label, document in data]
     axes = figure.subplots()
-    left = decade_below(1 / max(run.impostor for run in runs))
-    handles: list[Artist] = []
+    left = style.decade_below(1 / max(run.impostor for run in runs))
+    lines = []
     lowest = 1.0
     for number, run in enumerate(runs):
         first = max(0, int(np.searchsorted(run.far, 0, side="right")) - 1)
         far, tar = np.maximum(run.far[first:], left), run.tar[first:]
-        [line] = axes.plot(far, tar, color=COLOURS[number], linestyle=DASHES[number])
-        handles.append(line)
+        lines.append(style.plot_run(axes, number, far, tar))
         ends = [end for _, _, interval in run.points for end in interval or ()]
         lowest = min(lowest, float(tar[0]), *ends)
         mark_points(axes, runs, number, run, left)
     axes.set_xscale("log")
     axes.set_xlim(left, 1)
-    axes.set_ylim(lower_end(lowest), 1.0)
+    axes.set_ylim(style.lower_end(lowest), 1.0)
     axes.margins(0)
     finish_far_axis(axes)
     axes.set_ylabel("true accept rate (TAR)")
-    if len(runs) > 1 or runs[0].label:
-        add_legend(figure, handles, [run.label for run in runs])
+    style.add_run_legend(figure, lines, [run.label for run in runs])
 
 
 def read_roc(label: str, document: Mapping[str, Any], protocol: str) -> RocCurve:
@@ -97,34 +85,19 @@ def mark_points(
         if target < left or (errors and tar >= 1):
             continue
         x, y = target * aside, 1 - tar if errors else tar
-        axes.plot(
-            x,
-            y,
-            MARKERS[number],
-            color=COLOURS[number],
-            markeredgecolor="white",
-            markeredgewidth=0.4,
-            zorder=4,
-            clip_on=False,
-        )
+        look: dict[str, Any] = {"color": style.COLOURS[number], "markeredgewidth": 0.4, "zorder": 4}
+        axes.plot(x, y, style.MARKERS[number], markeredgecolor="white", clip_on=False, **look)
         if interval is None:
             continue
         low, high = (1 - interval[1], 1 - interval[0]) if errors else interval
         if errors:
             low = max(low, axes.get_ylim()[0])
-        axes.plot(
-            [x, x],
-            [low, high],
-            "_-",
-            color=COLOURS[number],
-            linewidth=0.8,
-            markersize=4,
-            markeredgewidth=0.8,
-            zorder=3,
-        )
+        look |= {"linewidth": 0.8, "markersize": 4, "markeredgewidth": 0.8, "zorder": 3}
+        axes.plot([x, x], [low, high], "_-", **look)
 
 
 def finish_far_axis(axes: Axes) -> None:
-    set_log_ticks(axes.xaxis)
+    """Ticks, name and grid of a logarithmic axis of FARs."""
+    style.set_log_ticks(axes.xaxis)
     axes.set_xlabel("false accept rate (FAR)")
-    add_grid(axes)
+    style.add_grid(axes)

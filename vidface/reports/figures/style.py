@@ -164,13 +164,31 @@ def add_legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str])
         text.set_text(label)
 
 
-def draw_band(axes: Axes, number: int, x: Sequence[float], curve: Mapping[str, Any]) -> float:
-    """Shade between "low" and "high" of a run's curve; the lowest of them, 1 without a band."""
+def add_run_legend(figure: Figure, lines: Sequence[Artist], labels: Sequence[str]) -> None:
+    """A legend of runs; none for a single one without a name."""
+    if len(labels) > 1 or labels[0]:
+        add_legend(figure, lines, labels)
+
+
+def plot_run(axes: Axes, number: int, x: Any, y: Any, **look: Any) -> Artist:
+    """The line of one run, in its colour and dashes."""
+    colour, dashes = COLOURS[number], DASHES[number]
+    [line] = axes.plot(x, y, color=colour, linestyle=dashes, **look)
+    return line
+
+
+def draw_band(axes: Axes, number: int, x: Sequence[float], curve: Mapping[str, Any]) -> None:
+    """Shade between "low" and "high" of a run's curve, where it has them."""
     low, high = curve.get("low"), curve.get("high")
-    if low is None or high is None:
-        return 1.0
-    axes.fill_between(x, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
-    return min(*low, *high)
+    if low is not None and high is not None:
+        axes.fill_between(x, low, high, color=COLOURS[number], alpha=0.15, linewidth=0)
+
+
+def set_rate_axis(axes: Axes, curves: Sequence[Mapping[str, Any]], column: str) -> None:
+    """The upright axis of rates, from below all curves and their bands to just above 1."""
+    values = [[*curve[column], *(curve.get("low") or ())] for curve in curves]
+    low = lower_end(min(map(min, values)))
+    axes.set_ylim(low, 1 + 0.02 * (1 - low))
 
 
 def set_log_ticks(axis: Any) -> None:

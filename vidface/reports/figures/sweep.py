@@ -11,22 +11,8 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import exact_rate
+from vidface.reports.figures import style
 from vidface.reports.figures.options import FigureData, FigureOptions
-from vidface.reports.figures.style import (
-    BLACK,
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    MARKERS,
-    PURPLE,
-    VERMILION,
-    WIDTH_INCHES,
-    add_grid,
-    add_legend,
-    power_of_ten,
-    text_width,
-)
 from vidface.reports.published import TABLE_5
 
 if TYPE_CHECKING:
@@ -93,16 +79,18 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     if far is None and all(run.map_at_k is None for run in runs):
         raise VidfaceError(f"{runs[0].label}: neither mAP nor TAR in it; nothing to draw")
     if options.published:
-        figure.set_size_inches(WIDTH_INCHES, 3.7)
+        figure.set_size_inches(style.WIDTH_INCHES, 3.7)
         above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     else:
-        figure.set_size_inches(WIDTH_INCHES, 2.7)
+        figure.set_size_inches(style.WIDTH_INCHES, 2.7)
         above, axes = None, figure.subplots()
     places = _Places(runs)
     right = axes.twinx()
     key = _Key(len(runs) == 1)
     for number, run in enumerate(runs if len(runs) > 1 else []):
-        key.handles.append(Line2D([], [], color=COLOURS[number], marker=MARKERS[number]))
+        key.handles.append(
+            Line2D([], [], color=style.COLOURS[number], marker=style.MARKERS[number])
+        )
         key.labels.append(run.label or f"run {number + 1}")
     for number, run in enumerate(runs):
         _draw_run(axes, right, run, number, places, far, key)
@@ -116,7 +104,7 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     right.set_ylabel("faces dropped (%)")
     axes.set_ylabel("mAP, TAR" if rates and far else ("TAR" if far else "mAP"))
     axes.set_xlabel("threshold (cosine)")
-    add_grid(axes)
+    style.add_grid(axes)
     right.tick_params(width=0.6, length=2.5)
     axes.set_zorder(right.get_zorder() + 1)
     axes.patch.set_visible(False)
@@ -124,7 +112,7 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     _mark_chosen(axes, options.chosen, places, len(runs), key)
     if above is not None:
         _draw_published(above, key)
-    add_legend(figure, key.handles, key.labels)
+    style.add_legend(figure, key.handles, key.labels)
 
 
 @dataclass
@@ -185,9 +173,9 @@ class _Places:
 
     def _apart(self, at: list[float], names: list[str]) -> bool:
         """Whether the names leave room between them."""
-        room = WIDTH_INCHES * 72 - 75  # points: about what the axes are wide
+        room = style.WIDTH_INCHES * 72 - 75  # points: about what the axes are wide
         scale = room / (self.ends[1] - self.ends[0])
-        widths = [text_width(name, 6.5) for name in names]
+        widths = [style.text_width(name, 6.5) for name in names]
         return all(
             (at[i + 1] - at[i]) * scale > (widths[i] + widths[i + 1]) / 2 + 3
             for i in range(len(at) - 1)
@@ -207,21 +195,24 @@ def _draw_run(
     from matplotlib.lines import Line2D
 
     x = places.of(run.thresholds)
-    hues = (BLUE, GREEN, VERMILION) if key.single else (COLOURS[number],) * 3
-    marker = MARKERS[0] if key.single else MARKERS[number]
-    neutral = None if key.single else GREY
+    own_colour = style.COLOURS[number]
+    single_hues = (style.BLUE, style.GREEN, style.VERMILION)
+    hues = single_hues if key.single else (own_colour,) * 3
+
+    def draw_rates(rates: NDArray[np.float64], which: int, dashes: Any, name: str) -> None:
+        marker = style.MARKERS[which if key.single else number]
+        axes.plot(x, rates, color=hues[which], linestyle=dashes, marker=marker)
+        colour, shown_marker = (hues[which], marker) if key.single else (style.GREY, None)
+        key.add(Line2D([], [], color=colour, linestyle=dashes, marker=shown_marker), name)
+
     if run.map_at_k is not None:
-        axes.plot(x, run.map_at_k, color=hues[0], linestyle=_SOLID, marker=marker)
-        own = marker if key.single else None
-        key.add(Line2D([], [], color=neutral or hues[0], linestyle=_SOLID, marker=own), "mAP")
+        draw_rates(run.map_at_k, 0, _SOLID, "mAP")
     if far is not None and far in run.tars:
-        marker = MARKERS[1] if key.single else marker
-        axes.plot(x, run.tars[far], color=hues[1], linestyle=_DASHED, marker=marker)
-        name = f"TAR at FAR {power_of_ten(float(far))}"
-        own = marker if key.single else None
-        key.add(Line2D([], [], color=neutral or hues[1], linestyle=_DASHED, marker=own), name)
+        name = f"TAR at FAR {style.power_of_ten(float(exact_rate(far) or 1))}"
+        draw_rates(run.tars[far], 1, _DASHED, name)
     right.plot(x, 100 * run.dropped, color=hues[2], linestyle=_DOTTED)
-    key.add(Line2D([], [], color=neutral or hues[2], linestyle=_DOTTED), "dropped (right)")
+    colour = hues[2] if key.single else style.GREY
+    key.add(Line2D([], [], color=colour, linestyle=_DOTTED), "dropped (right)")
 
 
 def _mark_chosen(
@@ -230,57 +221,39 @@ def _mark_chosen(
     """A line at each run's threshold, named above where it is one for all."""
     from matplotlib.lines import Line2D
 
-    at = [(i, t) for i, t in enumerate(chosen[:runs]) if t is not None]
-    for number, threshold in at:
-        if not places.ends[0] <= threshold <= places.ends[1]:
+    dashes: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (6, 2))}
+    for number, threshold in enumerate(chosen[:runs]):
+        if threshold is None or not places.ends[0] <= threshold <= places.ends[1]:
             continue
-        colour = BLACK if runs == 1 else COLOURS[number]
-        axes.axvline(threshold, color=colour, linewidth=0.7, linestyle=(0, (6, 2)), zorder=1)
-        axes.plot(
-            threshold,
-            1,
-            "v",
-            color=colour,
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-            markersize=4,
-        )
-        name = f"chosen: {threshold:g}" if runs == 1 else "chosen"
-        neutral = BLACK if runs == 1 else GREY
-        key.add(
-            Line2D([], [], color=neutral, linewidth=0.7, linestyle=(0, (6, 2)), marker="v"), name
-        )
+        colour, neutral, name = style.COLOURS[number], style.GREY, "chosen"
+        if runs == 1:
+            colour = neutral = style.BLACK
+            name = f"chosen: {threshold:g}"
+        axes.axvline(threshold, color=colour, zorder=1, **dashes)
+        above = axes.get_xaxis_transform()
+        axes.plot(threshold, 1, "v", color=colour, transform=above, clip_on=False, markersize=4)
+        key.add(Line2D([], [], color=neutral, marker="v", **dashes), name)
 
 
 def _draw_published(axes: Axes, key: _Key) -> None:
     """The paper's rows: another recogniser on other clips, so never on our axis."""
-    looks = (("P", GREY, _SOLID), ("X", PURPLE, _DASHED))
+    looks = (("P", style.GREY, _SOLID), ("X", style.PURPLE, _DASHED))
     for curve, (marker, colour, dashes) in zip(TABLE_5, looks, strict=True):
-        [line] = axes.plot(
-            curve.thresholds,
-            curve.values,
-            marker=marker,
-            color=colour,
-            linestyle=dashes,
-            linewidth=0.7,
-            markersize=4,
-        )
+        look = {"marker": marker, "color": colour, "linestyle": dashes, "linewidth": 0.7}
+        [line] = axes.plot(curve.thresholds, curve.values, markersize=4, **look)
         key.add(line, f"published, {curve.name}")
     axes.set_ylabel("TAR at 10⁻⁴\n(Table 5)")
     axes.margins(y=0.15)
-    add_grid(axes)
+    style.add_grid(axes)
     axes.tick_params(labelbottom=False)
 
 
 def _lowest_far(runs: list[SweepSeries]) -> str | None:
     """The lowest target whose TAR all runs' rows have."""
-
-    whole = [
+    targets = [
         target
-        for target, values in runs[0].tars.items()
+        for target in runs[0].tars
         if exact_rate(target) is not None
-        and all(t in run.tars for run in runs for t in [target])
-        and not any(np.isnan(run.tars[target]).any() for run in runs)
-        and len(values)
+        and all(target in run.tars and not np.isnan(run.tars[target]).any() for run in runs)
     ]
-    return min(whole, key=lambda text: exact_rate(text) or 1, default=None)
+    return min(targets, key=lambda text: exact_rate(text) or 1, default=None)
