@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.backbones.folding import fold_batch_norm
-from vidface.backbones.graphs import METADATA_KEY, at_batch, first_line
+from vidface.backbones.graphs import METADATA_KEY, at_batch
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
 

@@ -27,7 +27,6 @@ from vidface.backbones.graphs import (
     at_batch,
     check_recogniser,
     declared,
-    first_line,
     onnx_sha256,
     parse_declaration,
     read_onnx,
@@ -35,7 +34,7 @@ from vidface.backbones.graphs import (
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import EXPORTS, cache_folder, sha256_of

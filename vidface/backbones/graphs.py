@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
 
@@ -277,9 +277,3 @@ def prelu_slopes(graph: Any) -> dict[str, np.ndarray]:
             tensors[node.output[0]] = tensors[node.input[0]]
     wanted = {node.input[1] for node in graph.node if node.op_type == "PRelu"}
     return {name: numpy_helper.to_array(t) for name, t in tensors.items() if name in wanted}
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says first."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -23,8 +23,8 @@ import numpy as np
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import MICRO_BATCH, Network
-from vidface.backbones.graphs import METADATA_KEY, declared, first_line, free_batch
-from vidface.core.errors import ClipError, VidfaceError
+from vidface.backbones.graphs import METADATA_KEY, declared, free_batch
+from vidface.core.errors import ClipError, VidfaceError, first_line
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
 from vidface.storage.images import decode_image

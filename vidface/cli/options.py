@@ -65,29 +65,39 @@ def setting_options(
         only: keys, where not all are wanted.
         without: keys that are left out.
     """
-    fields = [
-        field
-        for field in _table_fields(table)
-        if (not only or field.name in only) and field.name not in without
+    options = [
+        functools.partial(_add_option, option)
+        for key, option in _table_options(table).items()
+        if (not only or key in only) and key not in without
     ]
-    options = [_setting_option(field, field.flag) for field in fields if field.flag is not None]
     return lambda command: decorated(command, options)
 
 
-@functools.cache
-def _table_fields(table: str) -> tuple[SettingField, ...]:
-    return table_settings(TABLES[table])
+def _add_option(option: click.Option, command: Command) -> Command:
+    """Add a flag that commands share, as `click.option` adds one of its own."""
+    parameters = getattr(command, "__click_params__", [])
+    command.__click_params__ = [*parameters, option]  # type: ignore[attr-defined]
+    return command
 
 
-def _setting_option(field: SettingField, flag: str) -> Callable[[Command], Command]:
+@functools.cache  # made once, for all commands: `--help` answers the sooner
+def _table_options(table: str) -> dict[str, SettingOption]:
+    """The flags of a table's settings, by their keys."""
+    return {
+        field.name: _setting_option(field, field.flag)
+        for field in table_settings(TABLES[table])
+        if field.flag is not None
+    }
+
+
+def _setting_option(field: SettingField, flag: str) -> SettingOption:
     """A flag that replaces a key of the pipeline file; None where it is not given."""
     kinds = field.members
     default = field.shown_default
     remarks = [field.unit, "" if default in ("", "false") else f"default: {default}"]
     remark = "; ".join(filter(None, remarks))
-    return click.option(
-        f"{flag}/--no-{flag[2:]}" if bool in kinds else flag,
-        cls=SettingOption,
+    return SettingOption(
+        [f"{flag}/--no-{flag[2:]}" if bool in kinds else flag],
         type=next((kind for kind in (bool, int, float) if kind in kinds), str),
         default=None,
         metavar=field.metavar,

@@ -37,3 +37,9 @@ def reason(why: object) -> str:
     text = re.sub(r"<[^<>]* at 0x[0-9a-f]+>", "it", str(why))
     text = re.sub(r"^\[\d\d:\d\d:\d\d\] \S+:\d+: ", "", text)  # decord's time and source line
     return " ".join(text.split())[:200] or type(why).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says first."""
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

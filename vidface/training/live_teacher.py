@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from vidface.backbones.graphs import first_line, inferred_shapes, with_preprocessing
+from vidface.backbones.graphs import inferred_shapes, with_preprocessing
 from vidface.backbones.loading import declared_preprocessing, load_network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 from vidface.core.values import CROP_SIZE
 from vidface.training.teachers import unit_answers
 

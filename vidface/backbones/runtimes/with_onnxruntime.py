@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.graphs import first_line, split_prelu, with_preprocessing
 from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +21,8 @@ SILENT = 3  # severity "error"; it warns of every initialiser of old exports
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
+    from vidface.backbones.graphs import split_prelu, with_preprocessing
+
     graph = network.graph(alone=alone)
     if plan.split_prelu:
         graph = split_prelu(graph)

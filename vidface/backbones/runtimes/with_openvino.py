@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.graphs import first_line, with_preprocessing
 from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +22,8 @@ _PRECISION_HINTS = {"float32": "f32", "bf16": "bf16"}
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
+    from vidface.backbones.graphs import with_preprocessing
+
     model = with_preprocessing(network.graph(alone=alone), preprocessing)
     return OpenvinoRunner(model, network.name, plan, 1 if alone else plan.threads)
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vidface.backbones.folding import fold_batch_norm
-from vidface.backbones.graphs import first_line
 from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import VidfaceError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
