@@ -169,10 +169,10 @@ def write_import(
 def place_manifest(clips: Sequence[Clip], path: Path, force: bool) -> None:
     """Write a manifest, unless the same is there."""
     data = manifest_bytes(clips)
-    found = read_if_there(path)
-    if found == data:
+    present = read_if_there(path)
+    if present == data:
         return
-    if found is not None and not force:
+    if present is not None and not force:
         raise VidfaceError(
             f"{path}: a manifest with other content is there; --out names another folder, "
             "--force replaces it"

@@ -72,8 +72,8 @@ def iqiyi_clips(
         raise VidfaceError("no feature pickle is named; name at least one")
     splits = _splits_of(pickles, split)
     identities: dict[str, str] = {}
-    read = [(path, read_ground_truth(path)) for path in truths]  # wrong ones fail at once
-    for truth_path, truth in read:
+    ground_truths = [(path, read_ground_truth(path)) for path in truths]  # wrong ones fail at once
+    for truth_path, truth in ground_truths:
         for video, identity in truth.identity_of.items():
             if identities.setdefault(video, identity) != identity:
                 raise VidfaceError(
@@ -93,16 +93,18 @@ def iqiyi_clips(
             split_of[video] = its_split
             clips.append(Clip(video, path, identities.get(video, ""), its_split))
             faces += count
-    there = len(clips)
+    n_present = len(clips)
     added: set[str] = set()
-    for truth_path, truth in read:
-        found = Counter(split_of[video] for video in truth.identity_of if video in split_of)
-        if not found:
+    for truth_path, truth in ground_truths:
+        videos_of_split = Counter(
+            split_of[video] for video in truth.identity_of if video in split_of
+        )
+        if not videos_of_split:
             raise VidfaceError(
                 f"ground truth {truth_path}: names no video of {', '.join(map(str, pickles))}; is "
                 "it of another split?"
             )
-        its_split = found.most_common(1)[0][0]
+        its_split = videos_of_split.most_common(1)[0][0]
         path = paths[splits.index(its_split)]
         for video, identity in truth.identity_of.items():
             if video not in split_of and video not in added:
@@ -110,7 +112,7 @@ def iqiyi_clips(
                 clips.append(Clip(video, path, identity, its_split))
     if not clips:
         raise VidfaceError(f"{', '.join(map(str, pickles))}: no video in it")
-    return FeatureClips(tuple(clips), root, faces, len(clips) - there)
+    return FeatureClips(tuple(clips), root, faces, len(clips) - n_present)
 
 
 def _splits_of(pickles: Sequence[Path], split: str | None) -> list[str]:
@@ -133,13 +135,13 @@ def _split_in_name(path: Path) -> str:
     'val'
     """
     words = set(re.findall("[a-z]+", path.name.lower()))
-    found = [word for word in SPLIT_WORDS if word in words]
-    if len(found) != 1:
+    named = [word for word in SPLIT_WORDS if word in words]
+    if len(named) != 1:
         raise VidfaceError(
             f"{path}: its name should have one of {', '.join(SPLIT_WORDS)}, has "
-            f"{' and '.join(found) or 'none'}; rename it, or import it alone with --split"
+            f"{' and '.join(named) or 'none'}; rename it, or import it alone with --split"
         )
-    return found[0]
+    return named[0]
 
 
 def _below_one_folder(files: Sequence[Path]) -> tuple[Path, list[str]]:
@@ -170,15 +172,22 @@ def import_iqiyi(
     Raises:
         VidfaceError: as `iqiyi_clips`; or files in `out` that say something else.
     """
-    found = iqiyi_clips(pickles, truths, split=split)
-    present = {clip.split for clip in found.clips}
+    listed = iqiyi_clips(pickles, truths, split=split)
+    present = {clip.split for clip in listed.clips}
     scored = next((name for name in ("val", "test") if name in present), None)
     if scored and "train" in present:
         score = f'gallery = "train"\nsplit = "{scored}"'
     else:
         score = f'split = "{scored or sorted(present)[0]}"\n{WITHOUT_GALLERY}'
     return write_import(
-        IQIYI, found.clips, found.root, score, out, force, absent=found.absent, faces=found.faces
+        IQIYI,
+        listed.clips,
+        listed.root,
+        score,
+        out,
+        force,
+        absent=listed.absent,
+        faces=listed.faces,
     )
 
 
@@ -202,8 +211,7 @@ def prepare_iqiyi(path: Path, root: Path | None, *, say: Notify = quiet) -> None
 
     def clips() -> tuple[Clip, ...]:
         say(f"making the manifest of the features in {folder}")
-        found = iqiyi_clips(sources[0::2], sources[1::2])
-        return found.clips
+        return iqiyi_clips(sources[0::2], sources[1::2]).clips
 
     renew_manifest(path, folder, sources, clips)
 

@@ -79,10 +79,10 @@ def read_if_there(path: Path) -> bytes | None:
 def _state(source: Path) -> list[Any]:
     """Name, size and time of a file; size and time are None where it is not there."""
     try:
-        found = source.stat()
+        status = source.stat()
     except OSError:
         return [source.name, None, None]
-    return [source.name, found.st_size, found.st_mtime_ns]
+    return [source.name, status.st_size, status.st_mtime_ns]
 
 
 def _read_stamp(path: Path) -> dict[str, Any]:

@@ -46,13 +46,15 @@ def score_submission(
         VidfaceError: a file that is not what it should be.
     """
 
-    ranking, given = read_ranked_list(submission), read_ground_truth(truth)
-    if not any(video in given.identity_of for videos in ranking.values() for video in videos):
+    ranking, ground_truth = read_ranked_list(submission), read_ground_truth(truth)
+    if not any(
+        video in ground_truth.identity_of for videos in ranking.values() for video in videos
+    ):
         raise VidfaceError(
             f"{submission}: none of its videos is in {truth}; is that the ground truth of another "
             "split?"
         )
-    score = score_ranked_list(ranking, given, k)
+    score = score_ranked_list(ranking, ground_truth, k)
     replicates = None
     if bootstrap is not None:
         values = [score.average_precision[name] for name in sorted(score.average_precision)]

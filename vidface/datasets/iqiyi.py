@@ -109,13 +109,13 @@ def read_ground_truth(path: str | Path, form: Form = "auto") -> GroundTruth:
                     f"{what}, line {line}: video '{video}' under identity '{identity}', "
                     f"but under '{before}' in line {first_line}"
                 )
-            own = videos.setdefault(identity, {})
-            repeated += video in own
-            own[video] = None
+            videos_of_identity = videos.setdefault(identity, {})
+            repeated += video in videos_of_identity
+            videos_of_identity[video] = None
     if not videos:
         raise VidfaceError(f"{what}: no video in it; is the file empty?")
     return GroundTruth(
-        videos={identity: tuple(own) for identity, own in videos.items()},
+        videos={identity: tuple(names) for identity, names in videos.items()},
         repeated=repeated,
         empty_identities=empty,
     )

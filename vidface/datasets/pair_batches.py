@@ -28,7 +28,7 @@ def read_alike_lines(
     import pyarrow.compute as arrow_compute
     from pyarrow import csv as arrow_csv
 
-    names = _FastNames(index, words=layout.separator != ",")
+    numbering = _FastNames(index, words=layout.separator != ",")
     first, second, same, folds = [], [], [], []
     columns = [str(i) for i in range(layout.width)]
     try:
@@ -48,7 +48,7 @@ def read_alike_lines(
             for batch in batches:
                 lengths = [arrow_compute.binary_length(column) for column in batch.columns]
                 longest = sum(arrow_compute.max(length).as_py() or 0 for length in lengths)
-                pair = names.indices(batch.column(layout.first), batch.column(layout.second))
+                pair = numbering.indices(batch.column(layout.first), batch.column(layout.second))
                 is_same = _mapped(batch.column(layout.same), parse_same)
                 if longest + layout.width > LONGEST_LINE_BYTES or pair is None or is_same is None:
                     return None
@@ -69,7 +69,7 @@ def read_alike_lines(
         np.concatenate(second, dtype=np.int64),
         np.concatenate(same),
         None if layout.fold is None else np.concatenate(folds, dtype=np.int64),
-        names.found,
+        numbering.names,
     )
 
 
@@ -80,7 +80,7 @@ class _FastNames:
         self._words = words  # fields are separated by white space
         self._closed = index is not None
         self._index = {name: i for name, i in (index or {}).items() if self._is_plain(name)}
-        self.found: list[str] = []
+        self.names: list[str] = []
 
     def _is_plain(self, name: str) -> bool:
         """Whether reading line by line would leave the name as it is."""
@@ -90,7 +90,7 @@ class _FastNames:
         self, first: Any, second: Any
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
         """Of two columns of strings; None where a name is unknown, not plain or against itself."""
-        start = len(self.found)
+        start = len(self.names)
         fresh: list[str] = []
 
         def number(name: str) -> int | None:
@@ -110,9 +110,9 @@ class _FastNames:
             order = np.argsort(seen_at)
             for new, old in enumerate(order.tolist(), start=start):
                 self._index[fresh[old]] = new
-                self.found.append(fresh[old])
-            renumbered = np.arange(len(self.found), dtype=np.int32)
-            renumbered[start + order] = np.arange(start, len(self.found))
+                self.names.append(fresh[old])
+            renumbered = np.arange(len(self.names), dtype=np.int32)
+            renumbered[start + order] = np.arange(start, len(self.names))
             a, b = renumbered[a], renumbered[b]
         return a, b
 

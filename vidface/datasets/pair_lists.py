@@ -137,10 +137,10 @@ def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> Pair
         if columns is None:  # small, or some line is special: one by one, to read or to refuse it
             file.seek(0)
             columns = _read_lines(file, layout, index, what)
-    first, second, same, folds, found = columns
+    first, second, same, folds, listed_names = columns
     if not len(first):
         raise VidfaceError(f"{what}: there is no pair in it")
-    names = tuple(found) if known is None else tuple(known)
+    names = tuple(listed_names) if known is None else tuple(known)
     if layout.unnamed_header:
         _check_header_is_none(layout, names, what)
     if folds is not None:

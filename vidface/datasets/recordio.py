@@ -107,14 +107,14 @@ class RecordIO:
     def positions(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """(m,) keys → (m,) positions; VidfaceError if there is no such key."""
         rank = np.searchsorted(self.keys, keys, sorter=self._by_key)
-        found = self._by_key[np.minimum(rank, len(self) - 1)]
-        lacking = np.flatnonzero(self.keys[found] != keys)
+        positions = self._by_key[np.minimum(rank, len(self) - 1)]
+        lacking = np.flatnonzero(self.keys[positions] != keys)
         if len(lacking):
             raise VidfaceError(
                 f"{self.idx}: no record {int(keys[lacking[0]])} ({len(lacking)} of {len(keys)} "
                 "are missing); are the .rec and .idx of one set, and whole?"
             )
-        return found
+        return positions
 
     def payload(self, position: int) -> bytes:
         """The bytes of a record, its parts joined; VidfaceError if it is damaged."""

@@ -166,7 +166,7 @@ def read_submission(path: str | Path) -> NDArray[np.float32]:
 def _checked_header(head: bytes, what: str) -> tuple[int, int]:
     """Rows and columns."""
     rows, cols, row_bytes, kind = _HEADER.unpack(head)
-    said = f"{what}: the header says rows {rows}, cols {cols}, cols * 4 {row_bytes}, type {kind}"
+    header = f"{what}: the header says rows {rows}, cols {cols}, cols * 4 {row_bytes}, type {kind}"
     if row_bytes != cols * 4 or kind != _FLOAT32:
         _, other_cols, other_row_bytes, other_kind = struct.unpack(">4i", head)
         if other_kind == _FLOAT32 and other_row_bytes == other_cols * 4:
@@ -174,9 +174,9 @@ def _checked_header(head: bytes, what: str) -> tuple[int, int]:
         wrong = "the third must be 4 times the second"
         if kind != _FLOAT32:
             wrong = f"the fourth must be {_FLOAT32}, float32"
-        raise VidfaceError(f"{said}; {wrong}: not a submission")
+        raise VidfaceError(f"{header}; {wrong}: not a submission")
     if min(rows, cols) < 1:
-        raise VidfaceError(f"{said}; rows and cols must be at least 1")
+        raise VidfaceError(f"{header}; rows and cols must be at least 1")
     return rows, cols
 
 

@@ -83,16 +83,16 @@ def prepare_demo(
     clips = plan_clips(plan, seed)
     manifest = folder / "manifest.csv"
     stamp = _stamp(plan, seed, clips)
-    found = _read_stamp(folder)
-    if found == stamp and all((folder / name).is_file() for name in stamp["files"]):
+    present_stamp = _read_stamp(folder)
+    if present_stamp == stamp and all((folder / name).is_file() for name in stamp["files"]):
         return manifest
-    if found is None and not _is_free(folder):
+    if present_stamp is None and not _is_free(folder):
         raise VidfaceError(
             f"{folder} holds files that are not vidface's: name an empty folder for the demo"
         )
     photographs = load_photographs(say=say)
     try:
-        if found is not None and found != stamp:
+        if present_stamp not in (None, stamp):
             remove_demo(folder)
         manifest.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
