@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vidface.runs.clusterings import cluster
+from vidface.runs.noise_removal import cluster
 from vidface.runs.extraction import extract
 from vidface.runs.run import open_run
 from vidface.settings.pipeline import load_pipeline
