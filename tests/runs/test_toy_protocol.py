@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from vidface.runs.noise_removal import cluster
 from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.settings.pipeline import load_pipeline
 
