@@ -16,7 +16,7 @@ from tests.training.toy_teacher import LINEAR, embeddings, means, write_teacher
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.training.live_teacher import LiveTeacher
-from vidface.training.settings import load_training
+from vidface.training.recipes import load_training
 
 HINTS = """
 [teacher]

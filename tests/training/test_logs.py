@@ -10,7 +10,7 @@ from tests.training.conftest import RECIPE
 from tests.training.test_loop import Killed, log, run
 from vidface.cli.progress import training_progress
 from vidface.core.errors import VidfaceError
-from vidface.training.settings import load_training
+from vidface.training.recipes import load_training
 from vidface.training.stage_run import StepReport
 from vidface.training.stages import resolve_stages
 

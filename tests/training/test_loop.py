@@ -14,8 +14,8 @@ from tests.training.conftest import RECIPE, write_people
 from vidface.core.errors import VidfaceError
 from vidface.training.checkpoints import load_checkpoint
 from vidface.training.loop import train
+from vidface.training.recipes import load_training
 from vidface.training.results import TrainingResult
-from vidface.training.settings import load_training
 from vidface.training.stage_run import StepReport
 from vidface.training.stages import resolve_stages
 

@@ -16,7 +16,7 @@ from tests.training.test_loop import Killed, log, run, weights
 from vidface.core.errors import VidfaceError
 from vidface.training import kept_answers, loop
 from vidface.training.checkpoints import load_checkpoint, save_checkpoint
-from vidface.training.settings import load_training
+from vidface.training.recipes import load_training
 from vidface.training.tasks import RecognitionTask
 from vidface.training.validation import HeldOutPairs
 

@@ -12,7 +12,8 @@ import pytest
 from tests.training.conftest import RECIPE
 from vidface.core.errors import VidfaceError
 from vidface.settings.pipeline import shipped_pipelines, shipped_trainings
-from vidface.training.settings import TrainingPipeline, load_training
+from vidface.training.recipes import load_training
+from vidface.training.settings import TrainingPipeline
 from vidface.training.stages import Stage, build_cut, resolve_stages
 
 
@@ -51,7 +52,7 @@ def test_overrides_are_relative_to_the_working_directory(tmp_path: Path) -> None
 WRONG = [
     ("seed = 1", "sed = 1", r"unknown key 'sed' in \[train\]"),
     ("seed = 1", 'seed = "one"', r"\[train\] seed: must be a whole number"),
-    ("seed = 1", "seed = -1", r"\[train\] seed: must be at least 0"),
+    ("seed = 1", "seed = -1", r"\[train\] seed: must lie in"),
     ('"paper-x0.1-d0.1-e16"', '"resnet"', "no architecture named 'resnet'"),
     ("batch_size = 8", "batch_size = 1", r"\[train\] batch_size: must be at least 2"),
     ("seed = 1", "sample_rate = 0.0", r"sample_rate: must lie in \(0, 1\]"),
@@ -85,9 +86,9 @@ WRONG = [
     ("steps = 5", "epochs = inf", "epochs: must be finite"),
     ("seed = 1", "validate_epochs = inf", "validate_epochs: must be finite"),
     ("seed = 1", "mean = nan", "mean: must be finite"),
-    ("seed = 1", f"seed = {2**63}", "seed: must be at most"),
+    ("seed = 1", f"seed = {2**63}", "seed: must lie in"),
     ("seed = 1", f"scale = {10**400}", "scale: a number beyond all bounds"),
-    ("threads = 1", "threads = 99999999999", "threads: must be at most 1024"),
+    ("threads = 1", "threads = 99999999999", "threads: must lie in"),
     ("learning_rate = 0.05", "learning_rate = inf", "learning_rate: must be finite"),
     ("seed = 1", 'device = "cuda:1"', "device: unknown value 'cuda:1'"),
     ("[optimiser]", "[augment]\ndegrade.worst_quality = 'a'\n[optimiser]", "a whole number"),
@@ -306,7 +307,7 @@ def test_the_progressive_recipe_is_the_papers_schedule() -> None:
 
 def test_reading_a_recipe_needs_no_torch() -> None:
     code = (
-        "import sys; from vidface.training.settings import load_training; "
+        "import sys; from vidface.training.recipes import load_training; "
         "load_training('train_progressive'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from vidface.core.errors import VidfaceError
-from vidface.training.distillation import Distil, build_distil
+from vidface.core.settings import build_settings
+from vidface.training.distillation import Distil
 from vidface.training.kept_answers import PIECE, ask_about_all
 from vidface.training.synthetic import SyntheticFaces, bend_face, mix_faces
 
@@ -229,13 +230,13 @@ def test_another_dimension_than_the_teachers() -> None:
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), True, "much"])
 def test_relation_out_of_range(value: object) -> None:
-    with pytest.raises(VidfaceError, match="relation must be"):
-        build_distil({"relation": value})
+    with pytest.raises(VidfaceError, match="relation: must be"):
+        Distil(relation=value)
 
 
 def test_an_unknown_setting_lists_the_known() -> None:
     with pytest.raises(VidfaceError, match=r"no setting 'temperature' \(known: relation, hints\)"):
-        build_distil({"temperature": 4})
+        build_settings(Distil, {"temperature": 4}, "loss 'distil'")
 
 
 def test_the_description_says_of_whom(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
     """
     from vidface.cli import model_tables
     from vidface.cli.progress import training_progress
-    from vidface.training.settings import load_training
+    from vidface.training.recipes import load_training
 
     overrides = {_OVERRIDES[name]: value for name, value in flags.items() if value is not None}
     recipe = load_training(pipeline, overrides)

@@ -86,6 +86,7 @@ def setting(
     default: Any = dataclasses.MISSING,
     *,
     help: str,
+    factory: Any = dataclasses.MISSING,
     unit: str = "",
     group: str = "",
     rare: bool = False,
@@ -101,6 +102,7 @@ def setting(
     """A dataclass field that is a setting; see `SettingField`.
 
     Args:
+        factory: makes the default, where that is a mapping.
         flag: "" for that of the field's name (`stall_timeout_seconds` → `--stall-timeout`), None
             where commands have no flag for it.
         choices: the known values. A registry may be given itself: what is added to it is known.
@@ -119,7 +121,10 @@ def setting(
         "none_text": none_text,
         "parse": parse,
     }
-    return dataclasses.field(default=default, metadata={_KEY: metadata})
+    words = {_KEY: metadata}
+    if factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=factory, metadata=words)
+    return dataclasses.field(default=default, metadata=words)
 
 
 def settings_of(kind: type) -> tuple[SettingField, ...]:

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
-from vidface.core.settings import build_settings, check_settings, setting
+from vidface.core.settings import setting
 from vidface.training.losses import LossParts
+from vidface.training.losses.base import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vidface.training.losses import LossParts
-
 
 @dataclass(frozen=True)
-class Distil:
+class Distil(Loss):
     """The loss above; `relation` ≥ 0 and `hints` ≥ 0 are the weights of its second and third sum.
 
     >>> import torch
@@ -34,11 +33,13 @@ class Distil:
     (1.0, 0.0)
     """
 
-    relation: float = setting(0.0, bounds="[0, inf)", help="Weight of the relational term.")
-    hints: float = setting(1.0, bounds="[0, inf)", help="Weight of the hints.")
+    name = "distil"
+    role = "distil"
 
-    def __post_init__(self) -> None:
-        check_settings(self, "distil")
+    relation: float = setting(
+        0.0, bounds="[0, inf)", help="Weight of the cosines of a batch's faces among themselves."
+    )
+    hints: float = setting(1.0, bounds="[0, inf)", help="Weight of following the teacher's maps.")
 
     def __call__(
         self, student: Tensor, teacher: Tensor, hints: Mapping[str, Tensor] | None = None
@@ -70,12 +71,3 @@ class Distil:
             total = total + self.hints * hint
             parts[f"hint {name}"] = hint.detach()
         return LossParts(total, parts)
-
-
-def build_distil(settings: Mapping[str, Any]) -> Distil:
-    """The loss from a recipe's table.
-
-    Raises:
-        VidfaceError: an unknown setting (the known ones are listed), or a value out of range.
-    """
-    return build_settings(Distil, settings, "loss 'distil'")

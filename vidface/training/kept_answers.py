@@ -9,7 +9,6 @@ on where it was. The folder holds `answers.json`, which says of whom and by whom
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.core.progress import CountProgress, Notify
 from vidface.training.processes import Processes
 from vidface.training.settings import TeacherSettings
 from vidface.training.sources.base import FaceSource
@@ -39,7 +39,7 @@ def open_kept_answers(
     folder: Path,
     processes: Processes,
     threads: int | None,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> np.ndarray:
     """Ask a recipe's teacher about all faces; the first process asks, the others read.
 
@@ -88,7 +88,7 @@ def ask_about_all(
     folder: Path,
     about: dict[str, Any],
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: CountProgress | None = None,
 ) -> np.ndarray:
     """Ask the teacher about every face, or read what it said before.
 

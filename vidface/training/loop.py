@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vidface.backbones.files import save_safetensors
 from vidface.core.files import write_json
+from vidface.core.progress import Notify, quiet
 from vidface.runs.artefacts import provenance
 from vidface.training.checkpoints import (
     TrainingPosition,
@@ -17,16 +18,12 @@ from vidface.training.checkpoints import (
     select_prefix,
 )
 from vidface.training.logs import TrainingLog
-from vidface.training.opening import Notify, TrainingContext, open_training
+from vidface.training.opening import TrainingContext, open_training
 from vidface.training.processes import start_processes
 from vidface.training.results import StageResult, TrainingResult
 from vidface.training.settings import TrainingPipeline
 from vidface.training.stage_opening import NamedCentres
 from vidface.training.stage_run import OnStep, StageRun
-
-
-def quiet(_: str) -> None:
-    """Tell nobody."""
 
 
 def train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from vidface.backbones.loading import weights_sha256
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify
 from vidface.storage.cache import sha256_of
 from vidface.training.folder import TrainingFolder
 from vidface.training.kept_answers import open_kept_answers
@@ -23,8 +24,6 @@ from vidface.training.stages import Stage, build_sampler, resolve_stages
 from vidface.training.synthetic import SyntheticFaces
 from vidface.training.teachers import check_dimensions, open_taught_faces
 from vidface.training.validation import HeldOutPairs, Verification, open_benchmarks
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

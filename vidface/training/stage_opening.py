@@ -19,7 +19,6 @@ from vidface.training.centres import ClassCentres, resize_centres
 from vidface.training.checkpoints import load_checkpoint, select_prefix
 from vidface.training.cleaning.quality import contrast, sharpness
 from vidface.training.cleaning.rules import cut_images
-from vidface.training.distillation import build_distil
 from vidface.training.live_task import open_live_task
 from vidface.training.losses import build_objective
 from vidface.training.network import TrainingNetwork
@@ -27,7 +26,7 @@ from vidface.training.opening import TrainingContext
 from vidface.training.sampling import Sampler, make_sampler
 from vidface.training.sources.base import FaceSource, class_counts
 from vidface.training.sources.subsets import take_images
-from vidface.training.stages import DISTIL, Stage, build_cut, build_sampler
+from vidface.training.stages import Stage, build_cut, build_distil, build_sampler
 from vidface.training.synthetic import FaceImages
 from vidface.training.tasks import DistillationTask, RecognitionTask, StageTask
 from vidface.training.validation import embed_all
@@ -95,7 +94,7 @@ def _open_distillation(training: TrainingContext, stage: Stage) -> OpenedStage:
     order = make_sampler(
         "shuffled", nobody, stage.batch_size, seed=pipeline.train.seed, stage=stage.number
     )
-    objective = build_distil(stage.losses[DISTIL])
+    objective = build_distil(stage)
     task: StageTask
     if data.answers is not None:
         task = DistillationTask(objective, torch.from_numpy(data.answers))

@@ -17,15 +17,17 @@ from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings
 from vidface.training.augment import build_augmentation
 from vidface.training.cleaning.settings import CutSettings
-from vidface.training.distillation import build_distil
-from vidface.training.losses import LOSSES, ROLES, build_objective
+from vidface.training.distillation import Distil
+from vidface.training.losses import LOSSES, build_objective
+from vidface.training.losses.base import Loss
 from vidface.training.sampling import Sampler, make_sampler
 from vidface.training.sources.base import FaceSource
 
 if TYPE_CHECKING:
     from vidface.training.settings import StageSettings, TrainingPipeline
 
-DISTIL = "distil"
+STAGE_LOSSES: dict[str, type[Loss]] = {**LOSSES, Distil.name: Distil}
+DISTIL = Distil.name
 CUT = "cut"
 LossTables = Mapping[str, Mapping[str, Any]]  # name of a loss → its settings
 
@@ -137,25 +139,25 @@ def resolve_stages(pipeline: TrainingPipeline) -> tuple[Stage, ...]:
 
 def _change_losses(before: LossTables, settings: StageSettings) -> LossTables:
     """The losses of a stage, from those of the stage before."""
-    known = (*LOSSES, DISTIL)
     added = settings.losses
     removed = [name for name in settings.remove if name != CUT]
     for name in (*added, *removed):
-        if name not in known:
-            raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(known)})")
+        if name not in STAGE_LOSSES:
+            raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(STAGE_LOSSES)})")
     for name in removed:
         if name not in before:
             raise VidfaceError(
                 f"remove '{name}': the stage before has {', '.join(before) or 'none'}"
             )
-    roles = {ROLES.get(name, DISTIL) for name in added}
-    replaces_all = DISTIL in roles or (DISTIL in before and DISTIL not in removed and bool(added))
-
-    def stays(name: str) -> bool:
-        replaced = replaces_all or (ROLES.get(name) == "margin" and "margin" in roles)
-        return name not in removed and (name in added or not replaced)
-
-    losses = {name: table for name, table in before.items() if stays(name)}
+    losses = {name: table for name, table in before.items() if name not in removed}
+    if DISTIL in added or (DISTIL in losses and added):  # a teacher, or people's names
+        losses = {name: table for name, table in losses.items() if name in added}
+    if any(STAGE_LOSSES[name].role == "margin" for name in added):
+        losses = {
+            name: table
+            for name, table in losses.items()
+            if STAGE_LOSSES[name].role != "margin" or name in added
+        }
     for name, table in added.items():
         if not isinstance(table, Mapping):
             raise VidfaceError(f"losses.{name} must be a table")
@@ -175,7 +177,7 @@ def _check_stage(stage: Stage, pipeline: TrainingPipeline) -> None:
     if not stage.distils:
         build_objective(stage.losses, pipeline.train.scale)
         return
-    build_distil(stage.losses[DISTIL])
+    build_distil(stage)
     if len(stage.losses) > 1:
         others = ", ".join(name for name in stage.losses if name != DISTIL)
         raise VidfaceError(f"'{DISTIL}' stands alone, but there is {others}")
@@ -196,6 +198,11 @@ def build_cut(table: Mapping[str, Any]) -> CutSettings:
     """
     values = {key: None if value == "off" else value for key, value in table.items()}
     return build_settings(CutSettings, values, "cut")
+
+
+def build_distil(stage: Stage) -> Distil:
+    """The loss of a stage that repeats a teacher."""
+    return build_settings(Distil, stage.losses[DISTIL], f"loss '{DISTIL}'")
 
 
 def build_sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from vidface.backbones.embedder import Embedder
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify
 from vidface.datasets.pair_sources import open_pairs
 from vidface.datasets.pairs import PairSet
 from vidface.metrics.pairs import score_pairs
@@ -116,7 +116,7 @@ class BenchmarkPairs:
 
 
 def open_benchmarks(
-    benchmarks: tuple[BenchmarkSettings, ...], notify: Callable[[str], None]
+    benchmarks: tuple[BenchmarkSettings, ...], notify: Notify
 ) -> dict[str, BenchmarkPairs]:
     """Open the benchmarks that are there; a line is told of optional ones that are not."""
     opened = {}

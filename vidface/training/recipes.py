@@ -1,0 +1,158 @@
+"""Training recipes: `pipelines/train_*.toml` → frozen dataclasses; unknown keys are errors.
+
+    [train]      the network, and how it is run
+    [data]       the faces
+    [augment]    what is done to them (`vidface.training.augment`)
+    [optimiser]  steps of the weights
+    [teacher]    for knowledge distillation: who is asked, and about how many faces
+    [run] dir    where checkpoints, logs and results go
+    [[benchmark]]  pairs of faces that a stage's best model is verified on
+    [[stage]]    the schedule, first to last: what is added, for how long, what stops it
+
+Paths and `${NAME:-default}` are as in every pipeline file (`vidface.settings.values`). The table of
+keys in docs/training.md is written by `python -m vidface.training.recipes docs/training.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vidface.core.errors import VidfaceError
+from vidface.core.settings import settings_of
+from vidface.core.values import check, check_choice
+from vidface.settings.document import replace_table, settings_markdown
+from vidface.settings.pipeline import Overrides, locate_error, read_toml, shipped_trainings
+from vidface.settings.values import read_table
+from vidface.training.augment import AUGMENTATIONS, build_augmentation
+from vidface.training.cleaning.settings import CutSettings
+from vidface.training.settings import HELD_OUT, LAST, LISTS, TABLES, TrainingPipeline
+from vidface.training.stages import STAGE_LOSSES, resolve_stages
+
+_FIELDS = {name: settings_of(kind) for name, kind in {**TABLES, **LISTS}.items()}
+
+
+def find_training(name_or_path: str | Path) -> Path:
+    """A training recipe: a path, or the name of a shipped one."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_trainings()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    raise VidfaceError(
+        f"training {name_or_path}: no such file; give a path, or one of the shipped recipes: "
+        + ", ".join(shipped)
+    )
+
+
+def load_training(name_or_path: str | Path, overrides: Overrides | None = None) -> TrainingPipeline:
+    """Read a training recipe; `overrides` {(table, key): value} replace its keys.
+
+    Raises:
+        VidfaceError: unreadable, unknown table, key, loss or setting, wrong type or value.
+    """
+    file = find_training(name_or_path)
+    return parse_training(read_toml(file, "training"), file, overrides)
+
+
+def parse_training(
+    document: Mapping[str, Any], file: Path, overrides: Overrides | None = None
+) -> TrainingPipeline:
+    """Settings from a parsed TOML document; `file` is where relative paths start."""
+    where, overrides = f"training {file}", overrides or {}
+    known = (*TABLES, "augment", *(f"[{name}]" for name in LISTS))
+    for name in document:
+        if name not in (*TABLES, *LISTS, "augment"):
+            raise VidfaceError(f"{where}: unknown table [{name}] (known: {', '.join(known)})")
+    tables = _read_tables(document, file, where, overrides)
+    try:
+        lists = {name: _read_list(name, document, file, where) for name in LISTS}
+        augment = document.get("augment", {"flip": True})
+        check(isinstance(augment, dict), "[augment]", "must be a table")
+        build_augmentation(augment)
+        pipeline = TrainingPipeline(
+            **{name: TABLES[name](**values) for name, values in tables.items()},
+            stages=lists["stage"],
+            benchmarks=lists["benchmark"],
+            augment=augment,
+            file=file,
+        )
+        _check_whole(pipeline)
+        resolve_stages(pipeline)
+    except VidfaceError as error:
+        raise locate_error(str(error), where, _FIELDS, overrides) from None
+    return pipeline
+
+
+def _read_tables(
+    document: Mapping[str, Any], file: Path, where: str, overrides: Overrides
+) -> dict[str, dict[str, Any]]:
+    """The values of the tables that are there, and of those that must be."""
+    tables = {}
+    for name in TABLES:
+        table = document.get(name, {})
+        if not isinstance(table, dict):
+            raise VidfaceError(f"{where}: [{name}] must be a table")
+        if name in document or name != "teacher":
+            tables[name] = read_table(_FIELDS[name], f"[{name}]", table, file, where)
+    for (name, key), value in overrides.items():
+        flags_start = Path.cwd() / "flags"  # relative paths of flags start here
+        values = read_table(_FIELDS[name], f"[{name}]", {key: value}, flags_start, "flag")
+        tables.setdefault(name, {}).update(values)
+    tables["run"].setdefault("dir", Path.cwd() / "runs" / file.stem)
+    if "path" not in tables["data"]:
+        raise VidfaceError(f"{where}: [data] path is missing; it names the training faces")
+    return tables
+
+
+def _read_list(name: str, document: Mapping[str, Any], file: Path, where: str) -> tuple[Any, ...]:
+    """The tables [[benchmark]] or [[stage]]."""
+    rows, kind, table = document.get(name, []), LISTS[name], f"[[{name}]]"
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise VidfaceError(f"write {table}, a table each")
+    missing = dataclasses.MISSING
+    required = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is missing and field.default_factory is missing
+    ]
+    built = []
+    for row in rows:
+        values = read_table(_FIELDS[name], table, row, file, where)
+        absent = [key for key in required if key not in values]
+        check(not absent, table, f"lacks {', '.join(absent)}")
+        built.append(kind(**values))
+    return tuple(built)
+
+
+def _check_whole(pipeline: TrainingPipeline) -> None:
+    """Check what no table can check alone: names are given once, and known where they are used."""
+    check(len(pipeline.stages) > 0, "[[stage]]", "there is none")
+    verifications = [HELD_OUT] if pipeline.data.hold_out_people else []
+    verifications += [benchmark.name for benchmark in pipeline.benchmarks]
+    named = {"benchmark": verifications, "stage": [stage.name for stage in pipeline.stages]}
+    for table, names in named.items():
+        twice = sorted({name for name in names if names.count(name) > 1})
+        check(not twice, f"[[{table}]]", f"two have the name {', '.join(twice)}")
+    if pipeline.train.choose_by:
+        check_choice("[train] choose_by", pipeline.train.choose_by, (*verifications, LAST))
+
+
+def training_markdown() -> str:
+    """The table of all keys of a recipe, for docs/training.md."""
+    tables = {f"[{name}]": settings_of(kind) for name, kind in TABLES.items()}
+    tables |= {f"[augment.{name}]": settings_of(kind) for name, kind in AUGMENTATIONS.items()}
+    tables |= {f"[[{name}]]": settings_of(kind) for name, kind in LISTS.items()}
+    tables |= {f"[stage.losses.{name}]": settings_of(kind) for name, kind in STAGE_LOSSES.items()}
+    tables["[stage.cut]"] = settings_of(CutSettings)
+    return settings_markdown(tables)
+
+
+if __name__ == "__main__":
+    guide = Path(sys.argv[1])
+    text = replace_table(guide.read_text(encoding="utf-8"), training_markdown())
+    guide.write_text(text, encoding="utf-8")
