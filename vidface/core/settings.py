@@ -127,6 +127,10 @@ def setting(
     return dataclasses.field(default=default, metadata=words)
 
 
+file_setting = functools.partial(setting, flag=None)
+"""A setting that files have and no command has a flag for."""
+
+
 def settings_of(kind: type) -> tuple[SettingField, ...]:
     """The settings of a dataclass, in the order of its fields; other fields are none.
 

@@ -16,7 +16,7 @@ from vidface.core.settings import SettingField, settings_of, table_settings
 from vidface.settings.pipeline import Published
 from vidface.settings.tables import TABLES
 
-BEGIN = "<!-- settings: written by python -m vidface.settings.document -->\n"
+BEGIN = "<!-- settings: written from their fields by a command, not by hand -->\n"
 END = "<!-- end of settings -->\n"
 
 

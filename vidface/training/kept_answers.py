@@ -9,6 +9,7 @@ on where it was. The folder holds `answers.json`, which says of whom and by whom
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.core.progress import CountProgress, Notify
+from vidface.core.progress import Notify
 from vidface.training.processes import Processes
 from vidface.training.settings import TeacherSettings
 from vidface.training.sources.base import FaceSource
@@ -88,7 +89,7 @@ def ask_about_all(
     folder: Path,
     about: dict[str, Any],
     *,
-    progress: CountProgress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
     """Ask the teacher about every face, or read what it said before.
 

@@ -144,11 +144,13 @@ def _check_whole(pipeline: TrainingPipeline) -> None:
 
 def training_markdown() -> str:
     """The table of all keys of a recipe, for docs/training.md."""
+    files: dict[str, type] = {f"[augment.{name}]": kind for name, kind in AUGMENTATIONS.items()}
+    files |= {f"[[{name}]]": kind for name, kind in LISTS.items()}
+    files |= {f"[stage.losses.{name}]": kind for name, kind in STAGE_LOSSES.items()}
+    files["[stage.cut]"] = CutSettings
     tables = {f"[{name}]": settings_of(kind) for name, kind in TABLES.items()}
-    tables |= {f"[augment.{name}]": settings_of(kind) for name, kind in AUGMENTATIONS.items()}
-    tables |= {f"[[{name}]]": settings_of(kind) for name, kind in LISTS.items()}
-    tables |= {f"[stage.losses.{name}]": settings_of(kind) for name, kind in STAGE_LOSSES.items()}
-    tables["[stage.cut]"] = settings_of(CutSettings)
+    for table, kind in files.items():  # no command has a flag for these
+        tables[table] = tuple(dataclasses.replace(each, flag=None) for each in settings_of(kind))
     return settings_markdown(tables)
 
 

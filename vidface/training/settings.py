@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vidface.backbones.architectures import architecture
 from vidface.backbones.settings import resolve_weights
-from vidface.core.settings import check_settings, setting
+from vidface.core.settings import check_settings, file_setting, setting
 from vidface.core.values import check
 from vidface.training.optimisers import OPTIMISERS, SCHEDULES
 from vidface.training.sampling import SHORTS
@@ -21,38 +20,39 @@ HELD_OUT = "held-out"  # the name of the verification on people who were held ou
 LAST = "last"
 _SEEDS = f"[0, {2**63 - 1}]"
 _PROCESSES = "[0, 1024]"
-key = partial(setting, flag=None)  # of the recipe alone
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """The network, and how it is run."""
 
-    architecture: str = key(
+    architecture: str = file_setting(
         "paper",
         help="The network: a name of `vidface models`; -x0.5 scales its channels, -d0.33 its "
         "blocks, -e128 is its dimension.",
     )
-    init: Path | None = key(
+    init: Path | None = file_setting(
         None, help="A file of weights of this architecture to begin with, instead of random ones."
     )
     seed: int = setting(0, bounds=_SEEDS, help="Seed of weights, order and augmentation.")
-    color: str = key("rgb", choices=("rgb", "bgr"), help="Order of colours the network is fed.")
-    mean: float = key(127.5, help="What is subtracted from pixels (0 to 255).")
-    std: float = key(128.0, bounds="(0, inf)", help="What divides pixels after the mean.")
-    scale: float = key(64.0, bounds="(0, inf)", help="Scale s of the softmax losses.")
-    sample_rate: float = key(
+    color: str = file_setting(
+        "rgb", choices=("rgb", "bgr"), help="Order of colours the network is fed."
+    )
+    mean: float = file_setting(127.5, help="What is subtracted from pixels (0 to 255).")
+    std: float = file_setting(128.0, bounds="(0, inf)", help="What divides pixels after the mean.")
+    scale: float = file_setting(64.0, bounds="(0, inf)", help="Scale s of the softmax losses.")
+    sample_rate: float = file_setting(
         1.0,
         bounds="(0, 1]",
         help="Share of the class centres that a step compares with (PartialFC); 1 is all.",
     )
-    batch_size: int = key(128, bounds="[2, inf)", help="Faces a step, over all processes.")
+    batch_size: int = file_setting(128, bounds="[2, inf)", help="Faces a step, over all processes.")
     precision: str = setting(
         "float32",
         choices=("float32", "bf16", "fp16"),
         help="Numbers of the network's products: float32, or bf16 and fp16 for mixed precision.",
     )
-    channels_last: bool = key(True, help="Keep a pixel's channels together in memory.")
+    channels_last: bool = file_setting(True, help="Keep a pixel's channels together in memory.")
     device: str = setting(
         "auto", choices=("auto", "cpu", "cuda"), help="Where it trains: auto, cpu or cuda."
     )
@@ -62,23 +62,25 @@ class TrainSettings:
     workers: int = setting(
         0, bounds=_PROCESSES, help="Processes that read faces; 0 reads them in between."
     )
-    checkpoint_steps: int = key(
+    checkpoint_steps: int = file_setting(
         500, bounds="[1, inf)", help="Steps from one checkpoint to the next."
     )
-    validate_epochs: float = key(
+    validate_epochs: float = file_setting(
         1.0,
         bounds="(0, inf)",
         help="Epochs from one validation to the next; a stage's end is one always.",
     )
-    choose_by: str = key(
+    choose_by: str = file_setting(
         "",
         default_text="held-out if people are held out, else last",
         help="The verification whose accuracy says which model is a stage's best: held-out, a "
         "benchmark's name, or last for the model at the stage's end.",
     )
-    log_steps: int = key(10, bounds="[1, inf)", help="Steps from one line of the log to the next.")
-    tensorboard: bool = key(True, help="Write TensorBoard's files beside the log.")
-    save_half: bool = key(False, help="Save the finished model's file as float16.")
+    log_steps: int = file_setting(
+        10, bounds="[1, inf)", help="Steps from one line of the log to the next."
+    )
+    tensorboard: bool = file_setting(True, help="Write TensorBoard's files beside the log.")
+    save_half: bool = file_setting(False, help="Save the finished model's file as float16.")
 
     def __post_init__(self) -> None:
         check_settings(self, "[train]")
@@ -90,12 +92,12 @@ class DataSettings:
     """The training faces: a kind and a place (`vidface.training.sources`)."""
 
     path: Path = setting(flag="--data", help="Where the training faces lie.")
-    kind: str = key("folders", choices=SOURCES, help="Of what kind the training faces are.")
-    split: str = key("train", help="Rows of a manifest that are trained on.")
-    resize: bool = key(
+    kind: str = file_setting("folders", choices=SOURCES, help="Of what kind the training faces are.")
+    split: str = file_setting("train", help="Rows of a manifest that are trained on.")
+    resize: bool = file_setting(
         False, help="Resize square images of another size to 112x112, which is else an error."
     )
-    hold_out_people: int = key(
+    hold_out_people: int = file_setting(
         0,
         help="People, drawn by [train] seed, who are not trained on: pairs of their faces choose a "
         "stage's best model. 0, or at least 2.",
@@ -111,29 +113,31 @@ class DataSettings:
 class OptimiserSettings:
     """Steps of the weights. Class centres always go by SGD."""
 
-    name: str = key(
+    name: str = file_setting(
         "sgd",
         choices=OPTIMISERS,
         help="How weights are moved: sgd with momentum (the field's habit), adamw, or muon (Muon "
         "for linear layers and 1x1 convolutions, AdamW for the rest), which learns more of a face.",
     )
-    learning_rate: float = key(0.1, bounds="(0, inf)", help="Highest learning rate of a stage.")
-    momentum: float = key(0.9, bounds="[0, 1)", help="Momentum of sgd and muon.")
-    weight_decay: float = key(5e-4, bounds="[0, inf)", help="Pull of weights towards 0.")
-    decay_all: bool = key(False, help="Pull biases, slopes and batch norm towards 0 too.")
-    schedule: str = key(
+    learning_rate: float = file_setting(
+        0.1, bounds="(0, inf)", help="Highest learning rate of a stage."
+    )
+    momentum: float = file_setting(0.9, bounds="[0, 1)", help="Momentum of sgd and muon.")
+    weight_decay: float = file_setting(5e-4, bounds="[0, inf)", help="Pull of weights towards 0.")
+    decay_all: bool = file_setting(False, help="Pull biases, slopes and batch norm towards 0 too.")
+    schedule: str = file_setting(
         "cosine",
         choices=SCHEDULES,
         help="The learning rate after warming up: cosine falls along half a cosine to nothing at "
         "the stage's end, constant stays.",
     )
-    warmup_steps: int = key(
+    warmup_steps: int = file_setting(
         0, bounds="[0, inf)", help="Steps in which a stage's learning rate rises to its highest."
     )
-    clip_norm: float = key(
+    clip_norm: float = file_setting(
         5.0, bounds="[0, inf)", help="Bound of the norm of the backbone's gradient; 0: none."
     )
-    centres_learning_rate: float | None = key(
+    centres_learning_rate: float | None = file_setting(
         None,
         bounds="(0, inf)",
         default_text="the backbone's",
@@ -152,47 +156,51 @@ class TeacherSettings:
     (`vidface.training.synthetic`).
     """
 
-    weights: str = key(
+    weights: str = file_setting(
         "sface", help="The teacher: a name of `vidface models`, or a file.", parse=resolve_weights
     )
-    count: int = key(
+    count: int = file_setting(
         50_000,
         bounds="[1, inf)",
         help="Faces that the teacher is asked about: the training faces, then mixtures of two and "
         "bent ones.",
     )
-    seed: int = key(0, bounds=_SEEDS, help="Seed of the mixtures.")
-    mix_share: float = key(0.7, bounds="[0, 1]", help="Share of the further faces mixed of two.")
-    bend_share: float = key(0.5, bounds="[0, 1]", help="Share of the further faces that are bent.")
-    bend_pixels: float = key(
+    seed: int = file_setting(0, bounds=_SEEDS, help="Seed of the mixtures.")
+    mix_share: float = file_setting(
+        0.7, bounds="[0, 1]", help="Share of the further faces mixed of two."
+    )
+    bend_share: float = file_setting(
+        0.5, bounds="[0, 1]", help="Share of the further faces that are bent."
+    )
+    bend_pixels: float = file_setting(
         2.5, bounds="[0, 20]", unit="pixels", help="Standard deviation of the bending."
     )
-    dir: Path | None = key(
+    dir: Path | None = file_setting(
         None, default_text="the run's `answers/`", help="Where the teacher's answers are kept."
     )
-    color: str | None = key(
+    color: str | None = file_setting(
         None,
         choices=("rgb", "bgr"),
         default_text="the file's word",
         help="Order of colours that a teacher's file that does not say so is fed.",
     )
-    mean: float | None = key(
+    mean: float | None = file_setting(
         None,
         default_text="the file's word",
         help="What is subtracted from pixels for a teacher's file that does not say so.",
     )
-    std: float | None = key(
+    std: float | None = file_setting(
         None,
         bounds="(0, inf)",
         default_text="the file's word",
         help="What divides pixels after the mean for a teacher's file that does not say so.",
     )
-    live: bool = key(
+    live: bool = file_setting(
         False,
         help="Ask at every step about what the student sees, after augmentation, instead of once "
         "about each face; nothing is kept.",
     )
-    hints: Mapping[str, Any] = key(
+    hints: Mapping[str, Any] = file_setting(
         factory=dict,
         help="A table: part of the student, and the map of a live teacher's graph it is to follow.",
     )
@@ -209,14 +217,14 @@ class TeacherSettings:
 class BenchmarkSettings:
     """Pairs of faces: an InsightFace .bin, or images with a list in LFW's format."""
 
-    name: str = key(help="The benchmark's name in tables.")
-    images: Path = key(help="An InsightFace .bin, or the folder of the images.")
-    pairs: Path | None = key(None, help="The list of pairs, in LFW's format.")
-    flip: bool = key(False, help="Add the embedding of the mirrored face (the flip test).")
-    optional: bool = key(
+    name: str = file_setting(help="The benchmark's name in tables.")
+    images: Path = file_setting(help="An InsightFace .bin, or the folder of the images.")
+    pairs: Path | None = file_setting(None, help="The list of pairs, in LFW's format.")
+    flip: bool = file_setting(False, help="Add the embedding of the mirrored face (the flip test).")
+    optional: bool = file_setting(
         False, help="Show a benchmark that is not at hand as n/a, instead of an error."
     )
-    each_validation: bool = key(
+    each_validation: bool = file_setting(
         False, help="Verify at every validation, not at a stage's end alone."
     )
 
@@ -225,66 +233,68 @@ class BenchmarkSettings:
 class StageSettings:
     """One stage as the file says it."""
 
-    name: str = key(help="The stage's name in tables and folder names.")
-    losses: Mapping[str, Mapping[str, Any]] = key(
+    name: str = file_setting(help="The stage's name in tables and folder names.")
+    losses: Mapping[str, Mapping[str, Any]] = file_setting(
         factory=dict,
         help="A table a loss that is added or changed. A margin takes the place of the margin "
         "before; the others stay until they are removed.",
     )
-    remove: tuple[str, ...] = key(
-        (), help='Losses of the stage before that end here; "cut" brings all faces back.'
+    remove: tuple[str, ...] = file_setting(
+        (),
+        default_text="none",
+        help='Losses of the stage before that end here; "cut" brings all faces back.',
     )
-    epochs: float | None = key(
+    epochs: float | None = file_setting(
         None, bounds="(0, inf)", help="How long the stage takes, unless steps say so."
     )
-    steps: int | None = key(
+    steps: int | None = file_setting(
         None, bounds="[1, inf)", help="How long the stage takes, unless epochs say so."
     )
-    patience: int = key(
+    patience: int = file_setting(
         0,
         bounds="[0, inf)",
         help="Validations without a better model after which the stage ends early; 0: never.",
     )
-    start: str = key(
+    start: str = file_setting(
         "best",
         choices=("best", "last", "scratch"),
         help="The weights to begin with: the best of the stage before, its last, or scratch.",
     )
-    learning_rate: float | None = key(
+    learning_rate: float | None = file_setting(
         None,
         bounds="(0, inf)",
         default_text="[optimiser]'s",
         help="The stage's highest learning rate.",
     )
-    warmup_steps: int | None = key(
+    warmup_steps: int | None = file_setting(
         None,
         bounds="[0, inf)",
         default_text="[optimiser]'s",
         help="Steps in which the stage's learning rate rises to its highest.",
     )
-    batch_size: int | None = key(
+    batch_size: int | None = file_setting(
         None,
         bounds="[2, inf)",
         default_text="[train]'s",
         help="Faces a step of this stage, over all processes.",
     )
-    images_per_person: int | None = key(
+    images_per_person: int | None = file_setting(
         None,
         default_text="the stage before's, else 0",
         help="K of P×K sampling, batches of batch_size / K people; 0: plain shuffling.",
     )
-    short: str | None = key(
+    short: str | None = file_setting(
         None,
         choices=SHORTS,
         default_text="the stage before's, else error",
         help="What is done with a person of fewer faces than K.",
     )
-    cut: Mapping[str, Any] | None = key(
+    cut: Mapping[str, Any] | None = file_setting(
         None,
         default_text="the stage before's, else none",
         help="A table: faces that are cut, by the model that the stage starts from.",
     )
-    augment: Mapping[str, Any] = key(
+    augment: Mapping[str, Any] = file_setting(
         factory=dict, help="A table: changes of the stage before's [augment]."
     )
 

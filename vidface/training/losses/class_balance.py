@@ -39,7 +39,7 @@ class ClassBalance(Balance):
 
     name = "class-balance"
 
-    beta: float = setting(0.999, bounds="[0, 1)", help="β of the weights; 0 weighs all alike.")
+    beta: float = setting(0.999, bounds="[0, 1)", help="Base β of the weights; 0 weighs all alike.")
     normalise: bool = setting(True, help="Divide the weights of a batch by their mean.")
 
     def weights(self, counts: Tensor) -> Tensor:
