@@ -92,7 +92,9 @@ class DataSettings:
     """The training faces: a kind and a place (`vidface.training.sources`)."""
 
     path: Path = setting(flag="--data", help="Where the training faces lie.")
-    kind: str = file_setting("folders", choices=SOURCES, help="Of what kind the training faces are.")
+    kind: str = file_setting(
+        "folders", choices=SOURCES, help="Of what kind the training faces are."
+    )
     split: str = file_setting("train", help="Rows of a manifest that are trained on.")
     resize: bool = file_setting(
         False, help="Resize square images of another size to 112x112, which is else an error."
