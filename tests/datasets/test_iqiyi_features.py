@@ -847,6 +847,14 @@ def test_bounds_of_an_item(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(read(path, {b"v%d" % k: [] for k in range(9000)})) == 9000
 
 
+def test_opcodes_are_counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inert_pickle, "_STEP", 10)
+    monkeypatch.setattr(inert_pickle, "MAX_ITEM_OPCODES", 500)
+    assert len(read(path, {f"v{k}": [face()] for k in range(100)})) == 100  # each begins anew
+    with pytest.raises(VidfaceError, match="an item of more than 500 opcodes"):
+        read(path, b"\x80\x02}U\x01v(" + b"U\x02ab" * 1000)
+
+
 @pytest.mark.parametrize("bomb", [b"]", b")\x85", b"()", b"(l"])
 def test_containers_are_counted(bomb: bytes, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inert_pickle, "_STEP", 10)
