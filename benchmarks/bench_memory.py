@@ -22,9 +22,9 @@ from vidface.backbones.files import save_safetensors
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.faces.settings import FaceSettings
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.run import Run
+from vidface.runs.run_folder import RunFolder
 from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import ManifestSettings, Pipeline
 from vidface.settings.run_settings import RunSettings

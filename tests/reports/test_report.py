@@ -310,7 +310,7 @@ def test_faces_are_of_the_clip_in_time_order(scored: Path) -> None:
 
 
 def open_folder(path: Path):
-    from vidface.runs.artefacts import RunFolder
+    from vidface.runs.run_folder import RunFolder
 
     return RunFolder(path)
 

@@ -12,7 +12,8 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
 from vidface.core.thresholds import threshold_name
 from vidface.runs import artefacts
-from vidface.runs.artefacts import RunFolder, atomic_file, check_fit, fixed_lists, provenance
+from vidface.runs.artefacts import atomic_file, check_fit, fixed_lists, provenance
+from vidface.runs.run_folder import RunFolder
 
 SETTINGS = {"frames.fps": 8.0, "backbone.mean": (1.0, 2.0), "weights": "a" * 64}
 

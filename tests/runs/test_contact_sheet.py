@@ -18,11 +18,11 @@ from tests.budgets import examples
 from tests.conftest import crop_of
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, contact_sheet
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.clip_drawing import ClipFaces, choose_evenly
 from vidface.runs.contact_sheet import MOST_FACES, check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import find_crops
 from vidface.runs.embedding import encode_jpeg
+from vidface.runs.run_folder import RunFolder
 
 RED, BLUE, WHITE, GREY = (204, 26, 26), (0, 130, 200), (255, 255, 255), (208, 208, 208)
 CELL, STEP = 130, 138  # pixels: a face of 112 with its rim of 9, and from one to the next
@@ -560,7 +560,7 @@ def test_a_shard_is_not_read_whole(run):
 import sys
 from pathlib import Path
 import pyarrow as pa
-from vidface.runs.artefacts import RunFolder
+from vidface.runs.run_folder import RunFolder
 from vidface.runs.crops import find_crops
 number, found = find_crops(RunFolder(Path(sys.argv[1])), "clip1198")
 print(number, found.column("frame_index").to_pylist(), found.nbytes > 50_000)

@@ -18,11 +18,11 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
 from vidface.faces.settings import FaceSettings
-from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
 from vidface.runs.run import Run
+from vidface.runs.run_folder import STAGING, RunFolder
 from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import ManifestSettings, Pipeline
 from vidface.settings.run_settings import RunSettings

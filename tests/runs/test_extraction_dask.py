@@ -15,10 +15,10 @@ from tests.conftest import write_crop
 from tests.executor.test_with_dask import Cluster, dask
 from tests.runs.test_extraction import content
 from vidface.core.errors import VidfaceError
-from vidface.runs.artefacts import STAGING
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
+from vidface.runs.run_folder import STAGING
 from vidface.settings.pipeline import load_pipeline
 
 __all__ = ["dask"]  # a fixture

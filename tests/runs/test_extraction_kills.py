@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import write_crop
 from tests.runs.test_extraction import content
-from vidface.runs.artefacts import RunFolder
+from vidface.runs.run_folder import RunFolder
 from vidface.runs.staging import ABOUT
 
 KILLS = 30

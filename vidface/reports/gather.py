@@ -29,8 +29,8 @@ from vidface.reports.scores import (
     read_sweep,
 )
 from vidface.runs import artefacts
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.profiles import Profile, read_profile
+from vidface.runs.run_folder import RunFolder
 from vidface.runs.score_documents import CURVES_SUFFIX, read_json_object
 from vidface.settings.manifests import read_manifest
 

@@ -30,9 +30,9 @@ from vidface.reports.pseudonyms import Names
 from vidface.reports.sections import SECTIONS
 from vidface.reports.sprites import ShownFaces, each_clip_faces
 from vidface.reports.templating import read_asset, report_templates
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.comparison import compare
 from vidface.runs.run import open_run_folder
+from vidface.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from vidface.runs.comparison import Comparison

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.runs import artefacts
-from vidface.runs.artefacts import EmbeddingShard, RunFolder
+from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clip_drawing import choose_evenly, open_crop
 from vidface.runs.crops import caption_faces, open_crops, take_crops
+from vidface.runs.run_folder import RunFolder
 from vidface.vectors.rows import unit_rows
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ import datetime
 import json
 import platform
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,16 +35,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import PART_SUFFIX, atomic_file
+from vidface.core.files import atomic_file
 from vidface.core.version import __version__
 from vidface.frames.decoders import DECODERS
 from vidface.storage.urls import redacted_text
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
-STAGING = ".extracting"  # in a run directory, while an extraction is being made
-_MOVING = "moving"  # in it, once what it replaces is gone
-
 CLIPS_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -245,10 +241,8 @@ def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
-    try:
+    with _readable(path):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
     return table, _provenance_of(table.schema, path)
 
 
@@ -262,11 +256,20 @@ def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
-    try:
+    with _readable(path):
         table = pq.read_table(path, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
     return table, _provenance_of(table.schema, path)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance of a Parquet artefact, without its rows.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    with _readable(path):
+        schema = pq.read_schema(path)
+    return _provenance_of(schema, path)
 
 
 def read_rows(path: Path, filters: list[tuple[str, str, Any]]) -> tuple[pa.Table, dict[str, Any]]:
@@ -275,17 +278,21 @@ def read_rows(path: Path, filters: list[tuple[str, str, Any]]) -> tuple[pa.Table
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
-    try:
+    with _readable(path):
         table = pq.read_table(path, filters=filters, partitioning=None)
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from None
-    return table, _provenance_of(schema, path)
+    return table, read_provenance(path)
 
 
-def _unreadable(path: Path, error: Exception) -> VidfaceError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return VidfaceError(f"{path}: unreadable artefact ({reason}); run its stage again with --force")
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line what Arrow says of a damaged file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VidfaceError(
+            f"{path}: unreadable artefact ({reason}); run its stage again with --force"
+        ) from None
 
 
 def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
@@ -322,15 +329,12 @@ def read_shard(path: Path) -> tuple[EmbeddingShard, dict[str, Any]]:
     Raises:
         VidfaceError: damaged, or clips that do not stand together.
     """
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        made = _provenance_of(table.schema, path)
+    table, made = read_arrow(path)
+    with _readable(path):
         column = table.column("embedding")
         dimension = column.type.list_size
         flat = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in column.chunks]
         clip_ids, offsets = runs_of(table.column("clip_id"))
-    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
-        raise _unreadable(path, error) from None
     values = flat[0] if len(flat) == 1 else np.concatenate([np.empty(0, np.float32), *flat])
     if len(set(clip_ids)) != len(clip_ids):
         raise VidfaceError(f"{path}: a clip's rows do not stand together; extract again")
@@ -345,133 +349,6 @@ def runs_of(column: pa.ChunkedArray) -> tuple[tuple[str, ...], np.ndarray]:
     runs = pc.run_end_encode(array, run_end_type=pa.int64())
     ends = runs.run_ends.to_numpy(zero_copy_only=False)
     return tuple(runs.values.to_pylist()), np.concatenate([[0], ends]).astype(np.int64)
-
-
-class RunFolder:
-    """The files of one run directory, by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def clips_path(self) -> Path:
-        return self.folder / "clips.parquet"
-
-    @property
-    def pipeline_path(self) -> Path:
-        """The settings of the run, as `vidface.runs.run` writes them."""
-        return self.folder / "run.json"
-
-    @property
-    def profile_path(self) -> Path:
-        """Where the time of the extraction went (`vidface.runs.profiles`)."""
-        return self.folder / "profile.json"
-
-    @property
-    def shard_paths(self) -> list[Path]:
-        return sorted((self.folder / "embeddings").glob("shard-*.arrow"))
-
-    def shard_path(self, number: int) -> Path:
-        return self.folder / "embeddings" / f"shard-{number:05d}.arrow"
-
-    def crops_path(self, number: int) -> Path:
-        return self.folder / "crops" / f"shard-{number:05d}.parquet"
-
-    def linkage_path(self, number: int) -> Path:
-        return self.folder / "linkage" / f"shard-{number:05d}.arrow"
-
-    def clustering(self, name: str) -> Path:
-        return self.folder / "clusters" / name
-
-    def clusterings(self) -> list[dict[str, Any]]:
-        """The denoiser's settings and the pooling of every finished clustering, oldest first."""
-        found = []
-        for path in (self.folder / "clusters").glob("*/descriptors.parquet"):
-            try:
-                made = _provenance_of(pq.read_schema(path), path)
-            except (pa.ArrowException, OSError) as error:
-                raise _unreadable(path, error) from None
-            if "denoiser" in made:  # those of an older vidface have none, and are made again
-                found.append((str(made["created"]), dict(made["denoiser"])))
-        return [settings for _, settings in sorted(found, key=lambda entry: entry[0])]
-
-    def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
-        """The extraction's states; their presence means that extraction finished."""
-        if not self.clips_path.is_file():
-            raise VidfaceError(
-                f"run directory {self.folder}: no finished extraction; run `vidface extract` first"
-            )
-        return read_parquet(self.clips_path)
-
-    def shards(
-        self, check: Callable[[dict[str, Any], Path], None]
-    ) -> Iterator[tuple[int, EmbeddingShard]]:
-        """Number and embeddings, shard by shard; `check` sees each one's provenance."""
-        for path in self.shard_paths:
-            shard, made = read_shard(path)
-            check(made, path)
-            yield int(path.stem.removeprefix("shard-")), shard
-
-    def new_staging(self) -> RunFolder:
-        """An empty run directory inside of this one, for an extraction that is being made.
-
-        Raises:
-            VidfaceError: it cannot be made.
-        """
-        staging = self.folder / STAGING
-        try:
-            if staging.exists():
-                shutil.rmtree(staging)  # of a run that was killed
-            staging.mkdir(parents=True)
-        except OSError as error:
-            raise self._error(error) from None
-        return RunFolder(staging)
-
-    def replace_extraction(self, staging: RunFolder) -> None:
-        """Put a finished extraction in the place of this one's, and of all made from it.
-
-        `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
-        last: whoever is killed in between has none, and not a mixture; the next call goes on.
-        """
-        patterns = (
-            "embeddings/shard-*.arrow",
-            "crops/shard-*.parquet",
-            "linkage/shard-*.arrow",
-            "clusters/*/*.parquet",
-            "scores/*.json",
-            "scores/*.csv",
-            "sweeps/*.json",
-            f"**/.*{PART_SUFFIX}",  # what a killed run was writing
-        )
-        try:
-            if not staging.is_moving:
-                self.clips_path.unlink(missing_ok=True)
-                for pattern in patterns:
-                    for path in self.folder.glob(pattern):
-                        if staging.folder not in path.parents:
-                            path.unlink()
-                (staging.folder / _MOVING).touch()
-            made = sorted(
-                path
-                for path in staging.folder.glob("*/*")
-                if path.is_file() and path.parent.name != "clips" and path.suffix != PART_SUFFIX
-            )
-            profile = [path for path in (staging.profile_path,) if path.is_file()]
-            for path in (*made, *profile, staging.clips_path):
-                target = self.folder / path.relative_to(staging.folder)
-                target.parent.mkdir(exist_ok=True)
-                path.replace(target)
-            shutil.rmtree(staging.folder)
-        except OSError as error:
-            raise self._error(error) from None
-
-    @property
-    def is_moving(self) -> bool:
-        """Whether `replace_extraction` of this staging was cut off between its steps."""
-        return (self.folder / _MOVING).is_file() and self.clips_path.is_file()
-
-    def _error(self, error: OSError) -> VidfaceError:
-        return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
 
 
 def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None = None) -> pa.Array:

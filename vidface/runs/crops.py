@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
-    from vidface.runs.artefacts import RunFolder
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import Run
+    from vidface.runs.run_folder import RunFolder
 
 _LOOK_FOR_NAMES_IN = 200_000  # clip ids; difflib needs one or two seconds for them
 

@@ -27,8 +27,8 @@ from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.embedding import ExtractionSummary, summarise
+from vidface.runs.run_folder import RunFolder
 from vidface.settings.manifests import Manifest
 from vidface.storage.cache import sha256_of
 from vidface.storage.media import FolderRoot

@@ -10,8 +10,8 @@ from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.states import FAILED_STATES
 from vidface.runs import artefacts
-from vidface.runs.artefacts import RunFolder
 from vidface.runs.embedding import EmbeddedClip
+from vidface.runs.run_folder import RunFolder
 from vidface.runs.staging import (
     ClipShard,
     Staging,

@@ -20,7 +20,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
-from vidface.runs.artefacts import RunFolder
+from vidface.runs.run_folder import RunFolder
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror

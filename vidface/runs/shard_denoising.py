@@ -14,8 +14,9 @@ from vidface.noise.clusters import LinkageTree, linkage_tree
 from vidface.noise.diagnostics import Diagnostics, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
 from vidface.runs import artefacts
-from vidface.runs.artefacts import EmbeddingShard, RunFolder
+from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.denoising import Denoising
+from vidface.runs.run_folder import RunFolder
 from vidface.vectors.descriptors import pool_faces, pooling_weights
 
 

@@ -28,8 +28,8 @@ from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
 from vidface.runs import artefacts
-from vidface.runs.artefacts import STAGING, RunFolder
 from vidface.runs.embedding import EmbeddedClip
+from vidface.runs.run_folder import STAGING, RunFolder
 
 ABOUT = "extraction.json"
 
@@ -159,14 +159,9 @@ def open_staging(
                 f"whose embeddings differ by rounding; {remedy}"
             )
         return Staging(RunFolder(folder), begun["made"], begun["shard_clips"]), True
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise VidfaceError(f"run directory {run.folder}: {error.strerror or error}") from None
+    staging = run.new_staging()
     write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
-    return Staging(RunFolder(folder), dict(made), shard_clips), False
+    return Staging(staging, dict(made), shard_clips), False
 
 
 def _read_about(folder: Path) -> dict[str, Any] | None:

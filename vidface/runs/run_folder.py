@@ -1,0 +1,140 @@
+"""The files of a run directory by name, and how a finished extraction takes an old one's place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from vidface.core.errors import VidfaceError
+from vidface.core.files import PART_SUFFIX
+from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
+
+STAGING = ".extracting"  # in a run directory, while an extraction is being made
+_MOVING = "moving"  # in it, once what it replaces is gone
+
+
+class RunFolder:
+    """The files of one run directory, by name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def clips_path(self) -> Path:
+        return self.folder / "clips.parquet"
+
+    @property
+    def pipeline_path(self) -> Path:
+        """The settings of the run, as `vidface.runs.run` writes them."""
+        return self.folder / "run.json"
+
+    @property
+    def profile_path(self) -> Path:
+        """Where the time of the extraction went (`vidface.runs.profiles`)."""
+        return self.folder / "profile.json"
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        return sorted((self.folder / "embeddings").glob("shard-*.arrow"))
+
+    def shard_path(self, number: int) -> Path:
+        return self.folder / "embeddings" / f"shard-{number:05d}.arrow"
+
+    def crops_path(self, number: int) -> Path:
+        return self.folder / "crops" / f"shard-{number:05d}.parquet"
+
+    def linkage_path(self, number: int) -> Path:
+        return self.folder / "linkage" / f"shard-{number:05d}.arrow"
+
+    def clustering(self, name: str) -> Path:
+        return self.folder / "clusters" / name
+
+    def clusterings(self) -> list[dict[str, Any]]:
+        """The denoiser's settings and the pooling of every finished clustering, oldest first."""
+        paths = (self.folder / "clusters").glob("*/descriptors.parquet")
+        provenances = [read_provenance(path) for path in paths]
+        provenances.sort(key=lambda made: str(made["created"]))
+        # Those of an older vidface have no denoiser, and are made again.
+        return [dict(made["denoiser"]) for made in provenances if "denoiser" in made]
+
+    def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
+        """The extraction's states; their presence means that extraction finished."""
+        if not self.clips_path.is_file():
+            raise VidfaceError(
+                f"run directory {self.folder}: no finished extraction; run `vidface extract` first"
+            )
+        return read_parquet(self.clips_path)
+
+    def shards(
+        self, check: Callable[[dict[str, Any], Path], None]
+    ) -> Iterator[tuple[int, EmbeddingShard]]:
+        """Number and embeddings, shard by shard; `check` sees each one's provenance."""
+        for path in self.shard_paths:
+            shard, made = read_shard(path)
+            check(made, path)
+            yield int(path.stem.removeprefix("shard-")), shard
+
+    def new_staging(self) -> RunFolder:
+        """An empty run directory inside of this one, for an extraction that is being made.
+
+        Raises:
+            VidfaceError: it cannot be made.
+        """
+        staging = self.folder / STAGING
+        try:
+            if staging.exists():
+                shutil.rmtree(staging)  # of a run that was killed
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise self._error(error) from None
+        return RunFolder(staging)
+
+    def replace_extraction(self, staging: RunFolder) -> None:
+        """Put a finished extraction in the place of this one's, and of all made from it.
+
+        `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
+        last: whoever is killed in between has none, and not a mixture; the next call goes on.
+        """
+        patterns = (
+            "embeddings/shard-*.arrow",
+            "crops/shard-*.parquet",
+            "linkage/shard-*.arrow",
+            "clusters/*/*.parquet",
+            "scores/*.json",
+            "scores/*.csv",
+            "sweeps/*.json",
+            f"**/.*{PART_SUFFIX}",  # what a killed run was writing
+        )
+        try:
+            if not staging.is_moving:
+                self.clips_path.unlink(missing_ok=True)
+                for pattern in patterns:
+                    for path in self.folder.glob(pattern):
+                        if staging.folder not in path.parents:
+                            path.unlink()
+                (staging.folder / _MOVING).touch()
+            made = sorted(
+                path
+                for path in staging.folder.glob("*/*")
+                if path.is_file() and path.parent.name != "clips" and path.suffix != PART_SUFFIX
+            )
+            profile = [path for path in (staging.profile_path,) if path.is_file()]
+            for path in (*made, *profile, staging.clips_path):
+                target = self.folder / path.relative_to(staging.folder)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+            shutil.rmtree(staging.folder)
+        except OSError as error:
+            raise self._error(error) from None
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether `replace_extraction` of this staging was cut off between its steps."""
+        return (self.folder / _MOVING).is_file() and self.clips_path.is_file()
+
+    def _error(self, error: OSError) -> VidfaceError:
+        return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
