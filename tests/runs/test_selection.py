@@ -23,7 +23,9 @@ from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.retrieval import score_retrieval
 from vidface.metrics.verification import score_verification
 from vidface.runs.denoised import Denoised
-from vidface.runs.selection import Observation, RoundedTar, fold_identities, plan_folds, plan_splits
+from vidface.runs.selection import Observation, plan_folds, plan_splits
+from vidface.runs.selection_results import TarOverRounds
+from vidface.runs.selection_rounds import fold_identities
 from vidface.settings.manifests import Manifest
 
 GALLERY = "gallery"
@@ -253,8 +255,8 @@ def test_a_fold_without_a_genuine_pair_has_no_tar():
 def test_missing_pairs_outdo_a_missing_genuine_pair_as_the_reason():
     alone = OperatingPoint("0.1", None, None, None, 0, 12, None)
     small = OperatingPoint("0.1", None, None, None, 1, 4, 10)
-    assert RoundedTar((alone, small)).note == "n/a: needs ≥ 10 pairs"
-    assert RoundedTar((alone, alone)).note == "n/a: no genuine pair"
+    assert TarOverRounds((alone, small)).note == "n/a: needs ≥ 10 pairs"
+    assert TarOverRounds((alone, alone)).note == "n/a: no genuine pair"
 
 
 @given(st.lists(st.text("abc", max_size=3), max_size=30), st.integers(2, 6), st.integers(0, 9))

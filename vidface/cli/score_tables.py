@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidface.runs.pair_scoring import PairListScore
     from vidface.runs.run import Run
     from vidface.runs.scoring import Score
-    from vidface.runs.sweeps import Selected, Sweep
+    from vidface.runs.sweeps import StoredSelection, Sweep
     from vidface.settings.pipeline import Published
 
 
@@ -145,7 +145,7 @@ def sweep(done: Sweep, run: Run) -> str:
     return render(head, grid(columns, rows, best=best), *below)
 
 
-def selected(done: Selected, run: Run) -> str:
+def selected(done: StoredSelection, run: Run) -> str:
     """A threshold chosen honestly, beside what choosing on the reported clips would claim."""
     found = done.selection
     targets = [tar.target_far for tar in found.honest.tars if tar.tar is not None]

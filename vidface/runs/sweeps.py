@@ -18,7 +18,7 @@ from vidface.runs.selection import plan_folds, plan_splits
 
 if TYPE_CHECKING:
     from vidface.noise.truth import NoiseRemoval
-    from vidface.runs.selection import Selection
+    from vidface.runs.selection_results import Selection
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class Selected:
+class StoredSelection:
     """A threshold chosen on some clips and reported on others, with its provenance."""
 
     selection: Selection
@@ -109,7 +109,7 @@ def select(
     folds: int | None = None,
     select_by: str = "map",
     seed: int = 0,
-) -> Selected:
+) -> StoredSelection:
     """Choose a threshold honestly: on one split for another, or over folds of one split.
 
     Args:
@@ -161,7 +161,7 @@ def select(
         manifest_sha256=run.manifest.sha256,
         weights=run.weights_name,
     )
-    result = Selected(selection, made, removals)
+    result = StoredSelection(selection, made, removals)
     name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
     write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
