@@ -64,8 +64,9 @@ def floor_seconds(
     rows: np.ndarray, names: list[str], device: str | None, *, with_pass: bool = False
 ) -> dict[str, float]:
     """The products of all blocks that verification goes through, and nothing else."""
-    from vidface.metrics.pairwise import Passes, make_pairs
-    from vidface.metrics.verification import identity_codes
+    from vidface.metrics.inputs import identity_codes
+    from vidface.metrics.pair_sets import make_pairs
+    from vidface.metrics.passes import Passes
 
     codes = identity_codes(names, len(rows), "identities")
     pairs = make_pairs(rows, np.ones(len(rows), bool), codes, int(codes.max()) + 1)

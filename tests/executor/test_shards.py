@@ -23,7 +23,8 @@ from vidface.executor import with_dask as executor_dask
 from vidface.executor.pool import Assignment, Lost, Refusal, ShardCall, run_pool, shard_name
 from vidface.executor.shards import EXECUTORS, Executor, map_shards
 from vidface.metrics import pairwise, rates
-from vidface.metrics.spread import over_parts
+from vidface.metrics.pair_sets import make_pairs
+from vidface.metrics.passes import Passes, over_parts
 from vidface.metrics.verification import score_cross_verification, score_verification
 from vidface.noise.denoisers import Oracle
 from vidface.runs.denoised import ExtractedClips
@@ -566,8 +567,8 @@ class TestScores:
         """What the parts bring together is cut back, and stays complete above its floor."""
         rows, names = clips
         codes = np.array([int(name[1:]) if name else -1 for name in names], np.int64)
-        pairs = pairwise.make_pairs(rows, rows.any(axis=1), codes, 60)
-        passes = pairwise.Passes(pairs)
+        pairs = make_pairs(rows, rows.any(axis=1), codes, 60)
+        passes = Passes(pairs)
         whole = pairwise.count_pairs(passes, 2**23)
         assert whole.complete
         parts = [pairwise.count_pairs(passes, 2**23, part=(i, 3)) for i in range(3)]
@@ -601,6 +602,6 @@ class TestScores:
     def test_passes_without_an_executor(self, clips: tuple[np.ndarray, list[str]]) -> None:
         rows, _ = clips
         codes = np.zeros(5, np.int64)
-        pairs = pairwise.make_pairs(rows[4:9], np.ones(5, bool), codes, 1)
+        pairs = make_pairs(rows[4:9], np.ones(5, bool), codes, 1)
         with pytest.raises(VidfaceError, match="no executor"):
-            next(over_parts(pairwise.Passes(pairs), len))
+            next(over_parts(Passes(pairs), len))

@@ -23,7 +23,7 @@ from vidface.metrics.curves import (
     thin,
     verification_block,
 )
-from vidface.metrics.rates import Curve
+from vidface.metrics.roc import Curve
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import score_verification
 

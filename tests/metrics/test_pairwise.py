@@ -10,20 +10,20 @@ from tests import oracles_verification as oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise
+from vidface.metrics import passes as passes_module
 from vidface.metrics.blocks import bin_of
+from vidface.metrics.inputs import identity_codes
+from vidface.metrics.pair_sets import make_pairs
 from vidface.metrics.pairwise import (
-    BYTES_PER_PAIR,
     KEEP_ALL,
     PairCounts,
-    Passes,
     collect,
     count_pairs,
     guess_floor,
     impostors_below,
-    make_pairs,
 )
+from vidface.metrics.passes import BYTES_PER_PAIR, Passes
 from vidface.metrics.rates import Rates
-from vidface.metrics.verification import identity_codes
 from vidface.vectors.descriptors import check_descriptors
 
 SETS = oracles.tied_sets()
@@ -64,7 +64,7 @@ def naive(one, other=None):
 
 
 def memory_for(side):
-    return BYTES_PER_PAIR * side * side * pairwise.cores()
+    return BYTES_PER_PAIR * side * side * passes_module.cores()
 
 
 def passes_of(one, other=None, side=100, **kwargs):
@@ -221,7 +221,7 @@ def test_short_lists_are_whole_above_their_floor(one, other, cross, keep, floor,
 
 def test_compaction_drops_what_is_low_and_keeps_enough(split, monkeypatch):
     monkeypatch.setattr(pairwise, "_WAITING", 4)
-    monkeypatch.setattr(pairwise, "cores", lambda: 1)
+    monkeypatch.setattr(passes_module, "cores", lambda: 1)
     # Scores that differ nearly all: rows on a circle.
     angles = np.random.default_rng(0).uniform(0, np.pi, 40)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -234,7 +234,7 @@ def test_compaction_drops_what_is_low_and_keeps_enough(split, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_workers_share_the_blocks(split, workers, monkeypatch):
-    monkeypatch.setattr(pairwise, "cores", lambda: workers)
+    monkeypatch.setattr(passes_module, "cores", lambda: workers)
     monkeypatch.setattr(pairwise, "_WAITING", 8)
     passes = passes_of(split, side=4)
     assert passes.workers == workers
@@ -246,7 +246,7 @@ def test_workers_share_the_blocks(split, workers, monkeypatch):
 
 
 def test_an_error_in_a_block_is_raised(split, monkeypatch):
-    monkeypatch.setattr(pairwise, "cores", lambda: 3)
+    monkeypatch.setattr(passes_module, "cores", lambda: 3)
     import cv2
 
     before = cv2.getNumThreads()
@@ -293,7 +293,7 @@ def test_parts_merge_to_the_whole_in_any_grouping(split, keep, monkeypatch):
         heap = list(parts)
         while len(heap) > 1:  # any two, until there is one
             rng.shuffle(heap)
-            heap.append(heap.pop().merged(heap.pop()))
+            heap.append(PairCounts.joined([heap.pop(), heap.pop()]))
         found.append(heap[0])
         check_counts(heap[0], measured, 2**13 if keep > 3 else 2**16)
         assert heap[0].floor == max(p.floor for p in parts)
@@ -319,7 +319,7 @@ def test_merging_by_eye():
     b = counts(
         [[1, 0, 0, 5], [1, 0, 0, 1]], [(0.9, 4), (-0.9, 5)], [(0.8, 5, 6), (0.3, 5, 7)], 0.25
     )
-    for merged in (a.merged(b), b.merged(a)):
+    for merged in (PairCounts.joined((a, b)), PairCounts.joined((b, a))):
         assert merged.histogram.tolist() == [[2, 7], [1, 2]]
         assert merged.genuine.tolist() == np.array([0.9, 0.5, -0.9], np.float32).tolist()
         assert merged.genuine_units.tolist() == [4, 3, 5]
@@ -328,7 +328,7 @@ def test_merging_by_eye():
         assert (merged.floor, merged.genuine_complete, merged.complete) == (0.25, True, False)
     short = counts([[0, 1], [0, 0]], [], [(0.75, 1, 2)], KEEP_ALL, complete=False)
     assert not short.complete
-    for merged in (a.merged(short), short.merged(a)):
+    for merged in (PairCounts.joined((a, short)), PairCounts.joined((short, a))):
         assert (merged.genuine_complete, len(merged.genuine), len(merged.genuine_units)) == (
             False,
             0,
@@ -437,7 +437,7 @@ def test_torch_counts_as_numpy_does(split, monkeypatch):
 def test_blocks_on_an_accelerator_are_large_and_bins_fewer(split, monkeypatch):
     passes = Passes(pairs_of(split), memory_bytes=BYTES_PER_PAIR, device="cuda")
     assert passes.on_accelerator
-    assert passes.side == pairwise.LARGEST_ACCELERATOR_BLOCK
+    assert passes.side == passes_module.LARGEST_ACCELERATOR_BLOCK
     # Without one: the ops are NumPy's, and all else is as it would be there.
     ops = Passes(passes.pairs).ops()
     monkeypatch.setattr(Passes, "ops", lambda self: ops)
@@ -447,7 +447,7 @@ def test_blocks_on_an_accelerator_are_large_and_bins_fewer(split, monkeypatch):
 
 
 def test_the_side_of_a_block_follows_the_memory(split, monkeypatch):
-    monkeypatch.setattr(pairwise, "cores", lambda: 3)
+    monkeypatch.setattr(passes_module, "cores", lambda: 3)
     pairs = pairs_of(split)
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49).side == 7
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49 - 1).side == 6
@@ -471,7 +471,7 @@ def test_counts_check_themselves():
 
 def test_parts_of_unlike_machines_are_the_whole(monkeypatch):
     """Each counts its strips in blocks of its own size: no gap, no pair twice."""
-    monkeypatch.setattr(pairwise, "PART_ROWS", 16)
+    monkeypatch.setattr(passes_module, "PART_ROWS", 16)
     monkeypatch.setattr(pairwise, "KEEP_AT_LEAST", 1)
     rows, names = oracles.tied_clips(n=120, n_identities=15, seed=3)
     for second in (None, oracles.tied_clips(n=50, n_identities=15, seed=4)):
@@ -489,7 +489,7 @@ def test_parts_of_unlike_machines_are_the_whole(monkeypatch):
         ]
         merged = parts[0]
         for part in parts[1:]:
-            merged = merged.merged(part)
+            merged = PairCounts.joined((merged, part))
         assert np.array_equal(merged.histogram, whole.histogram)
         assert np.array_equal(merged.impostor, whole.impostor)
         assert np.array_equal(merged.genuine, whole.genuine)
@@ -523,7 +523,7 @@ def test_the_process_is_left_as_it_was():
     before = cv2.getNumThreads()
     for workers in (1, 2):
         patch = pytest.MonkeyPatch()
-        patch.setattr(pairwise, "cores", lambda n=workers: n)
+        patch.setattr(passes_module, "cores", lambda n=workers: n)
         count_pairs(Passes(pairs, BYTES_PER_PAIR * 100), 10, floor=-1.5)
         patch.undo()
         assert cv2.getNumThreads() == before

@@ -12,12 +12,16 @@ from tests import oracles_verification as oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise, rates
+from vidface.metrics import passes as passes_module
 from vidface.metrics.conventions import CONVENTIONS
+from vidface.metrics.inputs import identity_codes
 from vidface.metrics.operating_points import check_targets
-from vidface.metrics.pairwise import Passes, count_pairs, make_pairs
-from vidface.metrics.rates import BoundedFigure, Rates, _twice_above, count_for
+from vidface.metrics.pair_sets import make_pairs
+from vidface.metrics.pairwise import PairCounts, count_pairs
+from vidface.metrics.passes import Passes
+from vidface.metrics.rates import Rates, count_for
+from vidface.metrics.roc import BoundedFigure, count_twice_above
 from vidface.metrics.verification import (
-    identity_codes,
     score_cross_verification,
     score_pair_list,
     score_verification,
@@ -184,7 +188,7 @@ def test_a_larger_split_too_big_to_keep(seed, device, monkeypatch):
             for exact in (False, True):
                 result, genuine, impostor = run(
                     one, None, fars, convention=convention, exact=exact, device=device,
-                    memory_bytes=48 * pairwise.cores() * 17**2,
+                    memory_bytes=48 * passes_module.cores() * 17**2,
                 )  # fmt: skip
                 check_figures(result, genuine, impostor, fars, convention)
                 assert result.points[-1] == whole[convention].points[-1]
@@ -208,16 +212,17 @@ def rates_of(one, exact=False, **kwargs):
 
 def test_parts_that_are_merged_give_the_figures_of_the_whole(monkeypatch):
     one = oracles.tied_clips(n=80, n_identities=9, seed=1)
-    passes, make = rates_of(one, memory_bytes=48 * pairwise.cores() * 81)
+    passes, make = rates_of(one, memory_bytes=48 * passes_module.cores() * 81)
     targets = check_targets(["0.5", "0.1", "1e-2"])
     for bins in ([2**16] * 4, [2**16, 2**13, 2**16, 2**13]):
         parts = [count_pairs(passes, 10**6, bins=b, part=(i, 4)) for i, b in enumerate(bins)]
         a, b, c, d = parts
+        joined = PairCounts.joined
         whole = make(count_pairs(passes, 10**6))
         for merged in (
-            a.merged(b).merged(c).merged(d),
-            d.merged(c.merged(b.merged(a))),
-            c.merged(a).merged(d.merged(b)),
+            joined([joined([joined([a, b]), c]), d]),
+            joined([d, joined([c, joined([b, a])])]),
+            joined([joined([c, a]), joined([d, b])]),
         ):
             found = make(merged)
             for convention in CONVENTIONS:
@@ -371,9 +376,9 @@ def test_pairs_beyond_int64_are_counted():
     impostor = np.array([0, 2**31, 1, 2**31], dtype=np.int64)
     n = 2**31
     expected = 2 * n * (2 * n + 1) + (2 * n + 1) + n * n
-    assert _twice_above(genuine, impostor) == expected
+    assert count_twice_above(genuine, impostor) == expected
     assert expected > 2**62
-    assert _twice_above(genuine // 2**20, impostor // 2**20) == 2 * 2048 * 4096 + 2048 * 2048
+    assert count_twice_above(genuine // 2**20, impostor // 2**20) == 2 * 2048 * 4096 + 2048 * 2048
 
 
 def test_a_figure_in_json():

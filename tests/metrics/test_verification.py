@@ -11,6 +11,7 @@ from tests import oracles, oracles_verification
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import pairwise, rates
+from vidface.metrics import passes as passes_module
 from vidface.metrics.verification import (
     DEFAULT_FARS,
     Verification,
@@ -292,7 +293,7 @@ def test_rounding_moves_only_pairs_beside_the_threshold():
     whole = score_verification(rows, identities, fars)
     for seed in range(4):
         order = np.random.default_rng(seed).permutation(len(rows))
-        memory = 48 * (seed + 2) ** 4 * pairwise.cores()
+        memory = 48 * (seed + 2) ** 4 * passes_module.cores()
         other = score_verification(
             rows[order], [identities[i] for i in order], fars, memory_bytes=memory
         )
@@ -427,8 +428,8 @@ def test_on_a_gpu_all_is_as_on_the_cpu(monkeypatch, keep):
     for module in (pairwise, rates):
         monkeypatch.setattr(module, "KEEP_AT_LEAST", keep)
     rows, identities = tied_clips(n=900, n_identities=80)
-    for side in (pairwise.LARGEST_ACCELERATOR_BLOCK, 101):
-        monkeypatch.setattr(pairwise, "LARGEST_ACCELERATOR_BLOCK", side)
+    for side in (passes_module.LARGEST_ACCELERATOR_BLOCK, 101):
+        monkeypatch.setattr(passes_module, "LARGEST_ACCELERATOR_BLOCK", side)
         there = score_verification(rows, identities, FARS, device="cuda", exact=True)
         here = score_verification(rows, identities, FARS, exact=True)
         assert there == here

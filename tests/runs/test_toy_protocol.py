@@ -101,5 +101,4 @@ def test_the_report_shows_its_figure(toy: Any, colour_pipeline: Path, tmp_path: 
     toy("score", *here, "--protocols", "toy", "--least-cosine", "-1")
     toy("report", "run", "--out", "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    Path("/tmp/c_page.html").write_text(page)
     assert "near_share" in page or "near share" in page

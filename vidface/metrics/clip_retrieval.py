@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.metrics.enrolment import MEMORY_BYTES, Templates, check_memory, ranked_columns
+from vidface.metrics.enrolment import MEMORY_BYTES, Templates, ranked_columns
 from vidface.metrics.figures import (
     NamedFigure,
     ProtocolResult,
@@ -18,15 +18,9 @@ from vidface.metrics.figures import (
     figure_dict,
     with_interval,
 )
-from vidface.metrics.retrieval import (
-    POOL_IS_FIXED,
-    average_precision,
-    check_clip_ids,
-    check_k,
-    rows_by_clip_id,
-)
+from vidface.metrics.inputs import check_clip_ids, check_k, check_memory, identity_codes
+from vidface.metrics.retrieval import POOL_IS_FIXED, average_precision, rows_by_clip_id
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
-from vidface.metrics.verification import identity_codes
 from vidface.vectors.descriptors import check_descriptors
 
 

@@ -23,8 +23,8 @@ from vidface.metrics.pairwise import ACCELERATOR_BINS, HISTOGRAM_BINS
 if TYPE_CHECKING:
     from vidface.metrics.identification import Identification
     from vidface.metrics.operating_points import OperatingPoint
-    from vidface.metrics.rates import Curve
     from vidface.metrics.retrieval import Retrieval
+    from vidface.metrics.roc import Curve
     from vidface.metrics.verification import Verification
 
 MOST_POINTS = 500

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.metrics.conventions import ENROLMENTS
+from vidface.metrics.inputs import check_enrolment
 from vidface.vectors.descriptors import pool_descriptors
 
 MEMORY_BYTES = 2**28
@@ -93,27 +93,6 @@ def enrol(
     offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
     make_templates = _mean_templates if enrolment == "mean" else _max_templates
     return make_templates(descriptors[order], has_direction[order], offsets)
-
-
-def check_enrolment(enrolment: str) -> None:
-    """Refuse a name that is not in `ENROLMENTS`."""
-    # A list (from a settings file) is not hashable, so it's compared and not looked up.
-    if enrolment not in list(ENROLMENTS):
-        raise VidfaceError(f"unknown enrolment '{enrolment}' (known: {', '.join(ENROLMENTS)})")
-
-
-def check_dimensions(gallery: NDArray[np.float32], descriptors: NDArray[np.float32]) -> None:
-    """Refuse a gallery and a split of other dimensions; no rows at all fit any."""
-    if len(gallery) and len(descriptors) and gallery.shape[1] != descriptors.shape[1]:
-        raise VidfaceError(
-            f"the gallery has {gallery.shape[1]} dimensions, the split {descriptors.shape[1]}; "
-            "make both with the same backbone"
-        )
-
-
-def check_memory(memory_bytes: int) -> None:
-    if memory_bytes < 1:
-        raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
 
 
 def _mean_templates(

@@ -18,9 +18,6 @@ from vidface.metrics.curves import identification_block
 from vidface.metrics.enrolment import (
     MEMORY_BYTES,
     Templates,
-    check_dimensions,
-    check_enrolment,
-    check_memory,
     enrol,
     exact_scores,
     exact_scores_in_block,
@@ -37,9 +34,12 @@ from vidface.metrics.figures import (
     tabulate_points,
     with_interval,
 )
+from vidface.metrics.inputs import (
+    check_search,
+    identity_codes,
+)
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
-from vidface.metrics.verification import check_targets, identity_codes
-from vidface.vectors.descriptors import check_descriptors
+from vidface.metrics.verification import check_targets
 
 GALLERY_IS_FIXED = "the split's people are resampled; the gallery is held fixed"
 """Of the intervals: a resample has other probes, against the same enrolled people."""
@@ -253,16 +253,16 @@ def score_identification(
     """
     check_ranks(ranks)
     targets = _check_fpirs(fpirs)
-    gallery, gallery_has_direction = check_descriptors(gallery_descriptors, "gallery_descriptors")
-    descriptors, has_direction = check_descriptors(descriptors)
-    check_dimensions(gallery, descriptors)
-    identity_codes(gallery_identities, len(gallery), "gallery_identities")
+    search = check_search(
+        gallery_descriptors, gallery_identities, descriptors, enrolment, memory_bytes
+    )
+    descriptors, has_direction = search.descriptors, search.has_direction
     codes = identity_codes(identities, len(descriptors), "identities")
-    check_enrolment(enrolment)
-    check_memory(memory_bytes)
 
     names = sorted(set(gallery_identities) - {""})
-    templates = enrol(gallery, gallery_has_direction, gallery_identities, names, enrolment)
+    templates = enrol(
+        search.gallery, search.gallery_has_direction, gallery_identities, names, enrolment
+    )
     numbers = {name: i for i, name in enumerate(names)}
     own = np.array([numbers.get(name, -1) for name in identities], dtype=np.int64)
     probes = _Probes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,6 +39,37 @@ class OperatingPoint:
     tar_bounds: tuple[float, float] | None = None
     replicates: Replicates | None = None
 
+    @staticmethod
+    def unresolved(text: str, far: Fraction, genuine: int, impostor: int) -> OperatingPoint:
+        """The point of a target for which these pairs are too few."""
+        needed = math.ceil(1 / far)
+        needs = needed if impostor < needed else None
+        return OperatingPoint(text, None, None, None, genuine, impostor, needs)
+
+    @staticmethod
+    def of_counts(
+        text: str,
+        threshold: float | None,
+        accepted_genuine: int,
+        accepted_impostor: int,
+        genuine: int,
+        impostor: int,
+        bounds: tuple[float, float] | None = None,
+    ) -> OperatingPoint:
+        """The point at a threshold that accepts so many of the pairs."""
+        return OperatingPoint(
+            target_far=text,
+            tar=accepted_genuine / genuine,
+            threshold=threshold,
+            far=accepted_impostor / impostor,
+            genuine=genuine,
+            impostor=impostor,
+            needs_impostor_pairs=None,
+            accepted_genuine=accepted_genuine,
+            accepted_impostor=accepted_impostor,
+            tar_bounds=bounds,
+        )
+
     @property
     def note(self) -> str:
         """Why there is no figure, for a table; empty where there is one."""
@@ -60,8 +92,12 @@ class OperatingPoint:
         }
 
 
-def check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
-    """The exact value of each target FAR, by its text; raises VidfaceError for a bad one."""
+def check_targets(fars: Sequence[str], convention: str = "step") -> dict[str, Fraction]:
+    """The exact value of each target FAR, by its text.
+
+    Raises:
+        VidfaceError: a bad target, one that is listed twice, or an unknown convention.
+    """
     targets: dict[str, Fraction] = {}
     if isinstance(fars, str):
         raise VidfaceError(f"fars must be a list of decimal texts, got the text {fars!r}")
@@ -73,10 +109,6 @@ def check_targets(fars: Sequence[str]) -> dict[str, Fraction]:
         if text in targets:
             raise VidfaceError(f"the target FAR {text!r} is listed twice")
         targets[text] = far
-    return targets
-
-
-def check_convention(convention: str) -> None:
-    """Refuse a convention that isn't known."""
     if convention not in CONVENTIONS:
         raise VidfaceError(f"unknown convention '{convention}' (known: {', '.join(CONVENTIONS)})")
+    return targets

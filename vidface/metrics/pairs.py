@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics.verification import OperatingPoint, check_targets
+from vidface.metrics.operating_points import OperatingPoint, check_targets
+from vidface.metrics.roc import Steps
 
 
 @dataclass(frozen=True)
@@ -109,27 +110,27 @@ def score_pairs(
     targets = check_targets(fars)
     values, is_same, fold_of, k = _checked(scores, same, folds)
 
-    whole = _Curve.of(values, is_same)
-    auc = whole.auc()
+    whole = Steps.of(values, is_same)
+    auc = _auc(whole)
     if auc is None:
-        kind = "impostor" if whole.genuine[0] else "genuine"
+        kind = "impostor" if whole.genuine[-1] else "genuine"
         raise VidfaceError(f"none of the {len(values)} pairs is {kind}; a set needs both kinds")
     thresholds, accuracies = [], []
     aucs: list[float | None] = []  # of all but a fold
     tars: dict[str, list[float | None]] = {text: [] for text in targets}
     for j in range(k):
         inside = fold_of == j
-        others = _Curve.of(values[~inside], is_same[~inside])
-        threshold = others.best_threshold()
+        others = Steps.of(values[~inside], is_same[~inside])
+        threshold = _best_threshold(others)
         accepted = values[inside] >= (math.inf if threshold is None else threshold)
         thresholds.append(threshold)
         accuracies.append(float(np.mean(accepted == is_same[inside])))
-        aucs.append(others.auc())
+        aucs.append(_auc(others))
         for text, far in targets.items():
-            tars[text].append(others.point(text, far).tar)
+            tars[text].append(_point(others, text, far).tar)
     mean = math.fsum(accuracies) / k
     variance = math.fsum((accuracy - mean) ** 2 for accuracy in accuracies) / (k - 1)
-    points = tuple(whole.point(text, far) for text, far in targets.items())
+    points = tuple(_point(whole, text, far) for text, far in targets.items())
     return PairScore(
         accuracy=mean,
         accuracy_standard_error=math.sqrt(variance / k),
@@ -139,66 +140,35 @@ def score_pairs(
         auc_standard_error=_jackknife(aucs),
         points=points,
         tar_standard_errors=tuple(_jackknife(tars[point.target_far]) for point in points),
-        genuine_pairs=int(whole.genuine[0]),
-        impostor_pairs=int(whole.impostor[0]),
+        genuine_pairs=int(whole.genuine[-1]),
+        impostor_pairs=int(whole.impostor[-1]),
     )
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """How many pairs each threshold accepts; the last entry of the counts is for None: none."""
+def _has_both(steps: Steps) -> bool:
+    return bool(len(steps) and steps.genuine[-1] and steps.impostor[-1])
 
-    thresholds: NDArray[np.float64]  # (m,) the observed scores, rising, each once
-    genuine: NDArray[np.int64]  # (m + 1,) accepted genuine pairs; the first entry is all of them
-    impostor: NDArray[np.int64]  # (m + 1,) accepted impostor pairs
 
-    @staticmethod
-    def of(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> _Curve:
-        thresholds, which = np.unique(scores, return_inverse=True)
-        n = len(thresholds) + 1
-        counts = [np.bincount(which[kind], minlength=n) for kind in (same, ~same)]
-        genuine, impostor = (np.cumsum(count[::-1])[::-1] for count in counts)
-        return _Curve(thresholds, genuine, impostor)
+def _auc(steps: Steps) -> float | None:
+    """None without a genuine or without an impostor pair."""
+    return steps.auc() if _has_both(steps) else None
 
-    def _threshold(self, i: int) -> float | None:
-        return float(self.thresholds[i]) if i < len(self.thresholds) else None
 
-    def best_threshold(self) -> float | None:
-        """With the most right decisions; of m such, in rising order, number ⌈m / 2⌉."""
-        right = self.genuine + (self.impostor[0] - self.impostor)
-        best = np.flatnonzero(right == right.max())
-        return self._threshold(int(best[(len(best) - 1) // 2]))
+def _best_threshold(steps: Steps) -> float | None:
+    """With the most right decisions; of m such, in rising order, None last, number ⌈m / 2⌉."""
+    genuine, impostor = np.append(0, steps.genuine), np.append(0, steps.impostor)
+    right = genuine + (impostor[-1] - impostor)  # the first: nothing is accepted
+    best = np.flatnonzero(right == right.max())  # at falling thresholds
+    return steps.at(int(best[len(best) // 2]) - 1)[0]
 
-    def auc(self) -> float | None:
-        """None without a genuine or without an impostor pair."""
-        genuine, impostor = int(self.genuine[0]), int(self.impostor[0])
-        if not (genuine and impostor):
-            return None
-        at_threshold = self.genuine[:-1] - self.genuine[1:]
-        # Twice the impostors below, and those that tie once.
-        below = 2 * impostor - self.impostor[:-1] - self.impostor[1:]
-        return int(at_threshold @ below) / (2 * genuine * impostor)
 
-    def point(self, text: str, far: Fraction) -> OperatingPoint:
-        """The lowest threshold that accepts at most ⌊far × impostor pairs⌋ impostors."""
-        genuine, impostor = int(self.genuine[0]), int(self.impostor[0])
-        if far * impostor < 1 or not genuine:
-            needed = math.ceil(1 / far)
-            needs = needed if impostor < needed else None
-            return OperatingPoint(text, None, None, None, genuine, impostor, needs)
-        i = int(np.flatnonzero(self.impostor <= math.floor(far * impostor))[0])
-        accepted_genuine, accepted_impostor = int(self.genuine[i]), int(self.impostor[i])
-        return OperatingPoint(
-            target_far=text,
-            tar=accepted_genuine / genuine,
-            threshold=self._threshold(i),
-            far=accepted_impostor / impostor,
-            genuine=genuine,
-            impostor=impostor,
-            needs_impostor_pairs=None,
-            accepted_genuine=accepted_genuine,
-            accepted_impostor=accepted_impostor,
-        )
+def _point(steps: Steps, text: str, far: Fraction) -> OperatingPoint:
+    """The lowest threshold that accepts at most ⌊far × impostor pairs⌋ impostors."""
+    genuine, impostor = int(steps.genuine[-1]), int(steps.impostor[-1])
+    if far * impostor < 1 or not genuine:
+        return OperatingPoint.unresolved(text, far, genuine, impostor)
+    accepted = steps.at(steps.accepting_at_most(math.floor(far * impostor)))
+    return OperatingPoint.of_counts(text, *accepted, genuine, impostor)
 
 
 def _jackknife(left_out: Sequence[float | None]) -> float | None:

@@ -6,8 +6,8 @@ The pass goes over blocks of the matrix of scores, which is never held. Of each 
 - every genuine score, with the identity it is of;
 - every impostor score above a floor, with the two units (people) it is of.
 
-These are `PairCounts`. Two of them, of different blocks, make one (`merged`): counts add up, lists
-are joined, and the higher floor holds for both, since above it both lists are complete. All of that
+These are `PairCounts`. Those of different blocks make one (`joined`): counts add up, lists are
+joined, and the highest floor holds for all, since above it all lists are complete. All of that
 is exact and neither order nor grouping matters, so blocks can be counted anywhere (`part`).
 
 The floor is guessed from a sample so that somewhat more than the wanted number of impostor scores
@@ -16,43 +16,20 @@ lie above it; a guess that was too high is noticed, and the pass repeated with a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from threading import Event, Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.core.progress import CountProgress
-from vidface.executor.shards import Executor
 from vidface.metrics.blocks import (
-    LARGEST_BLOCK,
     BlockOps,
-    NumpyOps,
-    TorchOps,
     bin_of,
     falling_order,
 )
-from vidface.metrics.pair_sets import Pairs, Side, make_pairs
-from vidface.metrics.spread import PART_ROWS, over_parts
-from vidface.vectors.batches import cores
-
-__all__ = [
-    "MEMORY_BYTES",
-    "NO_DESCRIPTOR_SCORE",
-    "PairCounts",
-    "Pairs",
-    "Passes",
-    "Side",
-    "collect",
-    "count_pairs",
-    "guess_floor",
-    "impostors_below",
-    "make_pairs",
-]
+from vidface.metrics.passes import Passes, over_parts
 
 NO_DESCRIPTOR_SCORE = -1.0
 """The score of a clip without a descriptor against every other clip."""
@@ -67,18 +44,10 @@ KEEP_AT_LEAST = 2**22
 GENUINE_LIMIT = 2**26
 """Genuine scores that are kept; a split with more of them has their counts only."""
 
-MEMORY_BYTES = 2**28
-"""The default budget for blocks of scores and what is made of them."""
-
-BYTES_PER_PAIR = 48  # scores, shifted scores, numbers, mask, index and copies of one block
-LARGEST_ACCELERATOR_BLOCK = 16_384
-
 KEEP_ALL = -1.5  # a floor below every score
 _MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
 _SAMPLE = 2048  # clips a side
 _WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
-
-_ONE_AT_A_TIME = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +88,6 @@ class PairCounts:
         """The histogram in fewer bins; each is the union of some."""
         return self.histogram.reshape(2, bins, -1).sum(axis=2)
 
-    def merged(self, other: PairCounts) -> PairCounts:
-        """Of the blocks of both, which must not overlap.
-
-        Exact: bins of two histograms nest, so that counts add up in the coarser one's; above the
-        higher of two floors both lists of impostors hold every score.
-        """
-        return PairCounts.joined((self, other))
-
     def highest(self, keep: int) -> PairCounts:
         """With the impostor scores above the `keep + 1`-th highest alone, which is the floor."""
         if len(self.impostor) <= keep:
@@ -142,7 +103,11 @@ class PairCounts:
 
     @staticmethod
     def joined(parts: Sequence[PairCounts]) -> PairCounts:
-        """`merged`, of one or more, sorted once."""
+        """What was counted in the blocks of all parts, which must not overlap.
+
+        Exact: bins of histograms nest, so that counts add up in the coarsest one's; above the
+        highest of the floors all lists of impostors hold every score.
+        """
         bins = min(p.bins for p in parts)
         floor = max(p.floor for p in parts)
         complete = all(p.genuine_complete for p in parts)
@@ -179,136 +144,6 @@ def gathered(parts: Iterable[PairCounts], keep: int) -> PairCounts:
         if sum(len(p.impostor) for p in found) > 2 * keep + _WAITING:
             found = [PairCounts.joined(found).highest(keep + keep // 4 + 1)]
     return PairCounts.joined(found)
-
-
-@dataclass(frozen=True)
-class Passes:
-    """How the blocks are gone through; the same again gives the same scores again.
-
-    With a cluster for an executor, parts of the pass are its tasks. Any other one, and None, means
-    this process: its threads share the rows, which processes would copy.
-    """
-
-    pairs: Pairs
-    memory_bytes: int = MEMORY_BYTES
-    device: str | None = None
-    progress: CountProgress | None = None
-    executor: Executor | None = None
-
-    def __post_init__(self) -> None:
-        if self.memory_bytes < BYTES_PER_PAIR:
-            raise VidfaceError(
-                f"memory_bytes must be at least {BYTES_PER_PAIR}, got {self.memory_bytes}"
-            )
-
-    @property
-    def on_accelerator(self) -> bool:
-        return self.device is not None and not self.device.startswith("cpu")
-
-    @property
-    def workers(self) -> int:
-        if self.device is not None:
-            # On an accelerator the second fills the gaps in which the first waits for counts.
-            return 2 if self.on_accelerator else 1
-        return cores()
-
-    @property
-    def side(self) -> int:
-        """Clips a side of a block."""
-        if self.on_accelerator:
-            return LARGEST_ACCELERATOR_BLOCK
-        share = self.memory_bytes // self.workers // BYTES_PER_PAIR
-        return min(LARGEST_BLOCK, max(1, int(share**0.5)))
-
-    def blocks(self, part: tuple[int, int]) -> list[tuple[slice, slice]]:
-        """All blocks, or those of one part: of each n-th strip of `PART_ROWS` rows.
-
-        Strips are the same for every memory, device and number of cores, so that parts counted on
-        unlike machines neither overlap nor leave a gap.
-        """
-        i, n = part
-        if not 0 <= i < n:
-            raise VidfaceError(f"part {part}: write (i, n), each n-th strip from the i-th on")
-        if n == 1:
-            return list(self.pairs.blocks(self.side))
-        height = 1 << (min(self.side, PART_ROWS).bit_length() - 1)  # divides a strip
-        blocks = self.pairs.blocks(self.side, height)
-        return [b for b in blocks if b[0].start // PART_ROWS % n == i]
-
-    def ops(self) -> BlockOps:
-        first, columns = self.pairs.first, self.pairs.columns
-        units = (first.units, columns.units)
-        if self.device is None:
-            return NumpyOps(first.rows, columns.rows, units)
-        return TorchOps(first.rows, columns.rows, units, self.device)
-
-    def each_block(
-        self,
-        work: Callable[[Any, BlockOps, slice, slice], None],
-        state: Callable[[BlockOps], Any],
-        part: tuple[int, int] = (0, 1),
-        finish: Callable[[Any], None] | None = None,
-    ) -> list[Any]:
-        """`work(state, ops, rows, columns)` for all blocks, or for those of one part.
-
-        After its last block each worker does `finish(state)`.
-
-        Returns:
-            The workers' states; which blocks came to which worker is chance.
-        """
-        blocks = self.blocks(part)
-        queue, lock, stop = iter(blocks), Lock(), Event()
-        workers = min(self.workers, max(1, len(blocks)))
-
-        shared = self.ops()
-
-        def run(_: int) -> Any:
-            with shared.worker() as ops:
-                own = state(ops)
-                while True:
-                    with lock:
-                        block = None if stop.is_set() else next(queue, None)
-                    if block is None:
-                        break
-                    work(own, ops, *block)
-                    if self.progress is not None:
-                        n, m = (s.stop - s.start for s in block)
-                        with lock:
-                            self.progress(n * m)
-                if finish is not None:
-                    finish(own)
-                return own
-
-        if workers == 1:
-            return [run(0)]
-        import cv2
-        from threadpoolctl import threadpool_limits
-
-        with _ONE_AT_A_TIME:  # what it limits is the process's
-            threads = cv2.getNumThreads()
-            cv2.setNumThreads(1)  # the blocks are the parallelism
-            try:
-                with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-                    try:
-                        return list(pool.map(run, range(workers)))
-                    except BaseException:
-                        stop.set()  # the others, and who pressed Ctrl-C, need not wait for the end
-                        raise
-            finally:
-                cv2.setNumThreads(threads)
-
-    @property
-    def spread(self) -> bool:
-        """Whether parts of a pass go to other machines."""
-        return self.executor is not None and self.executor.name == "dask"
-
-    def scores(self, ops: BlockOps, rows: slice, columns: slice) -> tuple[Any, int]:
-        """A block's scores, what is no pair excluded, and how many entries that is."""
-        scores = ops.product(rows, columns)
-        excluded = 0
-        if self.pairs.second is None and columns.start == rows.start:
-            excluded = ops.exclude_lower(scores)
-        return scores, excluded
 
 
 class _Collector:

@@ -14,109 +14,27 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.metrics.blocks import bin_edges
-from vidface.metrics.figures import figure_dict, format_rate, with_interval
 from vidface.metrics.listed_pairs import ListedPairs
 from vidface.metrics.operating_points import OperatingPoint
+from vidface.metrics.pair_sets import Pairs
 from vidface.metrics.pairwise import (
     KEEP_ALL,
     KEEP_AT_LEAST,
     NO_DESCRIPTOR_SCORE,
     PairCounts,
-    Pairs,
-    Passes,
     collect,
     count_pairs,
     guess_floor,
     impostors_below,
 )
-from vidface.metrics.uncertainty import Replicates
+from vidface.metrics.passes import Passes
+from vidface.metrics.roc import BoundedFigure, Curve, Steps, count_twice_above, sum_products
 
 EXACT_FAR = Fraction(1, 1000)
 """Up to here TAR at FAR is exact in any case."""
 
 LONG_LIST = 2**22
 """Distinct genuine scores that an exact AUC ranks in one pass."""
-
-
-@dataclass(frozen=True)
-class BoundedFigure:
-    """A figure, its bounds where it is read off a histogram, and how it varies."""
-
-    value: float
-    bounds: tuple[float, float] | None = None  # None: exact
-    threshold: float | None = None
-    replicates: Replicates | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            **figure_dict(self.value, self.replicates),
-            **({"bounds": list(self.bounds)} if self.bounds else {}),
-            **({"threshold": self.threshold} if self.threshold is not None else {}),
-        }
-
-    def describe(self) -> str:
-        """The figure with its interval, and the exact bounds where they show."""
-        text = with_interval(self.value, self.replicates)
-        low, high = (format_rate(bound) for bound in self.bounds or (None, None))
-        return text if low == high else f"{text} (exact: {low} to {high})"
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """Exact counts at many thresholds, falling: accept = score ≥ threshold. Rows are ROC points."""
-
-    thresholds: NDArray[np.float64]  # (n,)
-    accepted_genuine: NDArray[np.int64]  # (n,)
-    accepted_impostor: NDArray[np.int64]
-    genuine: int
-    impostor: int
-
-    def __str__(self) -> str:
-        return f"Curve(thresholds ({len(self.thresholds)},) float64)"
-
-    @property
-    def tar(self) -> NDArray[np.float64]:
-        return self.accepted_genuine / self.genuine
-
-    @property
-    def far(self) -> NDArray[np.float64]:
-        return self.accepted_impostor / self.impostor
-
-    def rows(self) -> list[Sequence[Any]]:
-        """The ROC as a table, the header first."""
-        columns = {
-            "threshold": self.thresholds,
-            "far": self.far,
-            "tar": self.tar,
-            "accepted_impostor": self.accepted_impostor,
-            "accepted_genuine": self.accepted_genuine,
-        }
-        values = (column.tolist() for column in columns.values())
-        return [tuple(columns), *zip(*values, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """Counts at neighbouring observed scores, falling: accept = score ≥ scores[i].
-
-    `above` are the counts where only what is higher than scores[0] is accepted; `whole` says that
-    no score lies below the last.
-    """
-
-    scores: NDArray[np.float64]  # (n,) distinct
-    genuine: NDArray[np.int64]  # (n,) accepted
-    impostor: NDArray[np.int64]  # (n,) accepted
-    above: tuple[int, int]
-    whole: bool
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def at(self, i: int) -> tuple[float | None, int, int]:
-        """Threshold and accepted counts; −1 is `above`, whose threshold is not known."""
-        if i < 0:
-            return None, *self.above
-        return float(self.scores[i]), int(self.genuine[i]), int(self.impostor[i])
 
 
 def count_for(passes: Passes, targets: Mapping[str, Fraction]) -> PairCounts:
@@ -206,13 +124,6 @@ class Rates:
             impostor,
         )
 
-    @staticmethod
-    def without_figure(text: str, far: Fraction, source: Pairs | ListedPairs) -> OperatingPoint:
-        """The point of a target that these pairs can't resolve."""
-        needed = math.ceil(1 / far)
-        needs = needed if source.impostor < needed else None
-        return OperatingPoint(text, None, None, None, source.genuine, source.impostor, needs)
-
     def points(self, targets: Mapping[str, Fraction], convention: str) -> list[OperatingPoint]:
         """The operating points, in the order of the targets."""
         n_impostor = self.source.impostor
@@ -227,29 +138,20 @@ class Rates:
         )
         find = self._step if convention == "step" else self._nearest
         return [
-            find(text, far) if text in resolved else self.without_figure(text, far, self.source)
+            find(text, far)
+            if text in resolved
+            else OperatingPoint.unresolved(text, far, self.source.genuine, self.source.impostor)
             for text, far in targets.items()
         ]
 
     def _point(
         self,
         text: str,
-        found: tuple[float | None, int, int],
+        accepted: tuple[float | None, int, int],
         bounds: tuple[float, float] | None = None,
     ) -> OperatingPoint:
-        threshold, accepted_genuine, accepted_impostor = found
-        genuine, impostor = self.source.genuine, self.source.impostor
-        return OperatingPoint(
-            target_far=text,
-            tar=accepted_genuine / genuine,
-            threshold=threshold,
-            far=accepted_impostor / impostor,
-            genuine=genuine,
-            impostor=impostor,
-            needs_impostor_pairs=None,
-            accepted_genuine=accepted_genuine,
-            accepted_impostor=accepted_impostor,
-            tar_bounds=bounds,
+        return OperatingPoint.of_counts(
+            text, *accepted, self.source.genuine, self.source.impostor, bounds
         )
 
     def _in_lists(self, allowed: int) -> bool:
@@ -287,7 +189,7 @@ class Rates:
             # In the bin of the crossing, or the lowest score of the next one above.
             for b in self._bins_at(allowed, "step"):
                 steps = self._collected[b]
-                i = int(np.searchsorted(steps.impostor, allowed, side="right")) - 1
+                i = steps.accepting_at_most(allowed)
                 if i >= 0:
                     return self._point(text, steps.at(i))
             return self._point(text, (None, 0, 0))
@@ -446,10 +348,7 @@ class Rates:
         source, counts = self.source, self.counts
         pairs = source.genuine * source.impostor
         if counts.complete:
-            lower = np.diff(self.steps.impostor, prepend=0)
-            return BoundedFigure(
-                _twice_above(np.diff(self.steps.genuine, prepend=0), lower) / (2 * pairs)
-            )
+            return BoundedFigure(self.steps.auc())
         genuine, impostor = -np.diff(self.above_edge)
         if self.exact and counts.genuine_complete:
             values, times = np.unique(counts.genuine, return_counts=True)
@@ -465,10 +364,10 @@ class Rates:
                 found = [impostors_below(passes, part) for part in parts or [values]]
                 below = np.concatenate(found, axis=1)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
-                twice = _products(times, below.sum(axis=0))
+                twice = sum_products(times, below.sum(axis=0))
                 return BoundedFigure(twice / (2 * pairs))
-        twice = _twice_above(genuine[::-1], impostor[::-1])
-        tied = _products(genuine, impostor)
+        twice = count_twice_above(genuine[::-1], impostor[::-1])
+        tied = sum_products(genuine, impostor)
         return BoundedFigure(
             twice / (2 * pairs), ((twice - tied) / (2 * pairs), (twice + tied) / (2 * pairs))
         )
@@ -477,19 +376,3 @@ class Rates:
 def _higher(falling: NDArray[np.float32], score: np.float32) -> int:
     """How many of a falling list score higher."""
     return len(falling) - int(np.searchsorted(falling[::-1], score, side="right"))
-
-
-def _twice_above(genuine: NDArray[np.int64], impostor: NDArray[np.int64]) -> int:
-    """2 · |{(g, i): g > i}| + |{(g, i): g = i}| from counts at falling scores."""
-    total = int(impostor.sum())
-    below = total - np.cumsum(impostor)
-    twice = 2 * below + impostor
-    return _products(genuine, twice)
-
-
-def _products(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-    """Σ a · b of counts, exactly, also beyond 64 bits."""
-    if int(a.sum()) * int(b.max(initial=0)) < 2**62:
-        return int(a @ b)
-    used = np.flatnonzero(a)
-    return sum(int(x) * int(y) for x, y in zip(a[used], b[used], strict=True))

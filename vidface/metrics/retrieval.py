@@ -14,14 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from vidface.core.errors import VidfaceError
 from vidface.metrics.bands import Draws
 from vidface.metrics.curves import retrieval_block
-from vidface.metrics.enrolment import (
-    MEMORY_BYTES,
-    check_dimensions,
-    check_enrolment,
-    check_memory,
-    enrol,
-    ranked_columns,
-)
+from vidface.metrics.enrolment import MEMORY_BYTES, enrol, ranked_columns
 from vidface.metrics.figures import (
     NamedFigure,
     ProtocolResult,
@@ -29,9 +22,14 @@ from vidface.metrics.figures import (
     interval_dict,
     with_interval,
 )
+from vidface.metrics.inputs import (
+    CheckedSearch,
+    check_clip_ids,
+    check_k,
+    check_search,
+    identity_codes,
+)
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
-from vidface.metrics.verification import identity_codes
-from vidface.vectors.descriptors import check_descriptors
 
 POOL_IS_FIXED = "identities are resampled; the pool of clips is held fixed"
 """Of the interval: a resample asks for other people, in the same clips."""
@@ -216,15 +214,15 @@ def score_retrieval(
     >>> result.map_at_k, result.average_precision  # bob: v3 first; v4 has no descriptor
     (0.75, {'ann': 1.0, 'bob': 0.5})
     """
-    search = _prepare(
-        gallery_descriptors, gallery_identities, descriptors, clip_ids, k, enrolment, memory_bytes
+    search = check_search(
+        gallery_descriptors, gallery_identities, descriptors, enrolment, memory_bytes
     )
     codes = identity_codes(identities, len(clip_ids), "identities")
     names = sorted(set(identities) - {""})  # the ground truth; codes number it
     n_positives = np.bincount(codes[codes >= 0], minlength=len(names))
     precisions = dict.fromkeys(names, 0.0)
     hit_ranks = [np.zeros(0, dtype=np.int64) for _ in names]
-    enrolled, ranked = search.ranked(names)
+    enrolled, ranked = _rank_each(search, names, clip_ids, k, enrolment, memory_bytes)
     for code, rows in ranked:
         is_hit = codes[rows] == code
         hit_ranks[code] = np.flatnonzero(is_hit) + 1
@@ -296,106 +294,47 @@ def rank_clips(
     >>> rank_clips(np.eye(2, dtype=np.float32), ["ann", "bob"], clips, ["v1", "v2", "v3"])
     {'ann': ['v1', 'v2'], 'bob': ['v2', 'v1']}
     """
-    search = _prepare(
-        gallery_descriptors, gallery_identities, descriptors, clip_ids, k, enrolment, memory_bytes
+    search = check_search(
+        gallery_descriptors, gallery_identities, descriptors, enrolment, memory_bytes
     )
     wanted = sorted(set(gallery_identities) - {""}) if names is None else list(dict.fromkeys(names))
     for name in wanted:
         if not isinstance(name, str) or not name:
             raise VidfaceError(f"names must be identities, texts that are not empty, got {name!r}")
     lists: dict[str, list[str]] = {name: [] for name in wanted}
-    for number, rows in search.ranked(wanted)[1]:
+    _, ranked = _rank_each(search, wanted, clip_ids, k, enrolment, memory_bytes)
+    for number, rows in ranked:
         lists[wanted[number]] = [clip_ids[row] for row in rows.tolist()]
     return lists
 
 
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """A gallery and the clips of a split, checked."""
-
-    gallery: NDArray[np.float32]
-    gallery_has_direction: NDArray[np.bool_]
-    gallery_identities: Sequence[str]
-    descriptors: NDArray[np.float32]
-    has_direction: NDArray[np.bool_]
-    clip_ids: Sequence[str]
-    k: int
-    enrolment: str
-    memory_bytes: int
-
-    def ranked(
-        self, names: Sequence[str]
-    ) -> tuple[NDArray[np.bool_], Iterator[tuple[int, NDArray[np.int64]]]]:
-        """Which names can be searched for, and of those each one's number and best rows."""
-        templates = enrol(
-            self.gallery,
-            self.gallery_has_direction,
-            self.gallery_identities,
-            names,
-            self.enrolment,
-        )
-        rows = rows_by_clip_id(self.clip_ids, self.has_direction)
-        enrolled = templates.sizes > 0
-        ranked = ranked_columns(
-            templates,
-            np.flatnonzero(enrolled),
-            self.descriptors[rows],
-            self.k,
-            self.memory_bytes,
-        )
-        return enrolled, ((number, rows[best]) for number, best in ranked)
-
-
-def _prepare(
-    gallery_descriptors: NDArray[np.floating[Any]],
-    gallery_identities: Sequence[str],
-    descriptors: NDArray[np.floating[Any]],
+def _rank_each(
+    search: CheckedSearch,
+    names: Sequence[str],
     clip_ids: Sequence[str],
     k: int,
     enrolment: str,
     memory_bytes: int,
-) -> _Search:
+) -> tuple[NDArray[np.bool_], Iterator[tuple[int, NDArray[np.int64]]]]:
+    """Which names can be searched for, and of those each one's number and best rows."""
     check_k(k)
-    gallery, gallery_has_direction = check_descriptors(gallery_descriptors, "gallery_descriptors")
-    clips, has_direction = check_descriptors(descriptors)
-    check_dimensions(gallery, clips)
-    identity_codes(gallery_identities, len(gallery), "gallery_identities")
-    check_clip_ids(clip_ids, len(clips))
-    check_memory(memory_bytes)
-    check_enrolment(enrolment)
-    return _Search(
-        gallery,
-        gallery_has_direction,
-        gallery_identities,
-        clips,
-        has_direction,
-        clip_ids,
-        k,
+    check_clip_ids(clip_ids, len(search.descriptors))
+    templates = enrol(
+        search.gallery,
+        search.gallery_has_direction,
+        search.gallery_identities,
+        names,
         enrolment,
-        memory_bytes,
     )
+    rows = rows_by_clip_id(clip_ids, search.has_direction)
+    enrolled = templates.sizes > 0
+    ranked = ranked_columns(
+        templates, np.flatnonzero(enrolled), search.descriptors[rows], k, memory_bytes
+    )
+    return enrolled, ((number, rows[best]) for number, best in ranked)
 
 
 def rows_by_clip_id(clip_ids: Sequence[str], has_direction: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The rows that can be retrieved, in order of clip_id: of a tie the earlier ranks first."""
     rows = np.array(sorted(range(len(clip_ids)), key=clip_ids.__getitem__), dtype=np.int64)
     return rows[has_direction[rows]]
-
-
-def check_k(k: int) -> None:
-    if k < 1:
-        raise VidfaceError(f"k is the number of ranks that count, at least 1, got {k}")
-
-
-def check_clip_ids(clip_ids: Sequence[str], n: int) -> None:
-    if len(clip_ids) != n:
-        raise VidfaceError(
-            f"clip_ids must have one entry a descriptor: {len(clip_ids)} for {n} rows"
-        )
-    seen = set()
-    for clip_id in clip_ids:
-        if not isinstance(clip_id, str):
-            raise VidfaceError(f"a clip_id must be text, got {clip_id!r}")
-        if clip_id in seen:
-            raise VidfaceError(f"clip_id {clip_id!r} stands twice; ties rank by it, so name each")
-        seen.add(clip_id)

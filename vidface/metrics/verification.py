@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,33 +17,19 @@ from vidface.metrics.bands import Draws
 from vidface.metrics.conventions import CONVENTIONS, DEFAULT_FARS
 from vidface.metrics.curves import verification_block
 from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, tabulate_points
+from vidface.metrics.inputs import identity_codes
 from vidface.metrics.listed_pairs import count_listed, list_pairs
-from vidface.metrics.operating_points import OperatingPoint, check_convention, check_targets
-from vidface.metrics.pairwise import (
-    GENUINE_LIMIT,
-    MEMORY_BYTES,
-    NO_DESCRIPTOR_SCORE,
-    Passes,
-    make_pairs,
-)
-from vidface.metrics.rates import BoundedFigure, Curve, Rates, count_for
-from vidface.metrics.resampled_pairs import resample
+from vidface.metrics.operating_points import OperatingPoint, check_targets
+from vidface.metrics.pair_sets import make_pairs
+from vidface.metrics.pairwise import GENUINE_LIMIT
+from vidface.metrics.passes import MEMORY_BYTES, Passes
+from vidface.metrics.rates import Rates, count_for
+from vidface.metrics.resampled_pairs import Resampled, resample
+from vidface.metrics.roc import BoundedFigure, Curve
 from vidface.metrics.uncertainty import Bootstrap, Replicates
 from vidface.vectors.descriptors import check_descriptors
 
-__all__ = [
-    "DEFAULT_FARS",
-    "MEMORY_BYTES",
-    "NO_DESCRIPTOR_SCORE",
-    "OperatingPoint",
-    "Verification",
-    "check_targets",
-    "identity_codes",
-    "score_cross_verification",
-    "score_pair_list",
-    "score_verification",
-]
-
+Kind = TypeVar("Kind", bound="Verification")
 
 TOO_MANY_GENUINE = f"more than {GENUINE_LIMIT} genuine pairs, which are not kept"
 """Why there is no interval, nor an exact AUC, of a split with so many."""
@@ -222,14 +209,12 @@ def score_verification(
     >>> result.points[1].tar, result.points[1].note
     (None, 'n/a: needs ≥ 10 pairs')
     """
-    check_targets(fars)
-    check_convention(convention)
+    targets = check_targets(fars, convention)
     descriptors, has_direction = check_descriptors(descriptors)
     codes = identity_codes(identities, len(descriptors), "identities")
     pairs = make_pairs(descriptors, has_direction, codes, int(codes.max(initial=-1)) + 1)
-    return _scored(
-        Passes(pairs, memory_bytes, device, progress, executor), fars, convention, exact, bootstrap
-    )
+    passes = Passes(pairs, memory_bytes, device, progress, executor)
+    return _score_passes(Verification, passes, targets, convention, exact, bootstrap)
 
 
 def score_cross_verification(
@@ -264,8 +249,7 @@ def score_cross_verification(
     >>> result.points[0].tar, result.points[0].accepted_impostor
     (1.0, 1)
     """
-    check_targets(fars)
-    check_convention(convention)
+    targets = check_targets(fars, convention)
     gallery, gallery_directed = check_descriptors(gallery_descriptors, "gallery_descriptors")
     probes, directed = check_descriptors(descriptors)
     if len(gallery) and len(probes) and gallery.shape[1] != probes.shape[1]:
@@ -286,8 +270,7 @@ def score_cross_verification(
         (probes, directed, codes[len(gallery) :]),
     )
     passes = Passes(pairs, memory_bytes, device, progress, executor)
-    result = _scored(passes, fars, convention, exact, bootstrap)
-    return CrossVerification(**{f.name: getattr(result, f.name) for f in fields(result)})
+    return _score_passes(CrossVerification, passes, targets, convention, exact, bootstrap)
 
 
 def score_pair_list(
@@ -319,60 +302,60 @@ def score_pair_list(
     >>> result.points[0].tar, result.points[0].threshold, result.auc.value
     (1.0, 0.6000000238418579, 1.0)
     """
-
-    check_targets(fars)
-    check_convention(convention)
+    targets = check_targets(fars, convention)
     rows, has_direction = check_descriptors(descriptors)
     names = [""] * len(rows) if identities is None else identities
     codes = identity_codes(names, len(rows), "identities")
     listed = list_pairs(codes, first, second, same)
-    counts = count_listed(rows, has_direction, listed)
-    rates = Rates(counts, listed)
-    return _figures(rates, fars, convention, bootstrap)
+    rates = Rates(count_listed(rows, has_direction, listed), listed)
+    return _work_out(Verification, rates, targets, convention, bootstrap)
 
 
-def _scored(
+def _score_passes(
+    kind: type[Kind],
     passes: Passes,
-    fars: Sequence[str],
+    targets: Mapping[str, Fraction],
     convention: str,
     exact: bool,
     bootstrap: Bootstrap | None,
-) -> Verification:
+) -> Kind:
     pairs = passes.pairs
-    if not (pairs.genuine and pairs.impostor):
-        targets = check_targets(fars)
-        points = tuple(Rates.without_figure(t, far, pairs) for t, far in targets.items())
-        return Verification(
-            points, pairs.genuine, pairs.impostor, pairs.left_out, convention=convention
+    n_genuine, n_impostor = pairs.genuine, pairs.impostor
+    if not (n_genuine and n_impostor):
+        points = tuple(
+            OperatingPoint.unresolved(text, far, n_genuine, n_impostor)
+            for text, far in targets.items()
         )
-    rates = Rates(count_for(passes, check_targets(fars)), pairs, passes, exact)
-    return _figures(rates, fars, convention, bootstrap)
+        return kind(points, n_genuine, n_impostor, pairs.left_out, convention=convention)
+    rates = Rates(count_for(passes, targets), pairs, passes, exact)
+    return _work_out(kind, rates, targets, convention, bootstrap)
 
 
-def _figures(
-    rates: Rates, fars: Sequence[str], convention: str, bootstrap: Bootstrap | None
-) -> Verification:
+def _work_out(
+    kind: type[Kind],
+    rates: Rates,
+    targets: Mapping[str, Fraction],
+    convention: str,
+    bootstrap: Bootstrap | None,
+) -> Kind:
+    """All figures of counted pairs, with their replicates."""
     source = rates.source
-    targets = check_targets(fars)
     points = rates.points(targets, convention)
     has_both = bool(source.genuine and source.impostor)
     eer, auc = (rates.eer(), rates.auc()) if has_both else (None, None)
-    if bootstrap is not None and has_both and not rates.counts.genuine_complete:
-        none = Replicates(np.full(bootstrap.resamples, np.nan), TOO_MANY_GENUINE)
-        points = [p if p.tar is None else replace(p, replicates=none) for p in points]
-        eer = eer and replace(eer, replicates=none)
-        auc = auc and replace(auc, replicates=none)
-    elif bootstrap is not None and has_both:
-        found = resample(rates, targets, points, convention, bootstrap)
+    if bootstrap is not None and has_both:
+        if rates.counts.genuine_complete:
+            resampled = resample(rates, targets, points, convention, bootstrap)
+        else:
+            none = Replicates(np.full(bootstrap.resamples, np.nan), TOO_MANY_GENUINE)
+            resampled = Resampled(dict.fromkeys(targets, none), none, none)
         points = [
-            replace(point, replicates=found.tar[point.target_far])
-            if point.tar is not None
-            else point
-            for point in points
+            p if p.tar is None else replace(p, replicates=resampled.tar[p.target_far])
+            for p in points
         ]
-        eer = eer and replace(eer, replicates=found.eer)
-        auc = auc and replace(auc, replicates=found.auc)
-    return Verification(
+        eer = eer and replace(eer, replicates=resampled.eer)
+        auc = auc and replace(auc, replicates=resampled.auc)
+    return kind(
         tuple(points),
         source.genuine,
         source.impostor,
@@ -382,20 +365,3 @@ def _figures(
         convention,
         rates.curve() if has_both else None,
     )
-
-
-def identity_codes(identities: Sequence[str], n: int, name: str) -> NDArray[np.int64]:
-    """Number the identities 0, 1, 2, … in string order; −1 is a distractor ("").
-
-    Raises:
-        VidfaceError: not n of them, or one that is not text.
-    """
-    names = list(identities)
-    if len(names) != n:
-        raise VidfaceError(f"{name} must have one entry a descriptor: {len(names)} for {n} rows")
-    for row, value in enumerate(names):
-        if not isinstance(value, str):
-            raise VidfaceError(f"{name}[{row}] is {value!r}; it must be text, '' for a distractor")
-    numbers = {value: code for code, value in enumerate(sorted(set(names) - {""}))}
-    numbers[""] = -1
-    return np.array([numbers[value] for value in names], dtype=np.int64)
