@@ -23,7 +23,7 @@ from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, open_run
-from vidface.runs.scoring import score_denoised
+from vidface.runs.scoring import score_descriptors
 from vidface.runs.selection import plan_folds
 from vidface.settings.pipeline import load_pipeline
 from vidface.vectors.poolings import POOLINGS
@@ -80,7 +80,7 @@ def line(run: Run, denoising: Denoising, thresholds: list[float | None]) -> None
         picked = Counter(selection.honest.thresholds).most_common(1)[0][0]
         chosen, map_at_k = round((picked or 0) * 1000), selection.honest.map_at_k
     best = found[chosen]
-    scored = score_denoised(run, best, split, gallery)
+    scored = score_descriptors(run, best, split, gallery)
     map_at_k = scored.retrieval.map_at_k if map_at_k is None else map_at_k
     tar = next(p.tar for p in scored.verification.points if p.target_far == "1e-3")
     if denoising.has_threshold:

@@ -14,7 +14,7 @@ from vidface.core.errors import VidfaceError
 from vidface.runs.comparison import compare
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
-from vidface.runs.pair_scoring import score_listed
+from vidface.runs.pair_scoring import score_listed_pairs
 from vidface.runs.run import Run, open_run, open_run_folder
 from vidface.runs.scoring import score
 from vidface.settings.pipeline import load_pipeline, parse_pipeline, pipeline_document
@@ -141,14 +141,14 @@ def test_pair_lists_of_clips(run: Run, tmp_path: Path) -> None:
     ]
     path = tmp_path / "pairs.txt"
     path.write_text("\n".join(lines) + "\n")
-    found = score_listed(run, path)
+    found = score_listed_pairs(run, path)
     assert found.pairs_listed == len(lines)
     assert found.verification.genuine_pairs == whole.genuine_pairs
     (stored,) = (run.folder.folder / "scores").glob("pairs_pairs_*_threshold_0.5.json")
     assert json.loads(stored.read_text())["pairs_listed"] == len(lines)
     notes: list[str] = []
     path.write_text("\n".join(f"{line[:-1]}1" for line in lines) + "\n")
-    score_listed(run, path, notify=notes.append)
+    score_listed_pairs(run, path, notify=notes.append)
     assert "not what the manifest's identities say" in notes[-1]
 
 
@@ -159,7 +159,7 @@ def test_pair_lists_of_templates(run: Run, tmp_path: Path) -> None:
     templates.write_text("\n".join(["template_id,media_id,path", *rows]) + "\n")
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("0,1,0\n0,2,1\n")
-    found = score_listed(run, pairs, templates=templates)
+    found = score_listed_pairs(run, pairs, templates=templates)
     assert (found.what, found.rows) == ("templates", 3)
 
 

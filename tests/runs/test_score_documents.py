@@ -12,7 +12,7 @@ import pytest
 from tests.made_runs import made_run
 from vidface.core.errors import VidfaceError
 from vidface.runs.noise_removal import cluster
-from vidface.runs.pair_scoring import score_listed
+from vidface.runs.pair_scoring import score_listed_pairs
 from vidface.runs.score_documents import (
     MOST_BYTES,
     WRITTEN_BY,
@@ -41,7 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
         chosen = settings.replaced(protocols=PROTOCOLS, bootstrap=bootstrap, fars="1e-1,1e-3")
         score(run, 0.5 if bootstrap else None, settings=chosen)
     (folder / "pairs.txt").write_text("c0 c5 1\nc1 c6 1\nc0 c6 0\nc1 c5 0\n")
-    score_listed(run, folder / "pairs.txt", threshold=0.5)
+    score_listed_pairs(run, folder / "pairs.txt", threshold=0.5)
     sweep(run, [0.0, 0.5])
     select(run, [0.0, 0.5], folds=2)
     files: dict[str, list[Path]] = {kind: [] for kind in WRITTEN_BY}

@@ -96,14 +96,14 @@ def score(
         except VidfaceError as error:
             raise click.UsageError(str(error).replace("[score] ", "--")) from None
         ranked = submissions.score_submission(
-            submission, gt, settings.protocol(RetrievalProtocol).k, scoring.bootstrap_of(settings)
+            submission, gt, settings.protocol(RetrievalProtocol).k, scoring.make_bootstrap(settings)
         )
         show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
         return
     run = open_run_from(flags)
     chosen = denoising_from(run, threshold, flags) or scoring.LATEST
     if pairs is not None:
-        listed = pair_scoring.score_listed(
+        listed = pair_scoring.score_listed_pairs(
             run, pairs, templates=templates, order=order or "auto", threshold=chosen, notify=note
         )
         show(as_json, listed.to_dict(), lambda: score_tables.pair_list(listed))

@@ -217,7 +217,7 @@ def score_retrieval(
     search = check_search(
         gallery_descriptors, gallery_identities, descriptors, enrolment, memory_bytes
     )
-    codes = identity_codes(identities, len(clip_ids), "identities")
+    codes = identity_codes(identities, len(search.descriptors), "identities")
     names = sorted(set(identities) - {""})  # the ground truth; codes number it
     n_positives = np.bincount(codes[codes >= 0], minlength=len(names))
     precisions = dict.fromkeys(names, 0.0)

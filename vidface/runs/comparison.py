@@ -12,12 +12,13 @@ from vidface.metrics.uncertainty import paired_difference
 from vidface.runs.run import Run
 from vidface.runs.scoring import (
     LATEST,
+    ClusteringChoice,
     Score,
     WhichClustering,
-    bootstrap_of,
     check_splits,
-    denoised_for,
-    score_denoised,
+    load_denoised,
+    make_bootstrap,
+    score_descriptors,
 )
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def compare(
     split: str | None = None,
     gallery: str | None = None,
     settings: ScoreSettings | None = None,
-    threshold: Any = LATEST,
-    threshold_b: object = SAME,
+    threshold: ClusteringChoice = LATEST,
+    threshold_b: ClusteringChoice = SAME,
     notify: Notify = quiet,
 ) -> Comparison:
     """Paired bootstrap of the differences between two runs' figures.
@@ -92,7 +93,7 @@ def compare(
 
     settings = settings or a.pipeline.score
     split, gallery = split or settings.split, gallery or settings.gallery
-    bootstrap = bootstrap_of(settings)
+    bootstrap = make_bootstrap(settings)
     if bootstrap is None:
         raise UsageError("compare rests on resamples: --bootstrap must be at least 2")
     splits = {split, gallery} if settings.needs_gallery else {split}
@@ -102,8 +103,8 @@ def compare(
     scores = []
     of_b_too = threshold if threshold_b is SAME else threshold_b
     for run, chosen in ((a, threshold), (b, of_b_too)):
-        denoised, _ = denoised_for(run, chosen, notify)
-        scores.append(score_denoised(run, denoised, split, gallery, settings=settings))
+        denoised, _ = load_denoised(run, chosen, notify)
+        scores.append(score_descriptors(run, denoised, split, gallery, settings=settings))
     of_a, of_b = (score.figures() for score in scores)
     differences = {}
     for name in [name for name in of_a if name in of_b]:

@@ -17,7 +17,7 @@ from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
-from vidface.runs.scoring import Score, check_splits, score_denoised
+from vidface.runs.scoring import Score, check_splits, score_descriptors
 from vidface.settings.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def evaluate(
         extract(opened, force=force)
         denoised = cluster(opened, Denoising.from_pipeline(opened.pipeline))
         given = opened.pipeline.score
-        return score_denoised(opened, denoised, split, gallery, settings=given)
+        return score_descriptors(opened, denoised, split, gallery, settings=given)
 
 
 def _loaded(

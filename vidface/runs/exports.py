@@ -21,7 +21,7 @@ from vidface.datasets.submissions import (
 from vidface.metrics.protocols.retrieval import RetrievalProtocol
 from vidface.metrics.retrieval import rank_clips
 from vidface.runs.run import Run
-from vidface.runs.scoring import LATEST, check_splits, denoised_for
+from vidface.runs.scoring import LATEST, ClusteringChoice, check_splits, load_denoised
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class RankedLists:
 def export_lfrc(
     run: Run,
     out: Path,
-    threshold: object = LATEST,
+    threshold: ClusteringChoice = LATEST,
     *,
     split: str | None = None,
     filelist: Path | None = None,
@@ -96,7 +96,7 @@ def export_lfrc(
     wanted: Sequence[str] | None = None if filelist is None else read_filelist(filelist)
     if wanted is not None:
         _check_known(wanted, of_split, split, f"filelist {filelist}")
-    denoised, _ = denoised_for(run, threshold, notify)
+    denoised, _ = load_denoised(run, threshold, notify)
     place = {clip_id: row for row, clip_id in enumerate(denoised.clip_ids)}
     if wanted is None:
         wanted = [c for c in denoised.clip_ids if split is None or of_split[c] == split]
@@ -136,7 +136,7 @@ def _named(names: Sequence[str]) -> str:
 def export_iqiyi(
     run: Run,
     out: Path,
-    threshold: object = LATEST,
+    threshold: ClusteringChoice = LATEST,
     *,
     split: str | None = None,
     gallery: str | None = None,
@@ -163,7 +163,7 @@ def export_iqiyi(
     retrieval = score.protocol(RetrievalProtocol)
     k, enrolment = retrieval.k if k is None else k, enrolment or retrieval.enrolment
     check_splits(run, split, gallery, replace(score, protocols="retrieval"))
-    denoised, _ = denoised_for(run, threshold, notify)
+    denoised, _ = load_denoised(run, threshold, notify)
     clips = {clip.clip_id: clip for clip in run.manifest.clips}
     of_split = [clips[clip_id].split for clip_id in denoised.clip_ids]
     enrolled = [row for row, name in enumerate(of_split) if name == gallery]

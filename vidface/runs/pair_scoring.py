@@ -22,8 +22,9 @@ from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import write_score
 from vidface.runs.scoring import (
     LATEST,
-    bootstrap_of,
-    denoised_for,
+    ClusteringChoice,
+    load_denoised,
+    make_bootstrap,
     score_provenance,
 )
 
@@ -69,13 +70,13 @@ class PairListScore:
 
 
 @writing("score")
-def score_listed(
+def score_listed_pairs(
     run: Run,
     pairs: Path,
     *,
     templates: Path | None = None,
     order: str = "auto",
-    threshold: Any = LATEST,
+    threshold: ClusteringChoice = LATEST,
     settings: ScoreSettings | None = None,
     notify: Notify = quiet,
 ) -> PairListScore:
@@ -92,7 +93,7 @@ def score_listed(
 
     settings = settings or run.pipeline.score
     protocol = settings.protocol(VerificationProtocol)
-    denoised, chosen = denoised_for(run, threshold, notify)
+    denoised, chosen = load_denoised(run, threshold, notify)
     identity_of = {clip.clip_id: clip.identity for clip in run.manifest.clips}
     if templates is None:
         names = tuple(denoised.clip_ids)
@@ -118,7 +119,7 @@ def score_listed(
         protocol.far_list,
         identities=identities,
         convention=protocol.convention,
-        bootstrap=bootstrap_of(settings),
+        bootstrap=make_bootstrap(settings),
     )
     what = "clips" if templates is None else "templates"
     recorded = {

@@ -42,6 +42,8 @@ class WhichClustering(Enum):
 
 
 LATEST = WhichClustering.LATEST
+ClusteringChoice = Denoising | float | WhichClustering | None
+"""A clustering by its settings, by its cosine threshold, or by what it is; None: no clustering."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,13 @@ def failure_to_acquire(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {"clips": clips, "failed": without, "rate": without / clips if clips else None}
 
 
-def bootstrap_of(settings: ScoreSettings) -> Bootstrap | None:
+def make_bootstrap(settings: ScoreSettings) -> Bootstrap | None:
     """The resamples that the settings ask for; None for none."""
 
     return Bootstrap(settings.bootstrap, settings.seed) if settings.bootstrap else None
 
 
-def score_denoised(
+def score_descriptors(
     run: Run,
     denoised: Denoised,
     split: str,
@@ -161,7 +163,7 @@ def score_denoised(
         clip_ids=[denoised.clip_ids[row] for row in probes],
         gallery_descriptors=denoised.descriptors[enrolled],
         gallery_identities=identities[enrolled].tolist(),
-        bootstrap=bootstrap_of(settings),
+        bootstrap=make_bootstrap(settings),
         progress=progress,
         device=None if settings.device == "cpu" else settings.device,
         executor=executor_of(run.pipeline.run),
@@ -261,7 +263,7 @@ def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
 @writing("score")
 def score(
     run: Run,
-    threshold: Any = LATEST,
+    threshold: ClusteringChoice = LATEST,
     *,
     split: str | None = None,
     gallery: str | None = None,
@@ -285,8 +287,8 @@ def score(
     split = split or settings.split
     gallery = gallery or settings.gallery
     check_splits(run, split, gallery, settings)
-    denoised, chosen = denoised_for(run, threshold, notify)
-    result = score_denoised(run, denoised, split, gallery, settings=settings, progress=progress)
+    denoised, chosen = load_denoised(run, threshold, notify)
+    result = score_descriptors(run, denoised, split, gallery, settings=settings, progress=progress)
     against = f"_against_{gallery}" if settings.needs_gallery else ""
     name = f"{split}{against}_{chosen.name}{settings.name_suffix}.json"
     write_score(
@@ -294,19 +296,20 @@ def score(
         result.to_dict(),
         [part.side_tables() for part in result.results.values()],
         notify,
-        curves_document(result, name, bootstrap_of(settings)),
+        curves_document(result, name, make_bootstrap(settings)),
     )
     return result
 
 
-def denoised_for(
-    run: Run, threshold: Any = LATEST, notify: Notify = quiet
+def load_denoised(
+    run: Run, threshold: ClusteringChoice = LATEST, notify: Notify = quiet
 ) -> tuple[Denoised, Denoising]:
     """The descriptors that are meant, read or worked out, and their settings."""
     run.clips()
-    chosen = (
-        find_latest_denoising(run) if threshold is LATEST else resolve_denoising(run, threshold)
-    )
+    if isinstance(threshold, WhichClustering):
+        chosen = find_latest_denoising(run)
+    else:
+        chosen = resolve_denoising(run, threshold)
     denoised = read_clustering(run, chosen)
     if denoised is None:
         notify(f"no clustering at {chosen} is stored: working it out")

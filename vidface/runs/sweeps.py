@@ -13,7 +13,7 @@ from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising
 from vidface.runs.noise_removal import denoise_all
 from vidface.runs.run import Run, writing
-from vidface.runs.scoring import Score, check_splits, score_denoised
+from vidface.runs.scoring import Score, check_splits, score_descriptors
 from vidface.runs.selection import plan_folds, plan_splits
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def sweep(
     wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
     rows = []
     for denoised in denoise_all(run, wanted):
-        scored = score_denoised(run, denoised, split, gallery, settings=settings)
+        scored = score_descriptors(run, denoised, split, gallery, settings=settings)
         rows.append((scored, denoised.summary()))
     result = Sweep(split, gallery, tuple(rows))
     name = f"{split}_against_{gallery}{_suffix(run)}.json"
