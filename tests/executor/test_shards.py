@@ -22,7 +22,7 @@ from vidface.executor import shards as executors
 from vidface.executor import with_dask as executor_dask
 from vidface.executor.pool import Assignment, Lost, Refusal, ShardCall, run_pool, shard_name
 from vidface.executor.shards import EXECUTORS, Executor, map_shards
-from vidface.metrics import pairwise, rates
+from vidface.metrics import pairwise, passes, rates
 from vidface.metrics.pair_sets import make_pairs
 from vidface.metrics.passes import Passes, over_parts
 from vidface.metrics.verification import score_cross_verification, score_verification
@@ -515,7 +515,7 @@ class TestScores:
     @pytest.fixture(autouse=True)
     def _one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """How much is kept whole, and so what has bounds, depends on the cores of a process."""
-        monkeypatch.setattr(pairwise, "cores", lambda: 1)
+        monkeypatch.setattr(passes, "cores", lambda: 1)
 
     @pytest.fixture
     def clips(self) -> tuple[np.ndarray, list[str]]:

@@ -452,7 +452,7 @@ def test_the_side_of_a_block_follows_the_memory(split, monkeypatch):
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49).side == 7
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49 - 1).side == 6
     assert Passes(pairs, BYTES_PER_PAIR).side == 1
-    assert Passes(pairs, 2**40).side == pairwise.LARGEST_BLOCK
+    assert Passes(pairs, 2**40).side == passes_module.LARGEST_BLOCK
     with pytest.raises(VidfaceError, match="memory_bytes must be at least 48, got 47"):
         Passes(pairs, BYTES_PER_PAIR - 1)
 
