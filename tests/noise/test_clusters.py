@@ -13,7 +13,7 @@ from tests import oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import clusters
-from vidface.noise.clusters import NO_CLUSTERING, cluster_frames
+from vidface.noise.clusters import cluster_frames
 from vidface.noise.kernels import join
 from vidface.vectors.rows import unit_rows
 
@@ -98,7 +98,7 @@ def test_nothing_joins_at_one_whatever_duplicates_round_to(threshold):
     assert cluster_one(clip, 0.99999) == np.repeat(np.arange(50), 2).tolist()
 
 
-@pytest.mark.parametrize("threshold", [NO_CLUSTERING, -1, -1.0, -7, -math.inf])
+@pytest.mark.parametrize("threshold", [None, -1, -1.0, -7, -math.inf])
 def test_no_clustering_keeps_every_usable_row(threshold):
     clip = np.array([[1, 0], [-1, 0], [0, 0], [np.nan, 1], [0, -1]], dtype=np.float32)
     assert cluster_one(clip, threshold) == [0, 0, -1, -1, 0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidface.cli.text_tables import POINT_COLUMNS, grid, point_row, rate, render
+from vidface.cli.text_tables import grid, render
+from vidface.metrics.figures import format_rate, tabulate_points
 
 if TYPE_CHECKING:
     from vidface.runs.clips import ClipLine, ClipList
@@ -48,7 +49,7 @@ def format_clustering(done: Denoised, run: Run) -> str:
         r = done.removal
         lines.append(
             f"{r.both} of {r.noise} noise faces are among the dropped: "
-            f"precision {rate(r.precision)}, recall {rate(r.recall)}"
+            f"precision {format_rate(r.precision)}, recall {format_rate(r.recall)}"
         )
     found = s.get("diagnostics")
     if found:
@@ -135,9 +136,10 @@ def format_verified(done: Verified) -> str:
         f"({len(s.thresholds)} folds; ± standard error)",
         f"AUC       {s.auc:.5f}",
     ]
-    errors = ["" if e is None else rate(e) for e in s.tar_standard_errors]
-    rows = [(*point_row(p), e) for p, e in zip(s.points, errors, strict=True)]
-    table = grid((*POINT_COLUMNS, "± TAR"), rows)
+    errors = ["" if e is None else format_rate(e) for e in s.tar_standard_errors]
+    points = tabulate_points("TAR", "FAR", s.points)
+    rows = [(*row, error) for row, error in zip(points.rows, errors, strict=True)]
+    table = grid((*points.columns, "± TAR"), rows)
     failures = [f"  {line}" for line in done.failed[:LISTED_FAILURES]]
     if done.failed:
         failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")

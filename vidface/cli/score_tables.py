@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.cli.text_tables import grid, rate, render
+from vidface.cli.text_tables import grid, render
 from vidface.core.thresholds import threshold_name
-from vidface.metrics.figures import NamedFigure, TextTable, with_interval
+from vidface.metrics.figures import NamedFigure, TextTable, format_rate, with_interval
 
 if TYPE_CHECKING:
     from vidface.challenges.submissions import SubmissionScore
@@ -34,8 +34,8 @@ def score(done: Score, run: Run) -> str:
         f"{counts['frames']} frames, {counts['faces']} faces, {counts['kept']} kept"
     )
     if done.removal is not None:
-        head += f"\nagainst the truth: precision {rate(done.removal.precision)}, "
-        head += f"recall {rate(done.removal.recall)} of what was dropped, over all clips"
+        head += f"\nagainst the truth: precision {format_rate(done.removal.precision)}, "
+        head += f"recall {format_rate(done.removal.recall)} of what was dropped, over all clips"
     if counts["unusable"]:
         head += f"\n{counts['unusable']} embeddings are unusable (NaN or zero)"
     head += "\n" + _acquisition(done)
@@ -86,7 +86,7 @@ def _published(done: Score, published: Sequence[Published]) -> list[object]:
     own = done.figures()
     rows = []
     for entry in published:
-        mine = rate(own[entry.figure][0]) if entry.figure in own else "n/a"
+        mine = format_rate(own[entry.figure][0]) if entry.figure in own else "n/a"
         rows.append((entry.name, entry.figure, f"{entry.value:g}", mine, entry.source))
     columns = ("published, not measured here", "figure", "theirs", "this run", "source")
     return ["", grid(columns, rows, text=("figure", "source"))]
@@ -133,7 +133,7 @@ def sweep(done: Sweep, run: Run) -> str:
             (
                 threshold_name(scored.threshold),
                 f"{summary['dropped_share']:.1%}",
-                *(rate(values[figure.name]) for figure in shown),
+                *(format_rate(values[figure.name]) for figure in shown),
                 *_removal_cells(scored.removal),
             )
         )
@@ -159,8 +159,8 @@ def selected(done: StoredSelection, run: Run) -> str:
         cells = cells or tuple("" for _ in judged)
         names = ", ".join(threshold_name(t) for t in dict.fromkeys(row.thresholds))
         tars = {tar.target_far: tar.tar for tar in row.tars}
-        figures = (rate(tars[t]) for t in targets)
-        rows.append((row.label, names, rate(row.map_at_k), *figures, *cells))
+        figures = (format_rate(tars[t]) for t in targets)
+        rows.append((row.label, names, format_rate(row.map_at_k), *figures, *cells))
     head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
     head += _unusual(run)
     notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
@@ -179,7 +179,7 @@ def _unusual(run: Run) -> str:
 
 def _removal_cells(removal: NoiseRemoval | None) -> tuple[str, ...]:
     """Precision and recall of what was dropped; nothing without a truth."""
-    return () if removal is None else (rate(removal.precision), rate(removal.recall))
+    return () if removal is None else (format_rate(removal.precision), format_rate(removal.recall))
 
 
 def comparison(found: Comparison) -> str:
@@ -190,8 +190,8 @@ def comparison(found: Comparison) -> str:
         rows.append(
             (
                 name,
-                rate(d.a),
-                rate(d.b),
+                format_rate(d.a),
+                format_rate(d.b),
                 f"{d.value:+.4f}",
                 "n/a"
                 if ends is None

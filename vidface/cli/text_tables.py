@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidface.core.values import printable
 
-if TYPE_CHECKING:
-    from vidface.metrics.operating_points import OperatingPoint
-
-
 WIDTH = 200  # columns; in a narrow terminal a line may wrap, but no figure is ever cut short
-POINT_COLUMNS = ("FAR", "TAR", "threshold", "achieved FAR")
 
 
 def render(*parts: Any) -> str:
@@ -61,16 +56,3 @@ def grid(
         own = styles[number] if number < len(styles) else None
         table.add_row(*cells, style="bold green" if number == best else own)
     return table
-
-
-def point_row(point: OperatingPoint) -> tuple[str, ...]:
-    """An operating point under `POINT_COLUMNS`."""
-    if point.tar is None:
-        return point.target_far, point.note, "", ""
-    threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
-    return point.target_far, rate(point.tar), threshold, f"{point.far:.2e}"
-
-
-def rate(value: float | None) -> str:
-    """A fraction with four decimals."""
-    return "n/a" if value is None else f"{value:.4f}"

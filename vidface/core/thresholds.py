@@ -5,8 +5,25 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 
 from vidface.core.errors import UsageError
+from vidface.core.values import check
 
 MOST_THRESHOLDS = 1000
+NO_CLUSTERING = "none"  # how None, "every usable face is kept", is written everywhere
+
+
+def check_threshold(key: str, cosine: float | None) -> float | None:
+    """A threshold as it is used inside: a cosine, or None for no clustering, which −1 means too.
+
+    Raises:
+        VidfaceError: "key: …" for what is no cosine.
+
+    >>> check_threshold("threshold", 0.4), check_threshold("threshold", -1)
+    (0.4, None)
+    """
+    if cosine is None:
+        return None
+    check(-1 <= cosine <= 1, key, f'a cosine in [-1, 1] or "{NO_CLUSTERING}", not {cosine}')
+    return None if cosine == -1 else cosine
 
 
 def parse_threshold(text: str) -> float | None:
@@ -15,7 +32,7 @@ def parse_threshold(text: str) -> float | None:
     >>> parse_threshold("0.4"), parse_threshold("none"), parse_threshold("-1")
     (0.4, None, None)
     """
-    if text.strip().lower() == "none":
+    if text.strip().lower() == NO_CLUSTERING:
         return None
     value = _decimal(text)
     if not -1 <= value <= 1:
@@ -64,4 +81,4 @@ def _decimal(text: str) -> Decimal:
 
 def threshold_name(threshold: float | None) -> str:
     """How a threshold is written in names and tables: `0.4`, or `none`."""
-    return "none" if threshold is None else str(float(threshold) + 0.0)  # + 0.0: −0 is 0
+    return NO_CLUSTERING if threshold is None else str(float(threshold) + 0.0)  # + 0.0: −0 is 0

@@ -21,9 +21,6 @@ from vidface.noise import kernels as linkage
 from vidface.vectors.batches import Batch, gather, on_device, run_batches
 from vidface.vectors.rows import check_embeddings, check_offsets, float32_threshold, unit_rows
 
-NO_CLUSTERING = None
-"""The threshold that means "no clustering"; so does any value of −1 or less."""
-
 MEMORY_BYTES = 2**31
 """The default budget of `cluster_frames` for its working arrays."""
 

@@ -11,6 +11,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.core.thresholds import NO_CLUSTERING
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.runs.denoising import Denoising
@@ -77,7 +78,7 @@ def evaluate(
             **tables,
             "manifest": {"path": str(Path(manifest).absolute()), "allow_missing": allow_missing},
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
-            "cluster": {"threshold": "none" if threshold is None else threshold},
+            "cluster": {"threshold": NO_CLUSTERING if threshold is None else threshold},
             "score": {
                 "split": split,
                 "gallery": gallery,

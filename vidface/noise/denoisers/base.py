@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from vidface.core.settings import check_settings, setting
-from vidface.core.values import check
+from vidface.core.thresholds import NO_CLUSTERING, check_threshold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,14 +54,10 @@ class ThresholdDenoiser(Denoiser):
         flag=None,  # commands that read a clustering, and those that make one, word theirs
         help="Cosine above which union-find, dbscan and complete-linkage join two faces; none "
         "(or -1) keeps every usable face.",
-        none_text="none",
+        none_text=NO_CLUSTERING,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        cosine = self.threshold
-        if cosine is not None:
-            problem = f'a cosine in [-1, 1] or "none", not {cosine}'
-            check(-1 <= cosine <= 1, "[cluster] threshold", problem)
-            if cosine == -1:  # by definition no clustering: one spelling inside
-                object.__setattr__(self, "threshold", None)
+        cosine = check_threshold("[cluster] threshold", self.threshold)
+        object.__setattr__(self, "threshold", cosine)
