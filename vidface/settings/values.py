@@ -8,18 +8,16 @@ relative to the working directory, as the person who set it means it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import tomllib
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import absolute_path
-from vidface.core.settings import SettingField, setting
+from vidface.core.settings import SettingField
 from vidface.storage.cache import cache_folder
 from vidface.storage.media import as_location
 from vidface.storage.urls import Address, is_url
@@ -160,21 +158,3 @@ def expand(text: str, spot: str) -> tuple[str, bool]:
     if re.search(r"\$\{[A-Za-z_]", expanded):
         raise VidfaceError(f"{spot}: '{text}': write ${{NAME}} or ${{NAME:-default}}, not nested")
     return expanded, leading
-
-
-def plain_settings(kind: type) -> tuple[SettingField, ...]:
-    """The fields of a dataclass that does not use `setting` (yet), as settings without words."""
-    hints = typing.get_type_hints(kind)
-    words = dict(setting(help="").metadata["vidface"])
-    return tuple(
-        SettingField(
-            field.name,
-            hints[field.name],
-            field.default,
-            **(
-                words
-                | {"flag": "--" + field.name.replace("_", "-"), **field.metadata.get("vidface", {})}
-            ),
-        )
-        for field in dataclasses.fields(kind)
-    )
