@@ -48,6 +48,3 @@ class ReportContents:
     names: Names
     settings: ReportSettings
     printer: ChartPrinter
-
-    def __str__(self) -> str:
-        return f"ReportContents({len(self.runs)} runs, {len(self.comparisons)} comparisons)"

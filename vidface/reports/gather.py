@@ -96,7 +96,6 @@ class RunData:
     more_scores: int  # older ones that are not shown
     sweep: ReportedSweep | None
     average_precision: Mapping[str, float]  # of the newest score that has them
-    average_precision_of: str  # that score's name
     pipeline: Mapping[str, Any]  # run.json
     extraction: Mapping[str, Any]  # provenance of clips.parquet
     profile: Profile | None  # where the time of the extraction went
@@ -126,13 +125,12 @@ class RunData:
     def published(self) -> tuple[tuple[str, str, float, str], ...]:
         """(name, figure, value, source) of the figures that the recipe says others published."""
         rows = self.pipeline.get("published")
-        found = []
-        for row in rows if isinstance(rows, list) else []:
-            entry = mapping(row)
-            if (value := number(entry.get("value"))) is not None:
-                found.append((text(entry.get("name")), text(entry.get("figure")), value,
-                              text(entry.get("source"))))  # fmt: skip
-        return tuple(found)
+        entries = [mapping(row) for row in rows] if isinstance(rows, list) else []
+        return tuple(
+            (text(entry.get("name")), text(entry.get("figure")), value, text(entry.get("source")))
+            for entry in entries
+            if (value := number(entry.get("value"))) is not None
+        )
 
 
 def gather_run(folder: Path, label: str = "") -> RunData:
@@ -156,14 +154,11 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     scored_with = text(shown[-1].provenance.get("manifest_sha256")) if shown else ""
     if manifest_sha256 and scored_with and scored_with != manifest_sha256:
         notes.lines.append("the manifest was edited since the newest score; `vidface score` again")
-    precision: dict[str, float] = {}
-    precision_of = ""
-    for score in reversed(shown):
-        path = folder / "scores" / f"{Path(score.name).stem}_average_precision.csv"
-        precision = notes.tried(read_average_precision, path, {})
-        if precision:
-            precision_of = score.name
-            break
+    tables = (
+        folder / "scores" / f"{Path(score.name).stem}_average_precision.csv"
+        for score in reversed(shown)
+    )
+    precisions = (notes.tried(read_average_precision, path, {}) for path in tables)
     profile = notes.tried(read_profile, run, None) if run.profile_path.is_file() else None
     return RunData(
         label=label or folder.resolve().name,
@@ -174,8 +169,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
         scores=tuple(shown),
         more_scores=len(scores) - len(shown),
         sweep=_sweep_of(folder / "sweeps", notes),
-        average_precision=precision,
-        average_precision_of=precision_of,
+        average_precision=next(filter(None, precisions), {}),
         pipeline=pipeline,
         extraction=extraction,
         profile=profile,
@@ -234,18 +228,18 @@ def _with_manifest(
     except VidfaceError as error:
         notes.lines.append(f"identities and splits are not known: {error}")
         return clips, ""
-    made = mapping(extraction.get("settings")).get("manifest.clips_sha256")
-    if made != manifest.clips_sha256:
+    extracted_sha256 = mapping(extraction.get("settings")).get("manifest.clips_sha256")
+    if extracted_sha256 != manifest.clips_sha256:
         notes.lines.append(
             f"identities and splits are not known: {path} changed since the extraction"
         )
         return clips, ""
-    of_id = {clip.clip_id: clip for clip in manifest.clips}
-    found = [of_id.get(clip_id) for clip_id in clips.clip_ids]
+    identities = {clip.clip_id: clip.identity for clip in manifest.clips}
+    splits = {clip.clip_id: clip.split for clip in manifest.clips}
     known = replace(
         clips,
-        identities=tuple("" if clip is None else clip.identity for clip in found),
-        splits=tuple("" if clip is None else clip.split for clip in found),
+        identities=tuple(identities.get(clip_id, "") for clip_id in clips.clip_ids),
+        splits=tuple(splits.get(clip_id, "") for clip_id in clips.clip_ids),
     )
     return known, manifest.sha256
 
@@ -254,7 +248,7 @@ def _with_clustering(
     run: RunFolder, clips: ClipTable, extraction: Mapping[str, Any], notes: _Notes
 ) -> tuple[Path | None, str, ClipTable]:
     """The clips with what the clustering made last says of them, its folder and its name."""
-    newest: tuple[str, Path, pa.Table, dict[str, Any]] | None = None
+    candidates: list[tuple[str, Path, pa.Table, dict[str, Any]]] = []
     for path in sorted((run.folder / "clusters").glob("*/descriptors.parquet")):
         try:
             table, made = artefacts.read_parquet(path)
@@ -263,21 +257,21 @@ def _with_clustering(
             continue
         if made.get("extraction_created") != extraction.get("created"):
             notes.lines.append(f"{path}: of another extraction; `vidface cluster` again")
-        elif newest is None or str(made.get("created")) > newest[0]:
-            newest = str(made.get("created")), path, table, made
-    if newest is None:
+        else:
+            candidates.append((str(made.get("created")), path, table, made))
+    if not candidates:
         return None, "", clips
-    _, path, table, made = newest
+    _, path, table, made = max(candidates, key=lambda candidate: candidate[0])
     try:
         if tuple(table.column("clip_id").to_pylist()) != clips.clip_ids:
             raise VidfaceError("its clips are not those of the extraction")
-        return path.parent, _in_words(made, path), _clustered(clips, table)
+        return path.parent, _describe_denoising(made, path), _add_clustering(clips, table)
     except (VidfaceError, ValueError, KeyError, TypeError, AttributeError) as error:
         notes.lines.append(f"{path}: unreadable ({error}); `vidface cluster` again")
         return None, "", clips
 
 
-def _in_words(made: Mapping[str, Any], path: Path) -> str:
+def _describe_denoising(made: Mapping[str, Any], path: Path) -> str:
     """Noise removal in words, as scores name it: "threshold 0.4", "trim"."""
     used = mapping(made.get("denoiser"))
     method = text(used.get("method"))
@@ -286,17 +280,11 @@ def _in_words(made: Mapping[str, Any], path: Path) -> str:
     return f"{method} ({path.parent.name})"
 
 
-def _clustered(clips: ClipTable, table: pa.Table) -> ClipTable:
+def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
     def floats(name: str) -> NDArray[np.float64]:
         values = table.column(name).to_pylist()
         return np.array([np.nan if value is None else value for value in values], np.float64)
 
-    column = table.column("descriptor").combine_chunks()
-    width = column.type.list_size
-    descriptors = np.zeros((len(column), width), np.float32)
-    present = ~column.is_null().to_numpy(zero_copy_only=False)
-    rows = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-    descriptors[present] = np.asarray(rows, np.float32).reshape(-1, width)
     return replace(
         clips,
         counts={name: _integers(table, name) for name in COUNTS},
@@ -305,7 +293,7 @@ def _clustered(clips: ClipTable, table: pa.Table) -> ClipTable:
             name: np.array([bool(v) for v in table.column(name).to_pylist()], bool)
             for name in FLAGS
         },
-        descriptors=descriptors,
+        descriptors=artefacts.unpack_fixed_lists(table.column("descriptor")),
     )
 
 

@@ -25,9 +25,6 @@ class HardPair:
     b: int
     score: float
 
-    def __str__(self) -> str:
-        return f"HardPair({self.a}, {self.b}: {self.score:.3f})"
-
 
 @dataclass(frozen=True)
 class HardPairs:
@@ -50,6 +47,7 @@ def hardest_pairs(
     identities: Sequence[str],
     count: int,
     most_clips: int = MOST_CLIPS,
+    among: Sequence[int] | None = None,
 ) -> HardPairs:
     """The `count` hardest pairs of each kind.
 
@@ -62,6 +60,7 @@ def hardest_pairs(
         identities: (n,) names.
         count: of pairs, 0 or more.
         most_clips: of more, this many, evenly spaced, are compared.
+        among: the rows that are compared, rising; None for all.
 
     Raises:
         VidfaceError: lengths that differ.
@@ -75,7 +74,8 @@ def hardest_pairs(
         raise VidfaceError(
             f"{len(identities)} identities for {len(descriptors)} descriptors; give one a row"
         )
-    rows = np.flatnonzero(np.isfinite(descriptors).all(1) & descriptors.any(1))
+    usable: NDArray[np.bool_] = np.isfinite(descriptors).all(1) & descriptors.any(1)
+    rows = np.flatnonzero(usable) if among is None else np.array(among, np.int64)[usable[among]]
     of = len(rows)
     if of > most_clips:
         rows = rows[np.linspace(0, of - 1, most_clips).round().astype(np.int64)]

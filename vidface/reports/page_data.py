@@ -63,7 +63,7 @@ def rows_shown(run: RunData, picks: Picks) -> list[int]:
 def _run(run: RunData, picks: Picks, faces: Iterable[ShownFaces], names: Names) -> dict[str, Any]:
     rows = rows_shown(run, picks)
     place = {row: at for at, row in enumerate(rows)}  # of a row in the table
-    by_row = {one.row: one for one in faces}
+    by_row = {shown.row: shown for shown in faces}
     return {
         "label": clean_text(run.label),
         "clips": _clips(run, rows, names),
@@ -95,21 +95,21 @@ def _clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[An
 
 
 def _rounded(value: float | None) -> float | None:
-    found = number(value)
-    return None if found is None else round(found, 4)
+    finite = number(value)
+    return None if finite is None else round(finite, 4)
 
 
-def _faces(one: ShownFaces, place: int, names: Names) -> dict[str, Any]:
-    timed = all(caption.endswith(" s") for caption in one.captions)
-    captions = one.captions if timed or not names.hidden else [""] * len(one.captions)
+def _faces(shown: ShownFaces, place: int, names: Names) -> dict[str, Any]:
+    timed = all(caption.endswith(" s") for caption in shown.captions)
+    captions = shown.captions if timed or not names.hidden else [""] * len(shown.captions)
     return {
         "row": place,
-        "of": one.of,
+        "of": shown.of,
         "captions": [clean_text(caption) for caption in captions],
-        "clusters": one.clusters.tolist(),
-        "similarities": [_rounded(value) for value in one.similarities.tolist()],
-        "order": one.order.tolist(),
-        "matrix": base64.b64encode(one.matrix.tobytes()).decode("ascii"),
+        "clusters": shown.clusters.tolist(),
+        "similarities": [_rounded(value) for value in shown.similarities.tolist()],
+        "order": shown.order.tolist(),
+        "matrix": base64.b64encode(shown.matrix.tobytes()).decode("ascii"),
     }
 
 

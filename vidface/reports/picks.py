@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
 
 from vidface.reports.gather import RunData
-from vidface.reports.hard_pairs import HardPair, HardPairs, hardest_pairs
+from vidface.reports.hard_pairs import HardPairs, hardest_pairs
 
 PAIRS = 12
 """Hardest pairs of each kind that are shown."""
@@ -40,9 +40,6 @@ class Picks:
     pairs_of: str  # the split whose clips were paired; "" for all
     left_out: int  # clips that had a reason and no room
 
-    def __str__(self) -> str:
-        return f"Picks({len(self.reasons)} clips, {self.left_out} left out; {self.pairs})"
-
 
 def pick_clips(run: RunData, most: int) -> Picks:
     """At most `most` clips that are worth a look, a turn for each reason; all if they fit.
@@ -54,10 +51,7 @@ def pick_clips(run: RunData, most: int) -> Picks:
     rows = [row for row, name in enumerate(clips.splits) if not split or name == split]
     pairs = HardPairs((), (), 0, 0)
     if clips.descriptors is not None and rows:
-        found = hardest_pairs(
-            clips.descriptors[rows], [clips.identities[row] for row in rows], PAIRS
-        )
-        pairs = _in_rows(found, rows)
+        pairs = hardest_pairs(clips.descriptors, clips.identities, PAIRS, among=rows)
     wanted = {
         "impostor": [row for pair in pairs.impostor for row in (pair.a, pair.b)],
         "genuine": [row for pair in pairs.genuine for row in (pair.a, pair.b)],
@@ -80,22 +74,15 @@ def pick_clips(run: RunData, most: int) -> Picks:
     return Picks(chosen, pairs, split, max(0, len(reasons) - most))
 
 
-def _in_rows(found: HardPairs, rows: Sequence[int]) -> HardPairs:
-    def moved(pairs: Sequence[HardPair]) -> tuple[HardPair, ...]:
-        return tuple(replace(pair, a=rows[pair.a], b=rows[pair.b]) for pair in pairs)
-
-    return replace(found, impostor=moved(found.impostor), genuine=moved(found.genuine))
-
-
 def _of_worst_identities(run: RunData, rows: Sequence[int]) -> Iterator[int]:
     """Clips of the people that retrieval finds worst, the worst first; none of the perfect ones."""
     worst = sorted((value, name) for name, value in run.average_precision.items() if value < 1)
-    names: dict[str, list[int]] = {name: [] for _, name in worst[:WORST_IDENTITIES] if name}
+    rows_of: dict[str, list[int]] = {name: [] for _, name in worst[:WORST_IDENTITIES] if name}
     for row in rows:
-        if (found := names.get(run.clips.identities[row])) is not None:
-            found.append(row)
-    for found in names.values():
-        yield from found[:CLIPS_OF_AN_IDENTITY]
+        if (name := run.clips.identities[row]) in rows_of:
+            rows_of[name].append(row)
+    for clips in rows_of.values():
+        yield from clips[:CLIPS_OF_AN_IDENTITY]
 
 
 def _flagged(run: RunData, flag: str) -> list[int]:

@@ -31,9 +31,6 @@ class Chart:
     caption: str
     printed: Markup  # "" where the chart itself is printed
 
-    def __str__(self) -> str:
-        return f"Chart({self.id}: {self.title})"
-
 
 @lru_cache
 def can_draw() -> bool:

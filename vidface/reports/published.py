@@ -31,9 +31,6 @@ class PublishedCurve:
         """What a legend calls it."""
         return f"published: paper, {self.name}"
 
-    def __str__(self) -> str:
-        return f"PublishedCurve({self.name}: {len(self.values)} thresholds)"
-
 
 TABLE_5 = (
     PublishedCurve(

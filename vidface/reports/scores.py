@@ -36,9 +36,6 @@ class ScoreFigure:
     ci95: tuple[float, float] | None = None
     note: str = ""
 
-    def __str__(self) -> str:
-        return f"ScoreFigure({self.label}: {self.value})"
-
 
 @dataclass(frozen=True)
 class ReportedScore:
@@ -77,9 +74,6 @@ class ReportedSweepRow:
     threshold: float | None
     dropped_share: float
     figures: tuple[ScoreFigure, ...]
-
-    def __str__(self) -> str:
-        return f"ReportedSweepRow({self.threshold}: {len(self.figures)} figures)"
 
 
 @dataclass(frozen=True)

@@ -356,3 +356,13 @@ def fixed_lists(values: np.ndarray, present: Sequence[bool] | np.ndarray | None 
     flat = pa.array(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
     mask = None if present is None else pa.array(~np.asarray(present, dtype=bool))
     return pa.FixedSizeListArray.from_arrays(flat, list_size=values.shape[1], mask=mask)
+
+
+def unpack_fixed_lists(column: pa.ChunkedArray) -> np.ndarray:
+    """A column that `fixed_lists` made → (n, d) float32; rows that are null are zero."""
+    lists = column.combine_chunks()
+    values = np.zeros((len(lists), lists.type.list_size), np.float32)
+    present = ~lists.is_null().to_numpy(zero_copy_only=False)
+    rows = lists.drop_null().flatten().to_numpy(zero_copy_only=False)
+    values[present] = np.asarray(rows, np.float32).reshape(-1, values.shape[1])
+    return values

@@ -53,11 +53,7 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
     artefacts.check_fit(made, wanted, path, remedy)
     if made.get("extraction_created") != extraction["created"]:
         return None
-    column = table.column("descriptor").combine_chunks()
-    present = ~column.is_null().to_numpy(zero_copy_only=False)
-    dimension = column.type.list_size
-    descriptors = np.zeros((len(column), dimension), np.float32)
-    descriptors[present] = column.drop_null().flatten().to_numpy().reshape(-1, dimension)
+    descriptors = artefacts.unpack_fixed_lists(table.column("descriptor"))
     counts = {
         name: table.column(name).to_numpy().astype(np.int64)
         for name in ("frames", "faces", "clusters", "kept", "unusable")

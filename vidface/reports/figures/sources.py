@@ -30,9 +30,6 @@ class FigureSource:
     path: Path
     document: CheckedDocument
 
-    def __str__(self) -> str:
-        return f"FigureSource({self.path})"
-
     @property
     def run_name(self) -> str:
         """The name of the run directory."""
