@@ -10,6 +10,7 @@ import click
 from vidface.cli import run_tables
 from vidface.cli.options import (
     StageCommand,
+    clustering_option,
     denoising_from,
     noise_options,
     open_run_from,
@@ -23,12 +24,28 @@ from vidface.core.values import printable
 @click.command(cls=StageCommand)
 @run_options
 @noise_options
-@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
-@click.option("--flag", "raised", multiple=True, metavar="NAME",
-              help="chained, contested or thin; may be repeated.")  # fmt: skip
-@click.option("--status", "states", multiple=True, metavar="STATE",
-              help="ok, no_face, corrupt, truncated, ...; may be repeated.")  # fmt: skip
-@click.option("--split", "splits", multiple=True, metavar="NAME", help="May be repeated.")
+@clustering_option
+@click.option(
+    "--flag",
+    "raised",
+    multiple=True,
+    metavar="NAME",
+    help="List clips with this flag: chained, contested or thin; may be repeated.",
+)
+@click.option(
+    "--status",
+    "states",
+    multiple=True,
+    metavar="STATE",
+    help="List clips in this state, such as corrupt; may be repeated.",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="NAME",
+    help="List clips of this split; may be repeated.",
+)
 @output_options
 def clips(
     threshold: str | None,
@@ -57,13 +74,13 @@ def clips(
 @click.argument("clip_id")
 @run_options
 @noise_options
-@click.option("--threshold", metavar="COSINE", help="Of the clustering. [default: the latest]")
+@clustering_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("sheet.png"),
     show_default=True,
-    help="A .png, .jpg or .webp file.",
+    help="The picture to write: a .png, .jpg or .webp file.",
 )
 @output_options
 def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **flags: Any) -> None:

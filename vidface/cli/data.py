@@ -10,6 +10,7 @@ import click
 from vidface.cli.options import (
     Command,
     CommandGroup,
+    clustering_option,
     decorated,
     denoising_from,
     exit_for,
@@ -167,11 +168,7 @@ def _from_run(command: Command) -> Command:
     """Which run and which clustering, and where the file goes."""
     options = (
         click.option("--out", type=FILE, required=True, metavar="FILE", help="The file to write."),
-        click.option(
-            "--threshold",
-            metavar="COSINE",
-            help="Cosine threshold of the clustering to read. [default: the latest]",
-        ),
+        clustering_option,
     )
     return run_options(noise_options(decorated(command, options)))
 

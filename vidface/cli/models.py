@@ -28,10 +28,18 @@ def _limits(command: Command) -> Command:
             type=float,
             default=1e9,
             show_default="1e9",
-            help="By the challenge's counter (about two a multiply-add).",
+            help="Most FLOPs by the challenge's counter (about two a multiply-add).",
         ),
-        click.option("--max-mib", type=float, default=20.0, show_default=True, help="Size."),
-        click.option("--max-dim", type=int, default=512, show_default=True, help="Dimension."),
+        click.option(
+            "--max-mib", type=float, default=20.0, show_default=True, help="Largest size in MiB."
+        ),
+        click.option(
+            "--max-dim",
+            type=int,
+            default=512,
+            show_default=True,
+            help="Largest dimension of an embedding.",
+        ),
     )
     return decorated(command, options)
 
@@ -93,12 +101,23 @@ def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_
 @models.command(name="export")
 @click.argument("name")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--weights", metavar="FILE", help="Its parameters. [default: untrained ones]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True,
-              help="Of untrained parameters.")  # fmt: skip
-@click.option("--color", metavar="ORDER", help="rgb or bgr, written into the file.")
-@click.option("--mean", type=float, help="Subtracted from pixels (0-255), likewise.")
-@click.option("--std", type=float, help="Divides pixels after the mean, likewise.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="File of the architecture's parameters. [default: untrained ones]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of untrained parameters.",
+)
+@click.option(
+    "--color", metavar="ORDER", help="Order of colours that is written into the file: rgb or bgr."
+)
+@click.option("--mean", type=float, help="Mean of pixels (0-255) that is written into the file.")
+@click.option("--std", type=float, help="Divisor of pixels that is written into the file.")
 @output_options
 def models_export(
     name: str,
@@ -128,10 +147,20 @@ def models_export(
     required=True,
     help="Folder or tar of aligned 112x112 faces, to calibrate and measure on.",
 )
-@click.option("--count", type=click.IntRange(min=4), default=128, show_default=True,
-              help="Faces to calibrate on; as many others to measure on.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of the choice of faces.")  # fmt: skip
+@click.option(
+    "--count",
+    type=click.IntRange(min=4),
+    default=128,
+    show_default=True,
+    help="Faces to calibrate on; as many others to measure on.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the choice of faces.",
+)
 @fed_options
 @output_options
 def models_quantize(

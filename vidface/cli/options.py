@@ -159,6 +159,16 @@ def score_options(command: Command) -> Command:
     return setting_options("score")(command)
 
 
+def clustering_option(command: Command) -> Command:
+    """Which clustering is read."""
+    return click.option(
+        "--threshold",
+        metavar="COSINE",
+        help="Cosine threshold of the clustering to read; none for no clustering. "
+        "[default: the clustering made last]",
+    )(command)
+
+
 def output_options(command: Command) -> Command:
     """`--json` and `--debug`."""
     options = (

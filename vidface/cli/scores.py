@@ -9,6 +9,7 @@ import click
 
 from vidface.cli.options import (
     StageCommand,
+    clustering_option,
     denoising_from,
     executor_options,
     noise_options,
@@ -34,22 +35,36 @@ if TYPE_CHECKING:
 @executor_options
 @split_options
 @score_options
+@clustering_option
 @click.option(
-    "--threshold",
-    metavar="COSINE",
-    help="Score the clustering at this threshold; none (or -1) is no clustering. "
-    "[default: the latest clustering]",
+    "--pairs",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Score the pairs of a list, lines `a b same`, instead of a split.",
 )
-@click.option("--pairs", metavar="FILE", type=click.Path(path_type=Path),
-              help="Score the pairs of a list, lines `a b same`, instead.")  # fmt: skip
-@click.option("--templates", metavar="FILE", type=click.Path(path_type=Path),
-              help="With --pairs: lines `template_id media_id path`, as IJB has them.")  # fmt: skip
-@click.option("--order", metavar="NAME",
-              help="Of --templates: template-media-path or path-template-media.")  # fmt: skip
-@click.option("--submission", metavar="FILE", type=click.Path(path_type=Path),
-              help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.")  # fmt: skip
-@click.option("--gt", metavar="FILE", type=click.Path(path_type=Path),
-              help="With --submission: the ground truth, train_gt.txt or val_gt.txt.")  # fmt: skip
+@click.option(
+    "--templates",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Templates of --pairs: lines `template_id media_id path`, as IJB has them.",
+)
+@click.option(
+    "--order",
+    metavar="NAME",
+    help="Order of a line of --templates: template-media-path or path-template-media.",
+)
+@click.option(
+    "--submission",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.",
+)
+@click.option(
+    "--gt",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Ground truth of --submission, train_gt.txt or val_gt.txt.",
+)
 @output_options
 def score(
     split: str | None,
@@ -71,7 +86,6 @@ def score(
     vidface score --pairs pairs.txt
     vidface score --submission result.txt --gt val_gt.txt
     """
-    from vidface.challenges import submissions
     from vidface.cli import score_tables
     from vidface.runs import pair_scoring, scoring
 
@@ -86,19 +100,7 @@ def score(
         unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
         _refuse_unused({name: given[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
-        from vidface.metrics.protocols.retrieval import RetrievalProtocol
-        from vidface.metrics.settings import ScoreSettings
-
-        names = ("k", "bootstrap", "seed")
-        chosen_flags = {name: flags[name] for name in names if flags[name] is not None}
-        try:
-            settings = ScoreSettings().replaced(**chosen_flags)
-        except VidfaceError as error:
-            raise click.UsageError(str(error).replace("[score] ", "--")) from None
-        ranked = submissions.score_submission(
-            submission, gt, settings.protocol(RetrievalProtocol).k, scoring.make_bootstrap(settings)
-        )
-        show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
+        _score_submission(submission, gt, flags, as_json)
         return
     run = open_run_from(flags)
     chosen = denoising_from(run, threshold, flags) or scoring.LATEST
@@ -128,10 +130,18 @@ def score(
     help="START:STOP:STEP (STOP included) or a comma list; the row none is always there.",
 )
 @click.option("--select-on", metavar="SPLIT", help="Choose the threshold on this split.")
-@click.option("--report-on", metavar="SPLIT", help="Report the chosen threshold on this one.")
-@click.option("--folds", type=int, help="Choose on all folds of the identities but the reported.")
-@click.option("--select-by", metavar="FIGURE", help="map (default), or tar, at the lowest FAR.")
-@click.option("--seed", type=int, help="Of the folds. [default: 0]")
+@click.option("--report-on", metavar="SPLIT", help="Report the chosen threshold on this split.")
+@click.option(
+    "--folds",
+    type=int,
+    help="Split the identities into folds; choose on all but the one that is reported.",
+)
+@click.option(
+    "--select-by",
+    metavar="FIGURE",
+    help="Figure that chooses the threshold: map, or tar at the lowest FAR. [default: map]",
+)
+@click.option("--seed", type=int, help="Seed of the folds. [default: 0]")
 @output_options
 def sweep(
     split: str | None,
@@ -185,8 +195,12 @@ def sweep(
 @click.argument("run_b", metavar="RUN_B")
 @split_options
 @score_options
-@click.option("--threshold", metavar="COSINE", help="Of the clusterings. [default: the latest]")
-@click.option("--threshold-b", metavar="COSINE", help="Of B's, where it is another one.")
+@clustering_option
+@click.option(
+    "--threshold-b",
+    metavar="COSINE",
+    help="Cosine threshold of the clustering of RUN_B. [default: that of RUN_A]",
+)
 @output_options
 def compare(
     run_a: str,
@@ -220,6 +234,25 @@ def compare(
         notify=note,
     )
     show(as_json, found.to_dict(), lambda: score_tables.comparison(found))
+
+
+def _score_submission(submission: Path, truth: Path, flags: dict[str, Any], as_json: bool) -> None:
+    """Score a ranked list alone, without a run."""
+    from vidface.challenges.submissions import score_submission
+    from vidface.cli import score_tables
+    from vidface.metrics.protocols.retrieval import RetrievalProtocol
+    from vidface.metrics.settings import ScoreSettings
+    from vidface.runs.scoring import make_bootstrap
+
+    names = ("k", "bootstrap", "seed")
+    values = {name: flags[name] for name in names if flags[name] is not None}
+    try:
+        settings = ScoreSettings().replaced(**values)
+    except VidfaceError as error:
+        raise click.UsageError(str(error).replace("[score] ", "--")) from None
+    k = settings.protocol(RetrievalProtocol).k
+    ranked = score_submission(submission, truth, k, make_bootstrap(settings))
+    show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
 
 
 def _refuse_unused(given: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -> None:

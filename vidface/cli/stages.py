@@ -56,7 +56,9 @@ def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
 @click.command(cls=StageCommand)
 @run_options
 @extract_options
-@click.option("--profile", is_flag=True, help="Print the time in each stage, and the limit.")
+@click.option(
+    "--profile", is_flag=True, help="Print the time in each stage, and which stage is the limit."
+)
 @output_options
 def extract(
     force: bool, retry_failed: bool, strict: bool, profile: bool, as_json: bool, **flags: Any

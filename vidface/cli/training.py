@@ -25,9 +25,13 @@ _OVERRIDES = {
 @click.argument("pipeline")
 @click.option("--run", metavar="DIR", help="Where checkpoints, logs and results go.")
 @click.option("--data", metavar="PATH", help="The training faces, instead of the recipe's.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, order and augmentation.")
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
-@click.option("--precision", metavar="TYPE", help="float32, bf16 or fp16 (mixed precision).")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, order and augmentation.")
+@click.option("--device", metavar="NAME", help="Where the network is trained: auto, cpu or cuda.")
+@click.option(
+    "--precision",
+    metavar="TYPE",
+    help="Arithmetic of a step: float32, bf16 or fp16 (mixed precision).",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch on a CPU.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read faces.")
 @click.option("--restart", is_flag=True, help="Begin anew in a folder that holds a training.")
