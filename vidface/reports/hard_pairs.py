@@ -74,7 +74,7 @@ def hardest_pairs(
         raise VidfaceError(
             f"{len(identities)} identities for {len(descriptors)} descriptors; give one a row"
         )
-    usable: NDArray[np.bool_] = np.isfinite(descriptors).all(1) & descriptors.any(1)
+    usable = np.logical_and(np.isfinite(descriptors).all(1), descriptors.any(1))  # (n,) bool
     rows = np.flatnonzero(usable) if among is None else np.array(among, np.int64)[usable[among]]
     of = len(rows)
     if of > most_clips:
