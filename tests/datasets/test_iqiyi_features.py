@@ -656,14 +656,14 @@ HOSTILE = {
     ),
     "encode to rot13": (
         b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R",
-        "calls _codecs encode",
+        "calls encode",
     ),
     "encode of bytes": (
         b"c_codecs\nencode\nU\x01aX\x06\x00\x00\x00latin1\x86R",
-        "calls _codecs encode",
+        "calls encode",
     ),
-    "encode of one": (b"c_codecs\nencode\nX\x01\x00\x00\x00a\x85R", "calls _codecs encode"),
-    "encode of a list": (b"c_codecs\nencode\nX\x01\x00\x00\x00a]\x86R", "calls _codecs encode"),
+    "encode of one": (b"c_codecs\nencode\nX\x01\x00\x00\x00a\x85R", "calls encode"),
+    "encode of a list": (b"c_codecs\nencode\nX\x01\x00\x00\x00a]\x86R", "calls encode"),
     "encode beyond latin1": (
         b"c_codecs\nencode\nX\x03\x00\x00\x00\xe2\x82\xacX\x06\x00\x00\x00latin1\x86R",
         "is damaged",
@@ -674,8 +674,8 @@ HOSTILE = {
     "V": (dtype_of(b"V8"), "dtype that is not one of plain numbers"),
     "text": (dtype_of(b"S4"), "dtype that is not one of plain numbers"),
     "complex": (dtype_of(b"c8"), "dtype that is not one of plain numbers"),
-    "no dtype": (b"cnumpy\ndtype\n)R", "dtype that is not one of plain numbers"),
-    "dtype of one": (b"cnumpy\ndtype\nU\x02f2\x85R", "dtype that is not one of plain numbers"),
+    "no dtype": (b"cnumpy\ndtype\n)R", "calls dtype"),
+    "dtype of one": (b"cnumpy\ndtype\nU\x02f2\x85R", "calls dtype"),
     "dtype with fields": (
         F2 + b"(K\x03U\x01<NU\x01a\x85}J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
         "a dict within",

