@@ -112,9 +112,11 @@ class FaceDetector:
         else:
             small = image
         self._network.setInputSize((small.shape[1], small.shape[0]))
-        _, found = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        _, detections = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         # x, y, width, height, five landmarks, score
-        rows = np.zeros((0, 15), np.float32) if found is None else found.astype(np.float32)
+        rows = (
+            np.zeros((0, 15), np.float32) if detections is None else detections.astype(np.float32)
+        )
         rows = rows[np.isfinite(rows).all(axis=1)]
         rows[:, :14] /= np.float32(scale)
         rows = rows[(rows[:, 2:4] > 0).all(axis=1)]

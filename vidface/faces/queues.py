@@ -83,13 +83,13 @@ class ClipQueue:
         while len(self._waiting) < count and not self._exhausted:
             if self._next >= next(iter(self.open), self._next) + self._ahead:
                 return
-            found = next(self._clips, None)
-            if found is None:
+            numbered_clip = next(self._clips, None)
+            if numbered_clip is None:
                 self._exhausted = True
             else:
-                self._waiting.append(found)
-                self._next = found[0] + 1
-                self.open[found[0]] = None
+                self._waiting.append(numbered_clip)
+                self._next = numbered_clip[0] + 1
+                self.open[numbered_clip[0]] = None
 
     def pop(self) -> tuple[int, Clip]:
         return self._waiting.popleft()

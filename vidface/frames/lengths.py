@@ -35,13 +35,13 @@ def _matroska_end(container: InputContainer, stream: VideoStream) -> Fraction | 
     import av
 
     ends = {other.index: _duration_tag(other.metadata) for other in container.streams}
-    own = ends[stream.index]
+    stream_end = ends[stream.index]
     stated = [end for end in ends.values() if end is not None]
-    if own is not None and len(stated) == len(ends) and container.duration:
+    if stream_end is not None and len(stated) == len(ends) and container.duration:
         whole = Fraction(container.duration, av.time_base)
         if whole > max(stated) + Fraction(1, 2):
             return whole
-    return own
+    return stream_end
 
 
 def _duration_tag(metadata: dict[str, str]) -> Fraction | None:

@@ -179,12 +179,12 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def list_differences(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """`fps: 8.0 (there) ≠ 4.0 (asked for)` for every setting that differs."""
     lines = []
-    for key in sorted(set(found) | set(wanted)):
+    for key in sorted(set(made) | set(wanted)):
         # JSON turns tuples into lists: compare what would be read back.
-        there, asked = found.get(key), json.loads(json.dumps(wanted.get(key)))
+        there, asked = made.get(key), json.loads(json.dumps(wanted.get(key)))
         if there != asked:
             lines.append(f"{key}: {_short(there)} (there) ≠ {_short(asked)} (asked for)")
     return lines
@@ -195,16 +195,16 @@ def _short(value: Any) -> str:
     return text[:12] + "…" if len(text) == 64 else text
 
 
-def check_fit(found: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, remedy: str) -> None:
+def check_fit(made: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, remedy: str) -> None:
     """Refuse an input whose provenance does not fit, and say which setting differs.
 
     Raises:
         VidfaceError: another format version, or settings that differ.
     """
-    version = found.get("format_version")
+    version = made.get("format_version")
     if version != FORMAT_VERSION:
         raise VidfaceError(f"{what}: format version {version}, this vidface reads {FORMAT_VERSION}")
-    lines = differences(found["settings"], wanted)
+    lines = list_differences(made["settings"], wanted)
     if lines:
         raise VidfaceError(f"{what} was made with other settings: {'; '.join(lines)}; {remedy}")
 

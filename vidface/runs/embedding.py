@@ -104,11 +104,11 @@ def embed_clips(
             crops = np.concatenate([crops for _, _, crops in wanted])
             vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
             start = 0
-            for waiting, faces, own in wanted:
+            for waiting, faces, face_crops in wanted:
                 stop = start + len(faces)
                 waiting.batches.append(_rows(waiting.clip, faces, vectors[start:stop], schema))
                 if keep_crops:
-                    waiting.jpegs += [encode_jpeg(crop) for crop in own]
+                    waiting.jpegs += [encode_jpeg(crop) for crop in face_crops]
                 start = stop
         for waiting, faces, _ in queue:
             waiting.unembedded -= len(faces)

@@ -70,7 +70,7 @@ def extract_features(
             can't be written. What was in the run directory then stays.
     """
     files = _files_of(manifest)
-    described = {name: _description(file.path) for name, file in files.items() if file.there}
+    described = {name: _description(file.path) for name, file in files.items() if file.exists}
     made = artefacts.provenance(
         "extract", settings, manifest_sha256=manifest.sha256, features=described
     )
@@ -101,7 +101,7 @@ class _File:
     """A feature file, and the rows of the manifest's clips in it by the video's name."""
 
     path: Path
-    there: bool
+    exists: bool
     rows: dict[str, int] = field(default_factory=dict)
 
 
@@ -144,7 +144,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _read(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
     left, passed_over = dict(file.rows), 0
-    if file.there:
+    if file.exists:
         for video in iter_features(file.path):
             row = left.pop(video.video, None)
             if row is None:
@@ -153,7 +153,7 @@ def _read(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify
                 rows.found(row, video)
                 shards.add(rows.clips[row].clip_id, video)
     for video_name, row in left.items():
-        reason = f"no video '{video_name}' in it" if file.there else "no such file"
+        reason = f"no video '{video_name}' in it" if file.exists else "no such file"
         rows.missing(row, f"{name}: {reason}")
     if passed_over:
         notify(f"{name}: {passed_over} videos that the manifest does not name are passed over")

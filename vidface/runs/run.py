@@ -47,11 +47,11 @@ def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         @wraps(function)
-        def held(run: Run, *arguments: Any, **named: Any) -> Result:
+        def write_held(run: Run, *arguments: Any, **named: Any) -> Result:
             with run.writing(what):
                 return function(run, *arguments, **named)
 
-        return held
+        return write_held
 
     return decorate
 
@@ -79,10 +79,10 @@ class Run:
             weights = fed = precision = None
         elif self.backbone is None:
             weights = weights_sha256(self.pipeline.backbone.weights)
-            said = declared_preprocessing(
+            declared = declared_preprocessing(
                 self.pipeline.backbone.weights, self.pipeline.backbone.preprocessing
             )
-            fed = said or Preprocessing()
+            fed = declared or Preprocessing()
             precision = self.pipeline.backbone.precision
         else:
             weights, fed = self.backbone.sha256, self.backbone.preprocessing

@@ -63,9 +63,9 @@ def cache_folder() -> Path:
 
     The folder need not exist yet.
     """
-    own = os.environ.get("VIDFACE_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
+    from_environment = os.environ.get("VIDFACE_CACHE")
+    if from_environment:
+        return Path(from_environment).expanduser().absolute()
     import platformdirs
 
     return platformdirs.user_cache_path("vidface", appauthor=False)
@@ -270,6 +270,6 @@ def _last_line(lines: Iterable[str]) -> str:
     """pip's reason: its last line that says something, without colours' escapes."""
     import re
 
-    said = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines]
-    said = [line for line in said if line and not line.startswith("[notice]")]
-    return said[-1].removeprefix("ERROR: ")[:300] if said else ""
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in lines]
+    reasons = [line for line in plain if line and not line.startswith("[notice]")]
+    return reasons[-1].removeprefix("ERROR: ")[:300] if reasons else ""

@@ -119,13 +119,13 @@ async def _body(answer: Any, limit_bytes: int) -> bytes:
 
 def _content_range(answer: Any) -> tuple[int | None, int | None, int | None]:
     """First byte, last byte and size of the whole, as the answer says."""
-    found = re.fullmatch(
+    content_range = re.fullmatch(
         r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)",
         answer.headers.get("Content-Range", "").strip(),
     )
-    if found is None:
+    if content_range is None:
         return None, None, None
-    first, last, total = found.groups()
+    first, last, total = content_range.groups()
     return (
         None if first is None else int(first),
         None if last is None else int(last),

@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,26 +31,49 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         VidfaceError: another process holds it; the directory cannot be written.
     """
+    with hold_file(
+        folder / LOCK,
+        0,
+        busy=lambda: (
+            f"run directory {folder}: {_describe_owner(folder / OWNER)}; wait for it to end, or "
+            "choose another --run"
+        ),
+        unwritable=lambda reason: f"run directory {folder}: cannot be written: {reason}",
+    ):
+        try:
+            _sign(folder / OWNER, what)
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / OWNER).unlink(missing_ok=True)
+
+
+@contextmanager
+def hold_file(
+    path: Path,
+    wait_seconds: float,
+    *,
+    busy: Callable[[], str],
+    unwritable: Callable[[object], str],
+) -> Iterator[None]:
+    """Hold the system's lock on a file, whose folder is made; VidfaceError with one of the texts.
+
+    Args:
+        wait_seconds: for another process that holds it; then `busy` says what is wrong.
+    """
     from filelock import FileLock, Timeout
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, timeout=wait_seconds)
         lock.acquire()
     except Timeout:
-        raise VidfaceError(
-            f"run directory {folder}: {_owner(folder / OWNER)}; wait for it to end, or choose "
-            "another --run"
-        ) from None
+        raise VidfaceError(busy()) from None
     except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VidfaceError(f"run directory {folder}: cannot be written: {reason}") from None
+        raise VidfaceError(unwritable(getattr(error, "strerror", None) or error)) from None
     try:
-        _sign(folder / OWNER, what)
         yield
     finally:
-        with suppress(OSError):
-            (folder / OWNER).unlink(missing_ok=True)
         lock.release()
 
 
@@ -65,7 +88,7 @@ def _sign(path: Path, what: str) -> None:
         ) from None
 
 
-def _owner(path: Path) -> str:
+def _describe_owner(path: Path) -> str:
     """`in use by process 12 on host, for 3 min (extract)`, as far as it is known."""
     try:
         owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """A run directory at a URL: a local mirror of it, filled from there and stored there file by file.
 
 Artefacts are mapped into memory, so they have to be files. `open_mirror` gives a folder in the
-cache; `pull` makes it what lies at the URL, `push` and `push_new` store what was written since.
+cache; `pull` makes it what lies at the URL, `push_new` stores what was written since.
 Whoever stores holds the lock, an object `lock.json` that says whose it is and is refreshed as long
 as its process lives. `clips.parquet`, whose presence means that an extraction is finished, goes
 first and comes last here, too.
@@ -10,11 +10,10 @@ first and comes last here, too.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.storage.cache import cache_folder
 from vidface.storage.http_reads import Info
+from vidface.storage.locks import hold_file
 from vidface.storage.mirror_lock import LOCK_NAME, RemoteLock
 from vidface.storage.objects import BLOCK_BYTES, Retries, Store
 from vidface.storage.urls import Address
@@ -69,52 +69,37 @@ class Mirror:
     def __str__(self) -> str:
         return f"Mirror({self.address}: {len(self._entries)} files, in {self.folder})"
 
-    def pull(self, patterns: Sequence[str] = ("*",)) -> list[str]:
+    def pull(self) -> list[str]:
         """Make the mirror what lies at the address; names of the files that were fetched.
 
         What lies here and not there is removed: it was of another run, or of one killed before it
         was stored.
-
-        Args:
-            patterns: which files to fetch, as `fnmatch` takes them (`crops/*`); the others stay
-                known, and are fetched when asked for.
         """
-        with self._held():
-            there = self._listed()
+        with self._alone_here():
+            listed = self._listed()
             for name in self._local_names():
-                if name not in there:
+                if name not in listed:
                     self._unlink(name)
-            self._entries = {n: e for n, e in self._entries.items() if n in there}
-            wanted = []
-            for name, info in there.items():
-                if self._has(name, info):
-                    continue
+            self._entries = {n: e for n, e in self._entries.items() if n in listed}
+            missing = [name for name, info in listed.items() if not self._has(name, info)]
+            for name in missing:
                 self._unlink(name)  # never an old file beside new ones
+                info = listed[name]
                 self._entries[name] = Entry(info.size_bytes, info.etag, None)
-                if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-                    wanted.append(name)
-            wanted.sort(key=_last_last)
-            self._check_room(sum(there[name].size_bytes for name in wanted))
+            missing.sort(key=_last_last)
+            self._check_room(sum(listed[name].size_bytes for name in missing))
             try:
-                for name in wanted:
-                    self._fetch(name, there[name])
+                for name in missing:
+                    self._fetch(name, listed[name])
             finally:
                 self._write_index()
-        return wanted
-
-    def push(self, path: Path) -> None:
-        """Store one file of the mirror at the address, in one piece, with its size checked there.
-
-        Needs the lock, as all that changes what lies there.
-        """
-        self._lock.check()
-        self._put(self._name(path))
-        self._write_index()
+        return missing
 
     def push_new(self) -> list[str]:
         """Store all that is new or changed here, remove there what is gone here; names stored.
 
-        A new `clips.parquet` is stored last, and the old one removed first: nobody sees a mixture.
+        Needs the lock, as all that changes what lies there. A new `clips.parquet` is stored last,
+        and the old one removed first: nobody sees a mixture.
         """
         self._lock.check()
         here = self._local_names()
@@ -140,14 +125,6 @@ class Mirror:
             self._write_index()
         return changed
 
-    def remove(self, path: Path) -> None:
-        """Remove one file there and here."""
-        self._lock.check()
-        name = self._name(path)
-        self._delete(name)
-        self._unlink(name)
-        self._write_index()
-
     @contextmanager
     def lock(self, what: str) -> Iterator[None]:
         """Hold the run directory at the address, on all machines; refused where another holds it.
@@ -155,23 +132,23 @@ class Mirror:
         Args:
             what: is done with it, for the other's message.
         """
-        with self._held(), self._lock.held(what):
+        with self._alone_here(), self._lock.held(what):
             yield
 
     def _listed(self) -> dict[str, Info]:
         try:
-            there = self._store.tree(self.address)
+            listed = self._store.tree(self.address)
         except FileNotFoundError as error:
             if "bucket" in str(error.strerror):
                 raise self._trouble(self.address, error) from None
             return {}
         except OSError as error:
             raise self._trouble(self.address, error) from None
-        if len(there) > MAX_OBJECTS:
-            raise VidfaceError(f"run directory {self.address}: {len(there)} objects; not a run's")
-        for name in there:
+        if len(listed) > MAX_OBJECTS:
+            raise VidfaceError(f"run directory {self.address}: {len(listed)} objects; not a run's")
+        for name in listed:
             _check_name(name, self.address)
-        return {n: i for n, i in there.items() if n != LOCK_NAME and not _is_hidden(n)}
+        return {n: i for n, i in listed.items() if n != LOCK_NAME and not _is_hidden(n)}
 
     def _has(self, name: str, info: Info) -> bool:
         entry = self._entries.get(name)
@@ -233,14 +210,6 @@ class Mirror:
         names = (path.relative_to(self.folder).as_posix() for path in paths)
         return sorted(name for name in names if not _is_hidden(name) and name != LOCK_NAME)
 
-    def _name(self, path: Path) -> str:
-        try:
-            name = (self.folder / path).relative_to(self.folder).as_posix()
-        except ValueError:
-            raise VidfaceError(f"{path}: not in the mirror {self.folder}") from None
-        _check_name(name, self.address)
-        return name
-
     def _check_room(self, needed_bytes: int) -> None:
         free = shutil.disk_usage(self.folder).free
         if needed_bytes > free:
@@ -257,34 +226,28 @@ class Mirror:
             file.write(json.dumps(document).encode("utf-8"))
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _alone_here(self) -> Iterator[None]:
         """Alone on this machine: a pull must not remove what another process is writing."""
         if self._is_held:
             yield
             return
-        from filelock import FileLock, Timeout
-
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / LOCAL_LOCK, timeout=LOCAL_WAIT_SECONDS)
-            lock.acquire()
-        except Timeout:
-            raise VidfaceError(
+        with hold_file(
+            self.folder / LOCAL_LOCK,
+            LOCAL_WAIT_SECONDS,
+            busy=lambda: (
                 f"run directory {self.address}: another process of this machine works on it; "
                 "wait for it to end, or choose another --run"
-            ) from None
-        except (OSError, NotImplementedError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise VidfaceError(
+            ),
+            unwritable=lambda reason: (
                 f"{self.folder}: cannot be written: {reason}; let VIDFACE_CACHE name another folder"
-            ) from None
-        self._is_held = True
-        try:
-            self._entries = _read_index(self.folder / INDEX)
-            yield
-        finally:
-            self._is_held = False
-            lock.release()
+            ),
+        ):
+            self._is_held = True
+            try:
+                self._entries = _read_index(self.folder / INDEX)
+                yield
+            finally:
+                self._is_held = False
 
     def _trouble(self, address: Address, error: OSError, what: str = "read") -> VidfaceError:
         return VidfaceError(f"{address}: cannot be {what}: {error.strerror or error}")
@@ -343,10 +306,10 @@ def _check_name(name: str, address: Address) -> None:
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _write(file: object, piece: bytes, path: Path) -> None:

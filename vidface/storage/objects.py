@@ -78,8 +78,7 @@ class Store:
         """Size and mark of an object; that of a folder for a prefix that holds something."""
         if address.is_http:
             return self._tried(lambda: self._sync(http_info, address.url), address)
-        found = self._tried(lambda: self.system.info(address.key), address)
-        return _info(found)
+        return _info(self._tried(lambda: self.system.info(address.key), address))
 
     def read(self, address: Address, limit_bytes: int, info: Info | None = None) -> bytes:
         """All bytes of an object of at most `limit_bytes`."""
@@ -117,8 +116,9 @@ class Store:
     def tree(self, address: Address) -> dict[str, Info]:
         """Relative name → what is known, of all objects below; not over http."""
         self._needs_listing(address)
-        found = self._tried(lambda: self.system.find(address.key, detail=True), address)
-        return {n: i for n, i in _below(address, list(found.values())).items() if not i.is_folder}
+        entries = self._tried(lambda: self.system.find(address.key, detail=True), address)
+        below = _below(address, list(entries.values()))
+        return {name: info for name, info in below.items() if not info.is_folder}
 
     def _needs_listing(self, address: Address) -> None:
         if address.is_http:
@@ -218,13 +218,13 @@ def _file_system(protocol: str) -> Any:
     return system
 
 
-def _info(found: dict[str, Any]) -> Info:
-    marks = (found.get(k) for k in ("ETag", "etag", "md5Hash", "created", "LastModified"))
+def _info(entry: dict[str, Any]) -> Info:
+    marks = (entry.get(k) for k in ("ETag", "etag", "md5Hash", "created", "LastModified"))
     mark = next((m for m in marks if m), "")
     if hasattr(mark, "timestamp"):  # the same moment is a number in a listing of memory://
         mark = mark.timestamp()
     mark = f"{mark:.6f}" if isinstance(mark, float) else str(mark)
-    return Info(int(found.get("size") or 0), mark, found.get("type") == "directory")
+    return Info(int(entry.get("size") or 0), mark, entry.get("type") == "directory")
 
 
 def _below(address: Address, entries: list[dict[str, Any]]) -> dict[str, Info]:

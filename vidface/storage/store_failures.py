@@ -71,14 +71,14 @@ def failure_of(error: Exception) -> tuple[OSError, bool]:
 
 def _status(error: BaseException) -> int | None:
     """The http status behind an error, if one can be found."""
-    for one in (error, error.__cause__):
-        response = getattr(one, "response", None)
+    for source in (error, error.__cause__):
+        response = getattr(source, "response", None)
         if isinstance(response, dict):  # botocore's
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if isinstance(status, int):
                 return status
         for name in ("status", "status_code", "code"):
-            value = getattr(one, name, None)
+            value = getattr(source, name, None)
             if isinstance(value, int | str) and re.fullmatch(r"[1-5]\d\d", str(value)):
                 return int(value)
     return None
@@ -90,8 +90,8 @@ def too_large(size_bytes: int | None, limit_bytes: int) -> OSError:
     return OSError(errno.EFBIG, f"{size}, where at most {limit_bytes} bytes are read")
 
 
-def check_length(found: int, wanted: int) -> None:
-    if found < wanted:
-        raise ShortTroubleError(f"ends after {found} of {wanted} bytes")
-    if found > wanted:
-        raise OSError(errno.EIO, f"the server gives {found} bytes where {wanted} are right")
+def check_length(length: int, wanted: int) -> None:
+    if length < wanted:
+        raise ShortTroubleError(f"ends after {length} of {wanted} bytes")
+    if length > wanted:
+        raise OSError(errno.EIO, f"the server gives {length} bytes where {wanted} are right")

@@ -89,7 +89,7 @@ def redacted_text(text: str) -> str:
     >>> redacted_text("cannot open https://h/a?sig=1 (x-amz-signature=77)")
     'cannot open https://h/a?*** (x-amz-signature=***)'
     """
-    text = _URL_IN_TEXT.sub(lambda found: redacted(found.group()), text)
+    text = _URL_IN_TEXT.sub(lambda url: redacted(url.group()), text)
     return _SECRET_IN_TEXT.sub(rf"\1={_HIDDEN}", text)
 
 
@@ -130,10 +130,10 @@ def base_name(path: str) -> str:
 
 
 def _partition_any(text: str, marks: str) -> tuple[str, str, str]:
-    found = re.search(f"[{re.escape(marks)}]", text)
-    if found is None:
+    mark = re.search(f"[{re.escape(marks)}]", text)
+    if mark is None:
         return text, "", ""
-    return text[: found.start()], found.group(), text[found.end() :]
+    return text[: mark.start()], mark.group(), text[mark.end() :]
 
 
 def local_path(text: str) -> Path | None:
@@ -169,18 +169,18 @@ class Address:
             raise VidfaceError(
                 f"{shown!r}: not a URL (over {MAX_URL_CHARACTERS} characters, or unprintable ones)"
             )
-        found = _URL.match(self.url)
+        match = _URL.match(self.url)
         if _CHAIN.search(self.url):
             raise VidfaceError(f"{shown}: chained URLs (::) are refused; give the address itself")
-        if found is None:
+        if match is None:
             raise VidfaceError(f"{shown}: not a URL")
-        protocol = found.group(1).lower()
+        protocol = match.group(1).lower()
         if protocol == "file":
             raise VidfaceError(f"{shown}: a local file is written as a plain path, without file://")
         if protocol not in PROTOCOLS:
             known = ", ".join(PROTOCOLS)
             raise VidfaceError(f"{shown}: protocol '{protocol}' is not allowed (known: {known})")
-        rest = self.url[found.end() :]
+        rest = self.url[match.end() :]
         host = _partition_any(rest, "/?#" if protocol in HTTP else "/")[0]
         if protocol in HTTP:
             self._check_http(shown)
