@@ -28,8 +28,9 @@ from vidface.backbones.architectures import architecture
 from vidface.backbones.budget import count_graph, count_module
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
-from vidface.backbones.files import Network, save_safetensors
+from vidface.backbones.files import save_safetensors
 from vidface.backbones.loading import load_network
+from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.quantize import quantize_network, sampled_crops
 from vidface.backbones.runtimes import RUNTIMES, RuntimePlan

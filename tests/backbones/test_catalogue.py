@@ -19,7 +19,7 @@ from vidface.backbones.catalogue import (
     Model,
     count_file,
     describe,
-    export,
+    export_architecture,
     list_models,
 )
 from vidface.backbones.preprocessing import Preprocessing
@@ -54,7 +54,7 @@ def listed() -> list[Model]:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A tiny network with untrained weights, seed 3."""
     out = tmp_path_factory.mktemp("exported") / "tiny.onnx"
-    return export(TINY, out, preprocessing=FED, seed=3)
+    return export_architecture(TINY, out, preprocessing=FED, seed=3)
 
 
 def one_line(done) -> str:
@@ -308,7 +308,7 @@ def test_weights_that_are_exported(tmp_path: Path) -> None:
     module = architecture("y2-x0.1").build(seed=9).eval()
     path, out = tmp_path / "w.safetensors", tmp_path / "deep" / "out.onnx"
     save_safetensors(module, path, "y2-x0.1", FED, licence="MIT")
-    done = export("y2-x0.1", out, weights=str(path))
+    done = export_architecture("y2-x0.1", out, weights=str(path))
     assert (done.path, done.seed, done.architecture) == (out, None, "y2-x0.1")
     model = onnx.load(str(out))
     said = json.loads(model.metadata_props[0].value)
@@ -340,7 +340,7 @@ def test_what_can_t_be_exported(tmp_path: Path, exported: Exported) -> None:
         (TINY, out, str(exported.path), r"tiny\.onnx: are ONNX already"),
     ):
         with pytest.raises(VidfaceError, match=message):
-            export(name, path, weights=weights)
+            export_architecture(name, path, weights=weights)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -468,7 +468,7 @@ def test_models_export(vidface, exported: Exported, monkeypatch: pytest.MonkeyPa
         asked.append((name, out, given))
         return exported
 
-    monkeypatch.setattr("vidface.backbones.catalogue.export", stand_in)
+    monkeypatch.setattr("vidface.backbones.catalogue.export_architecture", stand_in)
     flags = ("--seed", 3, "--color", "bgr", "--std", 128)
     done = vidface("models", "export", TINY, "out.onnx", *flags)
     given = {"weights": None, "preprocessing": FED, "seed": 3}

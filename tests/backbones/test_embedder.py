@@ -15,8 +15,8 @@ from torch import nn
 from tests.backbones.test_loading import save
 from tests.conftest import COLOURS, absent, crop_of, write_colour_network
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.files import MICRO_BATCH, Network
 from vidface.backbones.loading import load_backbone
+from vidface.backbones.network import MICRO_BATCH, Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES, RuntimePlan
 from vidface.backbones.runtimes.with_torch import CPU_BATCH

@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from vidface.backbones import export, files
+from vidface.backbones import export
+from vidface.backbones import network as network_module
 from vidface.backbones.architectures import Architecture, StageRow, architecture
 from vidface.backbones.export import OPSET, cosine_rows, export_onnx, write_onnx
-from vidface.backbones.files import Network, save_safetensors
+from vidface.backbones.files import read_network, save_safetensors
 from vidface.backbones.folding import fold_batch_norm
 from vidface.backbones.graphs import read_onnx
 from vidface.backbones.loading import load_backbone
+from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
@@ -227,7 +229,7 @@ def asked(colour_network: Path, monkeypatch: pytest.MonkeyPatch) -> list[nn.Modu
         modules.append(module)
         return onnx.load(colour_network)
 
-    monkeypatch.setattr(files, "export_onnx", export_at_once)
+    monkeypatch.setattr(network_module, "export_onnx", export_at_once)
     return modules
 
 
@@ -283,7 +285,7 @@ def test_an_exported_file_needs_no_more_words(tmp_path: Path) -> None:
     fed = Preprocessing("bgr", (120.0, 110.0, 100.0), 64.0)
     module = moved(architecture("y1-x0.25").build(seed=2)).eval()
     save_safetensors(module, tmp_path / "net.safetensors", "y1-x0.25", fed)
-    network = files.read_network(tmp_path / "net.safetensors", "net")
+    network = read_network(tmp_path / "net.safetensors", "net")
     model = export_onnx(network.module, network.declaration, "net")
     write_onnx(model, tmp_path / "net.onnx")
     assert read_onnx(tmp_path / "net.onnx").graph.node == model.graph.node

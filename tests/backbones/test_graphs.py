@@ -11,10 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.backbones.test_loading import save
 from tests.conftest import absent, crop_of, write_colour_network
-from vidface.backbones.files import Network
 from vidface.backbones.graphs import (
-    at_batch,
     check_recogniser,
+    fix_batch,
     free_batch,
     inferred_shapes,
     read_onnx,
@@ -22,6 +21,7 @@ from vidface.backbones.graphs import (
     with_preprocessing,
 )
 from vidface.backbones.loading import load_backbone
+from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES
 
@@ -284,13 +284,13 @@ def shape_of(value: onnx.ValueInfoProto) -> list[int | str]:
 def test_batches_are_fixed_and_freed(tmp_path: Path) -> None:
     model = read_onnx(write_colour_network(tmp_path / "n.onnx", batch=5))
     before = model.SerializeToString()
-    for changed, batch in ((at_batch(model, 7), 7), (free_batch(model), "batch")):
+    for changed, batch in ((fix_batch(model, 7), 7), (free_batch(model), "batch")):
         assert shape_of(changed.graph.input[0]) == [batch, 3, 112, 112]
         assert shape_of(changed.graph.output[0]) == [batch, 3]
         onnx.checker.check_model(changed, full_check=True)
     assert model.SerializeToString() == before
     assert check_recogniser(model, "n") == 5
-    assert check_recogniser(at_batch(model, 7), "n") == 7
+    assert check_recogniser(fix_batch(model, 7), "n") == 7
     assert check_recogniser(free_batch(model), "n") is None
 
 
@@ -300,7 +300,7 @@ def test_a_batch_of_a_name_fixes_the_rest_too(tmp_path: Path) -> None:
         [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"],
          ["y"])], shape=("n", "c", "h", "w"), out=("n", "d"))  # fmt: skip
     assert check_recogniser(model, "n") is None
-    assert shape_of(at_batch(model, 2).graph.input[0]) == [2, 3, 112, 112]
+    assert shape_of(fix_batch(model, 2).graph.input[0]) == [2, 3, 112, 112]
     onnx.save(model, tmp_path / "n.onnx")
     crops = np.stack([crop_of("red"), crop_of("blue")])
     backbone = load_backbone(tmp_path / "n.onnx", Preprocessing("rgb", 0.0, 1.0))

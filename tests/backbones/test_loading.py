@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import crop_of, write_colour_network
-from vidface.backbones.files import MICRO_BATCH
 from vidface.backbones.loading import load_backbone
+from vidface.backbones.network import MICRO_BATCH
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 

@@ -14,8 +14,9 @@ from tests.backbones.test_loading import real_crops, save
 from tests.conftest import absent, write_colour_network
 from vidface.backbones import quantize
 from vidface.backbones.export import cosine_rows
-from vidface.backbones.files import Network, read_network
+from vidface.backbones.files import read_network
 from vidface.backbones.loading import load_backbone
+from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.quantize import quantize_file, quantize_network
 from vidface.backbones.runtimes import RUNTIMES

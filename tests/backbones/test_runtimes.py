@@ -20,8 +20,9 @@ from tests.conftest import absent, crop_of
 from vidface.backbones import runtimes
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
-from vidface.backbones.files import Network, module_network, read_network
+from vidface.backbones.files import read_network
 from vidface.backbones.loading import load_backbone, load_network
+from vidface.backbones.network import Network, wrap_module
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan, trial
 from vidface.backbones.runtimes.plans import possible_plans
@@ -63,7 +64,7 @@ def on_torch() -> Network:
 
 @pytest.fixture
 def live() -> Network:
-    return module_network(Colour())
+    return wrap_module(Colour())
 
 
 @pytest.fixture

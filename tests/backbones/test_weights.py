@@ -351,11 +351,11 @@ def test_a_shipped_file_that_is_lost_or_changed(tmp_path, monkeypatch, data, rea
 
 def test_the_record_of_light_is_what_its_file_says():
     from vidface.backbones.catalogue import count_file
-    from vidface.backbones.files import declaration_of
+    from vidface.backbones.files import read_declaration
 
     record, path = weights_record("light"), weights_path("light")
     assert (
-        Preprocessing.from_dict(declaration_of(path)["preprocessing"], "") == record.preprocessing
+        Preprocessing.from_dict(read_declaration(path)["preprocessing"], "") == record.preprocessing
     )
     assert count_file(path) == record.budget
 

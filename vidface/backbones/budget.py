@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.graphs import at_batch, inferred_shapes, read_onnx
+from vidface.backbones.graphs import fix_batch, inferred_shapes, read_onnx
 from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def count_onnx(path: str | Path) -> Budget:
 def count_graph(model: onnx.ModelProto, name: str) -> Budget:
     """The cost of a graph with one picture as input."""
 
-    graph = at_batch(model, 1).graph
+    graph = fix_batch(model, 1).graph
     shapes = inferred_shapes(graph, model, name)
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     constants = set(tensors) | _constants(graph)

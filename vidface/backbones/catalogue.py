@@ -16,9 +16,6 @@ from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
     from vidface.backbones.weights import WeightsRecord
 
@@ -93,9 +90,7 @@ def count_file(path: Path) -> Budget:
     network = read_network(path, path.name)
     if network.model is not None:
         return count_graph(network.model, path.name)
-    if network.module is None:
-        raise VidfaceError(f"{path}: neither a graph nor a network")
-    return count_module(network.module)
+    return count_module(network.require_module())
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,7 @@ class Exported:
         return {**asdict(self), "path": str(self.path)}
 
 
-def export(
+def export_architecture(
     name: str,
     out: Path,
     *,
@@ -172,36 +167,31 @@ def export(
         VidfaceError: unknown architecture, parameters that do not fit, or a file that is ONNX
             already.
     """
-
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: an exported network's file ends in .onnx")
-    found = architecture(name)
-    fed = preprocessing
-    declaration: dict[str, Any] = {}
+    named = architecture(name)
     if weights is None:
-        module: nn.Module | None = found.build(seed=seed).eval()
-        declaration["untrained_seed"] = seed
+        module, fed = named.build(seed=seed).eval(), preprocessing
+        declaration: dict[str, Any] = {"untrained_seed": seed}
     else:
         path = Path(weights)
         if not path.is_file():
             raise VidfaceError(f"weights {path}: no such file")
         if path.suffix.lower() == ".onnx":
             raise VidfaceError(f"weights {path}: are ONNX already")
-        network: Network = read_network(path, path.name, found.name)
-        module, fed = network.module, declared_preprocessing(weights, preprocessing)
-        declaration |= {**network.declaration, "made_from_sha256": network.sha256}
-    if module is None:
-        raise VidfaceError(f"weights {weights}: neither a graph nor a network")
-    declaration["architecture"] = found.name
+        network = read_network(path, path.name, named.name)
+        module, fed = network.require_module(), declared_preprocessing(weights, preprocessing)
+        declaration = {**network.declaration, "made_from_sha256": network.sha256}
+    declaration["architecture"] = named.name
     declaration.pop("preprocessing", None)
     if fed is not None:
         declaration["preprocessing"] = fed.to_dict()
-    write_onnx(export_onnx(module, declaration, found.name), out)
+    write_onnx(export_onnx(module, declaration, named.name), out)
     return Exported(
         out,
         sha256_of(out),
         OPSET,
-        found.name,
+        named.name,
         seed if weights is None else None,
         out.stat().st_size,
     )

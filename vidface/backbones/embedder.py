@@ -14,7 +14,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE, available_cores
 
 if TYPE_CHECKING:
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 FEW = 4  # faces that fill no more than 1/FEW of a batch are embedded one by one

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.declarations import declare_in_graph
 from vidface.backbones.folding import fold_batch_norm
-from vidface.backbones.graphs import METADATA_KEY, at_batch
+from vidface.backbones.graphs import fix_batch
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import atomic_file
@@ -69,9 +69,7 @@ def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) ->
         raise VidfaceError(f"{name}: torch cannot export it: {first_line(error)}") from None
     finally:
         logger.setLevel(level)
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(dict(declaration))
+    declare_in_graph(model, declaration)
     _check_same(module, model, pictures, name)
     return model
 
@@ -81,9 +79,9 @@ def _check_same(module: nn.Module, model: onnx.ModelProto, pictures: Any, name: 
 
     with torch.inference_mode():
         wanted = copy.deepcopy(module).eval().cpu().float()(pictures).numpy()
-    session = open_session(at_batch(model, len(pictures)), name, threads=1)
-    [found] = session.run(None, {"images": pictures.numpy()})
-    cosines = cosine_rows(wanted, found)
+    session = open_session(fix_batch(model, len(pictures)), name, threads=1)
+    [embeddings] = session.run(None, {"images": pictures.numpy()})
+    cosines = cosine_rows(wanted, embeddings)
     if not cosines.min() >= SAME_COSINE:  # NaN is not the same either
         raise VidfaceError(
             f"{name}: the exported graph gives other embeddings (cosine {cosines.min():.6f})"
@@ -98,6 +96,5 @@ def cosine_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write an ONNX file that appears complete or not at all."""
-
     with atomic_file(path) as file:
         file.write(model.SerializeToString())

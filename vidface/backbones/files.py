@@ -1,4 +1,4 @@
-"""Files of weights → a `Network`: what it is, how it is fed, as a graph or as a torch module.
+"""Files of weights, read as a `Network` and written.
 
 Strangers' files run no code here: ONNX and safetensors hold numbers, PyTorch files are read with
 `weights_only=True`, MXNet's by a reader of their format.
@@ -6,74 +6,32 @@ Strangers' files run no code here: ONNX and safetensors hold numbers, PyTorch fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from vidface.backbones.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    architecture,
-    is_architecture,
-)
-from vidface.backbones.export import OPSET, export_onnx, write_onnx
-from vidface.backbones.graphs import (
+from vidface.backbones.architectures import ARCHITECTURES, Architecture, architecture
+from vidface.backbones.declarations import (
     METADATA_KEY,
-    at_batch,
-    check_recogniser,
-    declared,
-    onnx_sha256,
+    MXNET_DECLARATION,
+    graph_declaration,
     parse_declaration,
-    read_onnx,
 )
+from vidface.backbones.graphs import check_recogniser, onnx_sha256, read_onnx
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
+from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
-from vidface.storage.cache import EXPORTS, cache_folder, sha256_of
+from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
-    import onnx
     from torch import Tensor, nn
 
-MICRO_BATCH = 4  # crops a run of a graph: larger ones leave the cache of a core (docs/log.md)
 SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".params")
-_TORCH_SUFFIXES = (".pt", ".pth")
-_WRAPPINGS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network")
-
-
-@dataclass
-class Network:
-    """A recogniser that has been read and not yet prepared for running."""
-
-    name: str
-    sha256: str  # of the file and what belongs to it, or of a module's state
-    model: onnx.ModelProto | None = None
-    module: nn.Module | None = None
-    architecture: str | None = None
-    declaration: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
-    live: bool = False  # a module of the caller's, who may go on training it
-    batch: int = MICRO_BATCH
-
-    def graph(self, *, alone: bool = False) -> onnx.ModelProto:
-        """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached).
-
-        alone: fixed to one face instead, where the batch is not built in.
-        """
-        if self.model is None:
-            self.model = _exported(self)
-        fixed = check_recogniser(self.model, self.name)
-        if fixed is not None and fixed != self.batch and not _frees_batch(self.model, self):
-            self.batch = fixed  # built in: it runs at that size
-        free = fixed is None or fixed != self.batch
-        return at_batch(self.model, 1 if alone and free else self.batch)
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network")
 
 
 def read_network(path: Path, name: str, architecture_name: str | None = None) -> Network:
@@ -99,40 +57,44 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
             )
         model = read_onnx(path)
         check_recogniser(model, name)
-        own = declared(model, name)
-        return Network(name, onnx_sha256(path), model, declaration=own,
-                       architecture=own.get("architecture"))  # fmt: skip
-
-    state, said = read_state(path)
-    wanted = architecture_name or said.get("architecture")
-    found = _fitting(state, wanted, path)
-    module = found.build()
+        said = graph_declaration(model, name)
+        return Network(
+            name,
+            onnx_sha256(path),
+            model,
+            architecture=said.get("architecture"),
+            declaration=said,
+        )
+    state, declaration = read_state(path)
+    fitting = _find_fitting(state, architecture_name or declaration.get("architecture"), path)
+    module = fitting.build()
     _load(module, state, path)
-    return Network(name, sha256_of(path), module=module.eval(), architecture=found.name,
-                   declaration=said)  # fmt: skip
+    return Network(
+        name,
+        sha256_of(path),
+        module=module.eval(),
+        architecture=fitting.name,
+        declaration=declaration,
+    )
 
 
-def declaration_of(path: Path) -> Mapping[str, Any]:
+def read_declaration(path: Path) -> Mapping[str, Any]:
     """What a file of weights says of itself, without building the network."""
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         import onnx
 
         try:
-            return declared(onnx.load(str(path), load_external_data=False), path.name)
+            return graph_declaration(onnx.load(str(path), load_external_data=False), path.name)
         except VidfaceError:
             raise
         except Exception:
             return {}  # reading it in earnest says what is wrong
     if suffix == ".params":
-        return _MXNET_DECLARATION
+        return MXNET_DECLARATION
     if suffix == ".safetensors":
         return read_state(path)[1]
     return {}
-
-
-# InsightFace's symbols begin with (x − 127.5) · 0.0078125 on RGB.
-_MXNET_DECLARATION = {"preprocessing": {"color": "rgb", "mean": 127.5, "std": 128.0}}
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -151,7 +113,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             arrays = insightface_state(read_mxnet_params(path), path)
             return (
                 {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
-                _MXNET_DECLARATION,
+                MXNET_DECLARATION,
             )
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except VidfaceError:
@@ -167,14 +129,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         raise VidfaceError(
             f"weights {path}: not a {suffix} file, or cut off ({first_line(error)})"
         ) from None
-    return _tensors(loaded, path), {}
+    return _find_tensors(loaded, path), {}
 
 
-def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+def _find_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what `torch.load` gave, out of a checkpoint's wrapping."""
     import torch
 
-    for key in _WRAPPINGS:
+    for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not loaded:
@@ -193,20 +155,20 @@ def _tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
 _COUNTER = "num_batches_tracked"  # of batch norm: plays no part in what it gives
 
 
-def _fitting(state: Mapping[str, Tensor], wanted: str | None, path: Path) -> Architecture:
+def _find_fitting(state: Mapping[str, Tensor], wanted: str | None, path: Path) -> Architecture:
     """The architecture named, if the parameters are its own; or the one that they fit."""
-    found = {n: tuple(t.shape) for n, t in state.items() if not n.endswith(_COUNTER)}
+    shapes = _shapes_of(state)
     if wanted is not None:
         try:
             named = architecture(wanted)
         except VidfaceError as error:
             raise VidfaceError(f"weights {path}: {error}") from None
-        misfit = _misfit(found, named)
+        misfit = _describe_misfit(shapes, named)
         if misfit:
             raise VidfaceError(f"weights {path}: not of architecture '{wanted}': {misfit}")
         return named
     for each in ARCHITECTURES.values():
-        if _misfit(found, each) is None:
+        if _describe_misfit(shapes, each) is None:
             return each
     raise VidfaceError(
         f"weights {path}: its parameters fit none of {', '.join(ARCHITECTURES)}; name the "
@@ -214,21 +176,21 @@ def _fitting(state: Mapping[str, Tensor], wanted: str | None, path: Path) -> Arc
     )
 
 
-def _misfit(found: Mapping[str, tuple[int, ...]], named: Architecture) -> str | None:
+def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(t.shape) for n, t in state.items() if not n.endswith(_COUNTER)}
+
+
+def _describe_misfit(shapes: Mapping[str, tuple[int, ...]], named: Architecture) -> str | None:
     """The first thing that does not fit, in words; None where all does."""
-    wanted = {
-        name: tuple(t.shape)
-        for name, t in named.build().state_dict().items()
-        if not name.endswith(_COUNTER)
-    }
-    missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    wanted = _shapes_of(named.build().state_dict())
+    missing, unknown = sorted(set(wanted) - set(shapes)), sorted(set(shapes) - set(wanted))
     if missing:
         return f"{len(missing)} parameters are missing, '{missing[0]}' first"
     if unknown:
         return f"{len(unknown)} parameters are not its own, '{unknown[0]}' first"
     for name, shape in wanted.items():
-        if found[name] != shape:
-            return f"'{name}' is {found[name]}, not {shape}"
+        if shapes[name] != shape:
+            return f"'{name}' is {shapes[name]}, not {shape}"
     return None
 
 
@@ -270,80 +232,3 @@ def save_safetensors(
                 raise VidfaceError(f"weights {path}: '{name}' leaves float16's range")
     with atomic_file(path) as file:
         file.write(save(state, metadata={METADATA_KEY: json.dumps(said)}))
-
-
-def module_network(module: nn.Module) -> Network:
-    """A network around a module of the caller's."""
-    return Network(type(module).__name__, _state_sha256(module), module=module, live=True)
-
-
-def _state_sha256(module: nn.Module) -> str:
-    """A hash of the parameters and buffers: the module came without a file to name it by."""
-    import torch
-
-    digest = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return digest.hexdigest()
-
-
-def _exported(network: Network) -> onnx.ModelProto:
-    """The network as ONNX, from the cache where it was exported before."""
-
-    if network.module is None:
-        raise VidfaceError(f"weights {network.name}: neither a graph nor a module")
-    import torch
-
-    key = f"{network.sha256} {network.architecture} {OPSET} {torch.__version__}"
-    path = cache_folder() / EXPORTS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
-    if path.is_file():
-        try:
-            return read_onnx(path)
-        except VidfaceError:
-            path.unlink(missing_ok=True)
-    model = export_onnx(network.module, network.declaration, network.name)
-    try:
-        write_onnx(model, path)
-    except VidfaceError:
-        return model  # a cache that can't be written costs the next run an export
-    return model
-
-
-def _frees_batch(model: onnx.ModelProto, network: Network) -> bool:
-    """Whether a graph with its batch built in gives the same for several faces at once."""
-
-    built_in = check_recogniser(model, network.name) or 1
-    image = model.graph.input[0].name
-    n = -(-network.batch // built_in) * built_in  # all of them different
-    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, CROP_SIZE, CROP_SIZE))
-    filled = filled.astype(np.float32)
-    one_by_one = open_session(model, network.name, threads=1)
-    try:
-        pieces = np.split(filled, len(filled) // built_in)
-        apart = np.concatenate([one_by_one.run(None, {image: piece})[0] for piece in pieces])
-    except Exception as error:
-        raise VidfaceError(f"weights {network.name}: {first_line(error)}") from None
-    try:
-        freed = open_session(at_batch(model, network.batch), network.name, threads=1)
-        together = freed.run(None, {image: filled[: network.batch]})[0]
-    except Exception:
-        return False
-    apart = apart[: network.batch]
-    return together.shape == apart.shape and bool(np.allclose(together, apart, 1e-3, 1e-4))
-
-
-def no_weights(name: str) -> VidfaceError:
-    """What to say of an architecture where a recogniser is wanted."""
-    return VidfaceError(
-        f"'{name}' is an architecture without weights: it can be shown, counted, exported and "
-        f"trained, but not extract; give a file of weights that fits it (--weights FILE "
-        f"--architecture {name})"
-    )
-
-
-__all__ = [
-    "MICRO_BATCH", "SUFFIXES", "Network", "declaration_of", "is_architecture", "module_network",
-    "no_weights", "read_network", "read_state", "save_safetensors",
-]  # fmt: skip

@@ -6,7 +6,6 @@ Every function gives a new graph; what it was given is not changed.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     import onnx
 
     from vidface.backbones.preprocessing import Preprocessing
-
-METADATA_KEY = "vidface"  # in an ONNX file's metadata: what the file says of itself, as JSON
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -72,31 +69,6 @@ def onnx_sha256(path: Path) -> str:
     return hashlib.sha256(" ".join([own, *parts]).encode()).hexdigest()
 
 
-def declared(model: onnx.ModelProto, name: str) -> dict[str, Any]:
-    """What an ONNX file says of itself, under the metadata key `vidface`; {} where nothing."""
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            return parse_declaration(entry.value, name)
-    return {}
-
-
-def parse_declaration(text: str, name: str) -> dict[str, Any]:
-    """A file's own word on its architecture and preprocessing, from a stranger's JSON."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if (
-        not isinstance(document, dict)
-        or not isinstance(document.get("preprocessing", {}), dict)
-        or not isinstance(document.get("architecture"), str | None)
-    ):
-        raise VidfaceError(
-            f"weights {name}: its metadata '{METADATA_KEY}' is not what vidface writes"
-        )
-    return document
-
-
 def check_recogniser(model: onnx.ModelProto, name: str) -> int | None:
     """The batch size that the graph fixes, or None; an error where it is no recogniser's graph.
 
@@ -131,10 +103,16 @@ def check_recogniser(model: onnx.ModelProto, name: str) -> int | None:
     return batch if isinstance(batch, int) and batch > 0 else None
 
 
-def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
+def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model that can be changed."""
+    twin = type(model)()
+    twin.CopyFrom(model)
+    return twin
+
+
+def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """The graph with its input fixed to (batch, 3, 112, 112): fixed graphs run faster."""
-    fixed = type(model)()
-    fixed.CopyFrom(model)
+    fixed = copy_graph(model)
     shape = fixed.graph.input[0].type.tensor_type.shape
     for dim, size in zip(shape.dim, (batch, 3, CROP_SIZE, CROP_SIZE), strict=False):
         dim.dim_value = size
@@ -147,8 +125,7 @@ def at_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
 
 def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with its batch left open, for files that others will run."""
-    freed = type(model)()
-    freed.CopyFrom(model)
+    freed = copy_graph(model)
     for value in (*freed.graph.input, *freed.graph.output):
         for dim in value.type.tensor_type.shape.dim[:1]:
             dim.dim_param = "batch"
@@ -160,8 +137,7 @@ def inferred_shapes(graph: Any, model: onnx.ModelProto, name: str) -> dict[str, 
     """The shapes of all values that follow from the input's, by name."""
     import onnx
 
-    whole = type(model)()
-    whole.CopyFrom(model)
+    whole = copy_graph(model)
     whole.graph.CopyFrom(graph)
     try:
         inferred = onnx.shape_inference.infer_shapes(whole, data_prop=True).graph
@@ -184,9 +160,8 @@ def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.Mo
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    made = type(model)()
-    made.CopyFrom(model)
-    graph = made.graph
+    changed = copy_graph(model)
+    graph = changed.graph
     image = graph.input[0]
     first = image.type.tensor_type.shape.dim[0]
     batch = first.dim_value if first.HasField("dim_value") else first.dim_param or "batch"
@@ -214,7 +189,7 @@ def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.Mo
     del graph.node[:], graph.input[:]
     graph.node.extend([*nodes, *rest])
     graph.input.append(helper.make_tensor_value_info("vidface_crops", TensorProto.UINT8, shape))
-    return made
+    return changed
 
 
 def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -228,11 +203,10 @@ def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     import numpy as np
     from onnx import helper, numpy_helper
 
-    made = type(model)()
-    made.CopyFrom(model)
-    graph = made.graph
+    changed = copy_graph(model)
+    graph = changed.graph
     constants = prelu_slopes(graph)
-    shapes = inferred_shapes(graph, made, "graph")
+    shapes = inferred_shapes(graph, changed, "graph")
     nodes, minus_ones = [], set()
     for number, node in enumerate(graph.node):
         slopes = constants.get(node.input[1]) if node.op_type == "PRelu" else None
@@ -260,7 +234,7 @@ def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
         ]
     del graph.node[:]
     graph.node.extend(nodes)
-    return made
+    return changed
 
 
 def prelu_slopes(graph: Any) -> dict[str, np.ndarray]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from vidface.backbones.architectures import is_architecture
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.files import declaration_of, module_network, no_weights, read_network
+from vidface.backbones.files import read_declaration, read_network
 from vidface.backbones.graphs import onnx_sha256
+from vidface.backbones.network import wrap_module
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
@@ -19,7 +20,7 @@ from vidface.storage.cache import sha256_of
 if TYPE_CHECKING:
     import torch
 
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
 
 
 def load_backbone(
@@ -99,7 +100,7 @@ def load_network(weights: str | Path | torch.nn.Module, architecture: str | None
             raise VidfaceError(
                 f"weights: want a name, a path or a torch.nn.Module, not {type(weights).__name__}"
             )
-        return module_network(weights)
+        return wrap_module(weights)
     name = str(weights)
     if name in WEIGHTS:
         if WEIGHTS[name].kind != "recogniser":
@@ -109,7 +110,11 @@ def load_network(weights: str | Path | torch.nn.Module, architecture: str | None
     if path.is_file():
         return read_network(path, path.name, architecture)
     if is_architecture(name):
-        raise no_weights(name)
+        raise VidfaceError(
+            f"'{name}' is an architecture without weights: it can be shown, counted, exported and "
+            "trained, but not extract; give a file of weights that fits it (--weights FILE "
+            f"--architecture {name})"
+        )
     known = ", ".join(n for n, r in WEIGHTS.items() if r.kind == "recogniser")
     raise VidfaceError(f"weights '{name}': no such file, and no known name (known: {known})")
 
@@ -130,7 +135,7 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
         return WEIGHTS[weights].preprocessing
     if given is not None or not Path(weights).is_file():
         return given
-    said = declaration_of(Path(weights)).get("preprocessing")
+    said = read_declaration(Path(weights)).get("preprocessing")
     return None if said is None else Preprocessing.from_dict(said, f"weights {weights}")
 
 

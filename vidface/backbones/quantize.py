@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.declarations import declare_in_graph, graph_declaration
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
-from vidface.backbones.files import MICRO_BATCH, Network
-from vidface.backbones.graphs import METADATA_KEY, declared, free_batch
+from vidface.backbones.graphs import free_batch
+from vidface.backbones.network import MICRO_BATCH, Network
 from vidface.core.errors import ClipError, VidfaceError, first_line
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
@@ -32,7 +32,6 @@ from vidface.storage.images import decode_image
 if TYPE_CHECKING:
     import onnx
 
-    from vidface.backbones.files import Network
     from vidface.backbones.preprocessing import Preprocessing
     from vidface.storage.media import MediaRoot
 
@@ -104,7 +103,7 @@ def quantize_file(
     with atomic_file(out) as file:  # not before it has run
         file.write(data)
     return Quantised(
-        out, small.sha256, len(data), declared(model, out.name)["calibration_images"],
+        out, small.sha256, len(data), graph_declaration(model, out.name)["calibration_images"],
         len(held_out), float(cosines.mean()), float(cosines.min()),
     )  # fmt: skip
 
@@ -174,9 +173,7 @@ def quantize_network(
         "made_from_sha256": network.sha256,
         "calibration_images": len(crops),
     }
-    del model.metadata_props[:]
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(said)
+    declare_in_graph(model, said)
     return model
 
 

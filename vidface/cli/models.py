@@ -130,11 +130,11 @@ def models_export(
     as_json: bool,
 ) -> None:
     """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
-    from vidface.backbones.catalogue import export
+    from vidface.backbones.catalogue import export_architecture
     from vidface.cli import model_tables
 
     fed = preprocessing_from(color, mean, std)
-    done = export(name, out, weights=weights, preprocessing=fed, seed=seed)
+    done = export_architecture(name, out, weights=weights, preprocessing=fed, seed=seed)
     show(as_json, done.to_dict(), lambda: printable(model_tables.format_exported(done)))
 
 

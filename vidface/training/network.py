@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vidface.backbones.architectures import Architecture, architecture
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.files import Network, module_network, read_network
+from vidface.backbones.files import read_network
+from vidface.backbones.network import Network, wrap_module
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.training.batch_norm import synchronise_batch_norm
 from vidface.training.fast_prelu import use_fast_prelu
@@ -99,7 +100,7 @@ def build_embedder(
     # What a training puts in the layers' place can't be folded.
     plain = architecture.build()
     plain.load_state_dict(module.state_dict())
-    network = module_network(plain)
+    network = wrap_module(plain)
     device = "cuda" if next(module.parameters()).is_cuda else "cpu"
     frozen = Network(network.name, network.sha256, module=plain)
     # The runtime sets torch's threads: to what they are, or the training would go on with others.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 

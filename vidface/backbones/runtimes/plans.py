@@ -9,7 +9,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import check_choice
 
 if TYPE_CHECKING:
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 

@@ -23,7 +23,7 @@ from vidface.storage.cache import TRIALS, cache_folder
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 TRIAL_FACES = 16  # a round

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 # Where the processor has bf16, OpenVINO's own default is to use it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from vidface.backbones.files import Network
+    from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
 
 CPU_BATCH, CUDA_BATCH = 16, 256  # crops
@@ -32,9 +32,7 @@ class TorchRunner(Runner):
     ) -> None:
         import torch
 
-        module = network.module
-        if module is None:
-            raise VidfaceError(f"weights {network.name}: not a torch network")
+        module = network.require_module()
         self._name = network.name
         self._live = network.live
         self._type = getattr(torch, _TYPES[plan.precision])

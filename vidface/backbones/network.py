@@ -1,0 +1,118 @@
+"""A recogniser that has been read: an ONNX graph, or a torch module that can become one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidface.backbones.export import OPSET, export_onnx, write_onnx
+from vidface.backbones.graphs import check_recogniser, fix_batch, read_onnx
+from vidface.backbones.runtimes.with_onnxruntime import open_session
+from vidface.core.errors import VidfaceError, first_line
+from vidface.core.values import CROP_SIZE
+from vidface.storage.cache import EXPORTS, cache_folder
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+MICRO_BATCH = 4  # crops a run of a graph: larger ones leave the cache of a core (docs/log.md)
+
+
+@dataclass
+class Network:
+    """A recogniser that has been read and not yet prepared for running."""
+
+    name: str
+    sha256: str  # of the file and what belongs to it, or of a module's state
+    model: onnx.ModelProto | None = None
+    module: nn.Module | None = None
+    architecture: str | None = None
+    declaration: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
+    live: bool = False  # a module of the caller's, who may go on training it
+    batch: int = MICRO_BATCH
+
+    def graph(self, *, alone: bool = False) -> onnx.ModelProto:
+        """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached).
+
+        alone: fixed to one face instead, where the batch is not built in.
+        """
+        if self.model is None:
+            self.model = _export_cached(self)
+        fixed = check_recogniser(self.model, self.name)
+        if fixed is not None and fixed != self.batch and not _can_free_batch(self.model, self):
+            self.batch = fixed  # built in: it runs at that size
+        free = fixed is None or fixed != self.batch
+        return fix_batch(self.model, 1 if alone and free else self.batch)
+
+    def require_module(self) -> nn.Module:
+        """The torch module.
+
+        Raises:
+            VidfaceError: it is a graph.
+        """
+        if self.module is None:
+            raise VidfaceError(f"weights {self.name}: not a torch network")
+        return self.module
+
+
+def wrap_module(module: nn.Module) -> Network:
+    """A network around a module of the caller's."""
+    return Network(type(module).__name__, _hash_state(module), module=module, live=True)
+
+
+def _hash_state(module: nn.Module) -> str:
+    """A hash of the parameters and buffers: the module came without a file to name it by."""
+    import torch
+
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()
+
+
+def _export_cached(network: Network) -> onnx.ModelProto:
+    """The network as ONNX, from the cache where it was exported before."""
+    import torch
+
+    key = f"{network.sha256} {network.architecture} {OPSET} {torch.__version__}"
+    path = cache_folder() / EXPORTS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.onnx"
+    if path.is_file():
+        try:
+            return read_onnx(path)
+        except VidfaceError:
+            path.unlink(missing_ok=True)
+    model = export_onnx(network.require_module(), network.declaration, network.name)
+    try:
+        write_onnx(model, path)
+    except VidfaceError:
+        return model  # a cache that can't be written costs the next run an export
+    return model
+
+
+def _can_free_batch(model: onnx.ModelProto, network: Network) -> bool:
+    """Whether a graph with its batch built in gives the same for several faces at once."""
+    built_in = check_recogniser(model, network.name) or 1
+    image = model.graph.input[0].name
+    n = -(-network.batch // built_in) * built_in  # all of them different
+    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, CROP_SIZE, CROP_SIZE))
+    filled = filled.astype(np.float32)
+    session = open_session(model, network.name, threads=1)
+    try:
+        pieces = np.split(filled, len(filled) // built_in)
+        apart = np.concatenate([session.run(None, {image: piece})[0] for piece in pieces])
+    except Exception as error:
+        raise VidfaceError(f"weights {network.name}: {first_line(error)}") from None
+    try:
+        freed = open_session(fix_batch(model, network.batch), network.name, threads=1)
+        together = freed.run(None, {image: filled[: network.batch]})[0]
+    except Exception:
+        return False
+    apart = apart[: network.batch]
+    return together.shape == apart.shape and bool(np.allclose(together, apart, 1e-3, 1e-4))
