@@ -93,9 +93,7 @@ def test_faces_are_embedded_a_few_hundred_at_once_and_in_order() -> None:
     assert np.arctan2(rows[:, 1], rows[:, 0]) % (2 * np.pi) == pytest.approx(
         wanted % (2 * np.pi), abs=1e-5
     )
-    some = embed_all(embedder, Coloured(labels), np.array([5, 2]))
-    assert np.array_equal(some, rows[[5, 2]])
-    assert embed_all(embedder, Coloured(labels), np.array([], int)).shape == (0, 2)
+    assert embed_all(embedder, Coloured(labels[:0])).shape == (0, 2)
 
 
 def test_the_model_is_embedded_in_evaluation_mode_and_not_changed() -> None:

@@ -53,12 +53,12 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
     recipe = load_training(pipeline, overrides)
     from vidface.training.loop import train as train_by
 
-    with training_progress(enabled=sys.stderr.isatty() and _first()) as on_step:
-        done = train_by(recipe, restart=restart, notify=note, on_step=on_step)
-    if _first():
-        show(as_json, done.to_dict(), lambda: model_tables.format_training(done))
+    with training_progress(enabled=sys.stderr.isatty() and _is_first_process()) as on_step:
+        result = train_by(recipe, restart=restart, notify=note, on_step=on_step)
+    if _is_first_process():
+        show(as_json, result.to_dict(), lambda: model_tables.format_training(result))
 
 
-def _first() -> bool:
+def _is_first_process() -> bool:
     """Whether this is the only process, or torchrun's first: the one that prints."""
     return os.environ.get("RANK", "0") == "0"

@@ -125,9 +125,9 @@ def check_map_sizes(
 ) -> None:
     """Raise where a part's map and its teacher's are not of one height and width."""
     for part, name in hints.items():
-        given, wanted = student[part], teacher[name]
-        if given[1:] != wanted[1:]:
+        (_, *size), (_, *wanted) = student[part], teacher[name]
+        if size != wanted:
             raise VidfaceError(
-                f"[teacher] hints: '{part}' is {given[1]}x{given[2]} and the teacher's '{name}' "
-                f"{wanted[1]}x{wanted[2]}: name two of one size"
+                f"[teacher] hints: '{part}' is {size[0]}x{size[1]} and the teacher's '{name}' "
+                f"{wanted[0]}x{wanted[1]}: name two of one size"
             )

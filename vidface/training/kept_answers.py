@@ -26,7 +26,7 @@ from vidface.training.processes import Processes
 from vidface.training.settings import TeacherSettings
 from vidface.training.sources.base import FaceSource
 from vidface.training.synthetic import FaceImages
-from vidface.training.teachers import describe_preprocessing, unit_answers
+from vidface.training.teachers import unit_answers
 
 PIECE = 2048  # faces a file
 _BATCH = 64  # faces at once
@@ -58,13 +58,12 @@ def open_kept_answers(
         "bend_share": teacher.bend_share,
         "bend_pixels": teacher.bend_pixels,
     }
-    preprocessing = describe_preprocessing(teacher)
-    if preprocessing is not None:
-        about["fed"] = asdict(preprocessing)
+    if teacher.preprocessing is not None:
+        about["fed"] = asdict(teacher.preprocessing)
 
     def open_answers() -> np.ndarray:
         embedder = load_backbone(
-            teacher.weights, preprocessing, device=processes.device.type, threads=threads
+            teacher.weights, teacher.preprocessing, device=processes.device.type, threads=threads
         )
         return ask_about_all(
             faces,

@@ -33,7 +33,7 @@ from vidface.training.processes import Processes
 from vidface.training.settings import OptimiserSettings, TeacherSettings
 from vidface.training.synthetic import FaceImages
 from vidface.training.tasks import StageTask, are_finite
-from vidface.training.teachers import check_dimensions, describe_preprocessing
+from vidface.training.teachers import check_dimensions
 
 STATISTICS_FACES = 256  # that the teacher's means and deviations are taken of
 _BATCH = 32  # of them at once
@@ -137,7 +137,7 @@ def open_live_task(
     student_maps = student_map_shapes(network.architecture, tuple(hints))
     teacher = LiveTeacher(
         settings.weights,
-        describe_preprocessing(settings),
+        settings.preprocessing,
         tuple(hints.values()),
         network.threads or available_cores(),
     )

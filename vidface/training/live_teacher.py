@@ -38,10 +38,6 @@ class TeacherAnswers:
     embeddings: np.ndarray
     maps: Mapping[str, np.ndarray]
 
-    def __str__(self) -> str:
-        shapes = "".join(f", {name} {each.shape}" for name, each in self.maps.items())
-        return f"answers: embeddings {self.embeddings.shape}{shapes}"
-
 
 class LiveTeacher:
     """A recogniser run by ONNX Runtime on the CPU, with maps of its graph beside its embedding.
@@ -75,9 +71,6 @@ class LiveTeacher:
         self._input: str = self._session.get_inputs()[0].name
         self._outputs = [model.graph.output[0].name, *self.shapes]
         self.dimension = self._measure_dimension()
-
-    def __str__(self) -> str:
-        return f"{self.name}, live: {self.dimension}-d, {len(self.shapes)} maps"
 
     def __call__(self, crops: np.ndarray) -> TeacherAnswers:
         """Answer about faces (n, 112, 112, 3) uint8 RGB.

@@ -22,8 +22,8 @@ from vidface.training.sources.base import FaceSource
 from vidface.training.sources.subsets import hold_out
 from vidface.training.stages import Stage, build_sampler, resolve_stages
 from vidface.training.synthetic import SyntheticFaces
-from vidface.training.teachers import check_dimensions, open_taught_faces
-from vidface.training.validation import HeldOutPairs, Verification, open_benchmarks
+from vidface.training.teachers import check_dimensions
+from vidface.training.validation import HeldOutPairs, PairVerification, open_benchmarks
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TrainingData:
     """
 
     source: FaceSource
-    verifications: Mapping[str, Verification]
+    verifications: Mapping[str, PairVerification]
     columns: tuple[str, ...]
     each_validation: tuple[str, ...]
     inputs: Mapping[str, Any]
@@ -98,7 +98,7 @@ def _open_data(pipeline: TrainingPipeline, notify: Notify) -> TrainingData:
         options["split"] = settings.split
     source = open_source(settings.kind, settings.path, **options)
     notify(str(source))
-    held_out: dict[str, Verification] = {}
+    held_out: dict[str, PairVerification] = {}
     if settings.hold_out_people:
         source, apart = hold_out(source, settings.hold_out_people, seed)
         held_out[HELD_OUT] = HeldOutPairs.draw(apart, np.asarray(apart.labels), seed)
@@ -140,7 +140,14 @@ def _ask_teacher(
     teacher = pipeline.teacher
     if teacher is None:
         return data
-    faces = open_taught_faces(teacher, data.source)
+    faces = SyntheticFaces(
+        data.source,
+        teacher.count,
+        teacher.seed,
+        teacher.mix_share,
+        teacher.bend_share,
+        teacher.bend_pixels,
+    )
     if teacher.live:
         return replace(data, taught=faces)
     threads = pipeline.train.threads or None

@@ -119,8 +119,9 @@ class Processes:
         if self.size == 1:
             return
         digest = hashlib.sha256(repr(value).encode()).digest()
-        own = torch.tensor([list(digest)], dtype=torch.uint8, device=self.device)
-        digests = self.gather(own).cpu()
+        digests = self.gather(
+            torch.tensor([list(digest)], dtype=torch.uint8, device=self.device)
+        ).cpu()
         others = [rank for rank in range(self.size) if not digests[rank].equal(digests[0])]
         if others:
             raise VidfaceError(
@@ -169,19 +170,19 @@ def start_processes(device: str = "cpu", *, timeout_s: float = 86_400.0) -> Iter
     ...     processes.size
     1
     """
-    rank, size = _place(os.environ)
-    own = _device(device, os.environ, size)
+    rank, size = _read_rank_and_size(os.environ)
+    torch_device = _open_device(device, os.environ, size)
     if size == 1:
-        yield Processes(0, 1, own)
+        yield Processes(0, 1, torch_device)
         return
     try:
         # NCCL is told its GPU here, or it guesses one at the first barrier.
         dist.init_process_group(
-            "nccl" if own.type == "cuda" else "gloo",
+            "nccl" if torch_device.type == "cuda" else "gloo",
             rank=rank,
             world_size=size,
             timeout=timedelta(seconds=timeout_s),
-            device_id=own if own.type == "cuda" else None,
+            device_id=torch_device if torch_device.type == "cuda" else None,
         )
     except (RuntimeError, ValueError) as error:
         raise VidfaceError(
@@ -189,12 +190,12 @@ def start_processes(device: str = "cpu", *, timeout_s: float = 86_400.0) -> Iter
             f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {error}"
         ) from error
     try:
-        yield Processes(rank, size, own)
+        yield Processes(rank, size, torch_device)
     finally:
         dist.destroy_process_group()
 
 
-def _place(environment: Mapping[str, str]) -> tuple[int, int]:
+def _read_rank_and_size(environment: Mapping[str, str]) -> tuple[int, int]:
     """Rank and number of processes; (0, 1) where torchrun has not started this process."""
     if "RANK" not in environment and "WORLD_SIZE" not in environment:
         return 0, 1
@@ -204,30 +205,30 @@ def _place(environment: Mapping[str, str]) -> tuple[int, int]:
             f"several processes: {', '.join(missing)} not set in the environment; start them with "
             "torchrun, or unset RANK and WORLD_SIZE for a single process"
         )
-    rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+    rank, size = _read_integer(environment, "RANK"), _read_integer(environment, "WORLD_SIZE")
     if not 0 <= rank < size:
         raise VidfaceError(f"RANK is {rank} and WORLD_SIZE {size}: want a rank from 0 to size - 1")
     return rank, size
 
 
-def _device(device: str, environment: Mapping[str, str], size: int) -> torch.device:
+def _open_device(device: str, environment: Mapping[str, str], size: int) -> torch.device:
     if device == "cpu":
         return CPU
     if device != "cuda":
         raise VidfaceError(f"device '{device}' is not known (known: cpu, cuda)")
     gpus = torch.cuda.device_count()
-    gpu = _number(environment, "LOCAL_RANK") if size > 1 else 0
+    gpu = _read_integer(environment, "LOCAL_RANK") if size > 1 else 0
     if not 0 <= gpu < gpus:
         raise VidfaceError(
             f"GPU {gpu} was asked for, this machine has {gpus}; use device cpu, or start at most "
             "one process a GPU"
         )
-    own = torch.device("cuda", gpu)
-    torch.cuda.set_device(own)
-    return own
+    torch_device = torch.device("cuda", gpu)
+    torch.cuda.set_device(torch_device)
+    return torch_device
 
 
-def _number(environment: Mapping[str, str], name: str) -> int:
+def _read_integer(environment: Mapping[str, str], name: str) -> int:
     try:
         return int(environment[name])
     except ValueError as error:

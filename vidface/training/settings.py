@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.backbones.architectures import architecture
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.settings import resolve_weights
 from vidface.core.settings import check_settings, file_setting, setting
 from vidface.core.values import check
@@ -213,6 +214,13 @@ class TeacherSettings:
         for part, name in self.hints.items():
             named = isinstance(name, str) and name != ""
             check(named, f"[teacher.hints] {part!r}", f"must be a map's name, not {name!r}")
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the recipe says that the teacher is fed; None where it says nothing."""
+        if self.color is None and self.mean is None and self.std is None:
+            return None
+        return Preprocessing(self.color, self.mean, self.std)
 
 
 @dataclass(frozen=True)

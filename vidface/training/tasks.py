@@ -105,10 +105,12 @@ class RecognitionTask(StageTask):
         return {"centres": self.centres.weight.detach(), **momentum}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         wanted = {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
-        if given != wanted:
-            raise VidfaceError(f"class centres of another number of classes: {given}, not {wanted}")
+        if shapes != wanted:
+            raise VidfaceError(
+                f"class centres of another number of classes: {shapes}, not {wanted}"
+            )
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 tensor.copy_(tensors[name])

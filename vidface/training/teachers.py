@@ -5,25 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vidface.backbones.architectures import Architecture
-from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.training.settings import TeacherSettings
-from vidface.training.synthetic import FaceImages, SyntheticFaces
-
-
-def open_taught_faces(teacher: TeacherSettings, source: FaceImages) -> SyntheticFaces:
-    """The faces that a distillation goes through."""
-    return SyntheticFaces(
-        source, teacher.count, teacher.seed, teacher.mix_share, teacher.bend_share,
-        teacher.bend_pixels,
-    )  # fmt: skip
-
-
-def describe_preprocessing(teacher: TeacherSettings) -> Preprocessing | None:
-    """What the recipe says that the teacher is fed; None: nothing."""
-    if teacher.color is None and teacher.mean is None and teacher.std is None:
-        return None
-    return Preprocessing(teacher.color, teacher.mean, teacher.std)
 
 
 def unit_answers(rows: np.ndarray, teacher: str, first: int = 0, where: str = "") -> np.ndarray:

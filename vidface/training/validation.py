@@ -21,21 +21,17 @@ _AT_ONCE = 256  # faces held in memory as pictures
 PAIRS_A_FOLD, FOLDS = 300, 10  # of held-out people: as many of either kind as LFW has
 
 
-def embed_all(
-    embedder: Embedder, faces: FaceImages, numbers: np.ndarray | None = None
-) -> np.ndarray:
+def embed_all(embedder: Embedder, faces: FaceImages) -> np.ndarray:
     """Embed faces, a few hundred in memory at once: (n, d) float32, raw."""
-    numbers = np.arange(len(faces)) if numbers is None else numbers
-    rows = np.empty((len(numbers), embedder.dimension), np.float32)
-    for start in range(0, len(numbers), _AT_ONCE):
-        part = numbers[start : start + _AT_ONCE]
-        rows[start : start + len(part)] = embedder.embed(
-            np.stack([faces.image(int(index)) for index in part])
-        )
+    rows = np.empty((len(faces), embedder.dimension), np.float32)
+    for start in range(0, len(faces), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(faces))
+        images = np.stack([faces.image(number) for number in range(start, stop)])
+        rows[start:stop] = embedder.embed(images)
     return rows
 
 
-class Verification(Protocol):
+class PairVerification(Protocol):
     """Pairs of faces that a model is verified on."""
 
     def accuracy(self, embedder: Embedder) -> float:
