@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidface.challenges.ijb import templates_manifest
 from vidface.core.errors import VidfaceError
 from vidface.datasets.templates import TemplateList, read_templates
-from vidface.settings.manifests import read_manifest
 
 # Template 7: a photograph, and two frames of video 71. Template 9 has the photograph again.
 IJB = "img/1.jpg 7 70\nframes/2.png 7 71\nframes/3.png 7 71\nimg/1.jpg 9 70\n"
@@ -201,38 +199,6 @@ def test_equals_the_naive_reader(tmp_path_factory, rows):
             ids.append(t)
     assert list(templates.template_ids) == ids
     assert templates.n_media == len({row[:2] for row in rows})
-
-
-def test_manifest(tmp_path):
-    out = templates_manifest(read(tmp_path, IJB), tmp_path / "new" / "clips.csv")
-    assert out == tmp_path / "new" / "clips.csv"
-    clips = read_manifest(out, check_files=False).clips
-    paths = ["img/1.jpg", "frames/2.png", "frames/3.png"]  # each once, in order of appearance
-    assert [clip.path for clip in clips] == [clip.clip_id for clip in clips] == paths
-    assert {(clip.identity, clip.split) for clip in clips} == {("", "probe")}
-
-
-def test_manifest_with_identities_and_split(tmp_path):
-    text = HEADED + 'bob,"x, 1.jpg",11,5,70\n,y.jpg,12,5,70\n'
-    out = templates_manifest(read(tmp_path, text), str(tmp_path / "clips.csv"), split="gallery")
-    clips = read_manifest(out, check_files=False).clips
-    assert [clip.identity for clip in clips] == ["ann", "ann", "ann", "bob", ""]
-    assert clips[3].path == clips[3].clip_id == "x, 1.jpg"
-    assert {clip.split for clip in clips} == {"gallery"}
-
-
-@pytest.mark.parametrize("who", ["bob", ""])
-def test_manifest_refuses_a_path_of_two_subjects(tmp_path, who):
-    templates = read(tmp_path, HEADED + f"{who},frames/2.png,11,5,70\n")
-    text = f"path 'frames/2.png' is in template '7' of 'ann' and in template '11' of '{who}'"
-    with pytest.raises(VidfaceError, match=text):
-        templates_manifest(templates, tmp_path / "clips.csv")
-    assert not (tmp_path / "clips.csv").exists()
-
-
-def test_manifest_refuses_an_unknown_split(tmp_path):
-    with pytest.raises(VidfaceError, match=r"unknown split 'x' .known: train"):
-        templates_manifest(read(tmp_path, IJB), tmp_path / "clips.csv", split="x")
 
 
 def good() -> dict:

@@ -14,7 +14,6 @@ from vidface.challenges.importing import (
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.datasets.templates import TemplateList, read_templates
-from vidface.settings.manifests import write_manifest
 
 
 def import_ijb(
@@ -35,7 +34,7 @@ def import_ijb(
         out, force: as for `import_iqiyi`.
 
     Raises:
-        VidfaceError: what `read_templates` and `templates_manifest` refuse; or files in `out` that
+        VidfaceError: what `read_templates` and `templates_clips` refuse; or files in `out` that
             say something else.
     """
 
@@ -48,39 +47,19 @@ def import_ijb(
     return replace(imported, templates=templates, order=order)
 
 
-def templates_manifest(templates: TemplateList, out: str | Path, *, split: str = "probe") -> Path:
-    """Write a manifest with one clip for each path, so that each image is extracted once.
+def templates_clips(templates: TemplateList, split: str) -> list[Clip]:
+    """A clip for each path of a list of templates, so that each image is extracted once.
 
     A clip's id is its path; paths stand in order of first appearance. Its identity is that of its
     templates, empty where the list has none.
 
     Args:
         templates: what `read_templates` gives.
-        out: the manifest, a CSV file; replaced if it exists.
         split: that of all clips, a name of `vidface.core.clips.SPLITS`.
 
-    Returns:
-        `out`.
-
     Raises:
-        VidfaceError: an unknown split, a path in templates of two identities, a file that can't be
-            written.
-
-    >>> import numpy as np
-    >>> import tempfile
-    >>> one = TemplateList(("7",), np.zeros(2, dtype=np.int64), ("1", "2"), ("a.jpg", "a.jpg"))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     print(templates_manifest(one, Path(folder, "clips.csv")).read_text())
-    clip_id,path,identity,split
-    a.jpg,a.jpg,,probe
+        VidfaceError: an unknown split, a path in templates of two identities.
     """
-    out = Path(out)
-    write_manifest(templates_clips(templates, split), out)
-    return out
-
-
-def templates_clips(templates: TemplateList, split: str) -> list[Clip]:
-    """A clip for each path of a list of templates; see `templates_manifest`."""
     if split not in SPLITS:
         raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
     subjects = templates.identities or ("",) * len(templates.template_ids)

@@ -70,7 +70,7 @@ def pool_templates(
     Args:
         descriptors: (n_clips, d) floats, rows of norm 1 or 0: one an image or frame. Not changed.
         clip_ids: n_clips names of the rows, distinct: the paths of `templates`
-            (`vidface.challenges.ijb.templates_manifest` makes them so). More are allowed.
+            (`vidface.challenges.ijb.templates_clips` makes them so). More are allowed.
         templates: which images make up which template.
 
     Returns:
