@@ -31,7 +31,7 @@ from vidface.runs.denoised import ExtractedClips
 from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import cluster, cluster_once, denoise_all
 from vidface.runs.run import Run
-from vidface.settings.run_settings import RunSettings, executor_of
+from vidface.settings.run_settings import RunSettings, choose_executor
 
 SERIAL = Executor("serial")
 TWO = Executor("joblib", workers=2)
@@ -113,10 +113,12 @@ class TestExecutor:
         assert str(SERIAL) == "Executor(serial, 1 process)"
 
     def test_of_a_pipeline(self) -> None:
-        assert executor_of(RunSettings(Path("r"))) == SERIAL
-        assert executor_of(RunSettings(Path("r"), "joblib", workers=3)) == replace(TWO, workers=3)
+        assert choose_executor(RunSettings(Path("r"))) == SERIAL
+        assert choose_executor(RunSettings(Path("r"), "joblib", workers=3)) == replace(
+            TWO, workers=3
+        )
         far = RunSettings(Path("r"), "dask", "tcp://a:1")
-        assert executor_of(far) == Executor("dask", scheduler="tcp://a:1")
+        assert choose_executor(far) == Executor("dask", scheduler="tcp://a:1")
 
 
 class TestSerial:

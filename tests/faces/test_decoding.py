@@ -28,7 +28,7 @@ from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.states import KEPT_STATES
 from vidface.faces import pool, queues, shared
-from vidface.faces.clip_faces import Tools, find_faces, one_line, state_after_error
+from vidface.faces.clip_faces import Tools, find_faces, make_one_line, state_after_error
 from vidface.faces.detector import ARCFACE_TEMPLATE, DetectedFaces, FaceDetector, align_face
 from vidface.faces.events import ClipEnd, ClipLimits, Face, FoundFaces, Seconds
 from vidface.faces.pool import decode_clips
@@ -613,20 +613,20 @@ def test_states_of_errors() -> None:
     for error in (MemoryError(), behind, OSError(12, "Cannot allocate memory"), no_memory):
         with pytest.raises(MemoryError):
             state_after_error(error, a)
-    assert one_line("a\n b\t\ud800" + "c" * 5000) == "a b ?" + "c" * 995
+    assert make_one_line("a\n b\t\ud800" + "c" * 5000) == "a b ?" + "c" * 995
 
 
 def test_messages_come_whole_whatever_pieces_they_travel_in() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = shared.SupervisorChannel(ours)
-        data = shared.packed(("end", 1)) + shared.packed(("ready",))
+        data = shared.pack_message(("end", 1)) + shared.pack_message(("ready",))
         seen = []
         for place in range(len(data)):
             theirs.send(data[place : place + 1])
             seen += list(channel.messages())
         assert seen == [("end", 1), ("ready",)]
-        theirs.send(shared.packed("last") + b"\x05\0")
+        theirs.send(shared.pack_message("last") + b"\x05\0")
         theirs.close()
         rest = channel.messages()
         assert next(rest) == "last"
@@ -664,7 +664,7 @@ def test_more_than_a_socket_holds_waits_until_it_is_read() -> None:
 
 
 def test_a_blocks_numbers_are_seen_from_both_sides() -> None:
-    with shared.nameless_file(size=shared.block_bytes()) as descriptor:
+    with shared.open_nameless_file(size=shared.block_bytes()) as descriptor:
         one, two = shared.SharedBlock(descriptor), shared.SharedBlock(descriptor)
     assert (two.activity, two.beats, two.clip_number, two.clip_bytes) == (0, 0, None, 0)
     one.activity, one.clip_number, one.clip_bytes = shared.WORKING, 0, 2**70
@@ -699,7 +699,7 @@ def test_a_clip_is_not_condemned_for_the_one_before_it() -> None:
     """Between the look at a worker and its end it may have gone on to its next clip."""
     process = DecodingProcess.__new__(DecodingProcess)
     process._verdict, process.assigned = None, {1: clip("a"), 2: clip("b")}
-    with shared.nameless_file(size=shared.block_bytes()) as descriptor:
+    with shared.open_nameless_file(size=shared.block_bytes()) as descriptor:
         process.block = shared.SharedBlock(descriptor)
     assert process.lost_clip() is None
     process.block.clip_number = 1

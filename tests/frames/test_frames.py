@@ -22,7 +22,7 @@ from PIL import Image
 
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames import with_pyav
-from vidface.frames.common import Decoder, Window, shown_at
+from vidface.frames.common import Decoder, Window, select_shown
 from vidface.frames.decoders import DECODERS
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
@@ -109,15 +109,15 @@ def test_rule_on_paper():
     # 25 FPS, four frames: shown [0, 40), [40, 80), [80, 120), [120, 160) ms; k at 0, 125 ms.
     film = [(Fraction(n, 25), n) for n in range(4)] + [(Fraction(4, 25), None)]
     window = Window(Fraction(1, 8), Fraction(0), None)
-    assert list(shown_at(film, window)) == [(0, 0, 0), (1, Fraction(3, 25), 3)]
+    assert list(select_shown(film, window)) == [(0, 0, 0), (1, Fraction(3, 25), 3)]
     # A variable rate, with a tie at 250 ms (the new frame) and one frame shown three times.
     film = [(Fraction(0), "a"), (Fraction(1, 4), "b"), (Fraction(51, 100), "c")]
     film += [(Fraction(88, 100), None)]
-    assert "".join(item for _, _, item in shown_at(film, window)) == "aabbbccc"
+    assert "".join(item for _, _, item in select_shown(film, window)) == "aabbbccc"
     # [0.2, 0.45): moments 0.2, 0.325; the end itself is not included.
     window = Window(Fraction(1, 8), Fraction(1, 5), Fraction(45, 100))
-    assert [(k, item) for k, _, item in shown_at(film, window)] == [(0, "a"), (1, "b")]
-    assert list(shown_at(film, Window(Fraction(1, 8), Fraction(9), None))) == []
+    assert [(k, item) for k, _, item in select_shown(film, window)] == [(0, "a"), (1, "b")]
+    assert list(select_shown(film, Window(Fraction(1, 8), Fraction(9), None))) == []
 
 
 @given(
@@ -138,7 +138,7 @@ def test_rule_equals_a_naive_twin(gaps, step, start, length):
         now = start + k * step
         naive.append((k, max(i for i, b in enumerate(begins[:-1]) if b <= now)))
         k += 1
-    assert [(k, item) for k, _, item in shown_at(film, window)] == naive
+    assert [(k, item) for k, _, item in select_shown(film, window)] == naive
 
 
 def test_rule_asks_for_no_more_than_it_needs():
@@ -148,7 +148,7 @@ def test_rule_asks_for_no_more_than_it_needs():
         raise AssertionError("asked for what lies behind the window")
 
     window = Window(Fraction(1, 8), Fraction(0), Fraction(1, 2))
-    assert len(list(shown_at(film(), window))) == 4
+    assert len(list(select_shown(film(), window))) == 4
 
 
 # --- against ffmpeg ------------------------------------------------------------------------
@@ -603,7 +603,7 @@ def test_a_row_of_the_registry_is_a_decoder(monkeypatch: pytest.MonkeyPatch) -> 
     grey = np.full((4, 4, 3), 128, np.uint8)
 
     def decode(source, name, window, threads):
-        yield from shown_at([(Fraction(0), grey), (Fraction(1, 4), None)], window)
+        yield from select_shown([(Fraction(0), grey), (Fraction(1, 4), None)], window)
 
     monkeypatch.setitem(DECODERS, "toy", Decoder("toy", "grey pictures", (), decode))
     assert FrameSettings(decoder="toy").decoder == "toy"

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidface import backbones
-from vidface.backbones import weights
 from vidface.core.errors import VidfaceError
-from vidface.runs import artefacts, features
+from vidface.runs import artefacts, clip_extraction, extraction, features
+from vidface.runs import run as run_module
 from vidface.runs.extraction import extract
 from vidface.runs.features import extract_features
 from vidface.runs.noise_removal import cluster
@@ -120,9 +119,9 @@ def test_no_recogniser_and_no_detector(run: Run, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("features need no network")
 
-    monkeypatch.setattr(backbones, "load_backbone", refuse)
-    monkeypatch.setattr(weights, "weights_path", refuse)
-    monkeypatch.setattr(backbones, "weights_sha256", refuse)
+    monkeypatch.setattr(clip_extraction, "open_backbone", refuse)
+    monkeypatch.setattr(extraction, "weights_path", refuse)
+    monkeypatch.setattr(run_module, "weights_sha256", refuse)
     extract(run)
     cluster(run, 0.4)
     result = score(run)

@@ -179,17 +179,17 @@ def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
     if _is_want_of_memory(error):
         raise MemoryError from error
     if isinstance(error, ClipError):
-        return error.state, one_line(error)
+        return error.state, make_one_line(error)
     if isinstance(error, VidfaceError):
         raise error
     if isinstance(error, FileNotFoundError):
-        return "missing", one_line(f"{clip.path}: {error.strerror or error}")
+        return "missing", make_one_line(f"{clip.path}: {error.strerror or error}")
     if isinstance(error, OSError):
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise VidfaceError("too many open files; raise the limit (ulimit -n)") from None
         why = error.strerror or error
-        return "corrupt", one_line(f"{clip.path}: cannot be read: {why}")
-    return "corrupt", one_line(f"{clip.path}: {type(error).__name__}: {error}")
+        return "corrupt", make_one_line(f"{clip.path}: cannot be read: {why}")
+    return "corrupt", make_one_line(f"{clip.path}: {type(error).__name__}: {error}")
 
 
 def state_at_end(clip: Clip, frames: int, faces: int) -> tuple[str, str]:
@@ -197,8 +197,10 @@ def state_at_end(clip: Clip, frames: int, faces: int) -> tuple[str, str]:
     if faces:
         return "ok", ""
     if not frames:
-        return "no_face", one_line(f"{clip.path}: start_seconds lies behind the end of the clip")
-    return "no_face", one_line(f"{clip.path}: no face in {frames} frames")
+        return "no_face", make_one_line(
+            f"{clip.path}: start_seconds lies behind the end of the clip"
+        )
+    return "no_face", make_one_line(f"{clip.path}: no face in {frames} frames")
 
 
 def clip_bytes(clip: Clip, root: MediaRoot) -> int:
@@ -209,7 +211,7 @@ def clip_bytes(clip: Clip, root: MediaRoot) -> int:
         return 0
 
 
-def one_line(text: object) -> str:
+def make_one_line(text: object) -> str:
     """A message in one line, of bounded length, that any terminal and file can hold."""
     line = " ".join(redacted_text(str(text)).split())
     line = line.encode("utf-8", "replace").decode("utf-8")  # lone surrogates of odd file names

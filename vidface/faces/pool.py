@@ -20,12 +20,12 @@ from typing import Any
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.faces.clip_faces import ClipWork, find_faces, one_line
+from vidface.faces.clip_faces import ClipWork, find_faces, make_one_line
 from vidface.faces.events import ClipEnd, ClipLimits, Event, FoundFaces
 from vidface.faces.processes import DecodingProcess
 from vidface.faces.queues import ClipQueue, EventQueue
 from vidface.faces.settings import FaceSettings
-from vidface.faces.shared import nameless_file
+from vidface.faces.shared import open_nameless_file
 from vidface.faces.worker import WorkerSetup
 from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot
@@ -140,7 +140,7 @@ class _Supervisor:
     def _run(self) -> None:
         error: BaseException | None = None
         try:
-            with nameless_file(self._setup) as setup_descriptor:
+            with open_nameless_file(self._setup) as setup_descriptor:
                 self._selector.register(self._woken, selectors.EVENT_READ)
                 self._supervise(setup_descriptor)
         except BaseException as caught:
@@ -270,7 +270,7 @@ class _Supervisor:
         if kind == "out_of_memory":
             number, size = content
             message = f"{process.assigned[number].path}: {process.out_of_memory()}"
-            end = ClipEnd(number, "crashed", one_line(message), bytes=size)
+            end = ClipEnd(number, "crashed", make_one_line(message), bytes=size)
             del process.assigned[number]
             return end
         if kind == "ready":
@@ -308,7 +308,7 @@ class _Supervisor:
         if lost_number is not None:
             clip = process.assigned.pop(lost_number)
             state, message = process.why_ended()
-            message = one_line(f"{clip.path}: {message}")
+            message = make_one_line(f"{clip.path}: {message}")
             self.events.put(ClipEnd(lost_number, state, message, bytes=process.block.clip_bytes))
             self._clips.end(lost_number)
             self._failed_starts = 0

@@ -19,7 +19,7 @@ from vidface.faces.shared import (
     SharedBlock,
     SupervisorChannel,
     block_bytes,
-    nameless_file,
+    open_nameless_file,
 )
 
 START_SECONDS = 60.0  # a worker that isn't ready by then never will be
@@ -70,7 +70,7 @@ class DecodingProcess:
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
-            with nameless_file(size=block_bytes()) as block_descriptor:
+            with open_nameless_file(size=block_bytes()) as block_descriptor:
                 self.block = SharedBlock(block_descriptor)
                 descriptors = (theirs.fileno(), block_descriptor, setup_descriptor)
                 self.process = subprocess.Popen(

@@ -94,7 +94,7 @@ def block_bytes() -> int:
 
 
 @contextlib.contextmanager
-def nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
+def open_nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
     """A descriptor of a file without a name, in memory where the system can, closed at the end.
 
     Args:
@@ -116,7 +116,7 @@ def nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
         os.close(descriptor)
 
 
-def packed(message: Any) -> bytes:
+def pack_message(message: Any) -> bytes:
     """A message as it travels."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
@@ -161,7 +161,7 @@ class WorkerChannel:
         self._inbox = _Inbox()
 
     def send(self, message: Any) -> None:
-        self._socket.sendall(packed(message))
+        self._socket.sendall(pack_message(message))
 
     def receive(self) -> Any:
         """The next message.
@@ -192,7 +192,7 @@ class SupervisorChannel:
 
     def send(self, message: Any) -> None:
         """Send what can be sent now; `flush` sends the rest."""
-        self._unsent += packed(message)
+        self._unsent += pack_message(message)
         self.flush()
 
     def flush(self) -> None:

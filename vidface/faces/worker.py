@@ -31,7 +31,7 @@ from vidface.faces.clip_faces import (
     Picture,
     Tools,
     clip_bytes,
-    one_line,
+    make_one_line,
     state_after_error,
     state_at_end,
 )
@@ -83,7 +83,7 @@ def _main(socket_number: int, block_number: int, setup_number: int) -> int:
         tools = _make_tools(setup, block)
     except Exception as error:
         text = str(error) if isinstance(error, VidfaceError) else f"{type(error).__name__}: {error}"
-        channel.send(("fatal", f"a decoding process can't start: {one_line(text)}"))
+        channel.send(("fatal", f"a decoding process can't start: {make_one_line(text)}"))
         return 1
     return _Worker(setup, tools, block, channel).run()
 
@@ -226,7 +226,7 @@ class _Worker:
             self._memory.unbound()
             end, fit = ("out_of_memory", number, self._block.clip_bytes), False
         except VidfaceError as error:
-            end, fit = ("fatal", one_line(error)), False
+            end, fit = ("fatal", make_one_line(error)), False
         self._channel.send(end)
         self._block.clip_number = None
         return fit

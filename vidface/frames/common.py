@@ -68,7 +68,7 @@ class Decoder:
     decode: Callable[[VideoSource, str, Window, int], Generator[tuple[int, Fraction, np.ndarray]]]
 
 
-def shown_at(
+def select_shown(
     changes: Iterable[tuple[Fraction, Item | None]], window: Window
 ) -> Iterator[tuple[int, Fraction, Item]]:
     """The rule, without any video: (k, begin, item) for each moment of the window.
@@ -78,7 +78,7 @@ def shown_at(
     begin the last one is shown.
 
     >>> film = [(Fraction(0), "a"), (Fraction(1, 8), "b"), (Fraction(3, 8), None)]
-    >>> [(k, item) for k, _, item in shown_at(film, Window(Fraction(1, 8), Fraction(0), None))]
+    >>> [(k, item) for k, _, item in select_shown(film, Window(Fraction(1, 8), Fraction(0), None))]
     [(0, 'a'), (1, 'b'), (2, 'b')]
     """
     k, due = 0, window.start
@@ -97,7 +97,7 @@ def shown_at(
         shown = None if item is None else (begin, item)
 
 
-def file_or_path(source: VideoSource) -> tuple[Any, Path | None]:
+def open_or_locate(source: VideoSource) -> tuple[Any, Path | None]:
     """(file object at its beginning, None) or (None, path)."""
     if isinstance(source, str | os.PathLike):
         return None, Path(source)
@@ -105,7 +105,7 @@ def file_or_path(source: VideoSource) -> tuple[Any, Path | None]:
     return source, None
 
 
-def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:
+def corrupt_error(name: str, why: object, at_seconds: Fraction | None = None) -> ClipError:
     """Not a video, or damaged, perhaps at a known point."""
     where = "" if at_seconds is None else f" at {float(at_seconds):.3f} s"
     text = reason(why)
@@ -116,12 +116,12 @@ def corrupt(name: str, why: object, at_seconds: Fraction | None = None) -> ClipE
     )
 
 
-def unreadable(name: str, error: OSError) -> ClipError:
+def unreadable_error(name: str, error: OSError) -> ClipError:
     """The operating system does not hand it out: nothing is said about its content."""
     return ClipError(f"{name}: cannot be read: {error.strerror or error}", "corrupt")
 
 
-def no_video(name: str) -> ClipError:
+def no_video_error(name: str) -> ClipError:
     """No video stream, or none with a frame."""
     return ClipError(
         f"{name}: no video stream with a frame in it. Leave it out of the manifest",
@@ -129,7 +129,7 @@ def no_video(name: str) -> ClipError:
     )
 
 
-def truncated(name: str, decoded: Fraction, declared: Fraction | None) -> ClipError:
+def truncated_error(name: str, decoded: Fraction, declared: Fraction | None) -> ClipError:
     """It ends too early: seconds decoded and, where known, declared."""
     of = "its declared length" if declared is None else f"{float(declared):.2f} s"
     return ClipError(
@@ -139,7 +139,7 @@ def truncated(name: str, decoded: Fraction, declared: Fraction | None) -> ClipEr
     )
 
 
-def frozen(image: np.ndarray) -> np.ndarray:
+def freeze_image(image: np.ndarray) -> np.ndarray:
     """C-contiguous and read-only."""
     import numpy as np
 

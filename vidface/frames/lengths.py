@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DECLARING = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv")
 
 
-def declared_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
+def find_declared_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
     """The video's own declared end in seconds; None where only the container states one, or none.
 
     MP4/MOV: the track's length, behind its edit list. AVI: the header's frame count (libav scales
@@ -22,9 +22,9 @@ def declared_end(container: InputContainer, stream: VideoStream) -> Fraction | N
     """
     kind = container.format.name
     if "mov" in kind and stream.duration:
-        return stream.duration * base_of(stream)
+        return stream.duration * tick_seconds_of(stream)
     if kind == "avi" and stream.frames:
-        return stream.frames * base_of(stream)
+        return stream.frames * tick_seconds_of(stream)
     if "matroska" in kind:
         return _matroska_end(container, stream)
     return None
@@ -54,17 +54,17 @@ def _duration_tag(metadata: dict[str, str]) -> Fraction | None:
     return None
 
 
-def base_of(stream: VideoStream) -> Fraction:
+def tick_seconds_of(stream: VideoStream) -> Fraction:
     """Seconds per tick; libav always states it for a demuxed stream."""
     return stream.time_base or Fraction(1, 1_000_000)
 
 
-def ticks_per_frame_of(stream: VideoStream) -> int:
+def count_ticks_per_frame(stream: VideoStream) -> int:
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return max(1, round(1 / (rate * base_of(stream))))
+    return max(1, round(1 / (rate * tick_seconds_of(stream))))
 
 
-def index_runs_past_the_file(container: InputContainer, stream: VideoStream) -> bool:
+def has_index_beyond_file(container: InputContainer, stream: VideoStream) -> bool:
     """MP4/MOV list every sample's place up front: exact, be it one frame that is missing."""
     if "mov" not in container.format.name or container.size <= 0:
         return False

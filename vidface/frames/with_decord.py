@@ -14,12 +14,12 @@ from vidface.frames.common import (
     Decoder,
     VideoSource,
     Window,
-    corrupt,
-    file_or_path,
-    frozen,
-    no_video,
-    shown_at,
-    unreadable,
+    corrupt_error,
+    freeze_image,
+    no_video_error,
+    open_or_locate,
+    select_shown,
+    unreadable_error,
 )
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def decode_with_decord(
     errors = (decord.DECORDError, RuntimeError, OSError, IndexError)
 
     try:
-        file, path = file_or_path(source)
+        file, path = open_or_locate(source)
         if path is not None:
             path.open("rb").close()  # a better message than decord's
     except OSError as error:
-        raise unreadable(name, error) from error
+        raise unreadable_error(name, error) from error
     try:
         reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0), num_threads=threads)
         # A list: with a slice it misbehaves. (frames, 2) float32: shown in [begin, end).
@@ -59,15 +59,15 @@ def decode_with_decord(
                 f"{name}: decord finds no video stream that it can decode. Try decoder 'pyav'",
                 "no_video_stream",
             ) from error
-        raise corrupt(name, error) from error
+        raise corrupt_error(name, error) from error
     if not len(times):
-        raise no_video(name)
+        raise no_video_error(name)
     begins, ends = times[:, 0], times[:, 1]
     bounded = np.isfinite(times).all() and np.abs(times).max() < 1e9
     longest = MAX_GAP_SECONDS + MAX_SECONDS_PER_FRAME * len(times)
     bounded = bounded and ends.max() - begins.min() <= longest
     if not (bounded and (ends - begins).max() <= MAX_GAP_SECONDS):
-        raise corrupt(name, "decord reads no usable times from it; decoder 'pyav' may")
+        raise corrupt_error(name, "decord reads no usable times from it; decoder 'pyav' may")
 
     origin = Fraction(float(begins[0]))
     order = np.argsort(begins, kind="stable").tolist()
@@ -75,14 +75,14 @@ def decode_with_decord(
         (Fraction(float(begins[i])) - origin, i) for i in order
     ]
     changes.append((Fraction(float(ends[order[-1]])) - origin, None))
-    chosen = shown_at(changes, window)
+    chosen = select_shown(changes, window)
     while batch := list(itertools.islice(chosen, _BATCH)):
         indexes = sorted({i for _, _, i in batch})
         try:
             images = reader.get_batch(indexes).asnumpy()
         except errors as error:
-            raise corrupt(name, error, batch[0][1]) from error
-        by_index = {i: frozen(image) for i, image in zip(indexes, images, strict=True)}
+            raise corrupt_error(name, error, batch[0][1]) from error
+        by_index = {i: freeze_image(image) for i, image in zip(indexes, images, strict=True)}
         for k, begin, i in batch:
             yield k, begin, by_index[i]
 

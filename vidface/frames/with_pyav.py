@@ -20,21 +20,21 @@ from vidface.frames.common import (
     Decoder,
     VideoSource,
     Window,
-    corrupt,
-    file_or_path,
-    frozen,
-    no_video,
-    shown_at,
-    truncated,
-    unreadable,
+    corrupt_error,
+    freeze_image,
+    no_video_error,
+    open_or_locate,
+    select_shown,
+    truncated_error,
+    unreadable_error,
 )
 from vidface.frames.headers import header_fault, lost_its_index, unfinished_part
 from vidface.frames.lengths import (
     DECLARING,
-    base_of,
-    declared_end,
-    index_runs_past_the_file,
-    ticks_per_frame_of,
+    count_ticks_per_frame,
+    find_declared_end,
+    has_index_beyond_file,
+    tick_seconds_of,
 )
 from vidface.frames.log import LogListener
 
@@ -72,11 +72,11 @@ def decode_with_pyav(
     with contextlib.ExitStack() as stack:
         try:
             # Through Python's open: libav would take "http://…" or "img%03d.png" at their word.
-            file, path = file_or_path(source)
+            file, path = open_or_locate(source)
             if path is not None:
                 file = stack.enter_context(path.open("rb"))
         except OSError as error:
-            raise unreadable(name, error) from error
+            raise unreadable_error(name, error) from error
         try:
             unfinished = unfinished_part(file)
             if file.seek(0, os.SEEK_END) == 0:
@@ -99,7 +99,7 @@ def decode_with_pyav(
                     )
                 )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise corrupt(name, error) from error
+            raise corrupt_error(name, error) from error
         stream = _film_stream(container, name)
         stream.thread_count = threads
         cut = unfinished is not None
@@ -107,15 +107,15 @@ def decode_with_pyav(
             contextlib.closing(_changes(container, stream, name, cut, log))
         )
         last: tuple[Any, np.ndarray] | None = None
-        for k, begin, picture in shown_at(changes, window):
+        for k, begin, picture in select_shown(changes, window):
             if last is None or last[0] is not picture:
                 try:
-                    last = picture, frozen(_upright(picture))
+                    last = picture, freeze_image(_upright(picture))
                 except (av.error.FFmpegError, ValueError) as error:
-                    raise corrupt(name, error, begin) from error
+                    raise corrupt_error(name, error, begin) from error
             yield k, begin, last[1]
         if log.heard is not None:
-            raise corrupt(name, log.heard)
+            raise corrupt_error(name, log.heard)
 
 
 def _film_stream(container: InputContainer, name: str) -> VideoStream:
@@ -124,15 +124,15 @@ def _film_stream(container: InputContainer, name: str) -> VideoStream:
 
     films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
-        raise no_video(name)
+        raise no_video_error(name)
     best = container.streams.best("video")
     stream = next((film for film in films if best is not None and film.index == best.index), None)
     stream = stream or films[0]
     codec = stream.codec_context
     if codec is None:
-        raise corrupt(name, "no decoder for its codec")
+        raise corrupt_error(name, "no decoder for its codec")
     if codec.width * codec.height > MAX_PIXELS:
-        raise corrupt(name, f"declares {codec.width} x {codec.height} pixels")
+        raise corrupt_error(name, f"declares {codec.width} x {codec.height} pixels")
     # explode: some decoders (JPEG's) paint over damage and say so in the log alone.
     codec.options = {"max_pixels": str(MAX_PIXELS), "err_detect": "explode"}
     stream.thread_type = "AUTO"
@@ -232,11 +232,13 @@ def _changes(
     """
     import av
 
-    base, is_avi = base_of(stream), container.format.name == "avi"
+    base, is_avi = tick_seconds_of(stream), container.format.name == "avi"
     if is_avi and base < Fraction(1, _MAX_AVI_FPS):
-        raise corrupt(name, f"it is said to have {float(1 / base):.3g} frames a second")
-    film = _Film(base, ticks_per_frame_of(stream), container.format.name, stream.codec_context.name)
-    declared = declared_end(container, stream)
+        raise corrupt_error(name, f"it is said to have {float(1 / base):.3g} frames a second")
+    film = _Film(
+        base, count_ticks_per_frame(stream), container.format.name, stream.codec_context.name
+    )
+    declared = find_declared_end(container, stream)
     # With nothing declared for the video itself, the container's length covers all its streams.
     packets = container.demux([stream] if declared is not None else list(container.streams))
     others_end = Fraction(0)  # seconds
@@ -293,7 +295,7 @@ def _changes(
     first = times[0] if film.first is None and times else film.first or 0
     if declared is not None and not (is_avi or "mov" in container.format.name):
         declared -= first * base  # counts from the file's zero, not from the first frame
-    too_short = index_runs_past_the_file(container, stream) or (
+    too_short = has_index_beyond_file(container, stream) or (
         declared is not None and max(end, others_end) - first * base + slack * base < declared
     )
 
@@ -318,12 +320,12 @@ def _changes(
 
     if damage is not None:
         if damage.packet == number and not _more(packets, stream):  # cut in mid-packet
-            raise truncated(name, known, declared)
-        raise corrupt(name, damage.why, known)
+            raise truncated_error(name, known, declared)
+        raise corrupt_error(name, damage.why, known)
     if too_short:
-        raise truncated(name, known, declared)
+        raise truncated_error(name, known, declared)
     if film.last is None:
-        raise no_video(name)
+        raise no_video_error(name)
 
 
 def _drain(stream: VideoStream) -> tuple[list[Any], Exception | None]:

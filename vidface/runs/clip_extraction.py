@@ -37,7 +37,7 @@ from vidface.runs.embedding import (
 )
 from vidface.runs.retrying import FailedClips, stage_failed_clips
 from vidface.runs.run import Run
-from vidface.runs.staging import ClipShard, Staging, open_staging, shards_of
+from vidface.runs.staging import ClipShard, Staging, cut_into_shards, open_staging
 from vidface.storage.media import MediaRoot
 from vidface.storage.urls import is_url
 
@@ -85,7 +85,7 @@ def extract_clips(
         if staging.folder.is_moving:  # killed at the very end
             run.folder.replace_extraction(staging.folder)
             return summarise(run.folder.read_clips()[0])
-        shards = shards_of(manifest.clips, staging.shard_clips)
+        shards = cut_into_shards(manifest.clips, staging.shard_clips)
         if resumed:
             n_done = sum(staging.states_path(shard.number).is_file() for shard in shards)
             notify(
@@ -240,7 +240,7 @@ def _find_shards_left(
     """Those that are not done, or whose clips changed since; the others count as progress."""
     left = []
     for shard in shards:
-        staged = staging.states(shard)
+        staged = staging.read_states(shard)
         if staged is None or _has_changed(shard, staged[0], root):
             left.append(shard)
         elif progress is not None:

@@ -69,8 +69,8 @@ def extract_features(
             clips with start_seconds or end_seconds, a root that is no folder, a run directory that
             can't be written. What was in the run directory then stays.
     """
-    files = _files_of(manifest)
-    described = {name: _description(file.path) for name, file in files.items() if file.exists}
+    files = _group_by_file(manifest)
+    described = {name: _describe_file(file.path) for name, file in files.items() if file.exists}
     made = artefacts.provenance(
         "extract", settings, manifest_sha256=manifest.sha256, features=described
     )
@@ -79,7 +79,7 @@ def extract_features(
         rows = _States(manifest.clips, progress)
         shards = _Shards(staging, made, shard_clips, shard_faces)
         for name, file in files.items():
-            _read(name, file, rows, shards, notify)
+            _read_file(name, file, rows, shards, notify)
         shards.finish()
         if shards.dimension == 0:
             named = ", ".join(files)
@@ -105,7 +105,7 @@ class _File:
     rows: dict[str, int] = field(default_factory=dict)
 
 
-def _files_of(manifest: Manifest) -> dict[str, _File]:
+def _group_by_file(manifest: Manifest) -> dict[str, _File]:
     """The files that the clips' paths name, in order of first appearance."""
     root = manifest.root
     if not isinstance(root, FolderRoot):
@@ -134,7 +134,7 @@ def _files_of(manifest: Manifest) -> dict[str, _File]:
     return files
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> dict[str, Any]:
     """Size and hash of a file, by which others can tell whether they have the same."""
     try:
         return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
@@ -142,19 +142,19 @@ def _description(path: Path) -> dict[str, Any]:
         raise VidfaceError(f"{path}: {error.strerror or error}") from None
 
 
-def _read(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
-    left, passed_over = dict(file.rows), 0
+def _read_file(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
+    rows_left, passed_over = dict(file.rows), 0
     if file.exists:
         for video in iter_features(file.path):
-            row = left.pop(video.video, None)
+            row = rows_left.pop(video.video, None)
             if row is None:
                 passed_over += 1
             else:
-                rows.found(row, video)
+                rows.note_video(row, video)
                 shards.add(rows.clips[row].clip_id, video)
-    for video_name, row in left.items():
+    for video_name, row in rows_left.items():
         reason = f"no video '{video_name}' in it" if file.exists else "no such file"
-        rows.missing(row, f"{name}: {reason}")
+        rows.note_missing(row, f"{name}: {reason}")
     if passed_over:
         notify(f"{name}: {passed_over} videos that the manifest does not name are passed over")
 
@@ -170,19 +170,19 @@ class _States:
         self._frames = np.zeros(len(clips), np.int32)
         self._faces = np.zeros(len(clips), np.int32)
 
-    def found(self, row: int, video: VideoFeatures) -> None:
+    def note_video(self, row: int, video: VideoFeatures) -> None:
         faces = len(video.frames)
         self._faces[row], self._frames[row] = faces, len(np.unique(video.frame_index))
         self._states[row] = "ok" if faces else "no_face"
         if not faces:
             self._messages[row] = f"{self.clips[row].path}: no face of '{video.video}' in it"
-        self._done(row)
+        self._tell_progress(row)
 
-    def missing(self, row: int, message: str) -> None:
+    def note_missing(self, row: int, message: str) -> None:
         self._messages[row] = message
-        self._done(row)
+        self._tell_progress(row)
 
-    def _done(self, row: int) -> None:
+    def _tell_progress(self, row: int) -> None:
         if self._progress is not None:
             self._progress(1, int(self._frames[row]), int(self._faces[row]))
 
@@ -233,13 +233,13 @@ class _Shards:
     def finish(self) -> None:
         """Write what waits."""
         if self._waiting:
-            table = _table(self._waiting, self._faces, self.dimension)
+            table = _make_table(self._waiting, self._faces, self.dimension)
             artefacts.write_arrow(self._run.shard_path(self._written), table, self._made)
             self._waiting, self._faces = [], 0
             self._written += 1
 
 
-def _table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension: int) -> pa.Table:
+def _make_table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension: int) -> pa.Table:
     """The rows of a shard."""
     counts = [len(video.frames) for _, video in videos]
     embeddings = np.empty((n_faces, dimension), np.float32)
@@ -249,12 +249,12 @@ def _table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension: int
     clip_ids = pa.array([clip_id for clip_id, _ in videos], pa.string())
     files: list[str | None] = []
     for _, video in videos:
-        files += _file_names(video)
+        files += _list_file_names(video)
     columns: dict[str, Any] = {
         "clip_id": clip_ids.take(pa.array(np.repeat(np.arange(len(videos)), counts))),
         "frame_index": np.concatenate([video.frame_index for _, video in videos]),
         "file": files,
-        "face_index": np.concatenate([_face_index(video.frame_index) for _, video in videos]),
+        "face_index": np.concatenate([_number_faces(video.frame_index) for _, video in videos]),
         "box": artefacts.fixed_lists(np.concatenate([video.boxes for _, video in videos])),
         "det_score": np.concatenate([video.det_scores for _, video in videos]),
         "quality": np.concatenate([video.qualities for _, video in videos]),
@@ -269,7 +269,7 @@ def _table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension: int
     return pa.table(arrays, schema=schema)
 
 
-def _file_names(video: VideoFeatures) -> list[str | None]:
+def _list_file_names(video: VideoFeatures) -> list[str | None]:
     """The frames' texts where they say more than the frame's number."""
     numbers = video.frame_index.tolist()
     return [
@@ -278,10 +278,10 @@ def _file_names(video: VideoFeatures) -> list[str | None]:
     ]
 
 
-def _face_index(frame_index: NDArray[np.int32]) -> NDArray[np.int32]:
+def _number_faces(frame_index: NDArray[np.int32]) -> NDArray[np.int32]:
     """Faces of one frame, numbered in their order.
 
-    >>> _face_index(np.array([3, 8, 3, 3, 9], np.int32))
+    >>> _number_faces(np.array([3, 8, 3, 3, 9], np.int32))
     array([0, 0, 1, 2, 0], dtype=int32)
     """
     order = np.argsort(frame_index, kind="stable")

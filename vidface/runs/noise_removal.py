@@ -31,7 +31,7 @@ from vidface.runs.shard_denoising import (
     denoise_shard,
     make_tree,
 )
-from vidface.settings.run_settings import executor_of
+from vidface.settings.run_settings import choose_executor
 
 
 def denoise(
@@ -73,7 +73,7 @@ def _denoise_each(
     if not wanted:
         return
     clips = ExtractedClips(run)
-    executor = executor or executor_of(run.pipeline.run)
+    executor = executor or choose_executor(run.pipeline.run)
     if executor.name != "serial" and wanted[0].denoiser.uses_tree:
         _make_missing_trees(run, clips, wanted[0], executor)
     shards = (ShardDenoiser(work) for work in clips.shard_works(wanted[0], Executor()))
@@ -133,7 +133,7 @@ def cluster(
     )
     collector = DenoisedCollector(clips, denoising)
     parts, rows = [], []
-    executor = executor or executor_of(run.pipeline.run)
+    executor = executor or choose_executor(run.pipeline.run)
     with artefacts.parquet_writer(folder / "faces.parquet", artefacts.LABELS_SCHEMA, made) as write:
         for work, denoised, diagnostics in _denoise_shards(clips, denoising, executor, notify):
             shard = work.open_shard()

@@ -15,9 +15,9 @@ from vidface.runs.run_folder import RunFolder
 from vidface.runs.staging import (
     ClipShard,
     Staging,
+    cut_into_shards,
     link_or_copy,
     open_staging,
-    shards_of,
     split_by_clip,
 )
 
@@ -81,7 +81,7 @@ def stage_failed_clips(
         run.folder, frozenset(clip_id for clip_id, state in states if state in FAILED_STATES)
     )
     staging, _ = open_staging(run, made, size, force=True)
-    shards = shards_of(clips, staging.shard_clips)
+    shards = cut_into_shards(clips, staging.shard_clips)
     for shard in shards:
         if failed.clips_of(shard):
             continue

@@ -24,7 +24,7 @@ from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, writing
 from vidface.runs.score_writing import curves_document, write_score
-from vidface.settings.run_settings import executor_of
+from vidface.settings.run_settings import choose_executor
 
 if TYPE_CHECKING:
     from vidface.metrics.retrieval import Retrieval
@@ -166,7 +166,7 @@ def score_descriptors(
         bootstrap=make_bootstrap(settings),
         progress=progress,
         device=None if settings.device == "cpu" else settings.device,
-        executor=executor_of(run.pipeline.run),
+        executor=choose_executor(run.pipeline.run),
     )
     return Score(
         split=split,

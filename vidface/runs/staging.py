@@ -46,7 +46,7 @@ class ClipShard:
         return f"shard {self.number} (clips {self.start} to {self.start + len(self.clips) - 1})"
 
 
-def shards_of(clips: Sequence[Clip], shard_clips: int) -> list[ClipShard]:
+def cut_into_shards(clips: Sequence[Clip], shard_clips: int) -> list[ClipShard]:
     """A manifest's clips in shards of `shard_clips`, in order."""
     return [
         ClipShard(number, start, tuple(clips[start : start + shard_clips]))
@@ -68,7 +68,7 @@ class Staging:
     def states_path(self, number: int) -> Path:
         return self.folder.folder / "clips" / f"shard-{number:05d}.parquet"
 
-    def states(self, shard: ClipShard) -> tuple[pa.Table, dict[str, Any]] | None:
+    def read_states(self, shard: ClipShard) -> tuple[pa.Table, dict[str, Any]] | None:
         """States and provenance of a shard that is done; None where it has to be made."""
         path = self.states_path(shard.number)
         if not path.is_file() or not self.folder.shard_path(shard.number).is_file():
@@ -101,7 +101,7 @@ class Staging:
         states = pa.Table.from_pylist(
             [clip.to_row() for clip in clips], schema=artefacts.CLIPS_SCHEMA
         )
-        made = {**self.made, "seconds": _sums(clip.seconds for clip in clips)}
+        made = {**self.made, "seconds": _add_seconds(clip.seconds for clip in clips)}
         artefacts.write_parquet(self.states_path(shard.number), states, made)
 
     def finish(
@@ -110,19 +110,19 @@ class Staging:
         """Put all shards in the place of the run directory's extraction."""
         tables, seconds = [], []
         for shard in shards:
-            staged = self.states(shard)
+            staged = self.read_states(shard)
             if staged is None:
                 raise VidfaceError(f"{self.states_path(shard.number)}: gone; run extract again")
             tables.append(staged[0])
             seconds.append(staged[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
-        stages = {"stages": _sums(seconds), "clips": len(table), **profile}
+        stages = {"stages": _add_seconds(seconds), "clips": len(table), **profile}
         write_json(self.folder.profile_path, stages)
         artefacts.write_parquet(self.folder.clips_path, table, self.made)
         run.replace_extraction(self.folder)
 
 
-def _sums(parts: Any) -> dict[str, float]:
+def _add_seconds(parts: Any) -> dict[str, float]:
     total: dict[str, float] = {}
     for part in parts:
         for name, seconds in part.items():

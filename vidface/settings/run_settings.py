@@ -93,7 +93,7 @@ class RunSettings:
         return size
 
 
-def executor_of(settings: RunSettings) -> Executor:
+def choose_executor(settings: RunSettings) -> Executor:
     """What a pipeline's `[run]` says; where it says nothing, this process does the work."""
     name = settings.executor or "serial"
     return Executor(name, settings.workers, settings.scheduler if name == "dask" else None)

@@ -104,7 +104,7 @@ class UrlReader:
         return io.BufferedReader(_UrlFile(self.store(address), address, info))
 
 
-def address_of(path: str) -> Address:
+def parse_clip_address(path: str) -> Address:
     """The address that a manifest's path is; PermissionError where it isn't allowed."""
     try:
         return Address(path)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vidface.storage.store_failures import StatusError, check_length, too_large
+from vidface.storage.store_failures import StatusError, check_length, too_large_error
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte
@@ -97,7 +97,7 @@ async def http_read(system: Any, url: str, limit_bytes: int) -> bytes:
     try:
         length = answer.content_length
         if length is not None and length > limit_bytes:
-            raise too_large(length, limit_bytes)
+            raise too_large_error(length, limit_bytes)
         data = await _body(answer, limit_bytes)
         if length is not None:
             check_length(len(data), length)
@@ -112,7 +112,7 @@ async def _body(answer: Any, limit_bytes: int) -> bytes:
     async for piece in answer.content.iter_chunked(1 << 18):
         count += len(piece)
         if count > limit_bytes:
-            raise too_large(None, limit_bytes)
+            raise too_large_error(None, limit_bytes)
         pieces.append(piece)
     return b"".join(pieces)
 

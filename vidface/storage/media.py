@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.clip_urls import UrlReader, address_of
+from vidface.storage.clip_urls import UrlReader, parse_clip_address
 from vidface.storage.names import Kind, is_image_name, natural_key
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address, is_url, local_path
@@ -51,7 +51,7 @@ class FolderRoot:
     def kind(self, path: str) -> Kind | None:
         """What a path is; for a URL OSError where nobody knows: access denied, no answer."""
         if is_url(path):
-            return self._urls.kind(address_of(path))
+            return self._urls.kind(parse_clip_address(path))
         full = self.location / path
         try:
             if full.is_file():
@@ -63,7 +63,7 @@ class FolderRoot:
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order."""
         if is_url(path):
-            return list(self._urls.images(address_of(path)))
+            return list(self._urls.images(parse_clip_address(path)))
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
@@ -76,7 +76,7 @@ class FolderRoot:
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         if is_url(path):
-            return self._urls.size(address_of(path))
+            return self._urls.size(parse_clip_address(path))
         full = self.location / path
         if self.kind(path) != "folder":
             return full.stat().st_size if self.kind(path) else 0
@@ -85,12 +85,12 @@ class FolderRoot:
 
     def read(self, path: str) -> bytes:
         if is_url(path):
-            return self._urls.read(address_of(path))
+            return self._urls.read(parse_clip_address(path))
         return (self.location / path).read_bytes()
 
     def open_video(self, path: str) -> str | BinaryIO:
         if is_url(path):
-            return self._urls.open_video(address_of(path))
+            return self._urls.open_video(parse_clip_address(path))
         return str(self.location / path)
 
 
@@ -117,7 +117,7 @@ class UrlRoot:
 
     def _address(self, path: str) -> Address:
         if is_url(path):
-            return address_of(path)
+            return parse_clip_address(path)
         try:
             return self.location / path
         except VidfaceError:

@@ -27,7 +27,7 @@ from vidface.storage.http_reads import (
     http_range,
     http_read,
 )
-from vidface.storage.store_failures import check_length, failure_of, too_large
+from vidface.storage.store_failures import check_length, too_large_error, translate_failure
 from vidface.storage.urls import PROTOCOLS, Address
 
 BLOCK_BYTES = 8 << 20  # of one request, where a file is copied
@@ -88,7 +88,7 @@ class Store:
         if info.is_folder:
             raise IsADirectoryError(errno.EISDIR, "a folder, not a file")
         if info.size_bytes > limit_bytes:
-            raise too_large(info.size_bytes, limit_bytes)
+            raise too_large_error(info.size_bytes, limit_bytes)
         return self.read_range(address, 0, info.size_bytes, info)
 
     def read_range(self, address: Address, start: int, end: int, info: Info) -> bytes:
@@ -179,7 +179,7 @@ class Store:
             except VidfaceError:
                 raise
             except Exception as error:  # all that a network and its libraries can do
-                failure, may_pass = failure_of(error)
+                failure, may_pass = translate_failure(error)
                 if not may_pass:
                     raise failure from None
                 if attempt == self.retries.tries:
@@ -211,7 +211,7 @@ def _file_system(protocol: str) -> Any:
             f"{protocol}:// needs a library that isn't installed: pip install 'vidface[{extra}]'"
         ) from None
     except Exception as error:  # a wrong setting in the environment
-        failure, _ = failure_of(error)
+        failure, _ = translate_failure(error)
         raise VidfaceError(f"{protocol}:// cannot be used: {failure.strerror}") from None
     if hasattr(system, "retries"):
         system.retries = 1

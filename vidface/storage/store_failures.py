@@ -37,7 +37,7 @@ _NO_CREDENTIALS = frozenset(
 )  # fmt: skip
 
 
-def failure_of(error: Exception) -> tuple[OSError, bool]:
+def translate_failure(error: Exception) -> tuple[OSError, bool]:
     """An error of any of the libraries as an OSError that says no secret; whether it may pass."""
     names = {kind.__name__ for kind in type(error).__mro__}
     status = _status(error)
@@ -84,7 +84,7 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
-def too_large(size_bytes: int | None, limit_bytes: int) -> OSError:
+def too_large_error(size_bytes: int | None, limit_bytes: int) -> OSError:
     """The refusal of an object that would fill the memory."""
     size = "more" if size_bytes is None else f"{size_bytes} bytes"
     return OSError(errno.EFBIG, f"{size}, where at most {limit_bytes} bytes are read")
