@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.backbones.budget import count_graph, count_module
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
@@ -88,7 +88,7 @@ def read(options: argparse.Namespace, folder: Path, fed: Preprocessing) -> Netwo
     if options.weights:
         return load_network(options.weights)
     path = folder / "untrained.safetensors"
-    save_safetensors(architecture(options.network).build(), path, options.network, fed)
+    save_safetensors(find_architecture(options.network).build(), path, options.network, fed)
     return load_network(path, options.network)
 
 

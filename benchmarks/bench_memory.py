@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.backbones.files import save_safetensors
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = folder / "y1.safetensors"
-        save_safetensors(architecture("y1").build(), weights, "y1", Preprocessing())
+        save_safetensors(find_architecture("y1").build(), weights, "y1", Preprocessing())
         load_backbone(weights)  # exports it and holds the trial, so that every child finds the same
         lines = ["clip_id,path,identity,split"]
         rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from vidface.backbones.architectures import (
     ALIASES,
     ARCHITECTURES,
     StageRow,
-    architecture,
+    find_architecture,
     is_architecture,
 )
 from vidface.backbones.bottlenecks import Bottleneck, SqueezeExcite
@@ -138,12 +138,12 @@ def network(state, table, x):
 def test_exact_figures(name: str) -> None:
     """A new architecture needs a line in EXACT."""
     flops, macs, parameters, mib, dimension = EXACT[name]
-    budget = count_module(architecture(name).build_empty())
+    budget = count_module(find_architecture(name).build_empty())
     assert (budget.flops, budget.macs, budget.parameters) == (flops, macs, parameters)
     assert (f"{budget.mib:.2f}", budget.dimension) == (mib, dimension)
     assert budget.uncounted == ()
     assert BudgetLimits().admit(budget) is (flops <= 1e9)
-    assert architecture(name).dimension == dimension
+    assert find_architecture(name).dimension == dimension
 
 
 def test_published_figures_stand_beside_the_computed_ones() -> None:
@@ -171,7 +171,7 @@ def test_published_figures_stand_beside_the_computed_ones() -> None:
 def test_table_1_stage_by_stage() -> None:
     """A face is sent through; what each stage was given, and is made of, is what is printed."""
     printed = [line.split() for line in TABLE_1.split("\n") if line]
-    module = architecture("paper").build().eval()
+    module = find_architecture("paper").build().eval()
     parts = [module.stem, *module.stages, module.last, module.gdc]
     given: list[tuple[int, ...]] = []
     for part in parts:
@@ -199,7 +199,7 @@ def test_table_1_stage_by_stage() -> None:
 
 @pytest.mark.parametrize("name", ["paper-x0.1", "y2-x0.1", "y1-x0.1", "paper-step4-x0.1"])
 def test_the_network_is_what_the_reference_says(name: str) -> None:
-    table = architecture(name)
+    table = find_architecture(name)
     module = unsettled(table.build())
     state = module.state_dict()
     with torch.inference_mode():
@@ -243,7 +243,9 @@ def test_se_acts_on_the_linear_output_before_the_identity_is_added() -> None:
 
 def test_the_first_block_of_a_row_has_its_stride() -> None:
     """In the paper's networks the rows with stride 2 are single blocks; others may come."""
-    table = replace(architecture("y2-x0.1"), rows=(StageRow(8, 8, 3, 2), StageRow(None, 8, 2, 2)))
+    table = replace(
+        find_architecture("y2-x0.1"), rows=(StageRow(8, 8, 3, 2), StageRow(None, 8, 2, 2))
+    )
     module = table.build_empty()
     assert [each.depthwise.conv.stride for each in module.stages[0]] == [(2, 2), (1, 1), (1, 1)]
     assert [each.residual for each in module.stages[0]] == [False, True, True]
@@ -289,7 +291,7 @@ def test_biases_stand_in_squeeze_and_excitation_only() -> None:
 
 def test_squeezed_widths() -> None:
     """c // 16 channels: 24 → 1, 56 → 3, 124 → 7, 256 → 16."""
-    module = architecture("paper").build_empty()
+    module = find_architecture("paper").build_empty()
     found = [
         (each.squeeze.in_channels, each.squeeze.out_channels, each.excite.in_channels,
          each.excite.out_channels, each.activation.num_parameters)
@@ -299,12 +301,12 @@ def test_squeezed_widths() -> None:
     assert {squeezed[0] for squeezed in found} == set(widths)
     assert found == [(c, widths[c], widths[c], c, widths[c]) for c, *_ in found]
     for name in ("y1", "y2"):
-        layers = architecture(name).build_empty().modules()
+        layers = find_architecture(name).build_empty().modules()
         assert not any(isinstance(each, SqueezeExcite) for each in layers)
 
 
 def test_y1_begins_with_a_plain_depthwise_convolution_and_ends_fully_connected() -> None:
-    module = architecture("y1").build_empty()
+    module = find_architecture("y1").build_empty()
     [first] = module.stages[0]
     assert [type(layer) for layer in first] == [nn.Conv2d, nn.BatchNorm2d, nn.PReLU]
     layer = first.conv
@@ -321,7 +323,7 @@ def test_y1_begins_with_a_plain_depthwise_convolution_and_ends_fully_connected()
     others = {
         each.eps
         for name in ("paper", "y2", "paper-step1")
-        for each in architecture(name).build_empty().modules()
+        for each in find_architecture(name).build_empty().modules()
         if isinstance(each, nn.BatchNorm2d)
     }
     assert others == {1e-5}
@@ -330,7 +332,7 @@ def test_y1_begins_with_a_plain_depthwise_convolution_and_ends_fully_connected()
 @pytest.mark.parametrize("name", ["paper", "y2", "paper-step1", "y1"])
 def test_an_identity_only_where_stride_is_1_and_widths_are_equal(name: str) -> None:
     """With the projections' norms at zero a block gives its input, or zeros."""
-    table = architecture(name)
+    table = find_architecture(name)
     module = table.build().eval()
     found = []
     with torch.no_grad():
@@ -360,7 +362,7 @@ def test_an_identity_only_where_stride_is_1_and_widths_are_equal(name: str) -> N
 
 def test_the_global_convolution_has_no_padding_and_no_activation() -> None:
     for name in ("paper", "y2", "y1"):
-        module = architecture(name).build().eval()
+        module = find_architecture(name).build().eval()
         assert [type(layer) for layer in module.gdc] == [nn.Conv2d, nn.BatchNorm2d]
         layer = module.gdc.conv
         assert (layer.kernel_size, layer.padding, layer.groups) == ((7, 7), (0, 0), 512)
@@ -378,11 +380,11 @@ def test_the_global_convolution_has_no_padding_and_no_activation() -> None:
 
 
 def test_aliases() -> None:
-    assert architecture("paper-step5") is architecture("paper")
-    assert architecture("paper-step0") is architecture("y2")
+    assert find_architecture("paper-step5") is find_architecture("paper")
+    assert find_architecture("paper-step0") is find_architecture("y2")
     assert set(ALIASES) == {"paper-step5", "paper-step0"}
-    assert architecture("paper-step5-x0.5") == architecture("paper-x0.5")
-    assert architecture("paper-step0-x0.5").name == "y2-x0.5"
+    assert find_architecture("paper-step5-x0.5") == find_architecture("paper-x0.5")
+    assert find_architecture("paper-step0-x0.5").name == "y2-x0.5"
     names = [*ARCHITECTURES, *ALIASES, "paper-x0.5", "paper-step5-x.5", "y1-x2"]
     assert all(is_architecture(name) for name in names)
     for name in ("", "Paper", "paper-step6", "paper-x", "sface", "paper-x0.5-x0.5", "paper-x-1"):
@@ -391,13 +393,13 @@ def test_aliases() -> None:
 
 def test_width_1_is_the_network_itself_to_the_digit() -> None:
     for name in ("paper-x1.0", "paper-x1", "paper-step5-x1"):
-        assert architecture(name) is architecture("paper")
-    assert architecture("mobilefacenet-x1").name == "mobilefacenet"
-    assert count_module(architecture("paper-x1.0").build_empty()).flops == 976_588_780
+        assert find_architecture(name) is find_architecture("paper")
+    assert find_architecture("mobilefacenet-x1").name == "mobilefacenet"
+    assert count_module(find_architecture("paper-x1.0").build_empty()).flops == 976_588_780
 
 
 def test_half_of_the_channels() -> None:
-    half = architecture("paper-x0.5")
+    half = find_architecture("paper-x0.5")
     assert (half.name, half.stem, half.last) == ("paper-x0.5", 12, 256)
     assert half.rows == (
         StageRow(28, 12, 2, 1),
@@ -411,24 +413,24 @@ def test_half_of_the_channels() -> None:
     assert half.dimension == 282
     assert half.se_reduction == 16
     assert half.published is None  # the paper prints nothing of it
-    assert architecture("y1-x0.5").rows[0] == StageRow(None, 32, 1, 1)
-    assert architecture("paper-x2").rows[3] == StageRow(496, 248, 1, 2)
+    assert find_architecture("y1-x0.5").rows[0] == StageRow(None, 32, 1, 1)
+    assert find_architecture("paper-x2").rows[3] == StageRow(496, 248, 1, 2)
 
 
 def test_widths_are_even_and_at_least_8() -> None:
     """0.1 of 24, 56, 116, 124, 248, 256, 512 is 2.4, 5.6, 11.6, 12.4, 24.8, 25.6, 51.2."""
-    tiny = architecture("paper-x0.1")
+    tiny = find_architecture("paper-x0.1")
     assert (tiny.stem, tiny.last) == (8, 52)
     assert [(row.t, row.c) for row in tiny.rows] == [
         (8, 8), (12, 8), (12, 8), (24, 12), (24, 12), (52, 26), (26, 26)]  # fmt: skip
     assert [(row.n, row.s) for row in tiny.rows] == [
-        (row.n, row.s) for row in architecture("paper").rows
+        (row.n, row.s) for row in find_architecture("paper").rows
     ]
     # 0.125 of 248 is 31, between 30 and 32: up. 0.375 of 24 is 9: up, not to the even 4 · 2.
-    assert architecture("paper-x0.125").rows[3].t == 32
-    assert architecture("paper-x0.375").stem == 10
+    assert find_architecture("paper-x0.125").rows[3].t == 32
+    assert find_architecture("paper-x0.375").stem == 10
     for width in (0.1, 0.3, 0.37, 1.7, 4):
-        scaled = architecture(f"paper-x{width}")
+        scaled = find_architecture(f"paper-x{width}")
         numbers = [scaled.stem, scaled.last, *(n for row in scaled.rows for n in (row.t, row.c))]
         assert all(n % 2 == 0 and n >= 8 for n in numbers)
         assert scaled.dimension == 282
@@ -436,37 +438,37 @@ def test_widths_are_even_and_at_least_8() -> None:
 
 def test_a_width_in_a_name_is_read_again_as_it_was_written() -> None:
     """0.392578125 · 512 = 201 exactly, which rounds up; of 0.392578 it would be 200."""
-    scaled = architecture("paper-x0.392578125")
+    scaled = find_architecture("paper-x0.392578125")
     assert scaled.last == 202
-    assert architecture(scaled.name) == scaled
-    assert architecture("paper-x.50").name == "paper-x0.5"
-    assert architecture("y2-x2.0").name == "y2-x2"
+    assert find_architecture(scaled.name) == scaled
+    assert find_architecture("paper-x.50").name == "paper-x0.5"
+    assert find_architecture("y2-x2.0").name == "y2-x2"
 
 
 @pytest.mark.parametrize("name", ["paper-x0", "paper-x0.09", "paper-x4.01", "paper-x" + "9" * 400])
 def test_widths_that_are_no_use(name: str) -> None:
     with pytest.raises(VidfaceError, match=r"paper: width \S+ must lie in \[0\.1, 4\]"):
-        architecture(name)
+        find_architecture(name)
 
 
 def test_unknown_names_list_the_known_ones() -> None:
     for name in ("papr", "paper-x", "paper-step6", "paper-x-0.5", "paper-x0.5-x0.5", ""):
         with pytest.raises(VidfaceError) as caught:
-            architecture(name)
+            find_architecture(name)
         message = str(caught.value)
         assert f"no architecture named '{name}'" in message
         assert "\n" not in message
         for known in (*EXACT, "paper-step0", "paper-step5", "NAME-x0.5"):
             assert known in message
     with pytest.raises(VidfaceError, match="mobilefacenet: has one size only"):
-        architecture("mobilefacenet-x0.5")
+        find_architecture("mobilefacenet-x0.5")
 
 
 def test_weights_are_drawn_from_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     reached: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", reached.append)
     monkeypatch.setattr(torch.cuda, "manual_seed", reached.append)
-    tiny = architecture("y1-x0.1")
+    tiny = find_architecture("y1-x0.1")
     torch.manual_seed(5)
     reached.clear()
     before = torch.get_rng_state()
@@ -489,16 +491,16 @@ def test_weights_are_drawn_from_the_seed_alone(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_module_is_built_on_the_cpu_wherever_the_caller_works() -> None:
     with torch.device("meta"):
-        built = architecture("y1-x0.1").build(seed=1)
+        built = find_architecture("y1-x0.1").build(seed=1)
     assert {parameter.device.type for parameter in built.parameters()} == {"cpu"}
-    empty = architecture("y1-x0.1").build_empty()
+    empty = find_architecture("y1-x0.1").build_empty()
     assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
     assert empty.state_dict().keys() == built.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", ["paper-x0.1", "y1-x0.1", "mobilefacenet"])
 def test_gradients_reach_all_parameters(name: str) -> None:
-    table = architecture(name)  # two blocks of a row will do
+    table = find_architecture(name)  # two blocks of a row will do
     rows = tuple(replace(row, n=min(row.n, 2)) for row in table.rows)
     module = replace(table, rows=rows).build().train()
     embeddings = module(images(4).float())
@@ -516,7 +518,7 @@ def test_gradients_reach_all_parameters(name: str) -> None:
 
 def test_architectures_are_read_without_torch() -> None:
     code = (
-        "import sys, vidface.backbones.architectures as a; a.architecture('paper-x0.5')\n"
+        "import sys, vidface.backbones.architectures as a; a.find_architecture('paper-x0.5')\n"
         "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

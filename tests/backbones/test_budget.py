@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidface.backbones.architectures import ARCHITECTURES, architecture
+from vidface.backbones.architectures import ARCHITECTURES, find_architecture
 from vidface.backbones.budget import (
     Budget,
     BudgetLimits,
@@ -195,7 +195,7 @@ def test_fully_connected_layers_by_eye() -> None:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_equals_the_count_by_hand(name: str) -> None:
-    budget, tally = count_module(architecture(name).build_empty()), tally_of(name)
+    budget, tally = count_module(find_architecture(name).build_empty()), tally_of(name)
     assert budget.flops == tally.flops
     assert budget.macs == tally.macs
     assert budget.parameters == tally.parameters
@@ -215,14 +215,14 @@ def test_the_count_by_hand_gives_the_published_figures() -> None:
 @pytest.mark.parametrize("name", ["paper", "y2", "y1", "mobilefacenet", "paper-x0.3"])
 def test_torch_counts_the_same(name: str) -> None:
     """torch's counter takes convolutions and matrix products, two a multiply-add, no biases."""
-    module = architecture(name).build_empty().eval()
+    module = find_architecture(name).build_empty().eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(1, 3, 112, 112, device="meta"))
     assert counter.get_total_flops() == 2 * count_module(module).macs
 
 
 def test_a_real_module_counts_as_an_empty_one_and_is_left_alone() -> None:
-    table = architecture("y1-x0.1")
+    table = find_architecture("y1-x0.1")
     module = table.build(seed=1).train()
     module.stages[0].eval()  # one part keeps still
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -371,12 +371,12 @@ def test_files_of_our_networks_by_others(data: Path, file: str, name: str, const
     bias, which the challenge counts, and lacks the norm's two parameters a channel.
     """
     budget = count_onnx(data / "weights" / file)
-    module = count_module(architecture(name).build_empty())
+    module = count_module(find_architecture(name).build_empty())
     tally = tally_of(name)
     assert budget.macs == module.macs
     assert budget.flops == module.flops + tally.folded_flops
     # channels with a batch norm that went into a convolution; the last layer has a bias already
-    last = architecture(name).dimension
+    last = find_architecture(name).dimension
     folded = tally.statistics // 2 - last
     kept = 2 * last if name == "y1" else 0
     norms = tally.statistics  # scale and shift, as many as means and variances

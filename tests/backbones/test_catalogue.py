@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from tests.conftest import write_colour_network
-from vidface.backbones.architectures import ARCHITECTURES, StageRow, architecture
+from vidface.backbones.architectures import ARCHITECTURES, StageRow, find_architecture
 from vidface.backbones.budget import Budget, BudgetLimits, count_module, count_onnx
 from vidface.backbones.catalogue import (
     Exported,
@@ -162,7 +162,7 @@ def test_tables_of_other_networks() -> None:
     assert y1[-1] == ("7*7*128", "GDC", "-", "128", "1", "1")
     other = describe("mobilefacenet")
     assert other.rows == ()  # not of the paper's family
-    assert other.model.budget == count_module(architecture("mobilefacenet").build_empty())
+    assert other.model.budget == count_module(find_architecture("mobilefacenet").build_empty())
     sface = describe("sface")
     assert sface.rows == ()
     assert sface.facts["fed"] == "112x112 rgb (x − 0) / 1"
@@ -173,7 +173,7 @@ def test_tables_of_other_networks() -> None:
 def test_the_first_block_of_a_row_has_its_stride() -> None:
     """So the table shows it of stages of several blocks too; the module stays as it was."""
     rows = (StageRow(10, 8, 3, 2), StageRow(None, 8, 2, 2), StageRow(12, 6, 1, 2))
-    module = replace(architecture("y2-x0.1"), rows=rows).build().train()
+    module = replace(find_architecture("y2-x0.1"), rows=rows).build().train()
     table = [row.cells() for row in module.layer_table()]
     assert table == [
         ("112*112*3", "Conv", "-", "8", "1", "2"),
@@ -185,7 +185,7 @@ def test_the_first_block_of_a_row_has_its_stride() -> None:
     ]
     assert module.training
     assert not module.stem._forward_hooks
-    assert not architecture("mobilefacenet").has_layer_table
+    assert not find_architecture("mobilefacenet").has_layer_table
 
 
 def test_limits_of_a_description() -> None:
@@ -212,7 +212,7 @@ def test_any_recogniser_s_file_is_counted(tmp_path: Path, data: Path, exported: 
     assert count_file(exported.path) == count_onnx(exported.path)
     # A file of bare parameters is counted as the network that they fit.
     state = count_file(data / "weights" / "mobilefacenet_foamliu.pt")
-    assert state == count_module(architecture("mobilefacenet").build_empty())
+    assert state == count_module(find_architecture("mobilefacenet").build_empty())
 
 
 def test_files_that_are_no_recogniser_s(tmp_path: Path) -> None:
@@ -273,9 +273,9 @@ def test_an_exported_file_gives_the_module_s_embeddings(exported: Exported, batc
 
     images = np.random.default_rng(batch).uniform(-1, 1, (batch, 3, 112, 112)).astype(np.float32)
     with torch.inference_mode():
-        module = architecture(TINY).build(seed=3).eval()
+        module = find_architecture(TINY).build(seed=3).eval()
         wanted = module(torch.from_numpy(images)).numpy()
-        other = architecture(TINY).build(seed=4).eval()(torch.from_numpy(images)).numpy()
+        other = find_architecture(TINY).build(seed=4).eval()(torch.from_numpy(images)).numpy()
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
     [found] = session.run(None, {session.get_inputs()[0].name: images})
     assert found.shape == (batch, 128)
@@ -293,7 +293,7 @@ def test_an_exported_file_costs_what_its_module_costs(exported: Exported) -> Non
     exporter leaves those of untrained ones out, which are zero).
     """
     file = count_file(exported.path)
-    module = count_module(architecture(TINY).build_empty())
+    module = count_module(find_architecture(TINY).build_empty())
     assert (file.macs, file.dimension, file.uncounted) == (module.macs, 128, ())
     assert module.flops <= file.flops < module.flops * 1.02
     assert file.parameters < module.parameters
@@ -305,7 +305,7 @@ def test_weights_that_are_exported(tmp_path: Path) -> None:
 
     from vidface.backbones.files import save_safetensors
 
-    module = architecture("y2-x0.1").build(seed=9).eval()
+    module = find_architecture("y2-x0.1").build(seed=9).eval()
     path, out = tmp_path / "w.safetensors", tmp_path / "deep" / "out.onnx"
     save_safetensors(module, path, "y2-x0.1", FED, licence="MIT")
     done = export_architecture("y2-x0.1", out, weights=str(path))
@@ -454,7 +454,7 @@ def test_models_export_of_weights_that_do_not_fit(vidface, tmp_path: Path, data:
     from vidface.backbones.files import save_safetensors
 
     narrow = tmp_path / "narrow.safetensors"
-    save_safetensors(architecture("y2-x0.1").build(), narrow, "y2-x0.1", FED)
+    save_safetensors(find_architecture("y2-x0.1").build(), narrow, "y2-x0.1", FED)
     message = one_line(vidface("models", "export", "y2", "out.onnx", "--weights", narrow))
     assert "'stem.conv.weight' is (8, 3, 3, 3), not (64, 3, 3, 3)" in message
     assert list(tmp_path.iterdir()) == [narrow]

@@ -13,7 +13,7 @@ from torch import nn
 
 from vidface.backbones import export
 from vidface.backbones import network as network_module
-from vidface.backbones.architectures import Architecture, StageRow, architecture
+from vidface.backbones.architectures import Architecture, StageRow, find_architecture
 from vidface.backbones.export import OPSET, cosine_rows, export_onnx, write_onnx
 from vidface.backbones.files import read_network, save_safetensors
 from vidface.backbones.folding import fold_batch_norm
@@ -283,7 +283,7 @@ def test_a_cache_that_cannot_be_written_costs_an_export(
 def test_an_exported_file_needs_no_more_words(tmp_path: Path) -> None:
     """Parameters → ONNX on disk → embeddings, with all that the first file said of itself."""
     fed = Preprocessing("bgr", (120.0, 110.0, 100.0), 64.0)
-    module = moved(architecture("y1-x0.25").build(seed=2)).eval()
+    module = moved(find_architecture("y1-x0.25").build(seed=2)).eval()
     save_safetensors(module, tmp_path / "net.safetensors", "y1-x0.25", fed)
     network = read_network(tmp_path / "net.safetensors", "net")
     model = export_onnx(network.module, network.declaration, "net")

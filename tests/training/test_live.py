@@ -176,10 +176,10 @@ def test_the_log_has_each_hint_and_the_total_is_their_sum(unbroken: Path) -> Non
 
 
 def test_adapters_stay_out_of_the_model(unbroken: Path) -> None:
-    from vidface.backbones.architectures import architecture
+    from vidface.backbones.architectures import find_architecture
 
     model = load_file(unbroken / "model.safetensors")
-    assert model.keys() == architecture("paper-x0.1-d0.1-e16").build().state_dict().keys()
+    assert model.keys() == find_architecture("paper-x0.1-d0.1-e16").build().state_dict().keys()
     checkpoint = load_file(unbroken / "checkpoint.safetensors")
     adapters = {n: t for n, t in checkpoint.items() if n.startswith("task.adapters.convolutions")}
     assert len(adapters) == 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.training.fast_prelu import use_fast_prelu
@@ -97,7 +97,7 @@ def test_faces_are_embedded_a_few_hundred_at_once_and_in_order() -> None:
 
 
 def test_the_model_is_embedded_in_evaluation_mode_and_not_changed() -> None:
-    table = architecture("paper-x0.1-d0.1-e8")
+    table = find_architecture("paper-x0.1-d0.1-e8")
     module = use_fast_prelu(table.build(seed=1)).train()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     fed = Preprocessing("rgb", 127.5, 128.0)

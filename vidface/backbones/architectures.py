@@ -1,9 +1,8 @@
 """The networks that vidface can build, as tables; no torch is needed to read them.
 
-`architecture("paper")` is the paper's Table 1; `architecture("paper-x0.5")` the same with half of
-the channels, `architecture("paper-x0.5-d0.25")` with a quarter of the blocks as well. An
-architecture is not weights: it can be shown, counted, exported and trained, but what extracts is a
-file of weights that fits it.
+`find_architecture("paper")` gives the paper's Table 1; "paper-x0.5" is the same with half of the
+channels, "paper-x0.5-d0.25" with a quarter of the blocks as well. An architecture is not weights:
+it can be shown, counted, exported and trained, but what extracts is a file of weights that fits it.
 """
 
 from __future__ import annotations
@@ -222,29 +221,31 @@ _SCALED = re.compile(
 MAX_DIMENSION = 4096
 
 
-def architecture(name: str) -> Architecture:
+def find_architecture(name: str) -> Architecture:
     """The architecture of that name; `NAME-x0.5` has half of the channels, `NAME-d0.25` a quarter
     of the blocks, `NAME-e128` an embedding of 128 numbers; in this order they go together
-    (see `scaled`).
+    (see `scale_architecture`).
 
-    >>> architecture("paper").rows[0], architecture("paper-step5").name
+    >>> find_architecture("paper").rows[0], find_architecture("paper-step5").name
     (StageRow(t=56, c=24, n=2, s=1), 'paper')
-    >>> architecture("paper-x0.5-d0.25").rows[4], architecture("paper").rows[4]
+    >>> find_architecture("paper-x0.5-d0.25").rows[4], find_architecture("paper").rows[4]
     (StageRow(t=124, c=62, n=4, s=1), StageRow(t=248, c=124, n=15, s=1))
-    >>> architecture("paper-x0.5-e128").dimension
+    >>> find_architecture("paper-x0.5-e128").dimension
     128
 
     Raises:
         VidfaceError: unknown name (the message lists the known ones), or a scale that is no use.
     """
-    found = ARCHITECTURES.get(ALIASES.get(name, name))
-    if found is not None:
-        return found
+    named = ARCHITECTURES.get(ALIASES.get(name, name))
+    if named is not None:
+        return named
     match = _SCALED.fullmatch(name)
     if match and ALIASES.get(match["name"], match["name"]) in ARCHITECTURES:
-        base = architecture(match["name"])
+        base = find_architecture(match["name"])
         dimension = int(match["out"]) if match["out"] else None
-        return scaled(base, float(match["width"] or 1), float(match["depth"] or 1), dimension)
+        return scale_architecture(
+            base, float(match["width"] or 1), float(match["depth"] or 1), dimension
+        )
     known = ", ".join((*ARCHITECTURES, *ALIASES))
     raise VidfaceError(
         f"no architecture named '{name}' (known: {known}; NAME-x0.5 for half of the channels, "
@@ -253,13 +254,13 @@ def architecture(name: str) -> Architecture:
 
 
 def is_architecture(name: str) -> bool:
-    """Whether `architecture` knows the name."""
+    """Whether `find_architecture` knows the name."""
     match = _SCALED.fullmatch(name)
     base = match["name"] if match else name
     return any(ALIASES.get(each, each) in ARCHITECTURES for each in (name, base))
 
 
-def scaled(
+def scale_architecture(
     base: Architecture, width: float, depth: float = 1.0, dimension: int | None = None
 ) -> Architecture:
     """`base` with every number of channels times `width` and of repeated blocks times `depth`.

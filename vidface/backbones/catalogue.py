@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.architectures import ARCHITECTURES, Architecture, LayerRow, architecture
+from vidface.backbones.architectures import ARCHITECTURES, Architecture, LayerRow, find_architecture
 from vidface.backbones.budget import Budget, BudgetLimits, count_graph, count_module
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.files import read_network
@@ -126,7 +126,7 @@ def describe(name: str, limits: BudgetLimits | None = None) -> Description:
             "homepage": record.homepage,
         }
         return Description(_weights_model(record, limits), record.homepage, "", (), facts)
-    named = architecture(name)
+    named = find_architecture(name)
     network: Any = named.build()
     rows = tuple(network.layer_table()) if named.has_layer_table else ()
     note = named.published.note if named.published else ""
@@ -169,7 +169,7 @@ def export_architecture(
     """
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: an exported network's file ends in .onnx")
-    named = architecture(name)
+    named = find_architecture(name)
     if weights is None:
         module, fed = named.build(seed=seed).eval(), preprocessing
         declaration: dict[str, Any] = {"untrained_seed": seed}

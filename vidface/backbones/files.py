@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.architectures import ARCHITECTURES, Architecture, architecture
+from vidface.backbones.architectures import ARCHITECTURES, Architecture, find_architecture
 from vidface.backbones.declarations import (
     METADATA_KEY,
     MXNET_DECLARATION,
@@ -160,7 +160,7 @@ def _find_fitting(state: Mapping[str, Tensor], wanted: str | None, path: Path) -
     shapes = _shapes_of(state)
     if wanted is not None:
         try:
-            named = architecture(wanted)
+            named = find_architecture(wanted)
         except VidfaceError as error:
             raise VidfaceError(f"weights {path}: {error}") from None
         misfit = _describe_misfit(shapes, named)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import VidfaceError
+from vidface.core.progress import Notify, quiet
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def load_backbone(
     )
 
 
-def open_backbone(
-    settings: BackboneSettings, notify: Callable[[str], None] | None = None
-) -> Embedder:
+def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedder:
     """The recogniser of a table [backbone], with a word where its preprocessing is assumed."""
     backbone = load_backbone(
         settings.weights,
@@ -81,7 +79,7 @@ def open_backbone(
         precision=settings.precision,
         device=settings.device,
     )
-    if backbone.assumed and notify is not None:
+    if backbone.assumed:
         fed = backbone.preprocessing
         notify(
             f"{backbone.name}: nobody says what it is fed; assuming {fed.color}, mean {fed.mean}, "

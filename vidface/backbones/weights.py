@@ -19,7 +19,7 @@ from typing import Literal
 from vidface.backbones.budget import Budget
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
-from vidface.core.progress import Notify
+from vidface.core.progress import Notify, quiet
 from vidface.storage.cache import (
     FetchError,
     Source,
@@ -122,11 +122,11 @@ def weights_record(name: str) -> WeightsRecord:
     return record
 
 
-def weights_path(name: str, *, progress: Notify | None = None) -> Path:
+def weights_path(name: str, *, notify: Notify = quiet) -> Path:
     """The checked file of weights `name`, fetched into the cache if it is not there.
 
     The sha256 is verified on every call: a cached file that no longer fits is removed and
-    fetched again. `progress` gets a line for each thing that takes time.
+    fetched again. `notify` gets a line for each thing that takes time.
 
     Raises VidfaceError for an unknown name, and when no source gives the right bytes: the
     message has the file, its sha256, each source's reason, and the path for a file put by hand. A
@@ -139,12 +139,12 @@ def weights_path(name: str, *, progress: Notify | None = None) -> Path:
     if path.is_file():
         if sha256_of(path) == record.sha256:
             return path
-        _say(progress, f"{path} is not the file that was fetched: removing it")
+        notify(f"{path} is not the file that was fetched: removing it")
         path.unlink(missing_ok=True)
 
     failures = []
     for source in record.sources:
-        _say(progress, f"fetching {record.file} ({record.bytes / 1e6:.1f} MB): {source}")
+        notify(f"fetching {record.file} ({record.bytes / 1e6:.1f} MB): {source}")
         try:
             _fetch_into(path, source, record)
         except FetchError as error:
@@ -172,11 +172,6 @@ def _shipped_path(record: WeightsRecord) -> Path:
 
 def cache_path_of(record: WeightsRecord) -> Path:
     return cache_folder() / "weights" / record.file
-
-
-def _say(progress: Notify | None, line: str) -> None:
-    if progress is not None:
-        progress(line)
 
 
 def _fetch_into(path: Path, source: Source, record: WeightsRecord) -> None:

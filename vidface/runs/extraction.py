@@ -105,7 +105,7 @@ def fetch_weights(run: Run, notify: Notify = quiet) -> None:
     if run.backbone is None and run.pipeline.backbone.weights in WEIGHTS:
         names.append(run.pipeline.backbone.weights)
     for name in names:
-        weights_path(name, progress=notify)
+        weights_path(name, notify=notify)
 
 
 def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidface.backbones.architectures import Architecture, architecture
+from vidface.backbones.architectures import Architecture, find_architecture
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import read_network
 from vidface.backbones.network import Network, wrap_module
@@ -31,7 +31,7 @@ class TrainingNetwork:
     """
 
     def __init__(self, settings: TrainSettings, processes: Processes) -> None:
-        self.architecture: Architecture = architecture(settings.architecture)
+        self.architecture: Architecture = find_architecture(settings.architecture)
         self.preprocessing = Preprocessing(settings.color, settings.mean, settings.std)
         self.device = processes.device
         self.precision = settings.precision

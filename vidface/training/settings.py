@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidface.backbones.architectures import architecture
+from vidface.backbones.architectures import find_architecture
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.settings import resolve_weights
 from vidface.core.settings import check_settings, file_setting, setting
@@ -85,7 +85,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_settings(self, "[train]")
-        architecture(self.architecture)
+        find_architecture(self.architecture)
 
 
 @dataclass(frozen=True)
