@@ -28,7 +28,7 @@ from vidface.metrics.verification import score_verification
 from vidface.reports.figures import FIGURES, FigureOptions, figure_svg, style, write_figure
 from vidface.reports.figures.clip import MOST_FACES
 from vidface.reports.figures.roc import read_roc
-from vidface.reports.figures.sources import chosen_threshold, find_source, labels_for
+from vidface.reports.figures.sources import find_chosen_threshold, find_source, label_sources
 from vidface.reports.figures.sweep import read_series
 from vidface.reports.published import TABLE_5
 from vidface.runs import score_writing
@@ -576,18 +576,18 @@ def test_the_last_score_is_drawn_unless_another_is_named(run_folder):
 def test_labels_tell_runs_apart(run_folder):
     a, b = find_source(run_folder, "scores"), find_source(run_folder, "scores", "none")
     other = SimpleNamespace(run_name="other", settings_name="x")
-    assert labels_for([a]) == ["run $x$"]
-    assert labels_for([a, other]) == ["run $x$", "other"]
-    assert labels_for([a, b]) == ["val_threshold_0.4", "val_threshold_none"]
-    assert labels_for([a, b, other])[1:] == ["run $x$, val_threshold_none", "other, x"]
-    assert labels_for([a, b], ["1", "2"]) == ["1", "2"]
+    assert label_sources([a]) == ["run $x$"]
+    assert label_sources([a, other]) == ["run $x$", "other"]
+    assert label_sources([a, b]) == ["val_threshold_0.4", "val_threshold_none"]
+    assert label_sources([a, b, other])[1:] == ["run $x$, val_threshold_none", "other, x"]
+    assert label_sources([a, b], ["1", "2"]) == ["1", "2"]
     with pytest.raises(VidfaceError, match="1 labels for 2 runs"):
-        labels_for([a, b], ["1"])
+        label_sources([a, b], ["1"])
 
 
 def test_the_threshold_that_is_marked(run_folder, tmp_path):
-    assert chosen_threshold(tmp_path) is None
-    assert chosen_threshold(run_folder) == 0.45
+    assert find_chosen_threshold(tmp_path) is None
+    assert find_chosen_threshold(run_folder) == 0.45
 
     def select(name, created, thresholds):
         document = {"honest": {"thresholds": thresholds}, "provenance": {"created": created}}
@@ -595,12 +595,12 @@ def test_the_threshold_that_is_marked(run_folder, tmp_path):
 
     select("a", "2026-01-01", [0.3, 0.3])
     select("b", "2026-01-02", [0.3, 0.35])  # folds that disagree chose no one threshold
-    assert chosen_threshold(run_folder) == 0.3
+    assert find_chosen_threshold(run_folder) == 0.3
     select("c", "2026-01-03", [None])
-    assert chosen_threshold(run_folder) is None
+    assert find_chosen_threshold(run_folder) is None
     assert find_source(run_folder, "sweeps").path.name == "val.json"
     (run_folder / "sweeps" / "selected_d.json").write_text('{"honest": [1]}')
-    assert chosen_threshold(run_folder) is None
+    assert find_chosen_threshold(run_folder) is None
 
 
 # The command

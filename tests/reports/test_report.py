@@ -22,12 +22,12 @@ from vidface.reports.contents import ReportContents
 from vidface.reports.gather import gather_run
 from vidface.reports.hard_pairs import hardest_pairs
 from vidface.reports.page import ReportSettings, write_report
-from vidface.reports.page_data import page_document, rows_shown
+from vidface.reports.page_data import choose_rows, page_document
 from vidface.reports.picks import pick_clips
 from vidface.reports.printed_charts import ChartPrinter
 from vidface.reports.pseudonyms import Names
-from vidface.reports.scores import figures_of, read_score
-from vidface.reports.sprites import MOST_FACES, TILE, each_clip_faces, make_sprite
+from vidface.reports.scores import list_figures, read_score
+from vidface.reports.sprites import MOST_FACES, TILE, make_sprite, read_shown_faces
 from vidface.reports.templating import clean_text, read_asset, report_templates
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
@@ -192,7 +192,7 @@ def test_a_protocol_that_the_report_does_not_know_is_shown(run_folder: Path) -> 
 
 
 def test_a_section_that_is_hostile_is_left_out() -> None:
-    assert figures_of({"toy": [1], "counts": {"clips": {"value": 1}}, "other": None}) == ()
+    assert list_figures({"toy": [1], "counts": {"clips": {"value": 1}}, "other": None}) == ()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_picks_say_why(scored: Path) -> None:
 
 def test_faces_are_of_the_clip_in_time_order(scored: Path) -> None:
     run = gather_run(scored)
-    [faces] = each_clip_faces(open_folder(scored), run.clustering, {"</script>.v": 1})
+    [faces] = read_shown_faces(open_folder(scored), run.clustering, {"</script>.v": 1})
     assert (faces.row, faces.of) == (1, 5)
     assert faces.clusters.tolist() == [0, 1, 0, 1, 0]
     assert faces.order.tolist() == [0, 2, 4, 1, 3]
@@ -477,7 +477,7 @@ def test_of_many_clips_those_that_matter_are_in_the_table(scored: Path, monkeypa
     run = gather_run(scored)
     picks = pick_clips(run, 2)
     monkeypatch.setattr("vidface.reports.page_data.MOST_ROWS", 6)
-    rows = rows_shown(run, picks)
+    rows = choose_rows(run, picks)
     assert rows == sorted(rows)
     assert len(rows) == 6
     assert {*picks.reasons, 1, 3, 5, 6, 7} <= set(rows)  # contested, thin, missing

@@ -87,7 +87,7 @@ def sweep(
 ) -> None:
     """mAP and TAR against the threshold, and the share of faces dropped."""
     from vidface.core.thresholds import parse_threshold
-    from vidface.reports.figures.sources import chosen_threshold
+    from vidface.reports.figures.sources import find_chosen_threshold
 
     folders = [_place(place) for place in places or ("",)]
     if chosen and len(chosen) not in (1, len(folders)):
@@ -97,7 +97,7 @@ def sweep(
             len(folders) if len(chosen) == 1 else 1
         )
     else:
-        marks = [chosen_threshold(p.parent.parent if p.is_file() else p) for p in folders]
+        marks = [find_chosen_threshold(p.parent.parent if p.is_file() else p) for p in folders]
     _plot("sweep", places, "sweeps", flags, chosen=tuple(marks), far=far, published=published)
 
 
@@ -184,12 +184,12 @@ def _plot(
     **options: Any,
 ) -> None:
     from vidface.reports.figures import check_path, write_figure
-    from vidface.reports.figures.sources import find_source, labels_for
+    from vidface.reports.figures.sources import find_source, label_sources
 
     out: Path = flags["out"]
     check_path(out)
     sources = [find_source(_place(place), what, flags["part"]) for place in places or ("",)]
-    labels = labels_for(sources, flags["labels"])
+    labels = label_sources(sources, flags["labels"])
     data = [(label, source.document) for label, source in zip(labels, sources, strict=True)]
     write_figure(out, name, data, **options)
     paths = [str(source.path) for source in sources]

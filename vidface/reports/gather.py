@@ -146,10 +146,10 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     run, notes = RunFolder(folder), _Notes()
     table, extraction = run.read_clips()
     pipeline = notes.tried(read_json_object, run.pipeline_path, {})
-    clips = _clips_of(table, run.clips_path)
-    clips, manifest_sha256 = _with_manifest(clips, pipeline, extraction, notes)
-    clustering, denoising, clips = _with_clustering(run, clips, extraction, notes)
-    scores = _scores_of(folder / "scores", notes)
+    clips = _read_clip_table(table, run.clips_path)
+    clips, manifest_sha256 = _add_identities(clips, pipeline, extraction, notes)
+    clustering, denoising, clips = _add_newest_clustering(run, clips, extraction, notes)
+    scores = _read_scores(folder / "scores", notes)
     shown = scores[-MOST_SCORES:]
     scored_with = text(shown[-1].provenance.get("manifest_sha256")) if shown else ""
     if manifest_sha256 and scored_with and scored_with != manifest_sha256:
@@ -168,7 +168,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
         denoising=denoising,
         scores=tuple(shown),
         more_scores=len(scores) - len(shown),
-        sweep=_sweep_of(folder / "sweeps", notes),
+        sweep=_read_newest_sweep(folder / "sweeps", notes),
         average_precision=next(filter(None, precisions), {}),
         pipeline=pipeline,
         extraction=extraction,
@@ -191,7 +191,7 @@ class _Notes:
             return otherwise
 
 
-def _clips_of(table: pa.Table, path: Path) -> ClipTable:
+def _read_clip_table(table: pa.Table, path: Path) -> ClipTable:
     try:
         table = table.cast(artefacts.CLIPS_SCHEMA.with_metadata(table.schema.metadata))
     except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors too
@@ -203,15 +203,15 @@ def _clips_of(table: pa.Table, path: Path) -> ClipTable:
     n = table.num_rows
     return ClipTable(
         texts("clip_id"), texts("path"), texts("state"), texts("message"),
-        _integers(table, "frames"), _integers(table, "faces"), ("",) * n, ("",) * n,
+        _read_integers(table, "frames"), _read_integers(table, "faces"), ("",) * n, ("",) * n,
     )  # fmt: skip
 
 
-def _integers(table: pa.Table, name: str) -> NDArray[np.int64]:
+def _read_integers(table: pa.Table, name: str) -> NDArray[np.int64]:
     return np.array([value or 0 for value in table.column(name).to_pylist()], np.int64)
 
 
-def _with_manifest(
+def _add_identities(
     clips: ClipTable, pipeline: Mapping[str, Any], extraction: Mapping[str, Any], notes: _Notes
 ) -> tuple[ClipTable, str]:
     """The clips with their identities and splits, if the manifest is still that of the run.
@@ -244,7 +244,7 @@ def _with_manifest(
     return known, manifest.sha256
 
 
-def _with_clustering(
+def _add_newest_clustering(
     run: RunFolder, clips: ClipTable, extraction: Mapping[str, Any], notes: _Notes
 ) -> tuple[Path | None, str, ClipTable]:
     """The clips with what the clustering made last says of them, its folder and its name."""
@@ -287,7 +287,7 @@ def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
 
     return replace(
         clips,
-        counts={name: _integers(table, name) for name in COUNTS},
+        counts={name: _read_integers(table, name) for name in COUNTS},
         cosines={name: floats(name) for name in COSINES},
         flags={
             name: np.array([bool(v) for v in table.column(name).to_pylist()], bool)
@@ -297,7 +297,7 @@ def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
     )
 
 
-def _scores_of(folder: Path, notes: _Notes) -> list[ReportedScore]:
+def _read_scores(folder: Path, notes: _Notes) -> list[ReportedScore]:
     """The score files, oldest first, with their curves."""
     scores = []
     for path in sorted(folder.glob("*.json")):
@@ -309,7 +309,7 @@ def _scores_of(folder: Path, notes: _Notes) -> list[ReportedScore]:
     return sorted(scores, key=lambda score: (score.created, score.name))
 
 
-def _sweep_of(folder: Path, notes: _Notes) -> ReportedSweep | None:
+def _read_newest_sweep(folder: Path, notes: _Notes) -> ReportedSweep | None:
     """The sweep made last; thresholds chosen honestly have no such rows."""
     paths = [p for p in sorted(folder.glob("*.json")) if not p.name.startswith("selected_")]
     sweeps = [sweep for path in paths if (sweep := notes.tried(read_sweep, path, None))]
@@ -330,7 +330,7 @@ def labelled_scores(runs: Sequence[RunData]) -> list[tuple[str, RunData, Reporte
     ]
 
 
-def clip_message(run: RunData, row: int, names: Names) -> str:
+def describe_clip_state(run: RunData, row: int, names: Names) -> str:
     """A clip's message, with pseudonyms where names are hidden."""
     clips = run.clips
     path = clips.paths[row]

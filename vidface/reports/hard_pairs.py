@@ -80,12 +80,13 @@ def hardest_pairs(
     if of > most_clips:
         rows = rows[np.linspace(0, of - 1, most_clips).round().astype(np.int64)]
     vectors = np.ascontiguousarray(descriptors[rows], np.float32)
-    codes = _codes([identities[row] for row in rows.tolist()])
+    codes = _number_identities([identities[row] for row in rows.tolist()])
     impostor, genuine = _Top(count), _Top(count)
     step = max(1, _BLOCK_BYTES // (4 * max(1, len(rows))))
     for start in range(0, len(rows), step):
         stop = min(len(rows), start + step)
         scores = vectors[start:stop] @ vectors[start:].T  # (b, n − start)
+        # Each pair once: of rows a < b. Two rows of −1 are of nobody, who is not one person.
         later = np.arange(start, len(rows))[None, :] > np.arange(start, stop)[:, None]
         mine, theirs = codes[start:stop, None], codes[None, start:]
         same = (mine == theirs) & (mine >= 0)
@@ -93,14 +94,14 @@ def hardest_pairs(
         impostor.add(scores, later & ~same & ~nobody, start)
         genuine.add(-scores, later & same, start)
     return HardPairs(
-        tuple(HardPair(int(rows[a]), int(rows[b]), s) for s, a, b in impostor.found),
-        tuple(HardPair(int(rows[a]), int(rows[b]), -s) for s, a, b in genuine.found),
+        tuple(HardPair(int(rows[a]), int(rows[b]), s) for s, a, b in impostor.pairs),
+        tuple(HardPair(int(rows[a]), int(rows[b]), -s) for s, a, b in genuine.pairs),
         len(rows),
         of,
     )
 
 
-def _codes(identities: Sequence[str]) -> NDArray[np.int64]:
+def _number_identities(identities: Sequence[str]) -> NDArray[np.int64]:
     """A number an identity; −1 for nobody."""
     known: dict[str, int] = {"": -1}
     return np.array([known.setdefault(i, len(known) - 1) for i in identities], np.int64)
@@ -111,20 +112,21 @@ class _Top:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.found: list[tuple[float, int, int]] = []
+        self.pairs: list[tuple[float, int, int]] = []
 
     def add(self, scores: NDArray[Any], wanted: NDArray[np.bool_], start: int) -> None:
         if not self.count:
             return
-        if len(self.found) == self.count:
-            wanted = wanted & (scores > self.found[-1][0])
+        if len(self.pairs) == self.count:
+            wanted = wanted & (scores > self.pairs[-1][0])
+        # Equal scores: the earlier rows first, so of those that tie with the last all are sorted.
         a, b = np.nonzero(wanted)
         values = scores[a, b]
-        if len(values) > self.count:  # those that tie with the last one too: rows decide then
+        if len(values) > self.count:
             lowest = np.partition(values, -self.count)[-self.count]
             chosen = np.flatnonzero(values >= lowest)
             a, b, values = a[chosen], b[chosen], values[chosen]
         order = np.lexsort((b, a, -values))[: self.count]
         block = [(float(values[i]), int(a[i]) + start, int(b[i]) + start) for i in order]
-        merged = sorted([*self.found, *block], key=lambda entry: (-entry[0], *entry[1:]))
-        self.found = merged[: self.count]
+        merged = sorted([*self.pairs, *block], key=lambda entry: (-entry[0], *entry[1:]))
+        self.pairs = merged[: self.count]

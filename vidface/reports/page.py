@@ -28,7 +28,7 @@ from vidface.reports.picks import Picks, pick_clips
 from vidface.reports.printed_charts import ChartPrinter
 from vidface.reports.pseudonyms import Names
 from vidface.reports.sections import SECTIONS
-from vidface.reports.sprites import ShownFaces, each_clip_faces
+from vidface.reports.sprites import ShownFaces, read_shown_faces
 from vidface.reports.templating import read_asset, report_templates
 from vidface.runs.comparison import compare
 from vidface.runs.run import open_run_folder
@@ -90,7 +90,7 @@ def write_report(
         raise UsageError(f"--out {out}: a report is written as .html")
     if not 1 <= len(folders) <= MOST_RUNS:
         raise UsageError(f"a report shows 1 to {MOST_RUNS} runs, got {len(folders)}")
-    runs = [gather_run(f, label) for f, label in zip(folders, _labels(folders), strict=True)]
+    runs = [gather_run(f, label) for f, label in zip(folders, _label_runs(folders), strict=True)]
     for run in runs:
         for line in run.notes:
             notify(line)
@@ -115,7 +115,7 @@ def write_report(
     return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures)
 
 
-def _labels(folders: Sequence[Path]) -> list[str]:
+def _label_runs(folders: Sequence[Path]) -> list[str]:
     """A name for each run: its folder's, with the parents' where two are alike."""
     resolved = [folder.resolve() for folder in folders]
     labels = [path.name for path in resolved]
@@ -154,7 +154,7 @@ class _Pictures:
         """(id of the element, WebP in base64) of each clip that has a picture."""
         contents = self._contents
         for number, (run, picks) in enumerate(zip(contents.runs, contents.picks, strict=True)):
-            places = {row: at for at, row in enumerate(page_data.rows_shown(run, picks))}
+            places = {row: at for at, row in enumerate(page_data.choose_rows(run, picks))}
             self.faces.append([])
             for faces in _read_faces(run, picks, contents.settings):
                 self.faces[-1].append(replace(faces, webp=None))
@@ -202,7 +202,7 @@ def _read_faces(run: RunData, picks: Picks, settings: ReportSettings) -> Iterato
     """The faces of the clips that are shown; those that cannot be read are left out."""
     wanted = {run.clips.clip_ids[row]: row for row in picks.reasons}
     if wanted:
-        yield from each_clip_faces(
+        yield from read_shown_faces(
             RunFolder(run.folder), run.clustering, wanted, pictures=settings.faces,
             most_bytes=MOST_PICTURE_BYTES // max(1, settings.most_clips),
         )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidface.reports.contents import ReportContents
-from vidface.reports.gather import COSINES, RunData, clip_message, labelled_scores
+from vidface.reports.gather import COSINES, RunData, describe_clip_state, labelled_scores
 from vidface.reports.loose_values import mapping, number
 from vidface.reports.picks import REASONS, Picks
 from vidface.reports.pseudonyms import Names
@@ -36,18 +36,18 @@ def page_document(
         "sprite_columns": SPRITE_COLUMNS,
         "reasons": REASONS,
         "runs": [
-            _run(run, picks, shown, contents.names)
+            _describe_run(run, picks, shown, contents.names)
             for run, picks, shown in zip(runs, contents.picks, faces, strict=True)
         ],
         "curves": [
-            {"label": clean_text(label), **_curves(score.curves)}
+            {"label": clean_text(label), **_describe_curves(score.curves)}
             for label, _, score in labelled_scores(runs)
         ],
-        "sweeps": [_sweep(run, run.sweep) for run in runs if run.sweep is not None],
+        "sweeps": [_describe_sweep(run, run.sweep) for run in runs if run.sweep is not None],
     }
 
 
-def rows_shown(run: RunData, picks: Picks) -> list[int]:
+def choose_rows(run: RunData, picks: Picks) -> list[int]:
     """The rows of the clips that the table has, rising."""
     n = len(run.clips)
     if n <= MOST_ROWS:
@@ -60,29 +60,35 @@ def rows_shown(run: RunData, picks: Picks) -> list[int]:
     return sorted(list(dict.fromkeys(order))[:MOST_ROWS])
 
 
-def _run(run: RunData, picks: Picks, faces: Iterable[ShownFaces], names: Names) -> dict[str, Any]:
-    rows = rows_shown(run, picks)
+def _describe_run(
+    run: RunData, picks: Picks, faces: Iterable[ShownFaces], names: Names
+) -> dict[str, Any]:
+    rows = choose_rows(run, picks)
     place = {row: at for at, row in enumerate(rows)}  # of a row in the table
     by_row = {shown.row: shown for shown in faces}
     return {
         "label": clean_text(run.label),
-        "clips": _clips(run, rows, names),
+        "clips": _describe_clips(run, rows, names),
         "reasons": {place[row]: list(why) for row, why in picks.reasons.items()},
-        "faces": [_faces(by_row[row], place[row], names) for row in picks.reasons if row in by_row],
+        "faces": [
+            _describe_faces(by_row[row], place[row], names)
+            for row in picks.reasons
+            if row in by_row
+        ],
     }
 
 
-def _clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[Any]]:
+def _describe_clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[Any]]:
     clips = run.clips
     columns: dict[str, list[Any]] = {
         "clip_id": [clean_text(names.clip(clips.clip_ids[row])) for row in rows],
         "identity": [clean_text(names.identity(clips.identities[row])) for row in rows],
         "split": [clean_text(clips.splits[row]) for row in rows],
         "state": [clean_text(clips.states[row]) for row in rows],
-        "message": [clean_text(clip_message(run, row, names)) for row in rows],
+        "message": [clean_text(describe_clip_state(run, row, names)) for row in rows],
         "frames": clips.frames[rows].tolist(),
         "faces": clips.faces[rows].tolist(),
-        "ap": [_rounded(run.average_precision.get(clips.identities[row])) for row in rows],
+        "ap": [_round_cosine(run.average_precision.get(clips.identities[row])) for row in rows],
         "flags": [[flag for flag in clips.flags if clips.flags[flag][row]] for row in rows],
     }
     for name in ("kept", "dropped", "clusters"):
@@ -90,16 +96,16 @@ def _clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str, list[An
             columns[name] = clips.counts[name][rows].tolist()
     for name in COSINES:
         if name in clips.cosines:
-            columns[name] = [_rounded(value) for value in clips.cosines[name][rows].tolist()]
+            columns[name] = [_round_cosine(value) for value in clips.cosines[name][rows].tolist()]
     return columns
 
 
-def _rounded(value: float | None) -> float | None:
+def _round_cosine(value: float | None) -> float | None:
     finite = number(value)
     return None if finite is None else round(finite, 4)
 
 
-def _faces(shown: ShownFaces, place: int, names: Names) -> dict[str, Any]:
+def _describe_faces(shown: ShownFaces, place: int, names: Names) -> dict[str, Any]:
     timed = all(caption.endswith(" s") for caption in shown.captions)
     captions = shown.captions if timed or not names.hidden else [""] * len(shown.captions)
     return {
@@ -107,13 +113,13 @@ def _faces(shown: ShownFaces, place: int, names: Names) -> dict[str, Any]:
         "of": shown.of,
         "captions": [clean_text(caption) for caption in captions],
         "clusters": shown.clusters.tolist(),
-        "similarities": [_rounded(value) for value in shown.similarities.tolist()],
+        "similarities": [_round_cosine(value) for value in shown.similarities.tolist()],
         "order": shown.order.tolist(),
         "matrix": base64.b64encode(shown.matrix.tobytes()).decode("ascii"),
     }
 
 
-def _sweep(run: RunData, sweep: ReportedSweep) -> dict[str, Any]:
+def _describe_sweep(run: RunData, sweep: ReportedSweep) -> dict[str, Any]:
     rows = [{figure.name: figure.value for figure in row.figures} for row in sweep.rows]
     document: dict[str, Any] = {
         "thresholds": [row.threshold for row in sweep.rows],
@@ -135,7 +141,7 @@ def _sweep(run: RunData, sweep: ReportedSweep) -> dict[str, Any]:
     return document
 
 
-def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_curves(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the charts draw of a curves document."""
     drawn: dict[str, Any] = {}
     for protocol in ("verification", "cross_verification"):
@@ -143,27 +149,29 @@ def _curves(document: Mapping[str, Any]) -> dict[str, Any]:
             curves = document[protocol]
             eer = curves.get("eer") or {}
             drawn[protocol] = {
-                "roc": _columns(curves["roc"], ("far", "tar", "frr", "threshold")),
-                "histogram": _columns(
+                "roc": _pick_columns(curves["roc"], ("far", "tar", "frr", "threshold")),
+                "histogram": _pick_columns(
                     curves["histogram"],
                     ("edges", "genuine_share", "impostor_share"),
                 ),
                 "points": [
-                    _columns(point, ("target_far", "far", "tar", "threshold", "ci95"))
+                    _pick_columns(point, ("target_far", "far", "tar", "threshold", "ci95"))
                     for point in curves["points"]
                 ],
-                "eer": _columns(eer, ("value", "threshold")),
+                "eer": _pick_columns(eer, ("value", "threshold")),
                 "impostor_pairs": curves["pairs"]["impostor"],
                 "genuine_pairs": curves["pairs"]["genuine"],
             }
     if "retrieval" in document:
         columns = ("recall", "precision", "low", "high")
-        drawn["precision_recall"] = _columns(document["retrieval"]["precision_recall"], columns)
+        drawn["precision_recall"] = _pick_columns(
+            document["retrieval"]["precision_recall"], columns
+        )
     if "identification" in document:
         columns = ("rank", "value", "low", "high")
-        drawn["cmc"] = _columns(document["identification"]["cmc"], columns)
+        drawn["cmc"] = _pick_columns(document["identification"]["cmc"], columns)
     return drawn
 
 
-def _columns(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _pick_columns(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: values.get(name) for name in names}

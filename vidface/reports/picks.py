@@ -55,8 +55,8 @@ def pick_clips(run: RunData, most: int) -> Picks:
     wanted = {
         "impostor": [row for pair in pairs.impostor for row in (pair.a, pair.b)],
         "genuine": [row for pair in pairs.genuine for row in (pair.a, pair.b)],
-        "precision": list(_of_worst_identities(run, rows)),
-        **{flag: _flagged(run, flag) for flag in clips.flags},
+        "precision": list(_clips_of_worst_identities(run, rows)),
+        **{flag: _flagged_rows(run, flag) for flag in clips.flags},
     }
     reasons: dict[int, list[str]] = {}
     for turn in zip_longest(*wanted.values()):
@@ -74,7 +74,7 @@ def pick_clips(run: RunData, most: int) -> Picks:
     return Picks(chosen, pairs, split, max(0, len(reasons) - most))
 
 
-def _of_worst_identities(run: RunData, rows: Sequence[int]) -> Iterator[int]:
+def _clips_of_worst_identities(run: RunData, rows: Sequence[int]) -> Iterator[int]:
     """Clips of the people that retrieval finds worst, the worst first; none of the perfect ones."""
     worst = sorted((value, name) for name, value in run.average_precision.items() if value < 1)
     rows_of: dict[str, list[int]] = {name: [] for _, name in worst[:WORST_IDENTITIES] if name}
@@ -85,7 +85,7 @@ def _of_worst_identities(run: RunData, rows: Sequence[int]) -> Iterator[int]:
         yield from clips[:CLIPS_OF_AN_IDENTITY]
 
 
-def _flagged(run: RunData, flag: str) -> list[int]:
+def _flagged_rows(run: RunData, flag: str) -> list[int]:
     """The rows that raise a flag, the gravest first."""
     clips = run.clips
     rows = np.flatnonzero(clips.flags[flag])

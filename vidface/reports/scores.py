@@ -113,7 +113,7 @@ def read_score(path: Path) -> ReportedScore:
         gallery=text(document.get("gallery")),
         denoising=text(document["denoising"]) or "no noise removal",
         created=created_of(document),
-        figures=figures_of(document),
+        figures=list_figures(document),
         document=document,
     )
 
@@ -136,7 +136,7 @@ def read_sweep(path: Path) -> ReportedSweep:
     """
     document = read_document(path, "sweep")
     rows = [
-        ReportedSweepRow(row["threshold"], row["denoised"]["dropped_share"], figures_of(row))
+        ReportedSweepRow(row["threshold"], row["denoised"]["dropped_share"], list_figures(row))
         for row in document["rows"][:MOST_ROWS]
     ]
     rows.sort(key=lambda row: -math.inf if row.threshold is None else row.threshold)
@@ -167,15 +167,15 @@ def read_average_precision(path: Path) -> dict[str, float]:
     return precision
 
 
-def figures_of(document: Mapping[str, Any]) -> tuple[ScoreFigure, ...]:
+def list_figures(document: Mapping[str, Any]) -> tuple[ScoreFigure, ...]:
     """The figures of a score document, or of a sweep's row, in the order of the tables.
 
     A section that is no protocol known here is taken as it is: each of its entries that has a
     "value" is a figure.
 
-    >>> figures_of({"verification": {"tar_at_far": {"1e-4": {"tar": 0.5}}}})[0].label
+    >>> list_figures({"verification": {"tar_at_far": {"1e-4": {"tar": 0.5}}}})[0].label
     'TAR @ FAR 1e-4'
-    >>> figures_of({"my_protocol": {"hit_rate": {"value": 0.5, "ci95": [0.4, 0.6]}}})[0].label
+    >>> list_figures({"my_protocol": {"hit_rate": {"value": 0.5, "ci95": [0.4, 0.6]}}})[0].label
     'my protocol: hit rate'
     """
     figures = chain(_known_figures(document), _unknown_figures(document))

@@ -56,7 +56,7 @@ class ShownFaces:
         return f"ShownFaces(clip {self.row}: {len(self.captions)} of {self.of} faces, {picture})"
 
 
-def each_clip_faces(
+def read_shown_faces(
     folder: RunFolder,
     clustering: Path | None,
     wanted: Mapping[str, int],
@@ -75,7 +75,7 @@ def each_clip_faces(
     Raises:
         VidfaceError: damaged shards, or clusters that do not fit the faces.
     """
-    labels = _labels(clustering, wanted) if clustering is not None else {}
+    labels = _read_labels(clustering, wanted) if clustering is not None else {}
     for path in folder.shard_paths:
         shard, _ = artefacts.read_shard(path)
         places = [i for i, clip_id in enumerate(shard.clip_ids) if clip_id in wanted]
@@ -92,11 +92,13 @@ def each_clip_faces(
         )
         for i, jpegs in zip(places, all_jpegs, strict=False):
             clip_id = shard.clip_ids[i]
-            yield _faces_of(shard, i, wanted[clip_id], shown[i], labels.get(clip_id), jpegs,
+            yield _describe_faces(shard, i, wanted[clip_id], shown[i], labels.get(clip_id), jpegs,
                             most_bytes)  # fmt: skip
 
 
-def _labels(clustering: Path, wanted: Mapping[str, int]) -> dict[str, tuple[NDArray[Any], ...]]:
+def _read_labels(
+    clustering: Path, wanted: Mapping[str, int]
+) -> dict[str, tuple[NDArray[Any], ...]]:
     """Clip id → (frame, cluster, similarity) of its faces, in their order."""
     path = clustering / "faces.parquet"
     table, _ = artefacts.read_rows(path, [("clip_id", "in", list(wanted))])
@@ -138,7 +140,7 @@ def _read_jpegs(
             ]
 
 
-def _faces_of(
+def _describe_faces(
     shard: EmbeddingShard,
     place: int,
     row: int,
@@ -170,12 +172,12 @@ def _faces_of(
         clusters=clusters,
         similarities=similarities,
         order=order,
-        matrix=_matrix(shard.embeddings[rows][order]),
+        matrix=_cosine_levels(shard.embeddings[rows][order]),
         webp=None if jpegs is None else make_sprite(jpegs, most_bytes),
     )
 
 
-def _matrix(faces: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _cosine_levels(faces: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, n) cosines as bytes: −1 is 0, 1 is 254; 255 where a face has no direction."""
     unit, usable = unit_rows(faces)
     cosines = np.clip(unit @ unit.T, -1, 1)

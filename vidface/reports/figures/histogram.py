@@ -81,7 +81,9 @@ def _mark_thresholds(axes: Axes, section: Mapping[str, Any]) -> None:
     marks.sort()
     left, right = axes.get_xlim()
     room = style.WIDTH_INCHES * 72 - 45  # points: about what the axes are wide
-    places = spread([(x - left) / (right - left) * room for x, _ in marks], _LABEL_POINTS, room)
+    places = spread_apart(
+        [(x - left) / (right - left) * room for x, _ in marks], _LABEL_POINTS, room
+    )
     for (x, name), place in zip(marks, places, strict=True):
         axes.axvline(x, color=style.BLACK, linewidth=0.6, linestyle=(0, (4, 2)))
         axes.annotate(
@@ -106,12 +108,12 @@ def _target_name(target: str) -> str:
     return f"FAR {style.power_of_ten(float(rate))}"
 
 
-def spread(places: list[float], apart: float, room: float) -> list[float]:
+def spread_apart(places: list[float], apart: float, room: float) -> list[float]:
     """Rising places moved so that neighbours are `apart`, within [0, room], as little as needed.
 
-    >>> spread([10.0, 11.0, 50.0], 8, 100)
+    >>> spread_apart([10.0, 11.0, 50.0], 8, 100)
     [6.5, 14.5, 50.0]
-    >>> spread([99.0, 100.0], 8, 100)
+    >>> spread_apart([99.0, 100.0], 8, 100)
     [92.0, 100.0]
     """
     groups: list[tuple[float, int]] = []  # the first place of a row of names, and how many

@@ -74,7 +74,7 @@ def find_source(place: Path, what: str, part: str = "") -> FigureSource:
     return max(sources, key=lambda source: (created_of(source.document), source.path.name))
 
 
-def labels_for(sources: Sequence[FigureSource], given: Sequence[str] = ()) -> list[str]:
+def label_sources(sources: Sequence[FigureSource], given: Sequence[str] = ()) -> list[str]:
     """What the legend calls them: as given, or by run, with the settings where names repeat.
 
     Raises:
@@ -92,7 +92,7 @@ def labels_for(sources: Sequence[FigureSource], given: Sequence[str] = ()) -> li
     return [f"{source.run_name}, {source.settings_name}" for source in sources]
 
 
-def chosen_threshold(place: Path) -> float | None:
+def find_chosen_threshold(place: Path) -> float | None:
     """The threshold of a run: chosen honestly where one was, or else as its settings have it.
 
     Args:

@@ -108,7 +108,7 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     right.tick_params(width=0.6, length=2.5)
     axes.set_zorder(right.get_zorder() + 1)
     axes.patch.set_visible(False)
-    places.ticks(axes)
+    places.draw_ticks(axes)
     _mark_chosen(axes, options.chosen, places, len(runs), key)
     if above is not None:
         _draw_published(above, key)
@@ -135,8 +135,8 @@ class _Places:
     """Where thresholds stand: "none" a step to the left of the lowest."""
 
     def __init__(self, runs: list[SweepSeries]) -> None:
-        found = np.unique(np.concatenate([run.thresholds for run in runs]))
-        self.thresholds = found[~np.isnan(found)]
+        thresholds = np.unique(np.concatenate([run.thresholds for run in runs]))
+        self.thresholds = thresholds[~np.isnan(thresholds)]  # rising
         steps = np.diff(self.thresholds)
         first = float(self.thresholds[0]) if len(self.thresholds) else 0.0
         span = float(self.thresholds[-1]) - first if len(self.thresholds) else 0.0
@@ -148,18 +148,20 @@ class _Places:
             (float(self.thresholds[-1]) if len(self.thresholds) else self.none) + step / 3,
         )
 
-    def of(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+    def place(self, thresholds: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where thresholds stand on the axis; NaN is no clustering."""
         return np.where(np.isnan(thresholds), self.none, thresholds)
 
-    def ticks(self, axes: Axes) -> None:
+    def draw_ticks(self, axes: Axes) -> None:
+        """As many ticks as their names leave room for."""
         axes.set_xlim(*self.ends)
         for most in range(8, 0, -1):
-            at, names = self._names(most)
-            if self._apart(at, names):
+            at, names = self._choose_ticks(most)
+            if self._leave_room(at, names):
                 break
         axes.set_xticks(at, names)
 
-    def _names(self, most: int) -> tuple[list[float], list[str]]:
+    def _choose_ticks(self, most: int) -> tuple[list[float], list[str]]:
         """About `most` round thresholds, and "none"."""
         from matplotlib.ticker import MaxNLocator
 
@@ -171,7 +173,7 @@ class _Places:
         names = [f"{t:g}" for t in np.round(at, 6) + 0.0]
         return ([self.none, *at], ["none", *names]) if self.has_none else (at, names)
 
-    def _apart(self, at: list[float], names: list[str]) -> bool:
+    def _leave_room(self, at: list[float], names: list[str]) -> bool:
         """Whether the names leave room between them."""
         room = style.WIDTH_INCHES * 72 - 75  # points: about what the axes are wide
         scale = room / (self.ends[1] - self.ends[0])
@@ -194,7 +196,7 @@ def _draw_run(
     """One run: solid mAP, dashed TAR, dotted share; hues tell runs apart, or of one run lines."""
     from matplotlib.lines import Line2D
 
-    x = places.of(run.thresholds)
+    x = places.place(run.thresholds)
     own_colour = style.COLOURS[number]
     single_hues = (style.BLUE, style.GREEN, style.VERMILION)
     hues = single_hues if key.single else (own_colour,) * 3

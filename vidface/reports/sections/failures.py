@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vidface.reports.contents import ReportContents
-from vidface.reports.gather import RunData, clip_message
+from vidface.reports.gather import RunData, describe_clip_state
 from vidface.reports.pseudonyms import Names
 from vidface.reports.sections.summary import count_states
 from vidface.reports.templating import format_share
@@ -36,7 +36,11 @@ def _describe_run(run: RunData, names: Names) -> Mapping[str, Any]:
         ],
         "failed": len(failed),
         "rows": [
-            (names.clip(clips.clip_ids[row]), clips.states[row], clip_message(run, row, names))
+            (
+                names.clip(clips.clip_ids[row]),
+                clips.states[row],
+                describe_clip_state(run, row, names),
+            )
             for row in failed[:MOST_FAILURES]
         ],
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from vidface.reports.contents import ReportContents
 from vidface.reports.gather import RunData
-from vidface.reports.page_data import rows_shown
+from vidface.reports.page_data import choose_rows
 from vidface.reports.picks import REASONS, Picks
 from vidface.reports.pseudonyms import Names
 
@@ -48,7 +48,7 @@ def _describe_pairs(
         ("Hardest impostor pairs", "two people, or so the manifest says", picks.pairs.impostor),
         ("Hardest genuine pairs", "one person, or so the manifest says", picks.pairs.genuine),
     )
-    place = {row: at for at, row in enumerate(rows_shown(run, picks))}
+    place = {row: at for at, row in enumerate(choose_rows(run, picks))}
 
     def describe_clip(row: int) -> tuple[str, str]:
         name = names.clip(run.clips.clip_ids[row]) or "(no name)"
