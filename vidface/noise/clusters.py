@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.noise import kernels as linkage
+from vidface.noise import kernels
 from vidface.vectors.batches import Batch, gather, on_device, run_batches
 from vidface.vectors.rows import check_embeddings, check_offsets, float32_threshold, unit_rows
 
@@ -44,8 +44,7 @@ def cluster_frames(
     Two faces of a clip are joined where ``cosine > threshold``, strictly; a cluster is a connected
     component of that graph. Label 0 is the largest cluster (the kept frames), 1, 2, … the others
     by falling size; clusters of equal size rank by the earliest row they hold. −1 is an unusable
-    embedding (NaN, infinite, or zero norm), which joins nothing and is never kept;
-    `unusable_rows` names them.
+    embedding (NaN, infinite, or zero norm), which joins nothing and is never kept.
 
     Products and threshold are compared as float32. A product rounds by the shape of the matrix it
     is part of, so labels are certain, and the same for every batch size, budget and device,
@@ -89,7 +88,7 @@ def cluster_frames(
     array([ 0,  0, -1,  0,  0,  0], dtype=int32)
     """
 
-    embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
+    embeddings, offsets = _check_arguments(embeddings, offsets, memory_bytes)
     cosine_threshold = float32_threshold(threshold)
     n_rows = len(embeddings)
     usable = np.zeros(n_rows, dtype=bool)
@@ -97,15 +96,15 @@ def cluster_frames(
     # At −1 all joins and at 1 nothing does, by definition and not by what rounding makes of it.
     # (Of one face twice the product may round to 1.0000001.)
     if cosine_threshold is None or cosine_threshold >= 1:
-        usable = _usable(embeddings, memory_bytes)
+        usable = _find_usable(embeddings, memory_bytes)
         if cosine_threshold is None:
             firsts = np.repeat(offsets[:-1], np.diff(offsets))
-        return _rank(firsts, usable, offsets)
+        return _rank_components(firsts, usable, offsets)
 
     def work(batch: Batch, block_bytes: int) -> None:
         gathered = gather(embeddings, batch)
-        enough = batch.n >= linkage.PIVOT_FROM
-        kernel = linkage.components_by_pivot if enough else linkage.components
+        enough = batch.n >= kernels.PIVOT_FROM
+        kernel = kernels.components_by_pivot if enough else kernels.components
         found = on_device(device, kernel, *gathered, float(cosine_threshold), block_bytes)
         ok = gathered[2]
         inside = batch.inside
@@ -113,7 +112,7 @@ def cluster_frames(
         firsts[batch.rows[inside]] = (batch.starts[:, None] + found)[inside]
 
     run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
-    return _rank(firsts, usable, offsets)
+    return _rank_components(firsts, usable, offsets)
 
 
 @dataclass(frozen=True)
@@ -199,14 +198,14 @@ def linkage_tree(
     (array([0, 1, 0], dtype=int32), array([0, 0, 0], dtype=int32))
     """
 
-    embeddings, offsets = _checked(embeddings, offsets, memory_bytes)
+    embeddings, offsets = _check_arguments(embeddings, offsets, memory_bytes)
     n_rows = len(embeddings)
     order = np.zeros(n_rows, np.int32)
     similarities = np.full(n_rows, np.nan, np.float32)
 
     def work(batch: Batch, block_bytes: int) -> None:
         gathered = gather(embeddings, batch)
-        found, links = on_device(device, linkage.spanning_trees, *gathered, block_bytes)
+        found, links = on_device(device, kernels.spanning_trees, *gathered, block_bytes)
         # Behind a clip's usable rows, which Prim found, stand the others, in order.
         ok, n = gathered[2], np.arange(batch.n)
         n_ok = ok.sum(axis=1)[:, None]
@@ -244,22 +243,7 @@ def cut(tree: LinkageTree, threshold: float | None) -> NDArray[np.int32]:
     return _rank_runs(tree, ~joined)
 
 
-def unusable_rows(
-    embeddings: NDArray[np.floating[Any]], offsets: NDArray[np.integer[Any]]
-) -> list[tuple[int, int]]:
-    """(clip, row within the clip) of every embedding that is NaN, infinite or zero.
-
-    >>> import numpy as np
-    >>> unusable_rows(np.array([[1.0, 0], [np.nan, 1], [0, 0]]), np.array([0, 2, 3]))
-    [(0, 1), (1, 0)]
-    """
-    embeddings, offsets = _checked(embeddings, offsets, MEMORY_BYTES)
-    rows = np.flatnonzero(~_usable(embeddings, MEMORY_BYTES))
-    clips = np.searchsorted(offsets, rows, side="right") - 1
-    return list(zip(clips.tolist(), (rows - offsets[clips]).tolist(), strict=True))
-
-
-def _checked(
+def _check_arguments(
     embeddings: NDArray[np.floating[Any]], offsets: NDArray[np.integer[Any]], memory_bytes: int
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
     embeddings = check_embeddings(embeddings)
@@ -268,7 +252,7 @@ def _checked(
     return embeddings, check_offsets(offsets, len(embeddings))
 
 
-def _usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray[np.bool_]:
+def _find_usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray[np.bool_]:
     """(n_rows,) bool: rows that have a direction."""
     n_rows, d = embeddings.shape
     step = max(1, min(_BATCH_BYTES, memory_bytes) // (d * (embeddings.itemsize + 20) + 96))
@@ -278,7 +262,7 @@ def _usable(embeddings: NDArray[np.floating[Any]], memory_bytes: int) -> NDArray
     return usable
 
 
-def _rank(
+def _rank_components(
     firsts: NDArray[np.int64], usable: NDArray[np.bool_], offsets: NDArray[np.int64]
 ) -> NDArray[np.int32]:
     """Number each clip's components by falling size, then by their first row (`firsts`)."""
@@ -286,13 +270,13 @@ def _rank(
     trees = np.flatnonzero(sizes)  # ascending, so by clip, then by first row
     clips = np.searchsorted(offsets, trees, side="right") - 1
     ranks = np.full(len(firsts), UNUSABLE, dtype=np.int32)
-    ranks[trees] = _ranks_of(sizes[trees], trees - offsets[clips], clips, offsets)
+    ranks[trees] = _rank_by_size(sizes[trees], trees - offsets[clips], clips, offsets)
     labels = ranks[firsts]
     labels[~usable] = UNUSABLE
     return labels
 
 
-def _ranks_of(
+def _rank_by_size(
     sizes: NDArray[np.int64],
     firsts: NDArray[np.int64],
     clips: NDArray[np.int64],
@@ -334,7 +318,7 @@ def _rank_runs(tree: LinkageTree, begins: NDArray[np.bool_]) -> NDArray[np.int32
         begin = ends - sizes[runs]
         members = np.arange(ends[-1]) + np.repeat(starts[runs] - begin, sizes[runs])
         firsts = np.minimum.reduceat(tree.order[members], begin).astype(np.int64)
-        of_runs[runs] = _ranks_of(sizes[runs], firsts, clips[rivals], tree.offsets)
+        of_runs[runs] = _rank_by_size(sizes[runs], firsts, clips[rivals], tree.offsets)
     labels = np.repeat(of_runs, sizes)[tree._places]
     # Clusters of one rank last, by their rows: to count is enough, and most clusters are such.
     rows = np.flatnonzero(labels == _ALONE)

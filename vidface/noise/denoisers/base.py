@@ -9,12 +9,7 @@ from vidface.core.settings import check_settings, setting
 from vidface.core.thresholds import NO_CLUSTERING, check_threshold
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vidface.noise.removal import FaceSet
-
-    Labels = NDArray[np.int32]
+    from vidface.noise.removal import FaceSet, Labels
 
 
 @dataclass(frozen=True)

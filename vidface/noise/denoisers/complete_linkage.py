@@ -10,8 +10,7 @@ from vidface.noise.denoisers.base import ThresholdDenoiser
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vidface.noise.denoisers.base import Labels
-    from vidface.noise.removal import FaceSet
+    from vidface.noise.removal import FaceSet, Labels
 
 # Peak of one long clip of near faces over the square of its length: 12.6 with scipy 1.17, and some
 # air.

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vidface.noise.denoisers.base import Labels
-    from vidface.noise.removal import FaceSet
+    from vidface.noise.removal import FaceSet, Labels
 
 # Peak of one long clip of near faces over the square of its length: 19.1 with scikit-learn 1.9,
 # and some air.

@@ -11,8 +11,7 @@ from vidface.noise.denoisers.base import Denoiser
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vidface.noise.denoisers.base import Labels
-    from vidface.noise.removal import FaceSet
+    from vidface.noise.removal import FaceSet, Labels
 
 
 @dataclass(frozen=True)

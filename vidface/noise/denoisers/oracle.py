@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vidface.noise.denoisers.base import Denoiser
 
 if TYPE_CHECKING:
-    from vidface.noise.denoisers.base import Labels
-    from vidface.noise.removal import FaceSet
+    from vidface.noise.removal import FaceSet, Labels
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vidface.noise.denoisers.base import Labels
-    from vidface.noise.removal import FaceSet
+    from vidface.noise.removal import FaceSet, Labels
 
 
 @dataclass(frozen=True)
