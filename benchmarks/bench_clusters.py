@@ -118,10 +118,10 @@ def floor_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
 def gathered_seconds(rows: np.ndarray, offsets: np.ndarray, repeats: int) -> float:
     """What it takes to bring rows into batches and to scale them, nothing else."""
     from vidface.noise.clusters import _BATCH_BYTES
-    from vidface.vectors.batches import gather, run_batches
+    from vidface.vectors.batches import gather_rows, run_batches
 
     def work(batch: Any, _: int) -> None:
-        own, scales, _usable = gather(rows, batch)
+        own, scales, _usable = gather_rows(rows, batch)
         own *= scales[:, :, None]
 
     return best_seconds(

@@ -13,7 +13,7 @@ from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.noise import diagnostics
 from vidface.noise.clusters import cluster_frames
-from vidface.noise.diagnostics import FLAGS, DiagnosticBounds, combine, diagnose
+from vidface.noise.diagnostics import FLAGS, DiagnosticBounds, combine_diagnostics, diagnose
 from vidface.vectors.descriptors import pool_descriptors
 
 COUNTS = ("clusters", "kept", "dropped", "unusable", "second_size")
@@ -431,7 +431,7 @@ def test_combine_puts_clips_in_their_places():
 
     # Clips 0–1 and 2–4 as two parts; in a manifest of seven the clips stand at 6, 0, 4, 2, 1.
     places = [6, 0, 4, 2, 1]
-    joined = combine(
+    joined = combine_diagnostics(
         [part(slice(0, 2)), part(slice(2, 5))], [np.array(places[:2]), np.array(places[2:])], 7
     )
     for name in (*COUNTS, *COSINES, *FLAGS):
@@ -440,7 +440,7 @@ def test_combine_puts_clips_in_their_places():
     assert joined.kept[[3, 5]].tolist() == [0, 0]
     assert np.isnan(joined.lowest_similarity[[3, 5]]).all()
     assert joined.summary()["faces"] == 17
-    assert combine([], [], 2).summary()["none_kept"] == 2
+    assert combine_diagnostics([], [], 2).summary()["none_kept"] == 2
 
 
 def test_combine_checks_what_it_gets():
@@ -448,14 +448,14 @@ def test_combine_checks_what_it_gets():
     other = diagnose_one(on_circle(0), [0], bounds=DiagnosticBounds(thin_below=1))
     here = np.array([0])
     with pytest.raises(VidfaceError, match="different bounds"):
-        combine([one, other], [here, here + 1], 2)
+        combine_diagnostics([one, other], [here, here + 1], 2)
     with pytest.raises(VidfaceError, match="a place for every clip"):
-        combine([one], [np.array([0, 1])], 2)
+        combine_diagnostics([one], [np.array([0, 1])], 2)
     for rows in ([2], [-1]):
         with pytest.raises(VidfaceError, match=r"rows of \[0, 2\)"):
-            combine([one], [np.array(rows)], 2)
+            combine_diagnostics([one], [np.array(rows)], 2)
     with pytest.raises(VidfaceError, match="each at most once"):
-        combine([one, one], [here, here], 2)
+        combine_diagnostics([one, one], [here, here], 2)
 
 
 def test_what_was_only_dropped_is_no_second_cluster():

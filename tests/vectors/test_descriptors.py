@@ -16,7 +16,7 @@ from vidface.vectors import descriptors
 from vidface.vectors.descriptors import (
     Pooled,
     check_descriptors,
-    medoids,
+    find_medoids,
     pool_descriptors,
     pool_faces,
     pooling_weights,
@@ -329,7 +329,7 @@ def test_medoids_equal_the_naive_twin_with_ties(groups):
     before = unit.copy()
     firsts = np.cumsum([0, *(len(group) for group in groups[:-1])])
     expected = [first + oracles.medoid(g) for first, g in zip(firsts, groups, strict=True)]
-    assert medoids(unit, firsts).tolist() == expected
+    assert find_medoids(unit, firsts).tolist() == expected
     assert (unit == before).all()
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.noise import kernels
-from vidface.vectors.batches import Batch, gather, on_device, run_batches
+from vidface.vectors.batches import ClipBatch, gather_rows, run_batches, run_on_device
 from vidface.vectors.rows import check_embeddings, check_offsets, float32_threshold, unit_rows
 
 MEMORY_BYTES = 2**31
@@ -101,15 +101,14 @@ def cluster_frames(
             firsts = np.repeat(offsets[:-1], np.diff(offsets))
         return _rank_components(firsts, usable, offsets)
 
-    def work(batch: Batch, block_bytes: int) -> None:
-        gathered = gather(embeddings, batch)
+    def work(batch: ClipBatch, block_bytes: int) -> None:
+        gathered = gather_rows(embeddings, batch)
+        is_usable, inside = gathered[2], batch.inside
         enough = batch.n >= kernels.PIVOT_FROM
         kernel = kernels.components_by_pivot if enough else kernels.components
-        found = on_device(device, kernel, *gathered, float(cosine_threshold), block_bytes)
-        ok = gathered[2]
-        inside = batch.inside
-        usable[batch.rows[inside]] = ok[inside]
-        firsts[batch.rows[inside]] = (batch.starts[:, None] + found)[inside]
+        roots = run_on_device(device, kernel, *gathered, float(cosine_threshold), block_bytes)
+        usable[batch.rows[inside]] = is_usable[inside]
+        firsts[batch.rows[inside]] = (batch.starts[:, None] + roots)[inside]
 
     run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
     return _rank_components(firsts, usable, offsets)
@@ -203,18 +202,18 @@ def linkage_tree(
     order = np.zeros(n_rows, np.int32)
     similarities = np.full(n_rows, np.nan, np.float32)
 
-    def work(batch: Batch, block_bytes: int) -> None:
-        gathered = gather(embeddings, batch)
-        found, links = on_device(device, kernels.spanning_trees, *gathered, block_bytes)
+    def work(batch: ClipBatch, block_bytes: int) -> None:
+        gathered = gather_rows(embeddings, batch)
+        steps, links = run_on_device(device, kernels.spanning_trees, *gathered, block_bytes)
         # Behind a clip's usable rows, which Prim found, stand the others, in order.
-        ok, n = gathered[2], np.arange(batch.n)
-        n_ok = ok.sum(axis=1)[:, None]
-        others = np.argsort(ok, axis=1, kind="stable")
-        behind = np.take_along_axis(others, (n - n_ok) % batch.n, axis=1)
+        is_usable, n = gathered[2], np.arange(batch.n)
+        n_usable = is_usable.sum(axis=1)[:, None]
+        others = np.argsort(is_usable, axis=1, kind="stable")
+        behind = np.take_along_axis(others, (n - n_usable) % batch.n, axis=1)
         inside = batch.inside
         rows = batch.rows[inside]
-        order[rows] = np.where(n < n_ok, found, behind)[inside]
-        similarities[rows] = np.where(n < n_ok, links, np.float32(np.nan))[inside]
+        order[rows] = np.where(n < n_usable, steps, behind)[inside]
+        similarities[rows] = np.where(n < n_usable, links, np.float32(np.nan))[inside]
 
     run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
     return LinkageTree(offsets, order, similarities)

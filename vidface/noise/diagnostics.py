@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.vectors.descriptors import VANISHING_MEAN, check_descriptors
-from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows
+from vidface.vectors.rows import check_embeddings, check_labels, check_offsets, unit_rows
 
 FLAGS = ("chained", "contested", "thin")
 """The names of the flags, in the order in which they are reported."""
@@ -243,7 +243,7 @@ def diagnose(
     )
 
 
-def combine(
+def combine_diagnostics(
     parts: Sequence[Diagnostics], places: Sequence[NDArray[np.integer[Any]]], n_clips: int
 ) -> Diagnostics:
     """Diagnostics of several shards as one, in the order of a manifest.
@@ -262,14 +262,14 @@ def combine(
     >>> import numpy as np
     >>> one = np.ones((1, 1), dtype=np.float32)
     >>> part = diagnose(one, np.array([0, 1]), np.array([0]), one)
-    >>> whole = combine([part], [np.array([2])], 3)
+    >>> whole = combine_diagnostics([part], [np.array([2])], 3)
     >>> whole.kept, whole.thin
     (array([0, 0, 1]), array([False, False,  True]))
     """
     if len({part.bounds for part in parts}) > 1:
         raise VidfaceError("diagnostics with different bounds cannot be combined")
     if [len(part.kept) for part in parts] != [len(rows) for rows in places]:
-        raise VidfaceError("combine needs a place for every clip of every part")
+        raise VidfaceError("combine_diagnostics needs a place for every clip of every part")
     rows = np.concatenate([np.empty(0, np.int64), *places])
     outside = len(rows) and (rows.min() < 0 or rows.max() >= n_clips)
     if outside or len(np.unique(rows)) != len(rows):
@@ -292,12 +292,7 @@ def combine(
 def _check_labels(
     labels: NDArray[np.integer[Any]], offsets: NDArray[np.int64], n_rows: int
 ) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.shape != (n_rows,) or array.dtype.kind not in "iu":
-        raise VidfaceError(
-            f"labels must be ({n_rows},) integers, one an embedding, "
-            f"got the shape {array.shape} of {array.dtype}"
-        )
+    array = check_labels(labels, n_rows)
     n_faces = np.diff(offsets)
     bad = np.flatnonzero((array < UNUSABLE) | (array >= np.repeat(n_faces, n_faces)))
     if len(bad):
@@ -331,13 +326,13 @@ def _similarities(
 ) -> NDArray[np.float32]:
     """(r,) cosines; NaN where the descriptor is zero."""
     directions, present = unit_rows(descriptors)  # exact length: theirs may be off by 1e-3
-    found = np.empty(len(unit), dtype=np.float32)
+    cosines = np.empty(len(unit), dtype=np.float32)
     for start in range(0, len(unit), step):  # of a long clip the descriptor is not copied n times
         rows = slice(start, start + step)
-        found[rows] = np.einsum("ij,ij->i", unit[rows], directions[places[rows]])
-    np.clip(found, -1, 1, out=found)
-    found[~present[places]] = np.nan
-    return found
+        cosines[rows] = np.einsum("ij,ij->i", unit[rows], directions[places[rows]])
+    np.clip(cosines, -1, 1, out=cosines)
+    cosines[~present[places]] = np.nan
+    return cosines
 
 
 def _lowest(unit: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -369,12 +364,12 @@ def _lowest_of_long(unit: NDArray[np.float32]) -> np.float32:
     """`_lowest` of one run, a block of rows at a time."""
     n = len(unit)
     step = max(1, _BATCH_BYTES // (4 * n))
-    found = np.float32(np.inf)
+    lowest = np.float32(np.inf)
     for start in range(0, n, step):
         # Columns before `start` met these rows in an earlier block.
         products = unit[start : start + step] @ unit[start:].T
-        found = min(found, products.min())
-    return found
+        lowest = min(lowest, products.min())
+    return lowest
 
 
 def _mean_cosines(

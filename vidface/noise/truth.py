@@ -79,15 +79,16 @@ class Truth:
             )
         if self.frame_column == "file":
             frames = [posixpath.basename(name) for name in frames]
-        found = [self.noise.get(key) for key in zip(clip_ids, frames, strict=True)]
-        if None in found:
-            row = found.index(None)
+        verdicts = [self.noise.get(key) for key in zip(clip_ids, frames, strict=True)]
+        if None in verdicts:
+            row = verdicts.index(None)
             raise VidfaceError(
-                f"truth {self.path} says nothing of {found.count(None)} of {len(found)} faces; the "
-                f"first is of clip '{clip_ids[row]}', {self.frame_column} {frames[row]}; "
+                f"truth {self.path} says nothing of {verdicts.count(None)} of {len(verdicts)} "
+                f"faces; the first is of clip '{clip_ids[row]}', "
+                f"{self.frame_column} {frames[row]}; "
                 "add their frames, or take the truth of these clips"
             )
-        return np.array(found, dtype=np.bool_)
+        return np.array(verdicts, dtype=np.bool_)
 
 
 def read_truth(path: str | Path) -> Truth:
@@ -103,7 +104,7 @@ def read_truth(path: str | Path) -> Truth:
             and the line.
     """
     path = Path(path)
-    data = _read(path)
+    data = _read_bytes(path)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -111,7 +112,7 @@ def read_truth(path: str | Path) -> Truth:
         raise VidfaceError(f"truth {path}, line {line}: not UTF-8; save it as UTF-8") from None
     rows = csv_rows(text, f"truth {path}")
     _, header = next(rows, (0, []))
-    frame_column, verdict_column = _columns(header, path)
+    frame_column, verdict_column = _find_columns(header, path)
     places = [header.index(name) for name in ("clip_id", frame_column, verdict_column)]
 
     noise: dict[Frame, bool] = {}
@@ -123,12 +124,12 @@ def read_truth(path: str | Path) -> Truth:
             clip_id, frame, verdict = (fields[place] for place in places)
             if not clip_id:
                 raise ValueError("empty clip_id")
-            key = clip_id, _frame(frame, frame_column)
+            key = clip_id, _parse_frame(frame, frame_column)
             if key in lines:
                 raise ValueError(
                     f"clip '{clip_id}', {frame_column} {key[1]} stands on line {lines[key]} already"
                 )
-            noise[key] = _is_noise(verdict, verdict_column)
+            noise[key] = _parse_verdict(verdict, verdict_column)
         except ValueError as error:
             raise VidfaceError(f"truth {path}, line {line}: {error}") from None
         lines[key] = line
@@ -194,12 +195,12 @@ def precision_recall(dropped: NDArray[np.bool_], noise: NDArray[np.bool_]) -> No
     return NoiseRemoval(*(int(count) for count in counts))
 
 
-def _read(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     try:
         if path.is_file():
             with path.open("rb") as file:
                 data = file.read(MOST_BYTES + 1)
-            return _limited(data, len(data), path)
+            return _check_size(data, len(data), path)
         archive = next((parent for parent in path.parents if parent.is_file()), None)
         if archive is not None:
             return _read_member(archive, path)
@@ -217,17 +218,17 @@ def _read_member(archive: Path, path: Path) -> bytes:
         raise VidfaceError(f"truth {path}: {error}") from None
     if root.kind(name) != "file":
         raise VidfaceError(f"truth {path}: no file '{name}' in {archive}")
-    _limited(b"", root.size(name), path)
+    _check_size(b"", root.size(name), path)
     return root.read(name)
 
 
-def _limited(data: bytes, size: int, path: Path) -> bytes:
+def _check_size(data: bytes, size: int, path: Path) -> bytes:
     if size > MOST_BYTES:
         raise VidfaceError(f"truth {path}: more than {MOST_BYTES} bytes; is it a truth?")
     return data
 
 
-def _columns(header: Sequence[str], path: Path) -> tuple[str, str]:
+def _find_columns(header: Sequence[str], path: Path) -> tuple[str, str]:
     """Which columns name the frame and the verdict."""
     frames = [name for name in header if name in FRAME_COLUMNS]
     verdicts = [name for name in header if name in VERDICT_COLUMNS]
@@ -236,15 +237,15 @@ def _columns(header: Sequence[str], path: Path) -> tuple[str, str]:
         or len(verdicts) != 1
         or sorted(header) != sorted(["clip_id", *frames, *verdicts])
     ):
-        found = ",".join(header)[:200] or "nothing"
+        named = ",".join(header)[:200] or "nothing"
         raise VidfaceError(
             f"truth {path}, line 1: the header must name {_WANTED}, and nothing else; "
-            f"it names {found}"
+            f"it names {named}"
         )
     return frames[0], verdicts[0]
 
 
-def _frame(text: str, column: str) -> str | int:
+def _parse_frame(text: str, column: str) -> str | int:
     if column == "file":
         name = posixpath.basename(text)
         if not name:
@@ -255,7 +256,7 @@ def _frame(text: str, column: str) -> str | int:
     return int(text)
 
 
-def _is_noise(text: str, column: str) -> bool:
+def _parse_verdict(text: str, column: str) -> bool:
     if column == "noise":
         if text not in ("0", "1"):
             raise ValueError(f"noise '{text[:80]}' is neither 0 nor 1")

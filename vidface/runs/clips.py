@@ -10,7 +10,7 @@ from typing import Any
 from vidface.core.clips import SPLITS
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.states import STATES
-from vidface.noise.diagnostics import FLAGS
+from vidface.noise.diagnostics import CLIP_COLUMNS, FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
@@ -18,8 +18,8 @@ from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
 
-_DIAGNOSTICS = ("clusters", "kept", "dropped", "unusable", "lowest_similarity", "second_size",
-                "second_share", "second_cosine")  # fmt: skip
+_EXTRACTED = ("state", "message", "frames", "faces")
+_CLUSTERED = tuple(name for name in CLIP_COLUMNS if name not in FLAGS)
 
 
 @dataclass(frozen=True)
@@ -80,37 +80,37 @@ def list_clips(
     Raises:
         VidfaceError: no extraction; no clustering, where flags are asked for; an unknown name.
     """
-    for what, names, known in (("flag", flags, FLAGS), ("status", states, STATES),
-                               ("split", splits, SPLITS)):  # fmt: skip
+    asked = {"flag": (flags, FLAGS), "status": (states, STATES), "split": (splits, SPLITS)}
+    for option, (names, known) in asked.items():
         for name in names:
             if name not in known:
-                raise UsageError(f"--{what} {name}: unknown (known: {', '.join(known)})")
+                raise UsageError(f"--{option} {name}: unknown (known: {', '.join(known)})")
     table = run.clips()
     if denoising is None and (flags or run.folder.clusterings()):
         denoising = find_latest_denoising(run)
-    clustering: dict[str, list[Any]] = {}
-    if denoising is not None:
-        clustering = _read(run, denoising)
-    of_manifest = {clip.clip_id: clip for clip in run.manifest.clips}
-    columns = {name: table.column(name).to_pylist() for name in ("clip_id", "state", "message",
-               "frames", "faces")}  # fmt: skip
+    clustering = {} if denoising is None else _read_columns(run, denoising)
+    extraction = {name: table.column(name).to_pylist() for name in ("clip_id", *_EXTRACTED)}
+    clips = {clip.clip_id: clip for clip in run.manifest.clips}
     lines = []
-    for row, clip_id in enumerate(columns["clip_id"]):
-        clip = of_manifest[clip_id]
-        found = {name: clustering[name][row] for name in _DIAGNOSTICS if clustering}
-        raised = tuple(flag for flag in FLAGS if clustering and clustering[flag][row])
+    for row, clip_id in enumerate(extraction["clip_id"]):
+        line = ClipLine(
+            clip_id,
+            clips[clip_id].identity,
+            clips[clip_id].split,
+            **{name: extraction[name][row] for name in _EXTRACTED},
+            **{name: clustering[name][row] for name in _CLUSTERED if clustering},
+            flags=tuple(flag for flag in FLAGS if clustering and clustering[flag][row]),
+        )
         if (
-            (states and columns["state"][row] not in states)
-            or (splits and clip.split not in splits)
-            or (flags and not set(flags) & set(raised))
+            (not states or line.state in states)
+            and (not splits or line.split in splits)
+            and (not flags or set(flags) & set(line.flags))
         ):
-            continue
-        own = {name: columns[name][row] for name in ("state", "message", "frames", "faces")}
-        lines.append(ClipLine(clip_id, clip.identity, clip.split, **own, **found, flags=raised))
+            lines.append(line)
     return ClipList(tuple(lines), table.num_rows, denoising)
 
 
-def _read(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
+def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
     """The columns of a clustering, checked."""
     if read_clustering(run, denoising) is None:
         raise VidfaceError(
@@ -119,7 +119,7 @@ def _read(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
         )
     path = run.folder.clustering(denoising.name) / "descriptors.parquet"
     table, _ = artefacts.read_parquet(path)
-    return {name: table.column(name).to_pylist() for name in (*_DIAGNOSTICS, *FLAGS)}
+    return {name: table.column(name).to_pylist() for name in CLIP_COLUMNS}
 
 
 def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = None) -> ClipLine:
@@ -138,13 +138,13 @@ def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = N
     run.clips()
     denoising = denoising or find_latest_denoising(run)
     faces = read_clip_faces(run, clip_id, denoising)
-    [line] = [one for one in list_clips(run, denoising).lines if one.clip_id == clip_id]
-    sheet = draw_sheet(replace(faces, diagnostics=_diagnosis(line, denoising)))
+    [line] = [line for line in list_clips(run, denoising).lines if line.clip_id == clip_id]
+    sheet = draw_sheet(replace(faces, diagnostics=_describe_diagnosis(line, denoising)))
     write_sheet(out, sheet)
     return line
 
 
-def _diagnosis(line: ClipLine, denoising: Denoising) -> str:
+def _describe_diagnosis(line: ClipLine, denoising: Denoising) -> str:
     """What clustering says of a clip, in words."""
     parts = [
         str(denoising),

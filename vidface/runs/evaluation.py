@@ -11,6 +11,7 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.core.settings import settings_of
 from vidface.core.thresholds import NO_CLUSTERING
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
@@ -67,24 +68,19 @@ def evaluate(
         VidfaceError: as the commands do.
     """
     # A file of features has been through a recogniser already.
-    backbone = None if source == "features" else _loaded(weights, preprocessing)
+    backbone = None if source == "features" else _load_recogniser(weights, preprocessing)
     # A module's code may have changed since, which no hash of its weights tells.
     force = backbone is not None and backbone.live
     with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
         where = Path.cwd() / "evaluate"
-        tables = _tables(settings)
+        tables = _sort_into_tables(settings)
         tables["faces"]["source"] = source
         document = {
             **tables,
             "manifest": {"path": str(Path(manifest).absolute()), "allow_missing": allow_missing},
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
             "cluster": {"threshold": NO_CLUSTERING if threshold is None else threshold},
-            "score": {
-                "split": split,
-                "gallery": gallery,
-                "bootstrap": bootstrap,
-                "seed": seed,
-            },
+            "score": {"split": split, "gallery": gallery, "bootstrap": bootstrap, "seed": seed},
         }
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
@@ -96,7 +92,7 @@ def evaluate(
         return score_descriptors(opened, denoised, split, gallery, settings=given)
 
 
-def _loaded(
+def _load_recogniser(
     weights: str | Path | torch.nn.Module | Embedder, preprocessing: Preprocessing | None
 ) -> Embedder:
     if not isinstance(weights, Embedder):
@@ -110,18 +106,13 @@ def _loaded(
     return backbone
 
 
-def _tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _sort_into_tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Keyword settings sorted into the tables [frames] and [faces]; unknown ones are refused."""
-    import dataclasses
-
-    known = {"frames": FrameSettings, "faces": FaceSettings}
     tables: dict[str, dict[str, Any]] = {"frames": {}, "faces": {}}
+    known = {field.name: "frames" for field in settings_of(FrameSettings)}
+    known |= {field.name: "faces" for field in settings_of(FaceSettings)}
     for key, value in settings.items():
-        for table, kind in known.items():
-            if key in {field.name for field in dataclasses.fields(kind)}:
-                tables[table][key] = value
-                break
-        else:
-            names = [f.name for kind in known.values() for f in dataclasses.fields(kind)]
-            raise VidfaceError(f"evaluate: unknown setting '{key}' (known: {', '.join(names)})")
+        if key not in known:
+            raise VidfaceError(f"evaluate: unknown setting '{key}' (known: {', '.join(known)})")
+        tables[known[key]][key] = value
     return tables

@@ -13,7 +13,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.executor.shards import Executor, map_shards
 from vidface.noise.denoisers import denoiser_record, name_of_denoiser
-from vidface.noise.diagnostics import Diagnostics, combine
+from vidface.noise.diagnostics import Diagnostics, combine_diagnostics
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clusterings import (
@@ -142,7 +142,7 @@ def cluster(
             parts.append(replace(diagnostics, similarity=diagnostics.similarity[:0]))
             rows.append(clips.rows_of(shard))
             write(_labels_table(shard, denoised, diagnostics))
-    result = collector.finish(combine(parts, rows, len(clips.clip_ids)))
+    result = collector.finish(combine_diagnostics(parts, rows, len(clips.clip_ids)))
     artefacts.write_parquet(folder / "descriptors.parquet", descriptors_table(result), made)
     return result
 

@@ -39,7 +39,7 @@ class Sweep:
             "rows": [
                 {
                     "threshold": score.threshold,
-                    **{name: found.to_dict() for name, found in score.protocols.items()},
+                    **{name: result.to_dict() for name, result in score.protocols.items()},
                     "counts": dict(score.counts),
                     "denoised": dict(summary),
                 }
@@ -65,12 +65,12 @@ def sweep(
     split = split or run.pipeline.score.split
     gallery = gallery or run.pipeline.score.gallery
     # The curves of Table 5; identification and intervals, a threshold each, are `score`'s.
-    given = run.pipeline.score
-    chosen = [name for name in given.protocol_names if PROTOCOLS[name].in_sweeps]
-    protocols = ",".join(chosen) or given.protocols
-    settings = replace(given, protocols=protocols, bootstrap=0)
+    from_pipeline = run.pipeline.score
+    names = [name for name in from_pipeline.protocol_names if PROTOCOLS[name].in_sweeps]
+    protocols = ",".join(names) or from_pipeline.protocols
+    settings = replace(from_pipeline, protocols=protocols, bootstrap=0)
     check_splits(run, split, gallery, settings)
-    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    wanted = _with_none_first(thresholds)
     rows = []
     for denoised in denoise_all(run, wanted):
         scored = score_descriptors(run, denoised, split, gallery, settings=settings)
@@ -142,7 +142,7 @@ def select(
             seed=seed,
         )
         name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}_seed_{seed}"
-    wanted = [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+    wanted = _with_none_first(thresholds)
     observed, removals = [], {}
     for denoised in denoise_all(run, wanted):
         observed.append(plan.observe(denoised))
@@ -167,7 +167,12 @@ def select(
     return result
 
 
+def _with_none_first(thresholds: Sequence[float | None]) -> list[float | None]:
+    """Each threshold once, behind "none", with which all are compared."""
+    return [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
+
+
 def _suffix(run: Run) -> str:
-    """Of a file name, where the noise removal is not the default."""
+    """The end of a file's name, where the noise removal is not the default."""
     denoising = Denoising.from_pipeline(run.pipeline).with_threshold(None)
     return "" if denoising.name == "threshold_none" else f"_{denoising.name}"

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import available_cores
-from vidface.vectors.rows import scales_of
+from vidface.vectors.rows import compute_scales
 
 
 @dataclass(frozen=True)
-class Batch:
+class ClipBatch:
     """Clips of about equal length: their rows, filled up to n."""
 
     starts: NDArray[np.int64]  # (b,) first row
@@ -34,7 +34,9 @@ class Batch:
         return self.starts[:, None] + np.minimum(np.arange(self.n), self.lengths[:, None] - 1)
 
 
-def batches_of(offsets: NDArray[np.int64], row_bytes: int, batch_bytes: int) -> Iterator[Batch]:
+def split_into_batches(
+    offsets: NDArray[np.int64], row_bytes: int, batch_bytes: int
+) -> Iterator[ClipBatch]:
     """All clips that have rows, by rising length, in batches that fit; long clips one by one."""
     lengths = np.diff(offsets)
     by_length = np.argsort(lengths, kind="stable")
@@ -49,12 +51,12 @@ def batches_of(offsets: NDArray[np.int64], row_bytes: int, batch_bytes: int) -> 
         stop = min(same, start + fit)
         clips = by_length[start:stop]
         n = int(sorted_lengths[stop - 1])
-        yield Batch(offsets[clips], lengths[clips], n)
+        yield ClipBatch(offsets[clips], lengths[clips], n)
         start = stop
 
 
 def run_batches(
-    work: Callable[[Batch, int], None],
+    work: Callable[[ClipBatch, int], None],
     embeddings: NDArray[np.floating[Any]],
     offsets: NDArray[np.int64],
     batch_bytes: int,
@@ -78,22 +80,22 @@ def run_batches(
     share = memory_bytes // workers
     if device is not None and not device.startswith("cpu"):
         batch_bytes *= 64  # an accelerator wants much at once
-    batches = list(batches_of(offsets, row_bytes, min(batch_bytes, share)))
+    batches = list(split_into_batches(offsets, row_bytes, min(batch_bytes, share)))
 
-    def one(batch: Batch) -> None:
+    def run_batch(batch: ClipBatch) -> None:
         rows_bytes = len(batch.starts) * batch.n * row_bytes
         with np.errstate(all="ignore"):
             work(batch, max(12 * batch.n, share - rows_bytes))
 
     if workers == 1 or len(batches) < 2 * workers:
         for batch in batches:
-            one(batch)
+            run_batch(batch)
         return
     # The batches are the parallelism: threads inside of small products cost more than they give.
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(one, batches):
+        for _ in pool.map(run_batch, batches):
             pass
 
 
@@ -102,21 +104,21 @@ def cores() -> int:
     return available_cores()
 
 
-def gather(
-    embeddings: NDArray[np.floating[Any]], batch: Batch
+def gather_rows(
+    embeddings: NDArray[np.floating[Any]], batch: ClipBatch
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """(b, n, d) float32 rows, (b, n) their scales to length one, and (b, n) which are usable."""
     b, n, d = len(batch.starts), batch.n, embeddings.shape[1]
     gathered = np.take(embeddings, batch.rows.reshape(-1), axis=0, mode="clip")
-    own = gathered.astype(np.float32, copy=False)
-    scales, usable = scales_of(own, gathered)
+    copies = gathered.astype(np.float32, copy=False)
+    scales, usable = compute_scales(copies, gathered)
     usable &= batch.inside.reshape(-1)
     if not usable.all():
-        own[~usable] = 0
-    return own.reshape(b, n, d), scales.reshape(b, n), usable.reshape(b, n)
+        copies[~usable] = 0
+    return copies.reshape(b, n, d), scales.reshape(b, n), usable.reshape(b, n)
 
 
-def on_device(device: str | None, kernel: Callable[..., Any], *arguments: Any) -> Any:
+def run_on_device(device: str | None, kernel: Callable[..., Any], *arguments: Any) -> Any:
     """A kernel's result as NumPy arrays, computed there."""
     if device is None:
         return kernel(*arguments)
@@ -128,7 +130,7 @@ def on_device(device: str | None, kernel: Callable[..., Any], *arguments: Any) -
         ]
     except (RuntimeError, AssertionError) as error:
         raise VidfaceError(f"device '{device}': {str(error).splitlines()[0]}") from None
-    found = kernel(*tensors)
-    if isinstance(found, tuple):
-        return tuple(tensor.cpu().numpy() for tensor in found)
-    return found.cpu().numpy()
+    results = kernel(*tensors)
+    if isinstance(results, tuple):
+        return tuple(tensor.cpu().numpy() for tensor in results)
+    return results.cpu().numpy()

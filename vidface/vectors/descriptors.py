@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.vectors.poolings import POOLINGS, find_pooling
-from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows_float64
+from vidface.vectors.rows import check_embeddings, check_labels, check_offsets, unit_rows_float64
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,13 +135,7 @@ def pool_faces(
     embeddings = check_embeddings(embeddings)
     n_rows, d = embeddings.shape
     offsets = check_offsets(offsets, n_rows)
-    labels = np.asarray(labels)
-    # A mask of bools would read as labels with the kept rows at 1.
-    if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
-        raise VidfaceError(
-            f"labels must be ({n_rows},) integers, one an embedding, "
-            f"got the shape {labels.shape} of {labels.dtype}"
-        )
+    labels = check_labels(labels, n_rows)
     method = find_pooling(pooling)
     weights = _check_weights(weights, pooling, method.column, n_rows)
     kept = np.flatnonzero(labels == 0)
@@ -189,7 +183,7 @@ def sum_directions(
     return np.where(is_clear[:, None], sums, 0) / np.where(is_clear, norms, 1)[:, None]
 
 
-def medoids(unit: NDArray[np.float64], firsts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+def find_medoids(unit: NDArray[np.float64], firsts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """The medoid of each group of unit rows: the row with the largest sum of cosines to the others.
 
     The sum of a row's cosines is its product with the sum of all rows: there is no n × n array.
@@ -204,7 +198,7 @@ def medoids(unit: NDArray[np.float64], firsts: NDArray[np.integer[Any]]) -> NDAr
         (n_groups,) row numbers.
 
     >>> import numpy as np
-    >>> medoids(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.0, -1.0]]), np.array([0, 3]))
+    >>> find_medoids(np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.0, -1.0]]), np.array([0, 3]))
     array([1, 3])
     """
     best = np.empty(len(firsts), dtype=np.int64)

@@ -51,9 +51,9 @@ class MedoidPooling(Pooling):
         starts: NDArray[np.integer[Any]],
         weights: NDArray[np.float64] | None,
     ) -> NDArray[np.float64]:
-        from vidface.vectors.descriptors import medoids
+        from vidface.vectors.descriptors import find_medoids
 
-        return unit[medoids(unit, starts)]
+        return unit[find_medoids(unit, starts)]
 
 
 POOLINGS: dict[str, Pooling] = {

@@ -27,27 +27,28 @@ def unit_rows(rows: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float32], NDA
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0], [0.6000000238418579, 0.800000011920929]]
     """
     with np.errstate(all="ignore"):  # what overflows here is done in float64
-        own = rows.astype(np.float32)
-    scales, usable = scales_of(own, rows)
-    own *= scales[:, None]
-    return own, usable
+        unit = rows.astype(np.float32)
+    scales, usable = compute_scales(unit, rows)
+    unit *= scales[:, None]
+    return unit, usable
 
 
-def scales_of(
-    own: NDArray[np.float32], rows: NDArray[np.floating[Any]]
+def compute_scales(
+    copies: NDArray[np.float32], rows: NDArray[np.floating[Any]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """One over the length of each row of `own`, a float32 copy of `rows`, and which are usable.
+    """Compute one over the length of each row, and which rows are usable.
 
-    Rows whose squares float32 does not hold are replaced in `own` by their unit rows, or zero.
+    `copies` is a float32 copy of `rows`, made to be changed here: where float32 does not hold a
+    row's squares, its unit row, or zero, takes its place.
     """
     low, high = _FLOAT32_SAFE_SQUARES
     with np.errstate(all="ignore"):  # NaN, infinity and overflow are sorted out below
-        squares = np.einsum("ij,ij->i", own, own)
+        squares = np.einsum("ij,ij->i", copies, copies)
         safe = (squares > low) & (squares < high)  # False for NaN
-        usable = np.ones(len(own), dtype=bool)
+        usable = np.ones(len(copies), dtype=bool)
         if not safe.all():
             exact, usable[~safe] = unit_rows_float64(rows[~safe])
-            own[~safe] = exact
+            copies[~safe] = exact
             squares[~safe] = 1
         return (1 / np.sqrt(squares, dtype=np.float64)).astype(np.float32), usable
 
@@ -105,7 +106,20 @@ def check_offsets(offsets: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.
     return array
 
 
+def check_labels(labels: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.integer[Any]]:
+    """Refuse what is not (n_rows,) integers, the labels of faces."""
+    array = np.asarray(labels)
+    # A mask of bools would read as labels with the kept rows at 1.
+    if array.shape != (n_rows,) or array.dtype.kind not in "iu":
+        raise VidfaceError(
+            f"labels must be ({n_rows},) integers, one an embedding, "
+            f"got the shape {array.shape} of {array.dtype}"
+        )
+    return array
+
+
 def float32_threshold(threshold: float | None) -> np.float32 | None:
+    """Round a cosine threshold to float32, as cosines are compared; None: all faces join."""
     if threshold is None:
         return None
     if np.isnan(threshold):

@@ -48,7 +48,7 @@ class Trim(Denoiser):
     def label(self, faces: FaceSet) -> Labels:
         import numpy as np
 
-        from vidface.vectors.descriptors import medoids
+        from vidface.vectors.descriptors import find_medoids
 
         share = Fraction(repr(float(self.trim_share)))
 
@@ -56,7 +56,7 @@ class Trim(Denoiser):
             is_dropped = np.zeros(len(unit), np.int64)
             count = math.floor(share * len(unit))
             if count:
-                medoid = medoids(unit, np.array([0]))[0]
+                medoid = find_medoids(unit, np.array([0]))[0]
                 is_dropped[find_lowest(unit @ unit[medoid], count)] = 1
             return is_dropped
 

@@ -17,7 +17,7 @@ from vidface.training.cleaning.identities import (
 )
 from vidface.training.cleaning.result import Cut
 from vidface.training.cleaning.settings import SETTINGS_OF, CutSettings, Reason
-from vidface.vectors.batches import on_device
+from vidface.vectors.batches import run_on_device
 
 
 def cut_images(
@@ -254,7 +254,9 @@ def _find_nearest_others(
         numbers = np.arange(len(rows))
         for start in range(0, len(candidates), CENTRES_AT_ONCE):
             block = columns[start : start + CENTRES_AT_ONCE]
-            place, value = on_device(device, _find_best_of_block, unit, block, own - start, numbers)
+            place, value = run_on_device(
+                device, _find_best_of_block, unit, block, own - start, numbers
+            )
             better = value > best
             best[better], nearest[better] = value[better], place[better] + start
         known = nearest >= 0
