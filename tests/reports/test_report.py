@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from tests.conftest import write_crop
@@ -343,6 +344,25 @@ def test_clusters_that_do_not_fit_are_refused(run_folder: Path) -> None:
     with pytest.raises(VidfaceError, match="clusters do not fit the faces"):
         write_report([run_folder], run_folder / "x.html")
     assert not (run_folder / "x.html").exists()
+
+
+def test_show_and_plot_read_the_same_faces(scored: Path, tmp_path: Path) -> None:
+    from vidface.cli.plots import plot
+    from vidface.runs.clusterings import find_latest_denoising
+    from vidface.runs.crops import read_clip_faces
+    from vidface.runs.run import open_run_folder
+
+    run = open_run_folder(scored)
+    faces = read_clip_faces(run, "green.v", find_latest_denoising(run))
+    assert faces.clusters.tolist() == [0, 1, 0, 1, 0]
+    assert faces.captions == [f"{k}.png" for k in range(5)]
+    out = tmp_path / "clip.svg"
+    drawn = CliRunner().invoke(plot, ["clip", "green.v", str(scored), "--out", str(out), "--json"])
+    assert json.loads(drawn.stdout) == {"out": str(out), "faces": 5}
+    assert out.read_bytes().count(b"<image") == 5
+    words = ["clip", "green.v", str(scored), "--threshold", "0.9", "--out", str(out)]
+    refused = CliRunner().invoke(plot, words).exception
+    assert "no clustering at threshold 0.9; run `vidface cluster`" in str(refused)
 
 
 # The page ----------------------------------------------------------------------------------------
