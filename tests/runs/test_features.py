@@ -333,6 +333,6 @@ def test_memory_is_that_of_a_shard(tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 5), max_size=30))
 def test_faces_of_a_frame_are_numbered(frames: list[int]) -> None:
     expected = [frames[:k].count(frame) for k, frame in enumerate(frames)]
-    found = features._face_index(np.array(frames, np.int32))
+    found = features._number_faces(np.array(frames, np.int32))
     assert found.dtype == np.int32
     assert found.tolist() == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,7 +12,6 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from vidface.core.errors import VidfaceError
 from vidface.executor.pool import Assignment, Lost, run_pool
@@ -68,6 +67,8 @@ def _connected(scheduler: str | None, processes: int) -> Iterator[Any]:
 @contextmanager
 def _started(distributed: Any, workers: int) -> Iterator[Any]:
     """A cluster of worker processes on this machine."""
+    import logging
+
     config = import_module("dask.config")
     settings = {
         "distributed.worker.daemon": False,  # an extraction starts decoders of its own
@@ -126,7 +127,7 @@ class _Tasks:
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._futures: dict[int, Any] = {}
         self._keys = count()
-        self._name = f"vidface-{assignment.call.function.__name__}-{uuid4().hex[:8]}"
+        self._name = f"vidface-{assignment.call.function.__name__}-{secrets.token_hex(4)}"
         self._looks_alone = 0
         self._threads, self._ask_at = 0, 0.0
 

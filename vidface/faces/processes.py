@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
+import psutil
+
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import ClipLimits
@@ -207,10 +209,6 @@ class DecodingProcess:
         self._memory_start = self._resident_bytes()
 
     def _resident_bytes(self) -> int:
-        try:
-            import psutil
-        except ImportError:
-            return 0
         try:
             return psutil.Process(self.process.pid).memory_info().rss
         except (psutil.Error, OSError):

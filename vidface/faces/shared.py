@@ -33,60 +33,57 @@ _LENGTH = struct.Struct("<I")
 STARTING, WAITING, WORKING = range(3)
 
 
+class _Number:
+    """An int64 of a block's header as an attribute of the block."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def __get__(self, block: SharedBlock, kind: type) -> int:
+        return int(block.header[self._place])
+
+    def __set__(self, block: SharedBlock, value: int) -> None:
+        block.header[self._place] = min(value, 2**63 - 1)
+
+
 class SharedBlock:
-    """The shared memory of one worker.
+    """The shared memory of one worker. Its numbers are written by the worker alone.
 
-    crops: (SLOTS, 112, 112, 3) uint8; who may write a slot is agreed by messages.
-
-    The numbers are written by the worker alone.
+    Attributes:
+        crops: (SLOTS, 112, 112, 3) uint8; who may write a slot is agreed by messages.
+        activity: STARTING, WAITING (for a clip, or for the reader) or WORKING.
+        beats: signs of life so far: frames decoded, images read.
+        clip_bytes: of the clip that is worked on, once it is known.
     """
+
+    activity = _Number(0)
+    beats = _Number(1)
+    clip_bytes = _Number(2)
+    _clip_place = _Number(3)  # 0: none
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, block_bytes())
-        self._numbers = np.frombuffer(self._memory, np.int64, 5)
+        self.header = np.frombuffer(self._memory, np.int64, 4)
         flat = np.frombuffer(self._memory, np.uint8, offset=_HEADER_BYTES)
         self.crops = flat.reshape(SLOTS, *CROP_SHAPE)
 
     def close(self) -> None:
         """Let go of it (a mapping keeps a descriptor open); nothing of it can be used any more."""
-        del self._numbers, self.crops
+        del self.header, self.crops
         self._memory.close()
 
-    @property
-    def activity(self) -> int:
-        """STARTING, WAITING (for a clip, or for the reader) or WORKING."""
-        return int(self._numbers[0])
-
-    @activity.setter
-    def activity(self, value: int) -> None:
-        self._numbers[0] = value
-
-    @property
-    def beats(self) -> int:
-        """Signs of life so far: frames decoded, images read."""
-        return int(self._numbers[1])
-
     def beat(self) -> None:
-        self._numbers[1] += 1
+        self.beats += 1
 
     @property
     def clip_number(self) -> int | None:
         """The clip that is worked on."""
-        number = int(self._numbers[2])
-        return number - 1 if number else None
+        place = self._clip_place  # read once: the worker may go on meanwhile
+        return place - 1 if place else None
 
     @clip_number.setter
     def clip_number(self, number: int | None) -> None:
-        self._numbers[2] = 0 if number is None else number + 1
-
-    @property
-    def clip_bytes(self) -> int:
-        """Of that clip, once it is known."""
-        return int(self._numbers[3])
-
-    @clip_bytes.setter
-    def clip_bytes(self, size: int) -> None:
-        self._numbers[3] = min(size, 2**63 - 1)
+        self._clip_place = 0 if number is None else number + 1
 
 
 def block_bytes() -> int:
