@@ -18,10 +18,10 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
-    progress_bar,
     run_options,
     show,
 )
+from vidface.cli.progress import extraction_bar
 from vidface.core.values import printable
 
 FILE = click.Path(path_type=Path)
@@ -85,7 +85,7 @@ def import_iqiyi(
 
     imported = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
     run = open_run(load_pipeline(imported.pipeline), note)
-    with progress_bar(run) as progress:
+    with extraction_bar(run) as progress:
         extraction = extract(run, force=force, notify=note, progress=progress)
     document = {**imported.to_dict(), "extraction": extraction.to_dict()}
     show(

@@ -12,10 +12,10 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
-    progress_bar,
     show,
     with_lines,
 )
+from vidface.cli.progress import extraction_bar
 from vidface.cli.text_tables import grid, render
 from vidface.core.thresholds import threshold_name
 from vidface.core.values import printable
@@ -40,7 +40,7 @@ def demo(folder: str | None, force: bool, as_json: bool) -> None:
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
     run = open_run_from({"pipeline": demo_file, "run": folder}, check_files=True)
-    results = run_demo(run, force=force, watcher=Watcher(note, progress_bar))
+    results = run_demo(run, force=force, watcher=Watcher(note, extraction_bar))
     page = run.folder.folder / "report.html"
     report = write_report([run.folder.folder], page, ReportSettings(command="vidface demo"), note)
     document = {**results.to_dict(), "report": report.to_dict()}

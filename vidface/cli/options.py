@@ -258,20 +258,6 @@ def denoising_to_make(run: Run, threshold: str | None) -> Denoising:
     return denoising.with_threshold(parse_threshold(threshold))
 
 
-def progress_bar(run: Run) -> Any:
-    """A progress bar on standard error; nothing where that is no terminal."""
-    from vidface.cli.progress import extraction_progress
-
-    return extraction_progress(len(run.manifest.clips), enabled=sys.stderr.isatty())
-
-
-def pairs_bar() -> Any:
-    """A count of pairs on standard error; nothing where that is no terminal."""
-    from vidface.cli.progress import pair_progress
-
-    return pair_progress(enabled=sys.stderr.isatty())
-
-
 def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -1,114 +1,110 @@
-"""Progress bars on standard error."""
+"""Progress bars on standard error; where that is no terminal, nothing."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidface.core.progress import ClipProgress, CountProgress
 
 if TYPE_CHECKING:
+    from vidface.runs.run import Run
     from vidface.training.stage_run import StepReport
 
 
 @contextmanager
-def extraction_progress(clips: int, *, enabled: bool) -> Iterator[ClipProgress | None]:
-    """A bar on standard error with clips, frames/s, faces/s and the time left; None if disabled."""
+def _open_bar(columns: Callable[[], Sequence[Any]], enabled: bool, **options: Any) -> Iterator[Any]:
+    """A bar of `rich` with these columns; None if it is not enabled."""
     if not enabled:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress
 
-    bar = Bar(
-        TextColumn("extract"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips  {task.fields[rates]}  ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    begun = time.monotonic()
-    totals = [0, 0]
-    with bar:
-        task = bar.add_task("extract", total=clips, rates="")
+    with Progress(*columns(), console=Console(stderr=True), **options) as bar:
+        yield bar
+
+
+@contextmanager
+def extraction_bar(run: Run) -> Iterator[ClipProgress | None]:
+    """A bar with clips, frames/s, faces/s and the time left."""
+
+    def columns() -> Sequence[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+        rates = "clips  {task.fields[rates]}  ETA"
+        return "extract", BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn()
+
+    start_seconds = time.monotonic()
+    frames = faces = 0
+    with _open_bar(columns, sys.stderr.isatty()) as bar:
+        if bar is None:
+            yield None
+            return
+        task = bar.add_task("extract", total=len(run.manifest.clips), rates="")
 
         def advance(n_clips: int, n_frames: int, n_faces: int) -> None:
-            totals[0] += n_frames
-            totals[1] += n_faces
-            seconds = max(time.monotonic() - begun, 1e-9)
-            rates = f"{totals[0] / seconds:.0f} frames/s  {totals[1] / seconds:.0f} faces/s"
+            nonlocal frames, faces
+            frames, faces = frames + n_frames, faces + n_faces
+            seconds = max(time.monotonic() - start_seconds, 1e-9)
+            rates = f"{frames / seconds:.0f} frames/s  {faces / seconds:.0f} faces/s"
             bar.update(task, advance=n_clips, rates=rates)
 
         yield advance
 
 
 @contextmanager
-def image_progress(images: int, *, enabled: bool) -> Iterator[CountProgress | None]:
-    """A bar on standard error that counts images; None if disabled."""
-    if not enabled:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+def images_bar(images: int) -> Iterator[CountProgress | None]:
+    """A bar that counts images."""
 
-    with Bar(console=Console(stderr=True)) as bar:
+    def columns() -> Sequence[Any]:
+        from rich.progress import Progress
+
+        return Progress.get_default_columns()
+
+    with _open_bar(columns, sys.stderr.isatty()) as bar:
+        if bar is None:
+            yield None
+            return
         task = bar.add_task("embed", total=images)
         yield lambda n: bar.update(task, advance=n)
 
 
 @contextmanager
-def pair_progress(*, enabled: bool) -> Iterator[CountProgress | None]:
-    """A count of pairs on standard error, for splits that take a while; None if disabled."""
-    if not enabled:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+def pairs_bar() -> Iterator[CountProgress | None]:
+    """A count of pairs, for splits that take a while."""
 
-    bar = Bar(
-        SpinnerColumn(),
-        TextColumn("{task.fields[pairs]} pairs"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task("pairs", total=None, pairs="0")
-        done = 0
+    def columns() -> Sequence[Any]:
+        from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-        def advance(pairs: int) -> None:
-            nonlocal done
-            done += pairs
-            bar.update(task, pairs=f"{done:,}")
+        return SpinnerColumn(), "{task.completed:,.0f} pairs", TimeElapsedColumn()
 
-        yield advance
+    with _open_bar(columns, sys.stderr.isatty(), transient=True) as bar:
+        if bar is None:
+            yield None
+            return
+        task = bar.add_task("pairs", total=None)
+        yield lambda n: bar.update(task, advance=n)
 
 
 @contextmanager
 def training_progress(*, enabled: bool) -> Iterator[Callable[[StepReport], None] | None]:
-    """A bar on standard error with stage, loss, images/s and the time left; None if disabled."""
-    if not enabled:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    """A bar with stage, loss, images/s and the time left; None if it is not enabled."""
 
-    bar = Bar(
-        TextColumn("{task.fields[stage]}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        speed_estimate_period=300,
-    )
-    with bar:
+    def columns() -> Sequence[Any]:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        rates = "loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"
+        stage = TextColumn("{task.fields[stage]}", markup=False)
+        return stage, BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn()
+
+    with _open_bar(columns, enabled, speed_estimate_period=300) as bar:
+        if bar is None:
+            yield None
+            return
         task = bar.add_task("train", total=None, stage="train", loss="", rate="")
 
         def advance(report: StepReport) -> None:

@@ -17,12 +17,12 @@ from vidface.cli.options import (
     open_run_from,
     output_options,
     overrides_from,
-    pairs_bar,
     run_options,
     score_options,
     show,
     split_options,
 )
+from vidface.cli.progress import pairs_bar
 from vidface.core.errors import VidfaceError
 
 if TYPE_CHECKING:

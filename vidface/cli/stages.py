@@ -18,14 +18,13 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
-    pairs_bar,
-    progress_bar,
     run_options,
     score_options,
     show,
     split_options,
     with_lines,
 )
+from vidface.cli.progress import extraction_bar, pairs_bar
 from vidface.core.values import printable
 
 
@@ -71,7 +70,7 @@ def extract(
     from vidface.runs.extraction import extract
 
     run = open_run_from(flags, check_files=True)
-    with progress_bar(run) as progress:
+    with extraction_bar(run) as progress:
         done = extract(run, force=force, retry_failed=retry_failed, notify=note, progress=progress)
     document, text = done.to_dict(), lambda: printable(run_tables.format_extraction(done, run))
     if profile:
@@ -140,7 +139,7 @@ def run_all(
         retry_failed=retry_failed,
         watcher=Watcher(
             note,
-            progress_bar,
+            extraction_bar,
             pairs_bar,
             on_extracted=lambda done: _echo(as_json, run_tables.format_extraction(done, run)),
             on_clustered=lambda done: _echo(as_json, run_tables.format_clustering(done, run)),

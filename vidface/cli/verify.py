@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from vidface.cli.options import (
     runtime_options,
     show,
 )
+from vidface.cli.progress import images_bar
 
 
 @click.command(cls=StageCommand)
@@ -43,13 +43,12 @@ def verify(
 
     Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
     """
-    from vidface.cli.progress import image_progress
     from vidface.datasets.pair_sources import open_pairs
     from vidface.runs.verify import verify as verify_pairs
 
     opened = open_pairs(faces, pairs)
     backbone = backbone_from(weights, flags)
-    with image_progress(opened.n_images, enabled=sys.stderr.isatty()) as progress:
+    with images_bar(opened.n_images) as progress:
         done = verify_pairs(backbone, opened, flip=flip, progress=progress)
     show(as_json, done.to_dict(), lambda: run_tables.format_verified(done))
     exit_for(done.failed)
