@@ -22,41 +22,41 @@ if TYPE_CHECKING:
     from vidface.settings.pipeline import Published
 
 
-def score(done: Score, run: Run) -> str:
+def score(scored: Score, run: Run) -> str:
     """All protocols, one below the other."""
-    counts = done.counts
+    counts = scored.counts
     states = ", ".join(f"{state} {count}" for state, count in counts["states"].items())
-    against = "" if done.gallery is None else f" against {done.gallery}"
+    against = "" if scored.gallery is None else f" against {scored.gallery}"
     head = (
-        f"{run.weights_name} on {run.manifest.path.name}: {done.split}{against}, "
-        f"{done.denoising}\n"
+        f"{run.weights_name} on {run.manifest.path.name}: {scored.split}{against}, "
+        f"{scored.denoising}\n"
         f"{counts['clips']} clips ({states}), {counts['no_descriptor']} without a descriptor; "
         f"{counts['frames']} frames, {counts['faces']} faces, {counts['kept']} kept"
     )
-    if done.removal is not None:
-        head += f"\nagainst the truth: precision {format_rate(done.removal.precision)}, "
-        head += f"recall {format_rate(done.removal.recall)} of what was dropped, over all clips"
+    if scored.removal is not None:
+        head += f"\nagainst the truth: precision {format_rate(scored.removal.precision)}, "
+        head += f"recall {format_rate(scored.removal.recall)} of what was dropped, over all clips"
     if counts["unusable"]:
         head += f"\n{counts['unusable']} embeddings are unusable (NaN or zero)"
-    head += "\n" + _acquisition(done)
+    head += "\n" + _acquisition(scored)
     parts: list[object] = [head, ""]
-    for number, result in enumerate(done.protocols.values()):
-        section = result.describe(done.split, done.gallery)
+    for number, result in enumerate(scored.protocols.values()):
+        section = result.describe(scored.split, scored.gallery)
         if number and isinstance(section[0], str):  # a table brings a blank line of its own
             parts.append("")
         parts += printed(section)
-    parts += notes(done)
-    published = _published(done, run.pipeline.published)
+    parts += notes(scored)
+    published = _published(scored, run.pipeline.published)
     return render(*parts, *published)
 
 
-def _acquisition(done: Score) -> str:
-    found = done.to_dict()["failure_to_acquire"]
+def _acquisition(scored: Score) -> str:
+    acquired = scored.to_dict()["failure_to_acquire"]
     text = "failure to acquire: "
-    split = found["split"]
+    split = acquired["split"]
     text += f"{split['failed']} of {split['clips']} clips ({(split['rate'] or 0):.2%})"
-    if done.gallery_counts["clips"]:
-        gallery = found["gallery"]
+    if scored.gallery_counts["clips"]:
+        gallery = acquired["gallery"]
         text += f", {gallery['failed']} of the gallery's {gallery['clips']}"
     return text
 
@@ -66,27 +66,27 @@ def printed(section: Sequence[str | TextTable]) -> list[Any]:
     return [grid(p.columns, p.rows) if isinstance(p, TextTable) else p for p in section]
 
 
-def notes(done: Score) -> list[str]:
+def notes(scored: Score) -> list[str]:
     """What the stars of the intervals stand for."""
-    return _stars([replicates for _, replicates in done.figures().values()])
+    return _stars([replicates for _, replicates in scored.figures().values()])
 
 
 def _stars(many: Sequence[Replicates | None]) -> list[str]:
-    found = {r.note for r in many if r is not None and r.note and r.ci95 is not None}
-    lines = [f"* {note}" for note in sorted(found)]
+    notes = {r.note for r in many if r is not None and r.note and r.ci95 is not None}
+    lines = [f"* {note}" for note in sorted(notes)]
     if any(r is not None and r.ci95 is None for r in many):
         lines.append("n/a in place of an interval: too many resamples have no figure")
     return lines
 
 
-def _published(done: Score, published: Sequence[Published]) -> list[object]:
+def _published(scored: Score, published: Sequence[Published]) -> list[object]:
     """Published figures beside ours, clearly theirs."""
     if not published:
         return []
-    own = done.figures()
+    figures = scored.figures()
     rows = []
     for entry in published:
-        mine = format_rate(own[entry.figure][0]) if entry.figure in own else "n/a"
+        mine = format_rate(figures[entry.figure][0]) if entry.figure in figures else "n/a"
         rows.append((entry.name, entry.figure, f"{entry.value:g}", mine, entry.source))
     columns = ("published, not measured here", "figure", "theirs", "this run", "source")
     return ["", grid(columns, rows, text=("figure", "source"))]
@@ -106,15 +106,15 @@ def _figure_cell(figure: NamedFigure) -> str:
     return figure.note or with_interval(figure.value, figure.replicates)
 
 
-def main_figures(done: Score) -> list[NamedFigure]:
+def main_figures(scored: Score) -> list[NamedFigure]:
     """The few figures of a score that a table with little room shows; all where none is main."""
-    figures = [figure for result in done.protocols.values() for figure in result.figures()]
+    figures = [figure for result in scored.protocols.values() for figure in result.figures()]
     return [figure for figure in figures if figure.is_main] or figures
 
 
-def sweep(done: Sweep, run: Run) -> str:
+def sweep(swept: Sweep, run: Run) -> str:
     """A row a threshold; the best mAP emphasised, as optimistic as choosing on the split is."""
-    first = done.rows[0][0]
+    first = swept.rows[0][0]
     # A figure that the split can't resolve is no column: a line below says why.
     shown = [figure for figure in main_figures(first) if not figure.note]
     unresolved = [figure for figure in main_figures(first) if figure.note]
@@ -126,7 +126,7 @@ def sweep(done: Sweep, run: Run) -> str:
         *(("precision", "recall") if judged else ()),
     )
     rows, ranked_by = [], []
-    for scored, summary in done.rows:
+    for scored, summary in swept.rows:
         values = {figure.name: figure.value for figure in main_figures(scored)}
         ranked_by += [values[figure.name] or 0.0 for figure in shown if figure.is_headline]
         rows.append(
@@ -138,34 +138,34 @@ def sweep(done: Sweep, run: Run) -> str:
             )
         )
     against = "" if first.gallery is None else f" against {first.gallery}"
-    head = f"{run.weights_name} on {run.manifest.path.name}: {done.split}{against}"
+    head = f"{run.weights_name} on {run.manifest.path.name}: {swept.split}{against}"
     head += _unusual(run)
     best = ranked_by.index(max(ranked_by)) if any(ranked_by) else None
     below = [f"{figure.column or figure.label} {figure.note}" for figure in unresolved]
     return render(head, grid(columns, rows, best=best), *below)
 
 
-def selected(done: StoredSelection, run: Run) -> str:
+def selected(stored: StoredSelection, run: Run) -> str:
     """A threshold chosen honestly, beside what choosing on the reported clips would claim."""
-    found = done.selection
-    targets = [tar.target_far for tar in found.honest.tars if tar.tar is not None]
-    judged = ("precision", "recall") if done.removals else ()
+    selection = stored.selection
+    targets = [tar.target_far for tar in selection.honest.tars if tar.tar is not None]
+    judged = ("precision", "recall") if stored.removals else ()
     columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets), *judged)
     rows = []
-    for row in found.rows:
+    for row in selection.rows:
         chosen = set(row.thresholds)
         # Folds that chose several thresholds have no one precision: the file has each one's.
-        cells = _removal_cells(done.removals.get(next(iter(chosen)))) if len(chosen) == 1 else ()
+        cells = _removal_cells(stored.removals.get(next(iter(chosen)))) if len(chosen) == 1 else ()
         cells = cells or tuple("" for _ in judged)
         names = ", ".join(threshold_name(t) for t in dict.fromkeys(row.thresholds))
         tars = {tar.target_far: tar.tar for tar in row.tars}
         figures = (format_rate(tars[t]) for t in targets)
         rows.append((row.label, names, format_rate(row.map_at_k), *figures, *cells))
-    head = f"{run.weights_name} on {run.manifest.path.name}: {str(found).splitlines()[0]}"
+    head = f"{run.weights_name} on {run.manifest.path.name}: {str(selection).splitlines()[0]}"
     head += _unusual(run)
-    notes = [f"TAR@{t.target_far} {t.note}" for t in found.honest.tars if t.note]
-    if found.map_note:
-        notes.append(f"mAP {found.map_note}")
+    notes = [f"TAR@{t.target_far} {t.note}" for t in selection.honest.tars if t.note]
+    if selection.map_note:
+        notes.append(f"mAP {selection.map_note}")
     notes.append("optimistic: the threshold that is best on the reported clips themselves")
     return render(head, grid(columns, rows, text=("threshold",)), *notes)
 
@@ -182,10 +182,10 @@ def _removal_cells(removal: NoiseRemoval | None) -> tuple[str, ...]:
     return () if removal is None else (format_rate(removal.precision), format_rate(removal.recall))
 
 
-def comparison(found: Comparison) -> str:
+def comparison(compared: Comparison) -> str:
     """Two runs' figures, their difference with its interval, and whether it is real."""
     rows = []
-    for name, d in found.differences.items():
+    for name, d in compared.differences.items():
         ends = d.ci95
         rows.append(
             (
@@ -202,39 +202,40 @@ def comparison(found: Comparison) -> str:
         )
     columns = ("figure", "A", "B", "B - A", "95 %", "p", "real?")
     head = (
-        f"A: {found.a}\nB: {found.b}\n"
-        f"{found.split}{found.against}: {found.clips} clips, {found.identities} identities; "
-        f"{found.bootstrap.resamples} resamples of the identities, seed {found.bootstrap.seed}"
+        f"A: {compared.a}\nB: {compared.b}\n"
+        f"{compared.split}{compared.against}: {compared.clips} clips, "
+        f"{compared.identities} identities; {compared.bootstrap.resamples} resamples of the "
+        f"identities, seed {compared.bootstrap.seed}"
     )
-    notes = sorted({d.note for d in found.differences.values() if d.note})
+    notes = sorted({d.note for d in compared.differences.values() if d.note})
     tail = "real: zero lies outside of the 95 % interval of the paired difference"
     return render(head, grid(columns, rows), tail, *(f"* {note}" for note in notes))
 
 
-def pair_list(found: PairListScore) -> str:
+def pair_list(listed: PairListScore) -> str:
     """Figures of a pair list."""
     head = (
-        f"{found.pairs}: {found.pairs_listed} pairs of {found.rows} {found.what}, "
-        f"{found.without_descriptor} of them without a descriptor; {found.denoising}"
+        f"{listed.pairs}: {listed.pairs_listed} pairs of {listed.rows} {listed.what}, "
+        f"{listed.without_descriptor} of them without a descriptor; {listed.denoising}"
     )
-    v = found.verification
+    v = listed.verification
     varied = [figure.replicates for figure in v.figures()]
     stars = _stars(varied)
     if any(replicates is not None for replicates in varied):
-        stars = [f"95 % intervals: {found.resampled} are resampled", *stars]
+        stars = [f"95 % intervals: {listed.resampled} are resampled", *stars]
     return render(head, *printed(v.describe("", None)), *stars)
 
 
-def submission(found: SubmissionScore) -> str:
+def submission(ranked: SubmissionScore) -> str:
     """A ranked list alone."""
-    result = found.score
+    result = ranked.score
     text = (
-        f"{found.submission} against {found.truth}: mAP@{result.k}  "
-        f"{with_interval(result.map_at_k, found.replicates)}  "
+        f"{ranked.submission} against {ranked.truth}: mAP@{result.k}  "
+        f"{with_interval(result.map_at_k, ranked.replicates)}  "
         f"over {result.identities} identities, {len(result.identities_without_list)} without a list"
     )
     if result.unknown_identities:
         named = ", ".join(json.dumps(i, ensure_ascii=False) for i in result.unknown_identities[:5])
         text += f"\n{len(result.unknown_identities)} identities of the list are not in the truth"
         text += f" and do not count: {named}"
-    return render(text, *_stars([found.replicates]))
+    return render(text, *_stars([ranked.replicates]))

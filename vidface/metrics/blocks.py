@@ -178,11 +178,11 @@ class NumpyOps:
         np.copyto(numbers, shifted, casting="unsafe")
         counts = self._buffer("counts", bins, np.int64)
         counts[:] = 0
-        found = self._buffer("found", bins, np.float32)
+        part_counts = self._buffer("found", bins, np.float32)
         for start in range(0, len(flat), 2**24):  # its counts are float32, whole up to 2²⁴
             part = numbers[start : start + 2**24].reshape(1, -1)
-            found = cv2.calcHist([part], [0], None, [bins], [0, bins], found).ravel()
-            np.add(counts, found, out=counts, casting="unsafe")
+            part_counts = cv2.calcHist([part], [0], None, [bins], [0, bins], part_counts).ravel()
+            np.add(counts, part_counts, out=counts, casting="unsafe")
         counts[0] -= excluded  # they were clipped into the first
         return counts
 
@@ -268,15 +268,15 @@ class TorchOps:
 
     @contextmanager
     def worker(self) -> Iterator[TorchOps]:
-        own = copy.copy(self)  # the rows are shared
-        own._buffer = None
+        thread_ops = copy.copy(self)  # the rows are shared
+        thread_ops._buffer = None
         if self._rows.device.type != "cuda":
-            yield own
+            yield thread_ops
             return
         self._torch.cuda.synchronize(self._rows.device)  # which makes it the thread's device
         stream = self._torch.cuda.Stream(self._rows.device)
         with self._torch.cuda.stream(stream):
-            yield own
+            yield thread_ops
         stream.synchronize()
 
     def product(self, rows: slice, columns: slice) -> Any:
@@ -311,14 +311,14 @@ class TorchOps:
             numbers = ((scores + 1) * (bins / 2)).clamp_(0, bins - 1).int().view(-1)
             counts = self._torch.bincount(numbers, minlength=bins)
             counts[0] -= excluded
-        found: NDArray[np.int64] = counts.long().cpu().numpy()
+        part_counts: NDArray[np.int64] = counts.long().cpu().numpy()
         # histc leaves out what lies outside of [−1, 1]: what is excluded, and rounding's work.
-        outside = scores.numel() - excluded - int(found.sum())
+        outside = scores.numel() - excluded - int(part_counts.sum())
         if outside:
             above = int((scores > 1).sum())
-            found[-1] += above
-            found[0] += outside - above
-        return found
+            part_counts[-1] += above
+            part_counts[0] += outside - above
+        return part_counts
 
     def above(self, scores: Any, floor: float) -> tuple[Any, Any]:
         flat = scores.view(-1)
@@ -351,8 +351,10 @@ class TorchOps:
         flat = self._torch.sort(scores.view(-1)).values
         flat = self._torch.where(flat > -1.5, flat.clamp(-1, 1), flat)
         wanted = self._torch.from_numpy(values).to(flat.device)
-        found = [self._torch.searchsorted(flat, wanted, right=right) for right in (False, True)]
-        ranks: NDArray[np.int64] = self._torch.stack(found).cpu().numpy()
+        ranks_of_values = [
+            self._torch.searchsorted(flat, wanted, right=right) for right in (False, True)
+        ]
+        ranks: NDArray[np.int64] = self._torch.stack(ranks_of_values).cpu().numpy()
         return ranks
 
     def gathered(self, scores: Any, least: int) -> Any:

@@ -155,7 +155,7 @@ def score_clip_retrieval(
     sums = np.bincount(codes[labelled], precisions[labelled], minlength=n_identities)
     hits = np.bincount(codes[labelled], first_is_right[labelled], minlength=n_identities)
     means = sums / np.maximum(queries_of, 1)
-    found = {}
+    replicates = {}
     if bootstrap is not None:
         parts = {
             "replicates": (sums, queries_of),
@@ -163,7 +163,7 @@ def score_clip_retrieval(
             "replicates_at_1": (hits, queries_of),
         }
         for name, (numerators, denominators) in parts.items():
-            found[name] = ratio_replicates(numerators, denominators, bootstrap, POOL_IS_FIXED)
+            replicates[name] = ratio_replicates(numerators, denominators, bootstrap, POOL_IS_FIXED)
     return ClipRetrieval(
         map_at_k=math.fsum(precisions) / n_queries if n_queries else None,
         map_by_identity=math.fsum(means) / int(with_query.sum()) if n_queries else None,
@@ -173,5 +173,5 @@ def score_clip_retrieval(
         queries_without_descriptor=int((is_query & ~has_direction).sum()),
         queries_without_positive=int((sizes == 1).sum()),
         identities=int(with_query.sum()),
-        **found,
+        **replicates,
     )

@@ -42,17 +42,17 @@ _STILL = 1e-5  # a share of an axis: what moves a curve less is no point of its 
 # Verification ------------------------------------------------------------------------------------
 
 
-def verification_block(found: Verification | None) -> dict[str, Any] | None:
+def verification_block(result: Verification | None) -> dict[str, Any] | None:
     """ROC and DET, operating points, EER, AUC and histograms; None without a curve."""
-    if found is None or found.curve is None:
+    if result is None or result.curve is None:
         return None
     return {
-        "pairs": {"genuine": found.genuine_pairs, "impostor": found.impostor_pairs},
-        "roc": roc_block(found.curve, found.points),
-        "points": [_point(point) for point in found.points if point.tar is not None],
-        "eer": None if found.eer is None else found.eer.to_dict(),
-        "auc": None if found.auc is None else found.auc.to_dict(),
-        "histogram": histogram_block(found.curve),
+        "pairs": {"genuine": result.genuine_pairs, "impostor": result.impostor_pairs},
+        "roc": roc_block(result.curve, result.points),
+        "points": [_point(point) for point in result.points if point.tar is not None],
+        "eer": None if result.eer is None else result.eer.to_dict(),
+        "auc": None if result.auc is None else result.auc.to_dict(),
+        "histogram": histogram_block(result.curve),
     }
 
 
@@ -88,18 +88,26 @@ def _with_points(
     curve: Curve, points: Sequence[OperatingPoint]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Thresholds (inf: nothing is accepted) and counts, the operating points sorted in."""
-    own = [p for p in points if p.accepted_genuine is not None and p.accepted_impostor is not None]
+    resolved = [
+        p for p in points if p.accepted_genuine is not None and p.accepted_impostor is not None
+    ]
     # The operating points first: of equal counts the first stays, with its threshold.
     thresholds = np.concatenate(
-        [[np.inf], [np.inf if p.threshold is None else p.threshold for p in own], curve.thresholds]
+        [
+            [np.inf],
+            [np.inf if p.threshold is None else p.threshold for p in resolved],
+            curve.thresholds,
+        ]
     )
-    genuine = np.concatenate([[0], [p.accepted_genuine for p in own], curve.accepted_genuine])
-    impostor = np.concatenate([[0], [p.accepted_impostor for p in own], curve.accepted_impostor])
+    genuine = np.concatenate([[0], [p.accepted_genuine for p in resolved], curve.accepted_genuine])
+    impostor = np.concatenate(
+        [[0], [p.accepted_impostor for p in resolved], curve.accepted_impostor]
+    )
     order = np.lexsort((genuine, impostor))  # stable
     genuine, impostor = genuine[order].astype(np.int64), impostor[order].astype(np.int64)
     first = np.ones(len(order), dtype=bool)
     first[1:] = (np.diff(genuine) != 0) | (np.diff(impostor) != 0)
-    stays = order <= len(own)
+    stays = order <= len(resolved)
     return thresholds[order][first], genuine[first], impostor[first], stays[first]
 
 
@@ -217,20 +225,20 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
 # Retrieval ---------------------------------------------------------------------------------------
 
 
-def retrieval_block(found: Retrieval | None, draws: Draws = NO_DRAWS) -> dict[str, Any] | None:
+def retrieval_block(result: Retrieval | None, draws: Draws = NO_DRAWS) -> dict[str, Any] | None:
     """Precision against recall; None without a list of hits."""
-    hit_ranks: Sequence[NDArray[np.integer[Any]]] = getattr(found, "hit_ranks", ())
-    if found is None or not len(hit_ranks):
+    hit_ranks: Sequence[NDArray[np.integer[Any]]] = getattr(result, "hit_ranks", ())
+    if result is None or not len(hit_ranks):
         return None
-    positives = np.array([row["positives"] for row in found.table], dtype=np.int64)
-    interval = None if found.replicates is None else found.replicates.ci95
+    positives = np.array([row["positives"] for row in result.table], dtype=np.int64)
+    interval = None if result.replicates is None else result.replicates.ci95
     return {
-        "k": found.k,
-        "identities": found.identities,
-        "map": found.map_at_k,
+        "k": result.k,
+        "identities": result.identities,
+        "map": result.map_at_k,
         "ci95": None if interval is None else list(interval),
-        "precision_recall": precision_recall(hit_ranks, positives, found.k, draws),
-        "at_rank": at_rank(hit_ranks, positives, found.k),
+        "precision_recall": precision_recall(hit_ranks, positives, result.k, draws),
+        "at_rank": at_rank(hit_ranks, positives, result.k),
     }
 
 
@@ -295,21 +303,21 @@ def at_rank(
 
 
 def identification_block(
-    found: Identification | None, draws: Draws = NO_DRAWS
+    result: Identification | None, draws: Draws = NO_DRAWS
 ) -> dict[str, Any] | None:
     """CMC at all ranks, and the open-set points; None without the probes' ranks."""
-    probes: Any = getattr(found, "ranked", None)
-    if found is None or probes is None or not found.mated:
+    probes: Any = getattr(result, "ranked", None)
+    if result is None or probes is None or not result.mated:
         return None
     return {
-        "mated": found.mated,
-        "gallery_identities": found.gallery_identities,
+        "mated": result.mated,
+        "gallery_identities": result.gallery_identities,
         "cmc": cmc_block(
-            probes.ranks, probes.units, probes.n_units, found.gallery_identities, draws
+            probes.ranks, probes.units, probes.n_units, result.gallery_identities, draws
         ),
         "open_set": [
             {"target_fpir": point.target_fpir, "ci95": None, **point.to_dict()}
-            for point in found.points
+            for point in result.points
             if point.tpir is not None
         ],
     }
@@ -330,13 +338,13 @@ def cmc_block(
         gallery: enrolled identities, the last rank.
     """
     shown = listed_ranks(gallery)
-    found = (ranks[:, None] > 0) & (ranks[:, None] <= shown)
+    is_found = (ranks[:, None] > 0) & (ranks[:, None] <= shown)
     table = np.zeros((n_units, len(shown)))
-    np.add.at(table, units, found)
+    np.add.at(table, units, is_found)
     low, high = draws.band(table, np.bincount(units, minlength=n_units).astype(np.float64))
     return {
         "rank": shown.tolist(),
-        "value": (found.sum(axis=0) / len(ranks)).tolist(),
+        "value": (is_found.sum(axis=0) / len(ranks)).tolist(),
         "low": low,
         "high": high,
         **(

@@ -278,8 +278,8 @@ def _raise_to(
     # np.maximum.reduceat down the rows would read them a column at a time: far slower.
     edges = np.flatnonzero(np.diff(owners, prepend=-1, append=-1))
     for a, b in pairwise(edges.tolist()):
-        own = scores[owners[a]]
-        np.maximum(own, products[a:b].max(axis=0), out=own)
+        owner_scores = scores[owners[a]]
+        np.maximum(owner_scores, products[a:b].max(axis=0), out=owner_scores)
 
 
 def _products(
@@ -340,11 +340,13 @@ def ranked_columns(
     # Beyond this faiss sorts about as much as the fallback would.
     by_faiss = n_scores >= LEAST_SCORES_FOR_FAISS and k + _SPARE <= len(columns) // 2
     find = _candidates_by_faiss if by_faiss else _candidates
-    for found in find(templates, which, columns, k, memory_bytes):
-        scores = exact_scores_in_block(templates, found.block, found.owners, found.numbers, columns)
-        firsts = np.searchsorted(found.owners, np.arange(len(found.block) + 1)).tolist()
-        for identity, (a, b) in zip(found.block.tolist(), pairwise(firsts), strict=True):
-            yield identity, found.numbers[a:b][_best_first(scores[a:b], k)]
+    for candidates in find(templates, which, columns, k, memory_bytes):
+        scores = exact_scores_in_block(
+            templates, candidates.block, candidates.owners, candidates.numbers, columns
+        )
+        firsts = np.searchsorted(candidates.owners, np.arange(len(candidates.block) + 1)).tolist()
+        for identity, (a, b) in zip(candidates.block.tolist(), pairwise(firsts), strict=True):
+            yield identity, candidates.numbers[a:b][_best_first(scores[a:b], k)]
 
 
 def _best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

@@ -17,13 +17,7 @@ from vidface.metrics.conventions import DEFAULT_FPIRS, DEFAULT_RANKS
 from vidface.metrics.curves import identification_block
 from vidface.metrics.enrolment import (
     MEMORY_BYTES,
-    Templates,
     enrol,
-    exact_scores,
-    exact_scores_in_block,
-    least_that_may_reach,
-    rounding_margin,
-    template_scores,
 )
 from vidface.metrics.figures import (
     NamedFigure,
@@ -37,7 +31,9 @@ from vidface.metrics.figures import (
 from vidface.metrics.inputs import (
     check_search,
     identity_codes,
+    number_units,
 )
+from vidface.metrics.probes import Probes, find_highest_scores, rank_own_identities
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
 from vidface.metrics.verification import check_targets
 
@@ -264,38 +260,38 @@ def score_identification(
         search.gallery, search.gallery_has_direction, gallery_identities, names, enrolment
     )
     numbers = {name: i for i, name in enumerate(names)}
-    own = np.array([numbers.get(name, -1) for name in identities], dtype=np.int64)
-    probes = _Probes(
-        is_mated=own >= 0,
-        units=_units(codes),
+    own_identities = np.array([numbers.get(name, -1) for name in identities], dtype=np.int64)
+    probes = Probes(
+        is_mated=own_identities >= 0,
+        units=number_units(codes),
         n_identities=int(codes.max(initial=-1)) + 1,
-        ranks=np.zeros(len(own), dtype=np.int64),
-        scores=np.full(len(own), np.nan, dtype=np.float32),
+        ranks=np.zeros(len(own_identities), dtype=np.int64),
+        scores=np.full(len(own_identities), np.nan, dtype=np.float32),
     )
     enrolled = templates.sizes > 0
     has_rank = probes.is_mated & has_direction
-    has_rank[has_rank] = enrolled[own[has_rank]]
+    has_rank[has_rank] = enrolled[own_identities[has_rank]]
     mated = np.flatnonzero(has_rank)
-    probes.ranks[mated], probes.scores[mated] = _ranks(
-        templates, own[mated], descriptors[mated], memory_bytes
+    probes.ranks[mated], probes.scores[mated] = rank_own_identities(
+        templates, own_identities[mated], descriptors[mated], memory_bytes
     )
     if enrolled.any():
         others = np.flatnonzero(~probes.is_mated & has_direction)
-        probes.scores[others] = _highest_scores(templates, descriptors[others], memory_bytes)
+        probes.scores[others] = find_highest_scores(templates, descriptors[others], memory_bytes)
 
-    found = {}
+    replicates = {}
     if bootstrap is not None:
-        found = _replicates_of_points(probes, targets, bootstrap)
+        replicates = _replicates_of_points(probes, targets, bootstrap)
     return Identification(
         cmc=tuple(_rank_point(probes, rank, bootstrap) for rank in ranks),
         points=tuple(
-            _open_set_point(probes, text, target, found.get(text))
+            _open_set_point(probes, text, target, replicates.get(text))
             for text, target in targets.items()
         ),
         mated=probes.n_mated,
         non_mated=probes.n_non_mated,
         without_descriptor=int((~has_direction).sum()),
-        mated_without_template=int((~enrolled[own[probes.is_mated]]).sum()),
+        mated_without_template=int((~enrolled[own_identities[probes.is_mated]]).sum()),
         gallery_identities=len(names),
         enrolment=enrolment,
         ranked=Ranked(
@@ -321,88 +317,9 @@ def _check_fpirs(fpirs: Sequence[str]) -> dict[str, Fraction]:
         raise VidfaceError(message) from None
 
 
-@dataclass(frozen=True, eq=False)
-class _Probes:
-    """What is known of each clip of the split once it was searched for."""
-
-    is_mated: NDArray[np.bool_]  # (n,)
-    units: NDArray[np.int64]  # (n,) what a bootstrap draws: its identity, or itself
-    n_identities: int  # the first of the units
-    ranks: NDArray[np.int64]  # (n,) of its identity, from 1; 0 without one
-    scores: NDArray[np.float32]  # (n,) of its identity, or the highest; NaN without one
-
-    @property
-    def n_mated(self) -> int:
-        return int(np.count_nonzero(self.is_mated))
-
-    @property
-    def n_non_mated(self) -> int:
-        return len(self.is_mated) - self.n_mated
-
-    def falling(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The mated probes of rank 1 and the non-mated ones with a score, highest score first."""
-        firsts = np.flatnonzero(self.is_mated & (self.ranks == 1))
-        others = np.flatnonzero(~self.is_mated & ~np.isnan(self.scores))
-        return (
-            firsts[np.argsort(-self.scores[firsts], kind="stable")],
-            others[np.argsort(-self.scores[others], kind="stable")],
-        )
-
-
-def _units(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the identities as `codes` does, and after them each distractor, in row order."""
-    units = codes.copy()
-    is_distractor = codes < 0
-    first = int(codes.max(initial=-1)) + 1
-    units[is_distractor] = first + np.arange(np.count_nonzero(is_distractor))
-    return units
-
-
-def _ranks(
-    templates: Templates,
-    own: NDArray[np.int64],
-    probes: NDArray[np.float32],
-    memory_bytes: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rank of each probe's own identity, and its score."""
-    scores_of_own = exact_scores(templates, own, np.arange(len(own)), probes)
-    ranks = np.ones(len(own), dtype=np.int64)
-    d = probes.shape[1]
-    low = least_that_may_reach(scores_of_own, d)
-    high = scores_of_own + np.float32(rounding_margin(d))
-    enrolled = np.flatnonzero(templates.sizes)
-    by_own = np.argsort(own, kind="stable")
-    for block, scores in template_scores(templates, enrolled, probes, memory_bytes):
-        ends = np.searchsorted(own[by_own], [block[0], block[-1] + 1])
-        inside = by_own[ends[0] : ends[1]]
-        scores[np.searchsorted(block, own[inside]), inside] = -np.inf  # not an *other* identity
-        rows, columns = np.nonzero(scores >= low)
-        unsure = scores[rows, columns] < high[columns]
-        ranks += np.bincount(columns[~unsure], minlength=len(own))
-        rows, columns = rows[unsure], columns[unsure]
-        exact = exact_scores_in_block(templates, block, rows, columns, probes)
-        ranks += np.bincount(columns[exact >= scores_of_own[columns]], minlength=len(own))
-    return ranks, scores_of_own
-
-
-def _highest_scores(
-    templates: Templates, probes: NDArray[np.float32], memory_bytes: int
-) -> NDArray[np.float32]:
-    """The score of the most similar enrolled identity of each probe."""
-    highest = np.full(len(probes), -1, dtype=np.float32)
-    so_far = np.full(len(probes), -np.inf, dtype=np.float32)
-    enrolled = np.flatnonzero(templates.sizes)
-    for block, scores in template_scores(templates, enrolled, probes, memory_bytes):
-        np.maximum(so_far, scores.max(axis=0), out=so_far)
-        rows, columns = np.nonzero(scores >= least_that_may_reach(so_far, probes.shape[1]))
-        exact = exact_scores_in_block(templates, block, rows, columns, probes)
-        np.maximum.at(highest, columns, exact)
-    return highest
-
-
-def _rank_point(probes: _Probes, rank: int, bootstrap: Bootstrap | None) -> RankPoint:
+def _rank_point(probes: Probes, rank: int, bootstrap: Bootstrap | None) -> RankPoint:
     is_found = (probes.ranks > 0) & (probes.ranks <= rank)
-    found = int(np.count_nonzero(is_found))
+    n_found = int(np.count_nonzero(is_found))
     replicates = None
     if bootstrap is not None:
         replicates = ratio_replicates(
@@ -411,12 +328,12 @@ def _rank_point(probes: _Probes, rank: int, bootstrap: Bootstrap | None) -> Rank
             bootstrap,
             GALLERY_IS_FIXED,
         )
-    value = found / probes.n_mated if probes.n_mated else None
-    return RankPoint(int(rank), value, found, probes.n_mated, replicates)
+    value = n_found / probes.n_mated if probes.n_mated else None
+    return RankPoint(int(rank), value, n_found, probes.n_mated, replicates)
 
 
 def _open_set_point(
-    probes: _Probes, text: str, target: Fraction, replicates: Replicates | None
+    probes: Probes, text: str, target: Fraction, replicates: Replicates | None
 ) -> OpenSetPoint:
     n_mated, n_non_mated = probes.n_mated, probes.n_non_mated
     needed = math.ceil(1 / target)
@@ -454,7 +371,7 @@ def _open_set_point(
 
 
 def _replicates_of_points(
-    probes: _Probes, targets: dict[str, Fraction], bootstrap: Bootstrap
+    probes: Probes, targets: dict[str, Fraction], bootstrap: Bootstrap
 ) -> dict[str, Replicates]:
     """TPIR at each target in every resample, its threshold found anew; by the target's text.
 
@@ -483,4 +400,4 @@ def _replicates_of_points(
             if n_mated and allowed:
                 one_too_many = int(np.searchsorted(false, allowed, side="right"))
                 values[text][resample] = accepted[above[one_too_many]] / n_mated
-    return {text: Replicates(found, GALLERY_IS_FIXED) for text, found in values.items()}
+    return {text: Replicates(tpirs, GALLERY_IS_FIXED) for text, tpirs in values.items()}

@@ -105,3 +105,16 @@ def check_dimensions(gallery: NDArray[np.float32], descriptors: NDArray[np.float
 def check_memory(memory_bytes: int) -> None:
     if memory_bytes < 1:
         raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
+
+
+def number_units(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Who each row is of: an identity as `codes` numbers it, after them each other row by itself.
+
+    >>> number_units(np.array([1, -1, 0, -1]))
+    array([1, 2, 0, 3])
+    """
+    units = codes.copy()
+    is_distractor = codes < 0
+    first = int(codes.max(initial=-1)) + 1
+    units[is_distractor] = first + np.arange(np.count_nonzero(is_distractor))
+    return units

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.metrics.blocks import bin_of, falling_order
+from vidface.metrics.inputs import number_units
 from vidface.metrics.pairwise import HISTOGRAM_BINS, KEEP_ALL, NO_DESCRIPTOR_SCORE, PairCounts
 
 _BLOCK_ROWS = 2**14
@@ -53,7 +54,7 @@ class ListedPairs:
         """Genuine and impostor pairs where unit u was drawn weights[u] times."""
         w = weights.astype(np.float64)  # whole numbers, exactly
         genuine, impostor = (
-            int(w @ own + w @ (between @ w)) for own, between in self._pairs_of_units
+            int(w @ within + w @ (between @ w)) for within, between in self._pairs_of_units
         )
         return genuine, impostor
 
@@ -64,14 +65,14 @@ class ListedPairs:
 
         n = self.n_units
         a, b = self.units[self.first], self.units[self.second]
-        found = []
+        kinds = []
         for kind in (self.same, ~self.same):
             within = kind & (a == b)
             between = kind & (a != b)
             ones = np.ones(np.count_nonzero(between))
             matrix = coo_array((ones, (a[between], b[between])), shape=(n, n)).tocsr()
-            found.append((np.bincount(a[within], minlength=n).astype(np.float64), matrix))
-        return tuple(found)
+            kinds.append((np.bincount(a[within], minlength=n).astype(np.float64), matrix))
+        return tuple(kinds)
 
 
 def list_pairs(
@@ -95,16 +96,12 @@ def list_pairs(
             )
         if kinds == "iu" and (array.min() < 0 or array.max() >= len(codes)):
             raise VidfaceError(f"{name} names a row beyond the {len(codes)} descriptors")
-    n_identities = int(codes.max(initial=-1)) + 1
-    units = codes.copy()
-    unknown = codes < 0
-    units[unknown] = n_identities + np.arange(np.count_nonzero(unknown))
     return ListedPairs(
         arrays["first"].astype(np.int64),
         arrays["second"].astype(np.int64),
         arrays["same"],
-        units.astype(np.int32),
-        n_identities,
+        number_units(codes).astype(np.int32),
+        int(codes.max(initial=-1)) + 1,
     )
 
 

@@ -138,12 +138,12 @@ def gathered(parts: Iterable[PairCounts], keep: int) -> PairCounts:
 
     Where the floor was guessed too low, all parts together have many more.
     """
-    found: list[PairCounts] = []
+    parts_so_far: list[PairCounts] = []
     for part in parts:
-        found.append(part)
-        if sum(len(p.impostor) for p in found) > 2 * keep + _WAITING:
-            found = [PairCounts.joined(found).highest(keep + keep // 4 + 1)]
-    return PairCounts.joined(found)
+        parts_so_far.append(part)
+        if sum(len(p.impostor) for p in parts_so_far) > 2 * keep + _WAITING:
+            parts_so_far = [PairCounts.joined(parts_so_far).highest(keep + keep // 4 + 1)]
+    return PairCounts.joined(parts_so_far)
 
 
 class _Collector:
@@ -179,25 +179,27 @@ class _Collector:
     @staticmethod
     def joined(collectors: Sequence[_Collector]) -> PairCounts:
         """What all workers have counted together, sorted once."""
-        floor = max(own.floor for own in collectors)
-        complete = all(own.genuine is not None for own in collectors)
+        floor = max(collector.floor for collector in collectors)
+        complete = all(collector.genuine is not None for collector in collectors)
         none = np.zeros(0, np.float32), np.zeros(0, np.int32)
         scores, units = none
-        genuine = [part for own in collectors for part in own.genuine or ()]
+        genuine = [part for collector in collectors for part in collector.genuine or ()]
         if genuine and complete:
             columns = [np.concatenate(column) for column in zip(*genuine, strict=True)]
             order = falling_order(columns[0])
             scores, units = (column[order] for column in columns)
         impostor, a, b = none[0], none[1], none[1]
-        parts = [part for own in collectors for part in own.impostor]
-        for own in collectors:
-            own.impostor = []  # so that they are not held twice
+        parts = [part for collector in collectors for part in collector.impostor]
+        for collector in collectors:
+            collector.impostor = []  # so that they are not held twice
         if parts:
             impostor, a, b = collectors[0].ops.sorted(parts)
             n = _above(impostor, floor)
             impostor, a, b = impostor[:n], a[:n], b[:n]
         return PairCounts(
-            sum((own.histogram for own in collectors[1:]), start=collectors[0].histogram),
+            sum(
+                (collector.histogram for collector in collectors[1:]), start=collectors[0].histogram
+            ),
             scores,
             units,
             complete,
@@ -250,17 +252,17 @@ def _count_pairs(
     def state(ops: BlockOps) -> _Collector:
         return _Collector(ops, bins, keep, floor, keeps_genuine)
 
-    def work(own: _Collector, ops: BlockOps, rows: slice, columns: slice) -> None:
+    def work(collector: _Collector, ops: BlockOps, rows: slice, columns: slice) -> None:
         scores, excluded = passes.scores(ops, rows, columns)
-        own.histogram[0] += ops.histogram(scores, bins, excluded)
+        collector.histogram[0] += ops.histogram(scores, bins, excluded)
         index, units = pairs.genuine_of(rows, columns)
         if len(index):
             genuine = ops.take(scores, index)
-            own.histogram[1] += np.bincount(bin_of(genuine, bins), minlength=bins)
-            if own.genuine is not None:
-                own.genuine.append((genuine, units))
+            collector.histogram[1] += np.bincount(bin_of(genuine, bins), minlength=bins)
+            if collector.genuine is not None:
+                collector.genuine.append((genuine, units))
             ops.exclude(scores, index)
-        own.add_impostors(scores, rows, columns)
+        collector.add_impostors(scores, rows, columns)
 
     return _Collector.joined(passes.each_block(work, state, part))
 
@@ -298,23 +300,23 @@ def collect(
         everywhere, pairs that score −1 for want of a descriptor are not among them.
     """
     if passes.spread:
-        found = list(over_parts(passes, collect, intervals))
-        return [_Distinct.of([part[i] for part in found]) for i in range(len(intervals))]
+        parts = list(over_parts(passes, collect, intervals))
+        return [_Distinct.of([part[i] for part in parts]) for i in range(len(intervals))]
     pairs = passes.pairs
 
     def state(ops: BlockOps) -> list[_Distinct]:
         return [_Distinct() for _ in intervals]
 
-    def work(own: list[_Distinct], ops: BlockOps, rows: slice, columns: slice) -> None:
+    def work(counted: list[_Distinct], ops: BlockOps, rows: slice, columns: slice) -> None:
         scores, _ = passes.scores(ops, rows, columns)
         index, _ = pairs.genuine_of(rows, columns)
         genuine = ops.take(scores, index) if len(index) else np.zeros(0, np.float32)
-        for distinct, (low, high) in zip(own, intervals, strict=True):
+        for distinct, (low, high) in zip(counted, intervals, strict=True):
             inside = ops.between(scores, low, high)
             distinct.add(inside, genuine[(genuine >= low) & (genuine < high)])
 
     workers = passes.each_block(work, state, part)
-    return [_Distinct.joined([own[i] for own in workers]) for i in range(len(intervals))]
+    return [_Distinct.joined([counted[i] for counted in workers]) for i in range(len(intervals))]
 
 
 class _Distinct:
@@ -339,7 +341,7 @@ class _Distinct:
 
     @staticmethod
     def joined(many: Sequence[_Distinct]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        return _Distinct.of([part for own in many for part in own.parts])
+        return _Distinct.of([part for distinct in many for part in distinct.parts])
 
     @staticmethod
     def of(
@@ -391,16 +393,16 @@ def impostors_below(
     def state(ops: BlockOps) -> _Ranks:
         return _Ranks(ops, genuine)
 
-    def work(own: _Ranks, ops: BlockOps, rows: slice, columns: slice) -> None:
+    def work(ranks: _Ranks, ops: BlockOps, rows: slice, columns: slice) -> None:
         scores, excluded = passes.scores(ops, rows, columns)
         index, _ = pairs.genuine_of(rows, columns)
         if len(index):
             ops.exclude(scores, index)
-        own.excluded += excluded + len(index)
-        own.add(ops.gathered(scores, least))
+        ranks.excluded += excluded + len(index)
+        ranks.add(ops.gathered(scores, least))
 
-    def finish(own: _Ranks) -> None:
-        own.add(own.ops.gathered(None, least))
+    def finish(ranks: _Ranks) -> None:
+        ranks.add(ranks.ops.gathered(None, least))
 
     workers = passes.each_block(work, state, part, finish)
-    return np.sum([own.counts - own.excluded for own in workers], axis=0, dtype=np.int64)
+    return np.sum([ranks.counts - ranks.excluded for ranks in workers], axis=0, dtype=np.int64)

@@ -64,11 +64,11 @@ class Rates:
     _collected: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        found = self.counts.histogram.sum(axis=1).tolist()
+        counted = self.counts.histogram.sum(axis=1).tolist()
         genuine, impostor = self.source.measured()
-        if found != [genuine + impostor, genuine]:
+        if counted != [genuine + impostor, genuine]:
             raise VidfaceError(
-                f"{found[0]} pairs were counted, {found[1]} of them genuine, where there are "
+                f"{counted[0]} pairs were counted, {counted[1]} of them genuine, where there are "
                 f"{genuine + impostor} and {genuine}: parts are missing, or overlap"
             )
 
@@ -198,8 +198,8 @@ class Rates:
         used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))
         above = used[used > crossing]
         edge = float(self.edges[above[0]]) if len(above) else None
-        found = (edge, low, int(self.above_edge[1, crossing + 1]))
-        return self._point(text, found, (low / genuine, high / genuine))
+        accepted = (edge, low, int(self.above_edge[1, crossing + 1]))
+        return self._point(text, accepted, (low / genuine, high / genuine))
 
     def _crossing(self, allowed: int) -> int:
         """The highest bin with which the impostors exceed the allowance; −1 where none does."""
@@ -251,15 +251,15 @@ class Rates:
     def _nearest(self, text: str, far: Fraction) -> OperatingPoint:
         """The corner of the ROC whose FAR is nearest to the target."""
         allowed = math.floor(far * self.source.impostor)
-        found = self._nearest_of([self.steps], far) if self._in_lists(allowed) else None
+        corner = self._nearest_of([self.steps], far) if self._in_lists(allowed) else None
         used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))
         bins = sorted(self._bins_at(allowed, "nearest"))
-        while found is None:  # rarely: each round is another pass
+        while corner is None:  # rarely: each round is another pass
             self._collect(set(bins))
-            found = self._nearest_of([self._collected[b] for b in reversed(bins)], far)
+            corner = self._nearest_of([self._collected[b] for b in reversed(bins)], far)
             first, last = np.searchsorted(used, (bins[0], bins[-1])).tolist()
             bins = used[max(0, first - len(bins)) : last + 1 + len(bins)].tolist()
-        return self._point(text, found)
+        return self._point(text, corner)
 
     def _nearest_of(
         self, runs: Sequence[Steps], far: Fraction
@@ -290,22 +290,22 @@ class Rates:
     def eer(self) -> BoundedFigure:
         """(FAR + FRR) / 2 where they differ least."""
         if self.counts.complete:
-            found, threshold = self._eer_of(self.steps)
-            return BoundedFigure(found, None, threshold)
+            value, threshold = self._eer_of(self.steps)
+            return BoundedFigure(value, None, threshold)
         b = self._equal_bin()
         if self.exact:
             above = (b + 1 + np.flatnonzero(np.diff(self.above_edge[:, b + 1 :]).any(axis=0)))[:1]
             self._collect({b, *above.tolist()})
-            found, threshold = self._eer_of(self._collected[b])
+            value, threshold = self._eer_of(self._collected[b])
             if threshold is None and len(above):  # the lowest score above the bin
                 threshold = float(self._collected[int(above[0])].scores[-1])
-            return BoundedFigure(found, None, threshold)
+            return BoundedFigure(value, None, threshold)
         high, low = (self._rates(*self.above_edge[:, e].tolist()) for e in (b + 1, b))
-        value = min((high, low), key=lambda rates: abs(rates[0] - rates[1]))
-        edge = b + 1 if value is high else b
+        nearest = min((high, low), key=lambda rates: abs(rates[0] - rates[1]))
+        edge = b + 1 if nearest is high else b
         threshold = float(self.edges[edge]) if edge < self.counts.bins else None
         return BoundedFigure(
-            sum(value) / 2, ((high[0] + low[1]) / 2, (low[0] + high[1]) / 2), threshold
+            sum(nearest) / 2, ((high[0] + low[1]) / 2, (low[0] + high[1]) / 2), threshold
         )
 
     def _equal_bin(self) -> int:
@@ -361,8 +361,8 @@ class Rates:
                 if missing:
                     times[0] += missing
                 parts = [values[i : i + LONG_LIST] for i in range(0, len(values), LONG_LIST)]
-                found = [impostors_below(passes, part) for part in parts or [values]]
-                below = np.concatenate(found, axis=1)  # < and ≤
+                counts_below = [impostors_below(passes, part) for part in parts or [values]]
+                below = np.concatenate(counts_below, axis=1)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
                 twice = sum_products(times, below.sum(axis=0))
                 return BoundedFigure(twice / (2 * pairs))

@@ -162,8 +162,8 @@ class _Draws:
     def workers(self) -> int:
         """Threads whose sums together stay within `SUMS_BYTES`."""
         counts = self.rates.counts
-        own = 8 * (2 * len(counts.genuine) + 3 * self.n_weighed) + 1
-        return max(1, min(cores(), SUMS_BYTES // own))
+        bytes_each = 8 * (2 * len(counts.genuine) + 3 * self.n_weighed) + 1
+        return max(1, min(cores(), SUMS_BYTES // bytes_each))
 
     def _held(self, text: str, genuine: _Running, total_genuine: int) -> float:
         """TAR at the whole split's threshold."""
@@ -175,12 +175,12 @@ class _Draws:
 
     def _running(self) -> tuple[_Running, _Running]:
         """The thread's own sums, whose memory every resample uses again."""
-        own = self.threads
-        if not hasattr(own, "sums"):
+        local = self.threads
+        if not hasattr(local, "sums"):
             counts = self.rates.counts
             pairs = counts.impostor_units[:, : self.n_weighed]
-            own.sums = (self._sums_over(counts.genuine_units), self._sums_over(pairs))
-        genuine, impostor = own.sums
+            local.sums = (self._sums_over(counts.genuine_units), self._sums_over(pairs))
+        genuine, impostor = local.sums
         return genuine, impostor
 
     def _sums_over(self, units: NDArray[np.int32]) -> _Running:
@@ -274,8 +274,8 @@ class _Draws:
         real = self.rates.counts.genuine > NO_DESCRIPTOR_SCORE
         twice += np.where(real, 2.0, 1.0) * lost_impostor
         at_bottom = listed - impostor.first(self._impostors_above_bottom) + lost_impostor
-        found = float(genuine.values @ twice) + lost_genuine * at_bottom
-        return found / (2 * total_genuine * total_impostor)
+        total = float(genuine.values @ twice) + lost_genuine * at_bottom
+        return total / (2 * total_genuine * total_impostor)
 
     @cached_property
     def _below(self) -> NDArray[np.float64]:

@@ -154,10 +154,10 @@ def score_listed_pairs(
 
 def _identities_of(templates: TemplateList, identity_of: Mapping[str, str]) -> list[str]:
     """Who a template is of, where all its clips are of one person in the manifest; else ""."""
-    found: list[set[str]] = [set() for _ in templates.template_ids]
+    named: list[set[str]] = [set() for _ in templates.template_ids]
     for row, path in zip(templates.rows.tolist(), templates.paths, strict=True):
-        found[row].add(identity_of.get(path, ""))
-    return [next(iter(names)) if len(names) == 1 else "" for names in found]
+        named[row].add(identity_of.get(path, ""))
+    return [next(iter(names)) if len(names) == 1 else "" for names in named]
 
 
 def _resampled(identities: Sequence[str], used: NDArray[np.int64], what: str) -> str:

@@ -67,10 +67,10 @@ def verify(
     for rows, crops, messages in _loads(pairs, wanted):
         failed += messages
         if len(rows):
-            found = embedder.embed(crops)
+            embedded = embedder.embed(crops)
             if flip:
-                found = found + embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
-            embeddings[rows] = found
+                embedded = embedded + embedder.embed(np.ascontiguousarray(crops[:, :, ::-1]))
+            embeddings[rows] = embedded
         if progress is not None:
             progress(len(rows) + len(messages))
     if len(failed) == len(wanted):

@@ -98,6 +98,17 @@ class PairProtocol(ScoringProtocol):
         """The target FARs: exact decimal texts."""
         return split_list(self.fars)
 
+    def pair_options(self, task: ScoringTask) -> dict[str, Any]:
+        """How pairs are counted and figures read, as the scoring functions take it."""
+        return {
+            "convention": self.convention,
+            "exact": self.exact,
+            "bootstrap": task.bootstrap,
+            "device": task.device,
+            "progress": task.progress,
+            "executor": task.executor,
+        }
+
     def recorded_settings(self) -> dict[str, Any]:
         return {**super().recorded_settings(), "fars": list(self.far_list)}
 

@@ -29,10 +29,5 @@ class CrossVerificationProtocol(PairProtocol):
             task.descriptors,
             task.identities,
             self.far_list,
-            convention=self.convention,
-            exact=self.exact,
-            bootstrap=task.bootstrap,
-            device=task.device,
-            progress=task.progress,
-            executor=task.executor,
+            **self.pair_options(task),
         )

@@ -22,13 +22,5 @@ class VerificationProtocol(PairProtocol):
         from vidface.metrics.verification import score_verification
 
         return score_verification(
-            task.descriptors,
-            task.identities,
-            self.far_list,
-            convention=self.convention,
-            exact=self.exact,
-            bootstrap=task.bootstrap,
-            device=task.device,
-            progress=task.progress,
-            executor=task.executor,
+            task.descriptors, task.identities, self.far_list, **self.pair_options(task)
         )
