@@ -17,14 +17,13 @@ from torch import nn
 
 from tests.backbones.test_loading import real_crops
 from tests.conftest import absent, crop_of
-from vidface.backbones import runtimes
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows
 from vidface.backbones.files import read_network
 from vidface.backbones.loading import load_backbone, load_network
 from vidface.backbones.network import Network, wrap_module
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan, trial
+from vidface.backbones.runtimes import RUNTIMES, Runner, Runtime, RuntimePlan, trial
 from vidface.backbones.runtimes.plans import possible_plans
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import cache_folder
@@ -429,14 +428,36 @@ def test_a_module_that_gives_no_tensor() -> None:
         load_backbone(Pair(), PLAIN)
 
 
-def test_runtimes_are_what_the_settings_allow() -> None:
-    """The pipeline's table repeats their names, so that reading it imports nothing."""
-    from vidface.backbones.settings import BackboneSettings
+class ToyRunner(Runner):
+    """Gives every face the same numbers."""
 
-    for runtime in ("auto", *RUNTIMES):
-        assert BackboneSettings(runtime=runtime).runtime == runtime
-    for precision in runtimes.PRECISIONS:
-        assert BackboneSettings(precision=precision).precision == precision
+    batch = 3
+
+    def run(self, batches):
+        return [np.ones((len(crops), 5), np.float32) for crops in batches]
+
+
+def test_a_runtime_is_one_row(colour_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the registry can be asked for by name, is checked and is tried by `auto`."""
+    toy = Runtime("toy", "json", ("float32", "bf16"), lambda *_: ToyRunner())
+    monkeypatch.setitem(RUNTIMES, "toy", toy)
+    backbone = load_backbone(colour_network, PLAIN, runtime="toy", precision="bf16", threads=1)
+    assert str(backbone.plan) == "toy bf16"
+    assert backbone.embed(np.zeros((4, 112, 112, 3), np.uint8)).tolist() == [[1.0] * 5] * 4
+    network = load_network(colour_network)
+    plans = possible_plans(network, "auto", "float32", "cpu", 1)
+    assert RuntimePlan("toy") in plans
+    with pytest.raises(VidfaceError, match=r"fp16.*toy: float32, bf16"):
+        possible_plans(network, "toy", "fp16", "cpu", 1)
+
+
+def test_runtimes_are_read_without_heavy_libraries() -> None:
+    code = (
+        "import sys, vidface.backbones.settings; "
+        "print(sorted({'numpy', 'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_openvino_leaves_the_stack_for_signals_alone(colour_network: Path) -> None:
