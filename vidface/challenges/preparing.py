@@ -16,6 +16,7 @@ from vidface.settings.manifests import write_manifest
 
 
 def find_data_folder(root: Path | None, name: str, files: Sequence[str], variable: str) -> Path:
+    """The folder of a challenge's data; VidfaceError where it or one of its files is missing."""
     if root is None:
         raise VidfaceError(
             f"[manifest] prepare = '{name}' needs [manifest] root, the data's folder"
@@ -60,6 +61,7 @@ def renew_manifest(
 
 
 def manifest_bytes(clips: Sequence[Clip]) -> bytes:
+    """What a manifest of these clips holds, checked as `write_manifest` does."""
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch, "manifest.csv")
         write_manifest(clips, draft)

@@ -145,6 +145,7 @@ def split_labelled_line(words: list[str], form: Form, where: str) -> tuple[str, 
 
 
 def parse_video(name: str, where: str) -> str:
+    """The key of a video's name in a list; VidfaceError where there is none."""
     video = video_key(name)
     if not video:
         raise VidfaceError(f"{where}: '{name}' is no name of a video")
@@ -152,5 +153,6 @@ def parse_video(name: str, where: str) -> str:
 
 
 def check_ranks(k: int) -> None:
+    """Raise VidfaceError unless k can be a number of ranks."""
     if k < 1:
         raise VidfaceError(f"k is the number of ranks that count, at least 1, got {k}")

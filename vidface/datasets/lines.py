@@ -27,6 +27,7 @@ class Problems:
     listed: list[str] = field(default_factory=list)
 
     def add(self, line: int, text: str) -> None:
+        """Note a problem; raises VidfaceError once there are `LISTED_PROBLEMS`."""
         self.listed.append(f"line {line}: {text}")
         if len(self.listed) == LISTED_PROBLEMS:
             self.refuse("; the rest was not read")

@@ -91,6 +91,7 @@ PairColumns = tuple[
 
 
 def parse_same(word: str) -> bool | None:
+    """Whether a word says that a pair is one person; None for a word that is not known."""
     return SAME_WORDS.get(word.lower())
 
 
@@ -100,11 +101,13 @@ def parse_fold(text: str) -> int | None:
 
 
 def unknown_word(word: str, line: int, what: str) -> VidfaceError:
+    """The error for a word that says neither."""
     return VidfaceError(
-        f"{what}, line {line}: {shown(word)} does not say whether the pair is one person "
+        f"{what}, line {line}: {quote_name(word)} does not say whether the pair is one person "
         f"(known: {', '.join(SAME_WORDS)})"
     )
 
 
-def shown(name: str) -> str:
+def quote_name(name: str) -> str:
+    """A stranger's name as messages show it: quoted, and cut."""
     return repr(name[:80])

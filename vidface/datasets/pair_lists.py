@@ -25,8 +25,8 @@ from vidface.datasets.pair_layout import (
     PairLayout,
     parse_fold,
     parse_same,
+    quote_name,
     read_layout,
-    shown,
     unknown_word,
 )
 from vidface.datasets.pairs import check_pairs
@@ -52,7 +52,7 @@ class PairList:
         itself = np.flatnonzero(self.first == self.second)
         if len(itself):
             name = self.names[self.first[itself[0]]]
-            raise VidfaceError(f"pair list: pair {itself[0]} is {shown(name)} against itself")
+            raise VidfaceError(f"pair list: pair {itself[0]} is {quote_name(name)} against itself")
         if len(set(self.names)) != len(self.names):
             raise VidfaceError("pair list: two of its names are the same")
 
@@ -177,7 +177,7 @@ def _read_lines(
         if is_same is None:
             raise unknown_word(fields[k], line, what)
         if a == b or not (a and b):
-            problem = f"{shown(a)} against itself" if a and b else "a pair without a name"
+            problem = f"{quote_name(a)} against itself" if a and b else "a pair without a name"
             raise VidfaceError(f"{what}, line {line}: {problem}; remove the line or mend it")
         if index is None:
             first.append(ids.setdefault(a, len(ids)))
@@ -194,7 +194,7 @@ def _read_lines(
             if number is None:
                 raise VidfaceError(
                     f"{what}, line {line}: the fold must be a whole number ≥ 0, "
-                    f"got {shown(fields[fold_column])}"
+                    f"got {quote_name(fields[fold_column])}"
                 )
             folds.append(number)
     if unknown:
@@ -224,13 +224,15 @@ def _index(known: Sequence[str]) -> dict[str, int]:
     index = {name: i for i, name in enumerate(known)}
     if len(index) != len(known):
         twice = next(name for i, name in enumerate(known) if index[name] != i)
-        raise VidfaceError(f"known names: {shown(twice)} stands twice; a name must be one clip's")
+        raise VidfaceError(
+            f"known names: {quote_name(twice)} stands twice; a name must be one clip's"
+        )
     return index
 
 
 def _unknown_names(unknown: dict[str, int]) -> str:
     some = list(unknown.items())[:_SHOWN]
-    listed = ", ".join(f"{shown(name)} (line {line})" for name, line in some)
+    listed = ", ".join(f"{quote_name(name)} (line {line})" for name, line in some)
     more = f" and {len(unknown) - len(some)} more" if len(unknown) > len(some) else ""
     return (
         f"{len(unknown)} of its names are unknown: {listed}{more}; "
