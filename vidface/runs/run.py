@@ -1,4 +1,4 @@
-"""A run: a pipeline with its manifest and its run directory, and its first stage, extraction."""
+"""A run: a pipeline with its manifest and its run directory, and how one is opened."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PREPARERS: dict[str, Callable[..., None]] = {
 
 
 def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """For a function of a run that writes into its directory: see `Run.writing`."""
+    """Decorate a function of a run that writes into its directory: see `Run.writing`."""
 
     def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
         @wraps(function)
@@ -212,13 +212,12 @@ def open_run(
     folder = pipeline.run.dir
     if not isinstance(folder, Address):
         return Run(pipeline, manifest, RunFolder(folder), backbone)
-    mirror = _mirror(folder)
+    mirror = _open_mirror(folder)
     return Run(pipeline, manifest, RunFolder(mirror.folder), backbone, mirror)
 
 
-def _mirror(address: Address) -> Mirror:
-    """The mirror of a run directory at a URL, filled; the crops are fetched by their own reader."""
-
+def _open_mirror(address: Address) -> Mirror:
+    """The mirror of a run directory at a URL, filled."""
     mirror = open_mirror(address.url)
     mirror.pull()
     return mirror
@@ -233,7 +232,7 @@ def open_run_folder(
         VidfaceError: no finished extraction there, or one that a program made with its own module.
     """
 
-    here = _mirror(folder).folder if isinstance(folder, Address) else folder
+    here = _open_mirror(folder).folder if isinstance(folder, Address) else folder
     path = RunFolder(here).pipeline_path
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

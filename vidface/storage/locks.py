@@ -41,7 +41,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         unwritable=lambda reason: f"run directory {folder}: cannot be written: {reason}",
     ):
         try:
-            _sign(folder / OWNER, what)
+            _write_owner(folder / OWNER, what)
             yield
         finally:
             with suppress(OSError):
@@ -77,7 +77,7 @@ def hold_file(
         lock.release()
 
 
-def _sign(path: Path, what: str) -> None:
+def _write_owner(path: Path, what: str) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now, "what": what}
     try:
@@ -103,7 +103,8 @@ def _describe_owner(path: Path) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """
+    """How long something lasts, in the unit that suits it.
+
     >>> age_text(42), age_text(190), age_text(7300), age_text(200_000)
     ('42 s', '3 min', '2.0 h', '2.3 days')
     """
