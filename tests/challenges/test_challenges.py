@@ -299,7 +299,7 @@ def test_iqiyi_k_and_noise(iqiyi: Path, vidface) -> None:
     done = vidface("export", "iqiyi", *flags, "--split", "train", "--gallery", "val")
     assert "4 identities of val, at most 100 of 8 clips of train each" in done.out
     done = vidface("export", "iqiyi", *flags, "--k", 0)
-    assert (done.code, "--k: at least 1" in done.err) == (2, True)
+    assert (done.code, "--k: must be at least 1" in done.err) == (2, True)
 
 
 def test_iqiyi_imported_is_the_recipe(iqiyi: Path, vidface) -> None:
