@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -210,6 +211,16 @@ def test_the_demo_shows_what_noise_removal_gains(tmp_path: Path) -> None:
     assert unclustered["retrieval"]["map_at_100"] == before
 
 
+def test_setup_names_every_package() -> None:
+    """A package that setup.cfg does not name is missing from the wheel."""
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    folders = {path.parent for path in (REPOSITORY / "vidface").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}
+    named = set(setup["options"]["packages"].split())
+    assert named - {"vidface.pipelines", "vidface.data_manifests"} == packages
+
+
 @pytest.mark.slow
 def test_an_installed_wheel_runs_its_demo_in_an_empty_folder(tmp_path: Path) -> None:
     """Recipes and manifests travel inside the wheel, and `pip install .` needs setup.cfg alone."""
@@ -235,7 +246,10 @@ def test_an_installed_wheel_runs_its_demo_in_an_empty_folder(tmp_path: Path) -> 
     code = (
         "import vidface, vidface.settings.pipeline as p; print(vidface.__file__);"
         "print(p.load_pipeline().manifest.prepare);"
-        "print(p.load_pipeline('ytf_y1').manifest.path.is_file())"
+        "print(p.load_pipeline('ytf_y1').manifest.path.is_file());"
+        "import pkgutil, importlib;"
+        "names = [m.name for m in pkgutil.walk_packages(vidface.__path__, 'vidface.')];"
+        "[importlib.import_module(n) for n in names if n != 'vidface.__main__']"
     )
     empty = tmp_path / "empty"
     empty.mkdir()
