@@ -16,11 +16,11 @@ from vidface.vectors import descriptors
 from vidface.vectors.descriptors import (
     Pooled,
     check_descriptors,
-    find_medoids,
     pool_descriptors,
     pool_faces,
     pooling_weights,
 )
+from vidface.vectors.directions import find_medoids
 from vidface.vectors.poolings import POOLINGS
 
 

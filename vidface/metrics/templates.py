@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.vectors.descriptors import VANISHING_MEAN, check_descriptors
+from vidface.vectors.descriptors import check_descriptors
+from vidface.vectors.directions import VANISHING_MEAN
 from vidface.vectors.rows import unit_rows_float64
 
 if TYPE_CHECKING:

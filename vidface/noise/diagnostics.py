@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.vectors.descriptors import VANISHING_MEAN, check_descriptors
+from vidface.vectors.descriptors import check_descriptors
+from vidface.vectors.directions import VANISHING_MEAN
 from vidface.vectors.rows import check_embeddings, check_labels, check_offsets, unit_rows
 
 FLAGS = ("chained", "contested", "thin")

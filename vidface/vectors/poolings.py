@@ -37,7 +37,7 @@ class Pooling:
             starts: (n_runs,) the first row of each run; a run ends where the next begins.
             weights: (n,) in [0, 1], the largest of each run 1; None without a column.
         """
-        from vidface.vectors.descriptors import sum_directions
+        from vidface.vectors.directions import sum_directions
 
         return sum_directions(unit, starts, weights)
 
@@ -51,7 +51,7 @@ class MedoidPooling(Pooling):
         starts: NDArray[np.integer[Any]],
         weights: NDArray[np.float64] | None,
     ) -> NDArray[np.float64]:
-        from vidface.vectors.descriptors import find_medoids
+        from vidface.vectors.directions import find_medoids
 
         return unit[find_medoids(unit, starts)]
 

@@ -48,7 +48,7 @@ class Trim(Denoiser):
     def label(self, faces: FaceSet) -> Labels:
         import numpy as np
 
-        from vidface.vectors.descriptors import find_medoids
+        from vidface.vectors.directions import find_medoids
 
         share = Fraction(repr(float(self.trim_share)))
 
@@ -72,7 +72,7 @@ def find_lowest(cosines: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """
     import numpy as np
 
-    from vidface.vectors.descriptors import COSINE_TIE
+    from vidface.vectors.directions import COSINE_TIE
 
     cut = np.partition(cosines, count - 1)[count - 1]
     below = np.flatnonzero(cosines < cut - COSINE_TIE)
