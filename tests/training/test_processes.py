@@ -139,7 +139,7 @@ def work_of(processes: Processes) -> dict:
     noise = torch.full((2,), float(rank))
     processes.broadcast_tensor(noise)
     processes.barrier()
-    processes.everywhere_same({"lr": 0.1})
+    processes.check_same_everywhere({"lr": 0.1})
     return {
         "said": str(processes),
         "is_first": processes.is_first,
@@ -152,7 +152,7 @@ def work_of(processes: Processes) -> dict:
         "empty": processes.gather(torch.zeros(0, 3)),
         "object": processes.broadcast_object({"from": rank}),
         "tensor": noise,
-        "differ": refusal(processes.everywhere_same, ("seed", rank), "the seed"),
+        "differ": refusal(processes.check_same_everywhere, ("seed", rank), "the seed"),
         "trained": train(processes),
     }
 
@@ -236,7 +236,7 @@ class TestOneProcess:
         value = object()
         assert one.broadcast_object(value) is value
         one.broadcast_tensor(tensor)
-        one.everywhere_same("anything")
+        one.check_same_everywhere("anything")
         one.barrier()
 
     @pytest.mark.parametrize("variables", [{}, {"RANK": "0", "WORLD_SIZE": "1"}])

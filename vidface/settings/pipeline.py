@@ -117,13 +117,22 @@ def find_pipeline(name_or_path: str | Path | None) -> Path:
     if name_or_path is None:
         local = Path(LOCAL_PIPELINE)
         return local if local.is_file() else shipped[DEMO_PIPELINE]
+    return find_recipe(name_or_path, shipped, "pipeline")
+
+
+def find_recipe(name_or_path: str | Path, shipped: Mapping[str, Path], what: str) -> Path:
+    """A recipe's file: a path, or a shipped one's name; `what` is what messages call it.
+
+    Raises:
+        VidfaceError: there is none (the shipped ones are listed).
+    """
     path = Path(name_or_path)
     if path.is_file():
         return path
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     raise VidfaceError(
-        f"pipeline {name_or_path}: no such file; give a path, or one of the shipped recipes: "
+        f"{what} {name_or_path}: no such file; give a path, or one of the shipped recipes: "
         + ", ".join(shipped)
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class TrainingPosition:
         return TrainingPosition(
             stage=self.stage + 1,
             done=self.done + self.step,
-            results=[*self.results, result.to_dict()],
+            results=[*self.results, asdict(result)],
             scaler=self.scaler,
         )
 

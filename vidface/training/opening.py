@@ -79,7 +79,7 @@ def open_training(
         if stage.cut is None and not stage.distils:
             build_sampler(stage, data.source, pipeline.train.seed)
     document = {**pipeline.document(), "inputs": dict(data.inputs)}
-    processes.everywhere_same(document, "settings and data")
+    processes.check_same_everywhere(document, "settings and data")
     if processes.is_first:
         folder.claim(document, restart=restart)
     processes.barrier()

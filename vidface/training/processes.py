@@ -110,7 +110,7 @@ class Processes:
         if self.size > 1:
             dist.broadcast(tensor.detach(), src=0)
 
-    def everywhere_same(self, value: object, what: str = "settings") -> None:
+    def check_same_everywhere(self, value: object, what: str = "settings") -> None:
         """Check that all processes have the same value (compared by its `repr`).
 
         Raises:

@@ -25,7 +25,13 @@ from vidface.core.errors import VidfaceError
 from vidface.core.settings import settings_of
 from vidface.core.values import check, check_choice
 from vidface.settings.document import replace_table, settings_markdown
-from vidface.settings.pipeline import Overrides, locate_error, read_toml, shipped_trainings
+from vidface.settings.pipeline import (
+    Overrides,
+    find_recipe,
+    locate_error,
+    read_toml,
+    shipped_trainings,
+)
 from vidface.settings.values import read_table
 from vidface.training.augment import AUGMENTATIONS, build_augmentation
 from vidface.training.cleaning.settings import CutSettings
@@ -35,27 +41,15 @@ from vidface.training.stages import STAGE_LOSSES, resolve_stages
 _FIELDS = {name: settings_of(kind) for name, kind in {**TABLES, **LISTS}.items()}
 
 
-def find_training(name_or_path: str | Path) -> Path:
-    """A training recipe: a path, or the name of a shipped one."""
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    shipped = shipped_trainings()
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    raise VidfaceError(
-        f"training {name_or_path}: no such file; give a path, or one of the shipped recipes: "
-        + ", ".join(shipped)
-    )
-
-
 def load_training(name_or_path: str | Path, overrides: Overrides | None = None) -> TrainingPipeline:
-    """Read a training recipe; `overrides` {(table, key): value} replace its keys.
+    """Read a training recipe: a path, or the name of a shipped one.
+
+    `overrides` {(table, key): value} replace its keys.
 
     Raises:
         VidfaceError: unreadable, unknown table, key, loss or setting, wrong type or value.
     """
-    file = find_training(name_or_path)
+    file = find_recipe(name_or_path, shipped_trainings(), "training")
     return parse_training(read_toml(file, "training"), file, overrides)
 
 

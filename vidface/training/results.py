@@ -36,9 +36,6 @@ class StageResult:
     train_seconds: float
     images_per_second: float
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StageResult:
         return cls(**{**values, "losses": tuple(values["losses"])})
