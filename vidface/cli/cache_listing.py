@@ -93,8 +93,8 @@ def clear_cache() -> int:
             else:
                 remove_demo(entry.path)
             freed += entry.bytes
-        made = [cache_folder() / folder for folder, *_ in _DERIVED]
-        for emptied in (cache_folder() / "weights", photographs_file().parent, *made):
+        derived_folders = [cache_folder() / folder for folder, *_ in _DERIVED]
+        for emptied in (cache_folder() / "weights", photographs_file().parent, *derived_folders):
             if emptied.is_dir() and not any(emptied.iterdir()):
                 emptied.rmdir()
     except OSError as error:

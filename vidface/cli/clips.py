@@ -66,8 +66,8 @@ def clips(
 
     run = open_run_from(flags)
     denoising = denoising_from(run, threshold, flags)
-    found = list_clips(run, denoising, flags=raised, states=states, splits=splits)
-    show(as_json, found.to_dict(), lambda: run_tables.format_clips(found))
+    listed = list_clips(run, denoising, flags=raised, states=states, splits=splits)
+    show(as_json, listed.to_dict(), lambda: run_tables.format_clips(listed))
 
 
 @click.command(cls=StageCommand, name="show")

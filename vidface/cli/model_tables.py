@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _FITS = {True: "yes", False: "no", None: "?"}
 
 
-def format_models(found: Sequence[Model], limits: BudgetLimits) -> str:
+def format_models(models: Sequence[Model], limits: BudgetLimits) -> str:
     """All recognisers with a name, and what papers print of some."""
     rows = [
         (
@@ -34,7 +34,7 @@ def format_models(found: Sequence[Model], limits: BudgetLimits) -> str:
             m.licence or "",
             (m.sha256 or "")[:12],
         )
-        for m in found
+        for m in models
     ]
     columns = ("name", "", "parameters", "MiB", "FLOPs", "MACs", "dim", "fits", "paper says",
                "LFW", "licence", "sha256")  # fmt: skip
@@ -49,27 +49,27 @@ def format_models(found: Sequence[Model], limits: BudgetLimits) -> str:
     return render(grid(columns, rows, text=("", "licence", "sha256")), *notes)
 
 
-def format_model(found: Description, limits: BudgetLimits) -> str:
+def format_model(description: Description, limits: BudgetLimits) -> str:
     """One recogniser: its cost, what a paper prints, and its table of layers."""
-    m = found.model
+    m = description.model
     lines = [m.name, *_budget_lines(m.budget, limits)]
     if m.published_flops:
         size = f", {m.published_size}" if m.published_size else ""
         lines.append(f"published   {m.published_flops} FLOPs{size}")
-    if found.note:
-        lines.append(f"note        {found.note}")
-    lines += [f"{name:<11} {value}" for name, value in found.facts.items()]
+    if description.note:
+        lines.append(f"note        {description.note}")
+    lines += [f"{name:<11} {value}" for name, value in description.facts.items()]
     if m.sha256:
         lines.append(f"sha256      {m.sha256}")
     if m.licence:
         lines.append(f"licence     {m.licence}")
     if m.lfw_accuracy is not None:
         lines.append(f"LFW         {m.lfw_accuracy:.2%}")
-    lines.append(f"source      {found.source}")
-    if not found.rows:
+    lines.append(f"source      {description.source}")
+    if not description.rows:
         return render(*lines)
-    table = grid(("Input", "Operator", "t", "c", "n", "s"), [row.cells() for row in found.rows],
-                 text=("Operator",))  # fmt: skip
+    rows = [row.cells() for row in description.rows]
+    table = grid(("Input", "Operator", "t", "c", "n", "s"), rows, text=("Operator",))
     return render(*lines, "", table)
 
 
@@ -78,33 +78,33 @@ def format_cost(name: str, budget: Budget, limits: BudgetLimits) -> str:
     return render(name, *_budget_lines(budget, limits))
 
 
-def format_exported(done: Exported) -> str:
+def format_exported(exported: Exported) -> str:
     """An ONNX file that was written."""
     lines = [
-        f"{done.path}: {done.architecture}, {done.bytes / 1e6:.1f} MB, opset {done.opset}, batch "
-        "norm folded, batch free",
-        f"sha256 {done.sha256}",
+        f"{exported.path}: {exported.architecture}, {exported.bytes / 1e6:.1f} MB, "
+        f"opset {exported.opset}, batch norm folded, batch free",
+        f"sha256 {exported.sha256}",
     ]
-    if done.seed is not None:
-        lines.append(f"UNTRAINED: parameters drawn from seed {done.seed}")
+    if exported.seed is not None:
+        lines.append(f"UNTRAINED: parameters drawn from seed {exported.seed}")
     return render(*lines)
 
 
-def format_quantised(done: Quantised) -> str:
+def format_quantised(quantised: Quantised) -> str:
     """An int8 file that was written, and how far it is off."""
     return render(
-        f"{done.path}: int8, {done.bytes / 1e6:.1f} MB, "
-        f"calibrated on {done.calibration_images} faces",
-        f"sha256 {done.sha256}",
-        f"cosine to float32 on {done.images} other faces: mean {done.mean_cosine:.4f}, "
-        f"lowest {done.lowest_cosine:.4f}",
+        f"{quantised.path}: int8, {quantised.bytes / 1e6:.1f} MB, "
+        f"calibrated on {quantised.calibration_images} faces",
+        f"sha256 {quantised.sha256}",
+        f"cosine to float32 on {quantised.images} other faces: mean {quantised.mean_cosine:.4f}, "
+        f"lowest {quantised.lowest_cosine:.4f}",
         "measure it (vidface verify) before you use it",
     )
 
 
-def format_training(done: TrainingResult) -> str:
+def format_training(result: TrainingResult) -> str:
     """A row a stage, as the paper's Tables 3 and 4 have them; n/a: not at hand."""
-    names = done.verifications
+    names = result.verifications
     columns = ("stage", "losses", *names, "loss", "best step", "steps", "faces", "images/s")
     rows = [
         (
@@ -117,17 +117,17 @@ def format_training(done: TrainingResult) -> str:
             f"{stage.faces:,}",
             f"{stage.images_per_second:.1f}",
         )
-        for stage in done.stages
+        for stage in result.stages
     ]
     cut = [
         f"{stage.name}: cut {sum(stage.cut.values()):,} faces ("
         + ", ".join(f"{reason} {count:,}" for reason, count in stage.cut.items())
         + ")"
-        for stage in done.stages
+        for stage in result.stages
         if stage.cut
     ]
-    chosen = f"best model of a stage by {done.choose_by}; accuracies in percent"
-    return render(grid(columns, rows, text=("losses",)), chosen, *cut, f"model: {done.model}")
+    chosen = f"best model of a stage by {result.choose_by}; accuracies in percent"
+    return render(grid(columns, rows, text=("losses",)), chosen, *cut, f"model: {result.model}")
 
 
 def _budget_lines(budget: Budget, limits: BudgetLimits) -> list[str]:

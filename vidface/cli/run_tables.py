@@ -20,63 +20,66 @@ LISTED_FAILURES = 20
 LISTED_CLIPS = 200
 
 
-def format_extraction(done: ExtractionSummary, run: Run) -> str:
+def format_extraction(summary: ExtractionSummary, run: Run) -> str:
     """States and counts of an extraction, and the clips that failed."""
-    states = ", ".join(f"{state} {count}" for state, count in done.states.items())
+    states = ", ".join(f"{state} {count}" for state, count in summary.states.items())
     lines = [
-        f"{done.clips} clips ({states})",
-        f"{done.frames} frames, {done.frames_without_face} without a face, {done.faces} faces",
+        f"{summary.clips} clips ({states})",
+        f"{summary.frames} frames, {summary.frames_without_face} without a face, "
+        f"{summary.faces} faces",
     ]
-    for clip_id, state, message in done.failed[:LISTED_FAILURES]:
+    for clip_id, state, message in summary.failed[:LISTED_FAILURES]:
         lines.append(f"  {state}  {clip_id}: {message}")
-    more = len(done.failed) - LISTED_FAILURES
+    more = len(summary.failed) - LISTED_FAILURES
     if more > 0:
         lines.append(f"  and {more} more, in {run.folder.clips_path}")
     lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
     return "\n".join(lines)
 
 
-def format_clustering(done: Denoised, run: Run) -> str:
+def format_clustering(denoised: Denoised, run: Run) -> str:
     """What noise removal did, and which clips are worth a look."""
-    s = done.summary()
+    s = denoised.summary()
     lines = [
-        f"{done.denoising}: {s['kept']} of {s['faces']} faces kept, "
+        f"{denoised.denoising}: {s['kept']} of {s['faces']} faces kept, "
         f"{s['dropped']} dropped ({s['dropped_share']:.1%})",
         f"{s['clips']} clips, {s['clips_with_several_clusters']} with several clusters, "
         f"{s['no_descriptor']} without a descriptor",
     ]
-    if done.removal is not None:
-        r = done.removal
+    if denoised.removal is not None:
+        r = denoised.removal
         lines.append(
             f"{r.both} of {r.noise} noise faces are among the dropped: "
             f"precision {format_rate(r.precision)}, recall {format_rate(r.recall)}"
         )
-    found = s.get("diagnostics")
-    if found:
-        flags = ", ".join(f"{found[flag]} {flag}" for flag in ("chained", "contested", "thin"))
+    diagnostics = s.get("diagnostics")
+    if diagnostics:
+        flags = ", ".join(
+            f"{diagnostics[flag]} {flag}" for flag in ("chained", "contested", "thin")
+        )
         line = f"worth a look: {flags} (vidface clips --flag contested)"
-        if found["lowest_similarity"] is not None:
+        if diagnostics["lowest_similarity"] is not None:
             line += (
-                f"; lowest similarity of two kept faces {found['lowest_similarity']:.2f}, "
-                f"median over clips {found['median_lowest_similarity']:.2f}"
+                f"; lowest similarity of two kept faces {diagnostics['lowest_similarity']:.2f}, "
+                f"median over clips {diagnostics['median_lowest_similarity']:.2f}"
             )
         lines.append(line)
     if s["unusable"]:
-        more = s["unusable"] - len(done.unusable_rows[:3])
-        named = "; ".join(done.unusable_rows[:3]) + (f"; and {more} more" if more else "")
+        more = s["unusable"] - len(denoised.unusable_rows[:3])
+        named = "; ".join(denoised.unusable_rows[:3]) + (f"; and {more} more" if more else "")
         lines.append(f"{s['unusable']} unusable embeddings (NaN or zero) count as noise: {named}")
-    if done.weights_ignored or done.fallen_back:
+    if denoised.weights_ignored or denoised.fallen_back:
         lines.append(
-            f"{done.weights_ignored} weights are negative or no numbers and count as 0; "
-            f"{done.fallen_back} clips without any weight are averaged"
+            f"{denoised.weights_ignored} weights are negative or no numbers and count as 0; "
+            f"{denoised.fallen_back} clips without any weight are averaged"
         )
-    if done.denoising is not None:
-        where = run.folder.clustering(done.denoising.name)
+    if denoised.denoising is not None:
+        where = run.folder.clustering(denoised.denoising.name)
         lines.append(f"descriptors: {where / 'descriptors.parquet'}")
     return "\n".join(lines)
 
 
-def format_clips(found: ClipList) -> str:
+def format_clips(clips: ClipList) -> str:
     """A line a clip."""
     rows = [
         (
@@ -93,18 +96,18 @@ def format_clips(found: ClipList) -> str:
             _cosine(line.second_cosine),
             ", ".join(line.flags) or _short(line.message),
         )
-        for line in found.lines[:LISTED_CLIPS]
+        for line in clips.lines[:LISTED_CLIPS]
     ]  # fmt: skip
     columns = ("clip", "identity", "split", "state", "frames", "faces", "clusters", "kept",
                "dropped", "lowest", "second", "cosine", "")  # fmt: skip
-    styles = [_colour_of(line) for line in found.lines[:LISTED_CLIPS]]
-    head = f"{len(found.lines)} of {found.of} clips"
-    if found.denoising is not None:
-        head += f"; {found.denoising}"
+    styles = [_colour_of(line) for line in clips.lines[:LISTED_CLIPS]]
+    head = f"{len(clips.lines)} of {clips.of} clips"
+    if clips.denoising is not None:
+        head += f"; {clips.denoising}"
     notes = []
-    if len(found.lines) > LISTED_CLIPS:
-        notes.append(f"and {len(found.lines) - LISTED_CLIPS} more: --json lists all")
-    if found.denoising is None:
+    if len(clips.lines) > LISTED_CLIPS:
+        notes.append(f"and {len(clips.lines) - LISTED_CLIPS} more: --json lists all")
+    if clips.denoising is None:
         notes.append("no clustering yet: vidface cluster")
     notes.append(
         "lowest: similarity of the two least similar kept faces; second: size of the second "
@@ -123,26 +126,27 @@ def format_drawn_clip(line: ClipLine, out: Path) -> str:
     )
 
 
-def format_verified(done: Verified) -> str:
+def format_verified(result: Verified) -> str:
     """A recogniser on face pairs."""
-    s = done.score
-    flip = ", flip test" if done.flip else ""
-    head = f"{done.recogniser} on {done.pairs}{flip}"
+    score = result.score
+    flip = ", flip test" if result.flip else ""
+    head = f"{result.recogniser} on {result.pairs}{flip}"
     lines = [
         head,
-        f"{done.images} images, {s.genuine_pairs} genuine and {s.impostor_pairs} impostor pairs",
+        f"{result.images} images, {score.genuine_pairs} genuine and "
+        f"{score.impostor_pairs} impostor pairs",
         "",
-        f"accuracy  {s.accuracy:.4f} ± {s.accuracy_standard_error:.4f}  "
-        f"({len(s.thresholds)} folds; ± standard error)",
-        f"AUC       {s.auc:.5f}",
+        f"accuracy  {score.accuracy:.4f} ± {score.accuracy_standard_error:.4f}  "
+        f"({len(score.thresholds)} folds; ± standard error)",
+        f"AUC       {score.auc:.5f}",
     ]
-    errors = ["" if e is None else format_rate(e) for e in s.tar_standard_errors]
-    points = tabulate_points("TAR", "FAR", s.points)
+    errors = ["" if e is None else format_rate(e) for e in score.tar_standard_errors]
+    points = tabulate_points("TAR", "FAR", score.points)
     rows = [(*row, error) for row, error in zip(points.rows, errors, strict=True)]
     table = grid((*points.columns, "± TAR"), rows)
-    failures = [f"  {line}" for line in done.failed[:LISTED_FAILURES]]
-    if done.failed:
-        failures.insert(0, f"{len(done.failed)} images cannot be used; their pairs score -1:")
+    failures = [f"  {line}" for line in result.failed[:LISTED_FAILURES]]
+    if result.failed:
+        failures.insert(0, f"{len(result.failed)} images cannot be used; their pairs score -1:")
     return render(*lines, table, *failures)
 
 

@@ -93,12 +93,18 @@ def score(
         raise click.UsageError("--submission and --gt go together")
     if pairs is None and (templates is not None or order is not None):
         raise click.UsageError("--templates and --order go with --pairs")
-    given = {"split": split, "gallery": gallery, "threshold": threshold, "pairs": pairs, **flags}
+    flag_values = {
+        "split": split,
+        "gallery": gallery,
+        "threshold": threshold,
+        "pairs": pairs,
+        **flags,
+    }
     if submission is not None:
-        _refuse_unused(given, "--submission", keep=("k", "bootstrap", "seed"))
+        _refuse_unused(flag_values, "--submission", keep=("k", "bootstrap", "seed"))
     elif pairs is not None:
         unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
-        _refuse_unused({name: given[name] for name in unused}, "--pairs")
+        _refuse_unused({name: flag_values[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
         _score_submission(submission, gt, flags, as_json)
         return
@@ -111,10 +117,10 @@ def score(
         show(as_json, listed.to_dict(), lambda: score_tables.pair_list(listed))
         return
     with pairs_bar() as progress:
-        done = scoring.score(
+        result = scoring.score(
             run, chosen, split=split, gallery=gallery, notify=note, progress=progress
         )
-    show(as_json, done.to_dict(), lambda: score_tables.score(done, run))
+    show(as_json, result.to_dict(), lambda: score_tables.score(result, run))
 
 
 @click.command(cls=StageCommand)
@@ -224,7 +230,7 @@ def compare(
     from vidface.runs.scoring import LATEST
 
     opened = [_open(name, flags) for name in (run_a, run_b)]
-    found = comparison.compare(
+    comparison_result = comparison.compare(
         opened[0],
         opened[1],
         split=split,
@@ -233,7 +239,7 @@ def compare(
         threshold_b=comparison.SAME if threshold_b is None else parse_threshold(threshold_b),
         notify=note,
     )
-    show(as_json, found.to_dict(), lambda: score_tables.comparison(found))
+    show(as_json, comparison_result.to_dict(), lambda: score_tables.comparison(comparison_result))
 
 
 def _score_submission(submission: Path, truth: Path, flags: dict[str, Any], as_json: bool) -> None:
@@ -255,9 +261,9 @@ def _score_submission(submission: Path, truth: Path, flags: dict[str, Any], as_j
     show(as_json, ranked.to_dict(), lambda: score_tables.submission(ranked))
 
 
-def _refuse_unused(given: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -> None:
+def _refuse_unused(flag_values: dict[str, Any], by: str, keep: tuple[str, ...] = ()) -> None:
     """Flags that would do nothing are a mistake, not to be passed over."""
-    for name, value in given.items():
+    for name, value in flag_values.items():
         if name not in keep and value is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing with {by}")
 

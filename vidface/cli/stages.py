@@ -48,8 +48,8 @@ def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
     """
     from vidface.settings.initialise import initialise
 
-    made = initialise(folder, out, force=force)
-    show(as_json, made.to_dict(), lambda: str(made))
+    files = initialise(folder, out, force=force)
+    show(as_json, files.to_dict(), lambda: str(files))
 
 
 @click.command(cls=StageCommand)
@@ -71,15 +71,20 @@ def extract(
 
     run = open_run_from(flags, check_files=True)
     with extraction_bar(run) as progress:
-        done = extract(run, force=force, retry_failed=retry_failed, notify=note, progress=progress)
-    document, text = done.to_dict(), lambda: printable(run_tables.format_extraction(done, run))
+        summary = extract(
+            run, force=force, retry_failed=retry_failed, notify=note, progress=progress
+        )
+    document, text = (
+        summary.to_dict(),
+        lambda: printable(run_tables.format_extraction(summary, run)),
+    )
     if profile:
         from vidface.runs.profiles import read_profile
 
         times = read_profile(run.folder)
         document, text = {**document, "profile": times.to_dict()}, with_lines(text, times)
     show(as_json, document, text)
-    exit_for(done.failed, strict=strict)
+    exit_for(summary.failed, strict=strict)
 
 
 @click.command(cls=StageCommand)
@@ -94,8 +99,10 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
 
     run = open_run_from(flags)
     denoising = denoising_to_make(run, threshold)
-    done = noise_removal.cluster(run, denoising, notify=note)
-    show(as_json, done.summary(), lambda: printable(run_tables.format_clustering(done, run)))
+    denoised = noise_removal.cluster(run, denoising, notify=note)
+    show(
+        as_json, denoised.summary(), lambda: printable(run_tables.format_clustering(denoised, run))
+    )
 
 
 @click.command(cls=StageCommand, name="run")

@@ -46,9 +46,9 @@ def verify(
     from vidface.datasets.pair_sources import open_pairs
     from vidface.runs.verify import verify as verify_pairs
 
-    opened = open_pairs(faces, pairs)
+    pair_set = open_pairs(faces, pairs)
     backbone = backbone_from(weights, flags)
-    with images_bar(opened.n_images) as progress:
-        done = verify_pairs(backbone, opened, flip=flip, progress=progress)
-    show(as_json, done.to_dict(), lambda: run_tables.format_verified(done))
-    exit_for(done.failed)
+    with images_bar(pair_set.n_images) as progress:
+        result = verify_pairs(backbone, pair_set, flip=flip, progress=progress)
+    show(as_json, result.to_dict(), lambda: run_tables.format_verified(result))
+    exit_for(result.failed)

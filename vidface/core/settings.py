@@ -196,9 +196,9 @@ def build_table(kind: type, values: Mapping[str, Any]) -> Any:
     """
     if not hasattr(kind, "entries"):
         return kind(**values)
-    own = {field.name for field in dataclasses.fields(kind)}
-    parameters = {key: value for key, value in values.items() if key not in own}
-    own_values = {key: value for key, value in values.items() if key in own}
+    names = {field.name for field in dataclasses.fields(kind)}
+    parameters = {key: value for key, value in values.items() if key not in names}
+    own_values = {key: value for key, value in values.items() if key in names}
     return kind(**own_values, parameters=parameters)
 
 

@@ -65,11 +65,11 @@ def size_bytes(text: str, what: str) -> int:
     Raises:
         VidfaceError: no size, or nothing, or too much for 63 bits.
     """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", text)
-    unit = found[2].replace("B", "") if found else ""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(|[KMGT]i?B?|B)\s*", text)
+    unit = match[2].replace("B", "") if match else ""
     base = 1024 if unit.endswith("i") else 1000
     power = ["", "K", "M", "G", "T"].index(unit[:1])
-    size = float(found[1]) * base**power if found else 0.0
+    size = float(match[1]) * base**power if match else 0.0
     if not 1 <= size < 2**63:
         raise VidfaceError(f'{what}: a size such as "2GiB" or "500MB", not {text!r}')
     return int(size)

@@ -45,7 +45,7 @@ dir = "runs/{name}"
 
 
 @dataclass(frozen=True)
-class Initialised:
+class InitialFiles:
     """What `vidface init` wrote."""
 
     manifest: Path
@@ -83,7 +83,7 @@ class Initialised:
         return "\n".join(lines)
 
 
-def initialise(folder: Path, out: Path, *, force: bool = False) -> Initialised:
+def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
     """Write a manifest of the clips in a folder, and a pipeline file beside it if there is none.
 
     Raises:
@@ -116,7 +116,7 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> Initialised:
             pipeline.write_text(text, encoding="utf-8")
     except OSError as error:
         raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
-    return Initialised(
+    return InitialFiles(
         manifest=out,
         pipeline=pipeline if written else None,
         clips=len(clips),

@@ -99,7 +99,7 @@ def read_manifest(
     """
     path = as_location(path)
     try:
-        data = _bytes_at(path)
+        data = _read_bytes(path)
     except IsADirectoryError:
         raise VidfaceError(
             f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
@@ -116,7 +116,7 @@ def read_manifest(
     header = next(rows, (0, []))[1]
     _check_header(header, path)
     problems: list[Problem] = []
-    clips = list(_clips(header, rows, problems))
+    clips = list(_read_clips(header, rows, problems))
     if not clips and not problems:
         raise VidfaceError(f"manifest {path}: no clips below the header")
     _check_duplicates(clips, problems)
@@ -135,7 +135,7 @@ def read_manifest(
     if problems:
         start = f" (paths start at {location})" if absent else ""
         hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
-        raise VidfaceError(f"manifest {path}{start}: {_listed(problems)}{hint}")
+        raise VidfaceError(f"manifest {path}{start}: {_format_problems(problems)}{hint}")
     lines = {line for line, _ in absent}
     missing = frozenset(clip.clip_id for clip in clips if clip.line in lines)
     return dataclasses.replace(manifest, missing=missing)
@@ -144,7 +144,7 @@ def read_manifest(
 Problem = tuple[int, str]  # line number, what is wrong there
 
 
-def _bytes_at(path: Path | Address) -> bytes:
+def _read_bytes(path: Path | Address) -> bytes:
     if isinstance(path, Path):
         return path.read_bytes()
 
@@ -155,18 +155,18 @@ def _check_header(header: Sequence[str], path: Path | Address) -> None:
     wanted = ",".join(REQUIRED_COLUMNS)
     absent = [column for column in REQUIRED_COLUMNS if column not in header]
     if absent:
-        found = ",".join(header) or "nothing"
+        named = ",".join(header) or "nothing"
         hint = "; use commas between columns" if len(header) == 1 and header[0] else ""
         raise VidfaceError(
             f"manifest {path}, line 1: missing columns {', '.join(absent)}; "
-            f"the header must name {wanted}, it names {found}{hint}"
+            f"the header must name {wanted}, it names {named}{hint}"
         )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
         raise VidfaceError(f"manifest {path}, line 1: column {', '.join(twice)} stands twice")
 
 
-def _clips(
+def _read_clips(
     header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[Problem]
 ) -> Iterator[Clip]:
     for line, fields in rows:
@@ -180,15 +180,17 @@ def _clips(
         if row["split"] not in SPLITS:
             known = ", ".join(SPLITS)
             problems.append((line, f"unknown split '{row['split'][:80]}' (known: {known})"))
-        start = _seconds(row, "start_seconds", line, problems)
-        end = _seconds(row, "end_seconds", line, problems)
+        start = _read_seconds(row, "start_seconds", line, problems)
+        end = _read_seconds(row, "end_seconds", line, problems)
         if end is not None and end <= (start or 0.0):
             problems.append((line, "end_seconds must lie after start_seconds"))
         # A row with a problem goes on, too: all of its problems are wanted at once.
         yield Clip(row["clip_id"], row["path"], row["identity"], row["split"], start, end, line)
 
 
-def _seconds(row: dict[str, str], column: str, line: int, problems: list[Problem]) -> float | None:
+def _read_seconds(
+    row: dict[str, str], column: str, line: int, problems: list[Problem]
+) -> float | None:
     text = row.get(column, "")
     if not text:
         return None
@@ -214,14 +216,14 @@ def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
 def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]) -> list[Problem]:
     """The lines whose path leads nowhere; times given for images and refused URLs are problems."""
     absent, unknown = [], []
-    for clip, kind in _kinds(clips, root):
+    for clip, kind in _look_up_paths(clips, root):
         if isinstance(kind, VidfaceError):
             problems.append((clip.line, str(kind)))
             continue
         if isinstance(kind, OSError):
             unknown.append((clip.line, f"'{redacted(clip.path)}': {kind.strerror or kind}"))
             if len(unknown) >= LISTED_PROBLEMS:  # a server that is down, or denies everything
-                raise VidfaceError(f"clips cannot be looked for: {_listed(unknown)}")
+                raise VidfaceError(f"clips cannot be looked for: {_format_problems(unknown)}")
             continue
         timed = clip.start_seconds is not None or clip.end_seconds is not None
         if kind is None:
@@ -233,10 +235,10 @@ def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]
     return absent + unknown
 
 
-Found = Kind | None | OSError | VidfaceError  # what a path is, or why that is not known
+PathKind = Kind | None | OSError | VidfaceError  # what a path is, or why that is not known
 
 
-def _kinds(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, Found]]:
+def _look_up_paths(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, PathKind]]:
     """What every clip's path is. Clips at URLs are asked for side by side, since answers are slow.
 
     The error of a library that isn't installed concerns them all, and is raised.
@@ -247,7 +249,7 @@ def _kinds(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, Found
             yield clip, root.kind(clip.path)
         return
 
-    def found(clip: Clip) -> Found:
+    def look_up(clip: Clip) -> PathKind:
         if is_url(clip.path):
             try:
                 Address(clip.path)
@@ -262,10 +264,10 @@ def _kinds(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Clip, Found
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
         for first in range(0, len(named), batch):
             some = named[first : first + batch]
-            yield from zip(some, pool.map(found, some), strict=True)
+            yield from zip(some, pool.map(look_up, some), strict=True)
 
 
-def _listed(problems: list[Problem]) -> str:
+def _format_problems(problems: list[Problem]) -> str:
     lines = [f"line {line}: {text}" for line, text in sorted(problems)]
     more = sorted({line for line, _ in sorted(problems)[LISTED_PROBLEMS:]})
     tail = f"; and more on lines {_ranges(more)}" if more else ""
@@ -302,7 +304,7 @@ def clips_in_folder(folder: str | Path) -> list[Clip]:
     if not folder.is_dir():
         raise VidfaceError(f"{folder}: no such folder; give the folder that holds the clips")
     try:
-        clips = _found_clips(folder)
+        clips = _find_clips(folder)
     except OSError as error:
         raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
     if not clips:
@@ -313,7 +315,7 @@ def clips_in_folder(folder: str | Path) -> list[Clip]:
     return clips
 
 
-def _found_clips(folder: Path) -> list[Clip]:
+def _find_clips(folder: Path) -> list[Clip]:
     top = _visible(folder)
     folders = [entry for entry in top if entry.is_dir()]
     if folders and all(entry.name in SPLITS for entry in folders):
