@@ -520,7 +520,7 @@ def test_secrets_stay_out_of_errors(
 
 def test_unknown_errors_are_cleaned() -> None:
     error = ValueError(f"bad https://h/a?sig={SECRET} and token={SECRET}")
-    failure, may_pass = store_failures.failure_of(error)
+    failure, may_pass = store_failures.translate_failure(error)
     assert not may_pass
     assert SECRET not in str(failure)
     assert "ValueError" in str(failure)
