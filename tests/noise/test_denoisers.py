@@ -19,13 +19,13 @@ from vidface.noise.denoisers import (
     Denoiser,
     Hdbscan,
     Oracle,
-    ThresholdDenoiser,
     Trim,
     UnionFind,
     denoiser_record,
     make_denoiser,
     name_of_denoiser,
 )
+from vidface.noise.denoisers.base import ThresholdDenoiser
 from vidface.noise.denoisers.trim import find_lowest
 from vidface.noise.removal import FaceSet, rank_groups, remove_noise
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.thresholds import threshold_name
-from vidface.noise.denoisers import Denoiser, ThresholdDenoiser, UnionFind, denoiser_record
+from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record
+from vidface.noise.denoisers.base import ThresholdDenoiser
 from vidface.noise.truth import Truth, read_truth
 from vidface.settings.pipeline import Pipeline
 

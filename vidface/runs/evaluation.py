@@ -88,8 +88,7 @@ def evaluate(
         check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
         denoised = cluster(opened, Denoising.from_pipeline(opened.pipeline))
-        given = opened.pipeline.score
-        return score_descriptors(opened, denoised, split, gallery, settings=given)
+        return score_descriptors(opened, denoised, split, gallery, settings=opened.pipeline.score)
 
 
 def _load_recogniser(

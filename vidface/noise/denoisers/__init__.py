@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.noise.denoisers.base import Denoiser, ThresholdDenoiser
+from vidface.noise.denoisers.base import Denoiser
 from vidface.noise.denoisers.complete_linkage import CompleteLinkage
 from vidface.noise.denoisers.dbscan import Dbscan
 from vidface.noise.denoisers.hdbscan import Hdbscan
@@ -19,22 +19,6 @@ from vidface.noise.denoisers.none import KeepAll
 from vidface.noise.denoisers.oracle import Oracle
 from vidface.noise.denoisers.trim import Trim
 from vidface.noise.denoisers.union_find import UnionFind
-
-__all__ = [
-    "DENOISERS",
-    "CompleteLinkage",
-    "Dbscan",
-    "Denoiser",
-    "Hdbscan",
-    "KeepAll",
-    "Oracle",
-    "ThresholdDenoiser",
-    "Trim",
-    "UnionFind",
-    "denoiser_record",
-    "make_denoiser",
-    "name_of_denoiser",
-]
 
 DENOISERS: dict[str, type[Denoiser]] = {
     "union-find": UnionFind,
