@@ -10,8 +10,8 @@ from tests import oracles_retrieval as oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
 from vidface.metrics import enrolment
+from vidface.metrics.conventions import ENROLMENTS
 from vidface.metrics.enrolment import (
-    ENROLMENTS,
     Templates,
     enrol,
     exact_scores,

@@ -93,7 +93,7 @@ class PairCounts:
         if len(self.impostor) <= keep:
             return self
         floor = float(self.impostor[keep])
-        n = _above(self.impostor, floor)
+        n = count_above(self.impostor, floor)
         return replace(
             self,
             impostor=self.impostor[:n].copy(),  # so that the rest is let go
@@ -115,7 +115,7 @@ class PairCounts:
         genuine_units = np.concatenate(
             [p.genuine_units if complete else p.genuine_units[..., :0] for p in parts], axis=-1
         )
-        counts = [_above(p.impostor, floor) for p in parts]
+        counts = [count_above(p.impostor, floor) for p in parts]
         impostor = np.concatenate([p.impostor[:n] for p, n in zip(parts, counts, strict=True)])
         units = np.concatenate(
             [p.impostor_units[:, :n] for p, n in zip(parts, counts, strict=True)], axis=1
@@ -194,7 +194,7 @@ class _Collector:
             collector.impostor = []  # so that they are not held twice
         if parts:
             impostor, a, b = collectors[0].ops.sorted(parts)
-            n = _above(impostor, floor)
+            n = count_above(impostor, floor)
             impostor, a, b = impostor[:n], a[:n], b[:n]
         return PairCounts(
             sum(
@@ -209,7 +209,7 @@ class _Collector:
         )
 
 
-def _above(falling: NDArray[np.float32], floor: float) -> int:
+def count_above(falling: NDArray[np.float32], floor: float | np.float32) -> int:
     """How many of a falling list are above the floor."""
     return len(falling) - int(np.searchsorted(falling[::-1], np.float32(floor), side="right"))
 

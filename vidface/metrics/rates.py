@@ -23,6 +23,7 @@ from vidface.metrics.pairwise import (
     NO_DESCRIPTOR_SCORE,
     PairCounts,
     collect,
+    count_above,
     count_pairs,
     guess_floor,
     impostors_below,
@@ -166,7 +167,7 @@ class Rates:
             return self.steps.at(len(self.steps) - 1)
         listed = allowed < len(counts.impostor)
         beyond = counts.impostor[allowed] if listed else np.float32(NO_DESCRIPTOR_SCORE)
-        accepted = [_higher(list_, beyond) for list_ in (counts.genuine, counts.impostor)]
+        accepted = [count_above(list_, beyond) for list_ in (counts.genuine, counts.impostor)]
         lowest = [
             float(list_[n - 1])
             for list_, n in zip((counts.genuine, counts.impostor), accepted, strict=True)
@@ -371,8 +372,3 @@ class Rates:
         return BoundedFigure(
             twice / (2 * pairs), ((twice - tied) / (2 * pairs), (twice + tied) / (2 * pairs))
         )
-
-
-def _higher(falling: NDArray[np.float32], score: np.float32) -> int:
-    """How many of a falling list score higher."""
-    return len(falling) - int(np.searchsorted(falling[::-1], score, side="right"))

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from vidface.metrics.blocks import bin_of
 from vidface.metrics.operating_points import OperatingPoint
-from vidface.metrics.pairwise import NO_DESCRIPTOR_SCORE
+from vidface.metrics.pairwise import NO_DESCRIPTOR_SCORE, count_above
 from vidface.metrics.rates import Rates
 from vidface.metrics.uncertainty import Bootstrap, Replicates
 from vidface.vectors.batches import cores
@@ -123,22 +123,13 @@ class _Draws:
             steps = rates.steps
             real = steps.scores > NO_DESCRIPTOR_SCORE
             positions = np.stack([steps.genuine, steps.impostor])[:, real]
-            return _Draws(rates, targets, held, anew, n_weighed, True, positions, _none())
+            return _Draws(rates, targets, held, anew, n_weighed, True, positions, np.zeros(0))
         edges = np.flatnonzero(np.diff(rates.above_edge).any(axis=0))[::-1]
         genuine, impostor = rates.above_edge
         positions = np.stack([genuine[edges], impostor[edges]])
         bins = bin_of(counts.genuine, counts.bins)
         below = (n_impostor - (impostor[bins] + impostor[bins + 1]) / 2) / n_impostor
-        return _Draws(
-            rates,
-            targets,
-            held,
-            anew,
-            n_weighed,
-            False,
-            positions,
-            below,
-        )
+        return _Draws(rates, targets, held, anew, n_weighed, False, positions, below)
 
     def figures(self, weights: NDArray[np.intp]) -> list[float]:
         """TAR at each target, EER and AUC."""
@@ -147,16 +138,12 @@ class _Draws:
         if not (total_genuine and total_impostor):
             return [math.nan] * (2 * len(self.targets) + 2)
         genuine, impostor = self._running()
-        genuine.weigh(weights)
-        impostor.weigh(weights)
-        tars = [
-            self._tar(text, far, genuine, impostor, total_genuine, total_impostor)
-            for text, far in self.targets.items()
-        ]
-        eer = self._eer(genuine, impostor, total_genuine, total_impostor)
-        auc = self._auc(weights, genuine, impostor, total_genuine, total_impostor)
-        held = [self._held(text, genuine, total_genuine) for text in self.targets]
-        return [*tars, *held, eer, auc]
+        genuine.weigh(weights, total_genuine)
+        impostor.weigh(weights, total_impostor)
+        tars = [self._tar(text, far, genuine, impostor) for text, far in self.targets.items()]
+        held = [self._held(text, genuine) for text in self.targets]
+        eer = self._eer(genuine, impostor)
+        return [*tars, *held, eer, self._auc(weights, genuine, impostor)]
 
     @property
     def workers(self) -> int:
@@ -165,13 +152,13 @@ class _Draws:
         bytes_each = 8 * (2 * len(counts.genuine) + 3 * self.n_weighed) + 1
         return max(1, min(cores(), SUMS_BYTES // bytes_each))
 
-    def _held(self, text: str, genuine: _Running, total_genuine: int) -> float:
+    def _held(self, text: str, genuine: _Running) -> float:
         """TAR at the whole split's threshold."""
         if text not in self.held:
             return math.nan
         if self.held[text] > genuine.n:  # with those that score −1: all of them
             return 1.0
-        return genuine.first(self.held[text]) / total_genuine
+        return genuine.first(self.held[text]) / genuine.of_all
 
     def _running(self) -> tuple[_Running, _Running]:
         """The thread's own sums, whose memory every resample uses again."""
@@ -191,22 +178,12 @@ class _Draws:
         within = units[0] == units[1] if self.rates.passes is None else None
         return _Running((units[0], units[1]), within)
 
-    def _tar(
-        self,
-        text: str,
-        far: Fraction,
-        genuine: _Running,
-        impostor: _Running,
-        total_genuine: int,
-        total_impostor: int,
-    ) -> float:
+    def _tar(self, text: str, far: Fraction, genuine: _Running, impostor: _Running) -> float:
         counts = self.rates.counts
-        if text not in self.anew:
+        if text not in self.anew or far * impostor.of_all < 1:
             return math.nan
-        if far * total_impostor < 1:
-            return math.nan
-        allowed = math.floor(far * total_impostor)
-        if allowed >= total_impostor:
+        allowed = math.floor(far * impostor.of_all)
+        if allowed >= impostor.of_all:
             return 1.0
         # The first listed impostor too many; what scores higher is accepted.
         i = impostor.exceeding(allowed)
@@ -216,20 +193,12 @@ class _Draws:
             beyond = np.float32(NO_DESCRIPTOR_SCORE)
         else:
             return math.inf  # deeper than the list
-        falling = counts.genuine
-        accepted = len(falling) - int(np.searchsorted(falling[::-1], beyond, side="right"))
-        return genuine.first(accepted) / total_genuine
+        return genuine.first(count_above(counts.genuine, beyond)) / genuine.of_all
 
-    def _eer(
-        self,
-        genuine: _Running,
-        impostor: _Running,
-        total_genuine: int,
-        total_impostor: int,
-    ) -> float:
+    def _eer(self, genuine: _Running, impostor: _Running) -> float:
         n = self.positions.shape[1]
-        if not self.all_impostors:
-            total_impostor = self.rates.source.impostor
+        total_genuine = genuine.of_all
+        total_impostor = impostor.of_all if self.all_impostors else self.rates.source.impostor
 
         def errors_at(i: int) -> tuple[int, int]:
             """FAR and FRR times both totals: whole numbers, so that a tie is one."""
@@ -251,23 +220,16 @@ class _Draws:
         errors = min((errors_at(low), errors_at(high)), key=lambda pair: abs(pair[0] - pair[1]))
         return sum(errors) / (2 * total_impostor * total_genuine)
 
-    def _auc(
-        self,
-        weights: NDArray[np.intp],
-        genuine: _Running,
-        impostor: _Running,
-        total_genuine: int,
-        total_impostor: int,
-    ) -> float:
+    def _auc(self, weights: NDArray[np.intp], genuine: _Running, impostor: _Running) -> float:
         listed = impostor.total
-        lost_genuine = total_genuine - genuine.total  # those that score −1 without a descriptor
-        lost_impostor = total_impostor - listed
+        lost_genuine = genuine.of_all - genuine.total  # those that score −1 without a descriptor
+        lost_impostor = impostor.of_all - listed
         if not self.all_impostors:
             if self.rates.counts.genuine_units.ndim == 1:
                 below = float(weights @ self._below)
             else:  # of a list, whose pairs may be of two units
                 below = float(genuine.values @ self.below)
-            return (below + lost_genuine * self._tied_at_bottom) / total_genuine
+            return (below + lost_genuine * self._tied_at_bottom) / genuine.of_all
         higher, at_least = self._around
         firsts = impostor.firsts()
         twice = 2.0 * listed - firsts[higher] - firsts[at_least]
@@ -275,7 +237,7 @@ class _Draws:
         twice += np.where(real, 2.0, 1.0) * lost_impostor
         at_bottom = listed - impostor.first(self._impostors_above_bottom) + lost_impostor
         total = float(genuine.values @ twice) + lost_genuine * at_bottom
-        return total / (2 * total_genuine * total_impostor)
+        return total / (2 * genuine.of_all * impostor.of_all)
 
     @cached_property
     def _below(self) -> NDArray[np.float64]:
@@ -304,10 +266,7 @@ class _Draws:
 
     @cached_property
     def _impostors_above_bottom(self) -> int:
-        rising = self.rates.counts.impostor[::-1]
-        return len(rising) - int(
-            np.searchsorted(rising, np.float32(NO_DESCRIPTOR_SCORE), side="right")
-        )
+        return count_above(self.rates.counts.impostor, NO_DESCRIPTOR_SCORE)
 
 
 class _Running:
@@ -325,14 +284,20 @@ class _Running:
         self._values = np.zeros((len(units), padded), dtype=np.float64)
         self._firsts = np.zeros(self.n + 1, dtype=np.float64)
         self._whole = False
+        self.of_all = 0
 
     @property
     def values(self) -> NDArray[np.float64]:
         """(n,) how often each pair counts."""
         return self._values[0, : self.n]
 
-    def weigh(self, weights: NDArray[np.intp]) -> None:
-        """Take the units' weights of another resample. Sums stay whole numbers, exactly."""
+    def weigh(self, weights: NDArray[np.intp], of_all: int) -> None:
+        """Take the units' weights of another resample. Sums stay whole numbers, exactly.
+
+        Args:
+            of_all: how often all pairs of the kind count together, also those that aren't listed.
+        """
+        self.of_all = of_all
         table = weights.astype(np.float64)
         for units, row in zip(self._units, self._values, strict=True):
             np.take(table, units, out=row[: self.n], mode="clip")
@@ -372,7 +337,3 @@ class _Running:
 
 
 _BLOCK = 2**12
-
-
-def _none() -> NDArray[np.float64]:
-    return np.zeros(0)

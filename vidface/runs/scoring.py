@@ -115,6 +115,9 @@ def failure_to_acquire(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Clips without a usable face: how many, of how many, and the rate (NIST's FTA).
 
     They stay in every denominator: they score −1 against everything and are never retrieved.
+
+    >>> failure_to_acquire({"clips": 8, "no_descriptor": 2})
+    {'clips': 8, 'failed': 2, 'rate': 0.25}
     """
     clips, without = counts["clips"], counts["no_descriptor"]
     return {"clips": clips, "failed": without, "rate": without / clips if clips else None}
