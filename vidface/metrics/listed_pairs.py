@@ -116,6 +116,7 @@ def count_listed(
         products = np.einsum("ij,ij->i", rows[a], rows[b])
         usable = has_direction[a] & has_direction[b]
         scores[part] = np.where(usable, np.clip(products, -1, 1), NO_DESCRIPTOR_SCORE)
+    # All pairs in the first row of the histogram, the genuine ones among them in the second.
     bins = bin_of(scores, HISTOGRAM_BINS)
     histogram = np.stack(
         [np.bincount(b, minlength=HISTOGRAM_BINS) for b in (bins, bins[pairs.same])]

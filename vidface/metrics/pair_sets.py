@@ -72,6 +72,7 @@ class Pairs:
         return self._count(weights, measured=False)
 
     def _count(self, weights: NDArray[Any], *, measured: bool) -> tuple[int, int]:
+        # Pairs are counted unit by unit: w_u · own_u within units, Σ (w a)(w b) between them.
         a = self.first.sizes if measured else self.first.all_sizes
         b = self.columns.sizes if measured else self.columns.all_sizes
         k = self.n_identities
@@ -127,6 +128,7 @@ class Pairs:
         self, rows: slice, columns: slice
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The genuine pairs of a block: positions in the flattened block, and their units."""
+        # Rows are sorted by unit, so each row's genuine columns are one run: [starts, ends).
         starts, ends = self._ranges
         low = np.maximum(starts[rows], columns.start)
         counts = np.maximum(np.minimum(ends[rows], columns.stop) - low, 0)

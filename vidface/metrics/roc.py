@@ -87,6 +87,7 @@ class Steps:
     @staticmethod
     def of(scores: NDArray[np.float64], same: NDArray[np.bool_]) -> Steps:
         """The counts at every score of some pairs."""
+        # Of −scores rising, scores fall: accepted[i] counts all pairs that score ≥ scores[i].
         distinct, which = np.unique(-scores, return_inverse=True)
         accepted = [
             np.cumsum(np.bincount(which[k], minlength=len(distinct))) for k in (same, ~same)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidface.metrics.uncertainty import Bootstrap, Difference
 
 
-SAME = WhichClustering.SAME
+SAME = WhichClustering.SAME  # B's clustering is A's
 
 
 @dataclass(frozen=True)
@@ -101,22 +101,22 @@ def compare(
         check_splits(run, split, gallery, settings)
     check_same_people(a, b, splits)
     scores = []
-    of_b_too = threshold if threshold_b is SAME else threshold_b
-    for run, chosen in ((a, threshold), (b, of_b_too)):
+    clusterings = (threshold, threshold if threshold_b is SAME else threshold_b)
+    for run, chosen in zip((a, b), clusterings, strict=True):
         denoised, _ = load_denoised(run, chosen, notify)
         scores.append(score_descriptors(run, denoised, split, gallery, settings=settings))
-    of_a, of_b = (score.figures() for score in scores)
+    figures_a, figures_b = (score.figures() for score in scores)
     differences = {}
-    for name in [name for name in of_a if name in of_b]:
-        (value, replicates), (other, others) = of_a[name], of_b[name]
-        if replicates is not None and others is not None:
-            differences[name] = paired_difference(value, other, replicates, others)
+    for name in [name for name in figures_a if name in figures_b]:
+        (value_a, replicates_a), (value_b, replicates_b) = figures_a[name], figures_b[name]
+        if replicates_a is not None and replicates_b is not None:
+            differences[name] = paired_difference(value_a, value_b, replicates_a, replicates_b)
     if not differences:
         raise VidfaceError(
             f"split {split} has no figure to compare: no labelled clip, or too few pairs for the "
             "FARs asked for"
         )
-    names = [_name(run, score) for run, score in zip((a, b), scores, strict=True)]
+    names = [_describe_run(run, score) for run, score in zip((a, b), scores, strict=True)]
     return Comparison(
         names[0],
         names[1],
@@ -136,7 +136,7 @@ def check_same_people(a: Run, b: Run, splits: set[str]) -> None:
     Raises:
         VidfaceError: naming a clip that differs.
     """
-    one, other = (
+    clips_a, clips_b = (
         {
             clip.clip_id: (clip.identity, clip.split)
             for clip in run.manifest.clips
@@ -144,8 +144,8 @@ def check_same_people(a: Run, b: Run, splits: set[str]) -> None:
         }
         for run in (a, b)
     )
-    for clip_id in sorted(set(one) | set(other)):
-        if one.get(clip_id) != other.get(clip_id):
+    for clip_id in sorted(set(clips_a) | set(clips_b)):
+        if clips_a.get(clip_id) != clips_b.get(clip_id):
             where = [run.manifest.path for run in (a, b)]
             raise VidfaceError(
                 f"clip '{clip_id}' is not the same in {where[0]} and {where[1]}: only runs over "
@@ -153,5 +153,5 @@ def check_same_people(a: Run, b: Run, splits: set[str]) -> None:
             )
 
 
-def _name(run: Run, score: Score) -> str:
+def _describe_run(run: Run, score: Score) -> str:
     return f"{run.weights_name}, {score.denoising} ({run.folder.folder})"

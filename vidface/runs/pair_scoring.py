@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from vidface.runs.scoring import (
     make_bootstrap,
     score_provenance,
 )
+from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
     from vidface.datasets.templates import TemplateList
@@ -107,7 +107,7 @@ def score_listed_pairs(
             listed_templates.identities or _identities_of(listed_templates, identity_of)
         )
     listed = read_pair_list(pairs, names)
-    contradiction = _contradiction(listed, identities)
+    contradiction = _find_contradiction(listed, identities)
     if contradiction:
         notify(f"{pairs}: {contradiction}; the list decides")
     used = np.unique(np.concatenate([listed.first, listed.second]))
@@ -140,7 +140,7 @@ def score_listed_pairs(
         rows=len(used),
         without_descriptor=int(np.count_nonzero(~descriptors[used].any(axis=1))),
         denoising=str(chosen),
-        resampled=_resampled(identities, used, what),
+        resampled=_name_resampled(identities, used, what),
         verification=verification,
         provenance=provenance,
     )
@@ -160,19 +160,15 @@ def _identities_of(templates: TemplateList, identity_of: Mapping[str, str]) -> l
     return [next(iter(names)) if len(names) == 1 else "" for names in named]
 
 
-def _resampled(identities: Sequence[str], used: NDArray[np.int64], what: str) -> str:
+def _name_resampled(identities: Sequence[str], used: NDArray[np.int64], what: str) -> str:
+    """What a bootstrap draws: people, or the rows of which nobody knows who it is."""
     known = sum(bool(identities[row]) for row in used.tolist())
     if known == len(used):
         return "people"
     return f"people, and {what} of which nobody knows who it is" if known else what
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file that was read already."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _contradiction(listed: Any, identities: list[str]) -> str:
+def _find_contradiction(listed: Any, identities: list[str]) -> str:
     """A word where the list and the known identities disagree."""
     if len(identities) == 0:
         raise VidfaceError("there is no clip to pair")
