@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """
     if path.name == "":
         raise VidfaceError(f"{path}: not the name of a file; name one to write")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("xb") as file:
