@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -127,7 +127,7 @@ class _Tasks:
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._futures: dict[int, Any] = {}
         self._keys = count()
-        self._name = f"vidface-{assignment.call.function.__name__}-{secrets.token_hex(4)}"
+        self._name = f"vidface-{assignment.call.function.__name__}-{os.urandom(4).hex()}"
         self._looks_alone = 0
         self._threads, self._ask_at = 0, 0.0
 
