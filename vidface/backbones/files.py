@@ -57,13 +57,13 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
             )
         model = read_onnx(path)
         check_recogniser(model, name)
-        said = graph_declaration(model, name)
+        declared = graph_declaration(model, name)
         return Network(
             name,
             onnx_sha256(path),
             model,
-            architecture=said.get("architecture"),
-            declaration=said,
+            architecture=declared.get("architecture"),
+            declaration=declared,
         )
     state, declaration = read_state(path)
     fitting = _find_fitting(state, architecture_name or declaration.get("architecture"), path)
@@ -107,8 +107,10 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
-                said = parse_declaration((file.metadata() or {}).get(METADATA_KEY, "{}"), path.name)
-                return {key: file.get_tensor(key) for key in file.keys()}, said  # noqa: SIM118
+                declaration = parse_declaration(
+                    (file.metadata() or {}).get(METADATA_KEY, "{}"), path.name
+                )
+                return {key: file.get_tensor(key) for key in file.keys()}, declaration  # noqa: SIM118
         if suffix == ".params":
             arrays = insightface_state(read_mxnet_params(path), path)
             return (
@@ -223,7 +225,11 @@ def save_safetensors(
     """
     from safetensors.torch import save
 
-    said = {"architecture": architecture_name, "preprocessing": preprocessing.to_dict(), **more}
+    declaration = {
+        "architecture": architecture_name,
+        "preprocessing": preprocessing.to_dict(),
+        **more,
+    }
     state = {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
     if half:
         state = {n: t.half() if t.is_floating_point() else t for n, t in state.items()}
@@ -231,4 +237,4 @@ def save_safetensors(
             if not tensor.isfinite().all():
                 raise VidfaceError(f"weights {path}: '{name}' leaves float16's range")
     with atomic_file(path) as file:
-        file.write(save(state, metadata={METADATA_KEY: json.dumps(said)}))
+        file.write(save(state, metadata={METADATA_KEY: json.dumps(declaration)}))

@@ -133,8 +133,8 @@ def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preproc
         return WEIGHTS[weights].preprocessing
     if given is not None or not Path(weights).is_file():
         return given
-    said = read_declaration(Path(weights)).get("preprocessing")
-    return None if said is None else Preprocessing.from_dict(said, f"weights {weights}")
+    declared = read_declaration(Path(weights)).get("preprocessing")
+    return None if declared is None else Preprocessing.from_dict(declared, f"weights {weights}")
 
 
 def weights_sha256(weights: str) -> str:

@@ -166,14 +166,14 @@ def quantize_network(
         ) from None
     finally:
         logger.setLevel(level)
-    said = {
+    declaration = {
         **network.declaration,
         "preprocessing": preprocessing.to_dict(),
         "numbers": "int8",
         "made_from_sha256": network.sha256,
         "calibration_images": len(crops),
     }
-    declare_in_graph(model, said)
+    declare_in_graph(model, declaration)
     return model
 
 

@@ -62,9 +62,9 @@ def models(
     from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
-    found = list_models(limits)
-    document = {"models": [model.to_dict() for model in found]}
-    show(as_json, document, lambda: model_tables.format_models(found, limits))
+    listed = list_models(limits)
+    document = {"models": [model.to_dict() for model in listed]}
+    show(as_json, document, lambda: model_tables.format_models(listed, limits))
 
 
 @models.command(name="show")
@@ -78,8 +78,8 @@ def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_js
     from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
-    found = describe(name, limits)
-    show(as_json, found.to_dict(), lambda: model_tables.format_model(found, limits))
+    description = describe(name, limits)
+    show(as_json, description.to_dict(), lambda: model_tables.format_model(description, limits))
 
 
 @models.command(name="count")
@@ -93,9 +93,9 @@ def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_
     from vidface.cli import model_tables
 
     limits = BudgetLimits(max_flops, max_mib, max_dim)
-    found = count_file(file)
-    document = {"file": str(file), **found.to_dict(), "fits": limits.admit(found)}
-    show(as_json, document, lambda: printable(model_tables.format_cost(file.name, found, limits)))
+    budget = count_file(file)
+    document = {"file": str(file), **budget.to_dict(), "fits": limits.admit(budget)}
+    show(as_json, document, lambda: printable(model_tables.format_cost(file.name, budget, limits)))
 
 
 @models.command(name="export")
@@ -134,8 +134,8 @@ def models_export(
     from vidface.cli import model_tables
 
     fed = preprocessing_from(color, mean, std)
-    done = export_architecture(name, out, weights=weights, preprocessing=fed, seed=seed)
-    show(as_json, done.to_dict(), lambda: printable(model_tables.format_exported(done)))
+    exported = export_architecture(name, out, weights=weights, preprocessing=fed, seed=seed)
+    show(as_json, exported.to_dict(), lambda: printable(model_tables.format_exported(exported)))
 
 
 @models.command(name="quantize")
@@ -173,12 +173,12 @@ def models_quantize(
     from vidface.storage.media import open_root
 
     network = load_network(weights, flags["architecture"])
-    given = preprocessing_from(flags["color"], flags["mean"], flags["std"])
-    fed = declared_preprocessing(weights, given)
+    fed = preprocessing_from(flags["color"], flags["mean"], flags["std"])
+    fed = declared_preprocessing(weights, fed)
     if fed is None:
         raise VidfaceError(
             f"weights {weights}: nobody says what it is fed, and calibration must know: "
             "--color, --mean, --std"
         )
-    done = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
-    show(as_json, done.to_dict(), lambda: printable(model_tables.format_quantised(done)))
+    quantised = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
+    show(as_json, quantised.to_dict(), lambda: printable(model_tables.format_quantised(quantised)))

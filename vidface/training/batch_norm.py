@@ -47,13 +47,13 @@ class SyncedBatchNorm(_BatchNorm):
     @classmethod
     def like(cls, plain: _BatchNorm) -> SyncedBatchNorm:
         """One that shares the parameters and buffers of a plain batch norm."""
-        made = cls(
+        synced = cls(
             plain.num_features, plain.eps, plain.momentum, plain.affine, plain.track_running_stats
         )
-        made.weight, made.bias = plain.weight, plain.bias
-        made.running_mean, made.running_var = plain.running_mean, plain.running_var
-        made.num_batches_tracked = plain.num_batches_tracked
-        return made.train(plain.training)
+        synced.weight, synced.bias = plain.weight, plain.bias
+        synced.running_mean, synced.running_var = plain.running_mean, plain.running_var
+        synced.num_batches_tracked = plain.num_batches_tracked
+        return synced.train(plain.training)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2 or input.shape[1] != self.num_features:

@@ -316,13 +316,13 @@ def resize_centres(
             )
     number_of = {name: number for number, name in enumerate(old_classes)}
     kept = [(i, number_of[name]) for i, name in enumerate(new_classes) if name in number_of]
-    made = ClassCentres(len(new_classes), centres.dimension, seed, centres.sample_rate)
-    made = made.to(centres.weight.device)
+    resized = ClassCentres(len(new_classes), centres.dimension, seed, centres.sample_rate)
+    resized = resized.to(centres.weight.device)
     if kept:
         new, old = torch.tensor(kept, device=centres.weight.device).T
         with torch.no_grad():
-            made.weight[new] = centres.weight[old]
-    return made
+            resized.weight[new] = centres.weight[old]
+    return resized
 
 
 def _blocks(weight: Tensor, rows: int) -> Iterator[slice]:

@@ -113,9 +113,9 @@ def machine_name() -> str:
     except OSError:
         return name
     wanted = ("model name", "cpu family", "model", "flags")
-    found = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    text = " ".join(found.get(k, "") for k in wanted)
-    return f"{found.get('model name', name)} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+    text = " ".join(fields.get(k, "") for k in wanted)
+    return f"{fields.get('model name', name)} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _versions() -> dict[str, str]:
