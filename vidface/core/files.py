@@ -18,6 +18,21 @@ PART_SUFFIX = ".part"  # of a file that is being written
 
 
 @contextmanager
+def named_errors(what: object) -> Iterator[None]:
+    """Turn the system's error within the block into a VidfaceError that says `what` it is about.
+
+    >>> with named_errors("list a.txt"):
+    ...     raise FileNotFoundError(2, "No such file or directory")
+    Traceback (most recent call last):
+    vidface.core.errors.VidfaceError: list a.txt: No such file or directory
+    """
+    try:
+        yield
+    except OSError as error:
+        raise VidfaceError(f"{what}: {error.strerror or error}") from None
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete or not at all (temporary, fsync, rename).
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.datasets.pickled_arrays import (
     NAMES,
     PickledArray,
@@ -86,13 +87,10 @@ def iter_items(path: Path) -> Iterator[tuple[str | bytes, Any]]:
         VidfaceError: the file can't be read, ends early, is no pickle of a dict, asks for anything
             but arrays of plain numbers, or has an item beyond the bounds above.
     """
-    try:
-        with path.open("rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise VidfaceError(f"{path}: not a regular file; unpack or copy it first")
-            yield from _ItemUnpickler(file).items(path)
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
+    with named_errors(path), path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise VidfaceError(f"{path}: not a regular file; unpack or copy it first")
+        yield from _ItemUnpickler(file).items(path)
 
 
 class _StopError(Exception):

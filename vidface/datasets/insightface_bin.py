@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vidface.core.errors import VidfaceError, reason
+from vidface.core.files import named_errors
 from vidface.datasets.inert_pickle import read_value
 from vidface.datasets.pairs import PairSet
 from vidface.datasets.pickled_arrays import PickledArray
@@ -32,12 +33,10 @@ def read_insightface_bin(path: str | Path) -> PairSet:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with named_errors(path), path.open("rb") as file:
             pictures, same = _load(file)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:  # ours and pickletools'
         raise VidfaceError(
             f"{path}: {reason(error)}; not a verification set of InsightFace's, which is a pickle "
@@ -73,11 +72,9 @@ def _load(file: BinaryIO) -> tuple[list[bytes], list[bool]]:
     value = read_value(file)
     if file.read(1):
         raise ValueError("goes on behind the end of the pickle")
-    match value:
-        case (list() as items, list() as same) if isinstance(value, tuple):
-            pass
-        case _:
-            raise ValueError("is not a tuple of two lists")
+    if not isinstance(value, tuple) or list(map(type, value)) != [list, list]:
+        raise ValueError("is not a tuple of two lists")
+    items, same = value
     pictures = [_picture_bytes(item) for item in items]
     if not all(isinstance(flag, bool) for flag in same):
         raise ValueError("its second list holds something else than booleans")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 
 LONGEST_LINE_BYTES = 2**16
 
@@ -63,7 +64,7 @@ def decoded_lines(
         VidfaceError: a line of more than `longest_bytes`, or the file can't be read.
     """
     number = 0
-    try:
+    with named_errors(problems.what):
         while data := file.readline(longest_bytes + 1):
             number += 1
             if len(data) > longest_bytes:
@@ -77,8 +78,6 @@ def decoded_lines(
                 problems.add(number, "not UTF-8; save it as UTF-8")
                 continue
             yield number, text.rstrip("\r\n")
-    except OSError as error:
-        raise VidfaceError(f"{problems.what}: {error.strerror or error}") from None
 
 
 def numbered_lines(file: BinaryIO, what: str) -> Iterator[tuple[int, str]]:
@@ -106,11 +105,8 @@ def numbered_words(
     Raises:
         VidfaceError: a file of more than `most_bytes`, or one that can't be read.
     """
-    with open_list(path, problems.what) as file:
-        try:
-            data = file.read(most_bytes + 1)
-        except OSError as error:
-            raise VidfaceError(f"{problems.what}: {error.strerror or error}") from None
+    with open_list(path, problems.what) as file, named_errors(problems.what):
+        data = file.read(most_bytes + 1)
     if len(data) > most_bytes:
         raise VidfaceError(f"{problems.what}: more than {most_bytes:,} bytes; is this the list?")
     for number, text in decoded_lines(io.BytesIO(data), problems, most_bytes):
@@ -134,14 +130,11 @@ def numbered_rows(file: BinaryIO, what: str) -> Iterator[tuple[int, list[str]]]:
     >>> list(numbered_rows(io.BytesIO(b'a, "b, c",1\\nd ,e,0'), "list"))
     [(1, ['a', 'b, c', '1']), (2, ['d', 'e', '0'])]
     """
-    lines = numbered_lines(file, what)
-    for number, text in lines:
-        if text.count(",") < 2:
-            yield number, text.split()
-            yield from ((number, text.split()) for number, text in lines)
-            return
-        yield number, comma_fields(text, number, what)
-        yield from ((number, comma_fields(text, number, what)) for number, text in lines)
+    has_commas = None
+    for number, text in numbered_lines(file, what):
+        if has_commas is None:
+            has_commas = text.count(",") >= 2
+        yield number, comma_fields(text, number, what) if has_commas else text.split()
 
 
 def comma_fields(text: str, number: int, what: str) -> list[str]:
@@ -153,6 +146,11 @@ def comma_fields(text: str, number: int, what: str) -> list[str]:
     except csv.Error as error:
         raise VidfaceError(f"{what}, line {number}: {error}") from None
     return [field.strip() for field in fields]
+
+
+def parse_whole_number(text: str) -> int | None:
+    """A whole number in plain digits; None for '-1', '1_0', '²' and more than nine digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def named_columns(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.datasets.lines import LONGEST_LINE_BYTES
-from vidface.datasets.pair_layout import PairColumns, PairLayout, parse_fold, parse_same
+from vidface.datasets.lines import LONGEST_LINE_BYTES, parse_whole_number
+from vidface.datasets.pair_layout import PairColumns, PairLayout, parse_same
 
 _BATCH_BYTES = 2**22
 
@@ -56,7 +56,7 @@ def read_alike_lines(
                 second.append(pair[1])
                 same.append(is_same.astype(np.bool_))
                 if layout.fold is not None:
-                    fold = _mapped(batch.column(layout.fold), parse_fold)
+                    fold = _mapped(batch.column(layout.fold), parse_whole_number)
                     if fold is None:
                         return None
                     folds.append(fold)

@@ -43,10 +43,6 @@ class PairLayout:
     named: bool  # the header names the columns
     data_start: int  # bytes before the first pair
 
-    @property
-    def unnamed_header(self) -> bool:
-        return self.header is not None and not self.named
-
 
 def read_layout(file: BinaryIO, what: str) -> PairLayout:
     """What the first line that is not blank says of the others; the file stands behind it then."""
@@ -93,11 +89,6 @@ PairColumns = tuple[
 def parse_same(word: str) -> bool | None:
     """Whether a word says that a pair is one person; None for a word that is not known."""
     return SAME_WORDS.get(word.lower())
-
-
-def parse_fold(text: str) -> int | None:
-    """A whole number in plain digits, of nine at most."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def unknown_word(word: str, line: int, what: str) -> VidfaceError:

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.datasets.lines import numbered_rows, open_list
+from vidface.core.files import named_errors
+from vidface.datasets.lines import numbered_rows, open_list, parse_whole_number
 from vidface.datasets.pair_batches import read_alike_lines
 from vidface.datasets.pair_layout import (
     PairColumns,
     PairLayout,
-    parse_fold,
     parse_same,
     quote_name,
     read_layout,
@@ -141,18 +141,11 @@ def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> Pair
     if not len(first):
         raise VidfaceError(f"{what}: there is no pair in it")
     names = tuple(listed_names) if known is None else tuple(known)
-    if layout.unnamed_header:
-        _check_header_is_none(layout, names, what)
+    if layout.header is not None and not layout.named and set(names) & set(layout.header[:2]):
+        raise unknown_word(layout.header[2], layout.header_line, what)
     if folds is not None:
         folds = np.unique(folds, return_inverse=True)[1].astype(np.int64)
     return PairList(first, second, same, names, sha256, folds)
-
-
-def _check_header_is_none(layout: PairLayout, names: Sequence[str], what: str) -> None:
-    header = layout.header or []
-    listed = set(names).intersection(header[:2])
-    if listed:
-        raise unknown_word(header[2], layout.header_line, what)
 
 
 def _read_lines(
@@ -190,7 +183,7 @@ def _read_lines(
             second.append(ids.get(b, 0))
         same.append(is_same)
         if fold_column is not None:
-            number = parse_fold(fields[fold_column])
+            number = parse_whole_number(fields[fold_column])
             if number is None:
                 raise VidfaceError(
                     f"{what}, line {line}: the fold must be a whole number ≥ 0, "
@@ -211,12 +204,10 @@ def _read_lines(
 def _scan(file: BinaryIO) -> tuple[str, bool]:
     """The sha256, and whether the file is free of quotes and carriage returns."""
     digest, plain = hashlib.sha256(), True
-    try:
+    with named_errors(file.name):
         while block := file.read(_SCANNED_BYTES):
             digest.update(block)
             plain = plain and b'"' not in block and b"\r" not in block
-    except OSError as error:
-        raise VidfaceError(f"{file.name}: {error.strerror or error}") from None
     return digest.hexdigest(), plain
 
 

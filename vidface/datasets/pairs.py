@@ -8,14 +8,16 @@ import posixpath
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.values import CROP_SIZE
-from vidface.datasets.lines import FirstProblem, decoded_lines
+from vidface.datasets.lines import FirstProblem, decoded_lines, parse_whole_number
 from vidface.storage.images import decode_image
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
 
@@ -71,10 +73,8 @@ class PairSet:
         if not 0 <= i < self.n_images:
             raise VidfaceError(f"{self.name}: image {i} of {self.n_images}, counted from 0")
         name = self.image_name(i)
-        try:
+        with named_errors(name):
             data = self.read(i)
-        except OSError as error:
-            raise VidfaceError(f"{name}: {error.strerror or error}") from None
         image = decode_image(data, name)
         if image.shape != (CROP_SIZE, CROP_SIZE, 3):
             height, width, _ = image.shape
@@ -145,10 +145,8 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
     Source: README of LFW, "pairs.txt file format" (vis-www.cs.umass.edu/lfw/README.txt).
     """
     path = Path(pairs)
-    try:
+    with named_errors(f"pairs {path}"):
         data = path.read_bytes()
-    except OSError as error:
-        raise VidfaceError(f"pairs {path}: {error.strerror or error}") from None
     listed, per_fold = _parse(data, f"pairs {path}")
 
     numbers: dict[PersonImage, int] = {}
@@ -164,7 +162,7 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
         same=k % (2 * per_fold) < per_fold,
         folds=k // (2 * per_fold),
         image_names=names,
-        read=_Images(opened, _find(opened, names, path)),
+        read=partial(_read_image, opened, _find(opened, names, path)),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
@@ -174,7 +172,7 @@ def _parse(data: bytes, what: str) -> tuple[list[tuple[PersonImage, PersonImage]
     lines = list(decoded_lines(io.BytesIO(data.rstrip()), FirstProblem(what)))
     if not lines or not lines[0][1].strip():
         raise VidfaceError(f"{what}, line 1: no header; is the file empty?")
-    header = [_number(field) for field in lines[0][1].split()]
+    header = [parse_whole_number(field) for field in lines[0][1].split()]
     counts = [count for count in header if count]  # neither None nor 0
     if len(counts) != len(header) or len(counts) not in (1, 2):
         raise VidfaceError(
@@ -214,41 +212,28 @@ def _pair(fields: list[str], same: bool) -> tuple[PersonImage, PersonImage]:
             raise ValueError(f"{part[:80]!r} is not the name of a person's folder")
     if not same and name == other:
         raise ValueError(f"{name[:80]!r} twice where a pair is due as {form}")
-    numbers = [_number(field) for field in (fields[1], fields[-1])]
+    numbers = [parse_whole_number(field) for field in (fields[1], fields[-1])]
     if numbers[0] is None or numbers[1] is None:
         wrong = fields[1] if numbers[0] is None else fields[-1]
         raise ValueError(f"{wrong[:80]!r} is not the number of an image ({form})")
     return (name, numbers[0]), (other, numbers[1])
 
 
-def _number(text: str) -> int | None:
-    """A whole number in plain digits; None for '-1', '1_0', '²' and absurdly many digits."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
-
-
-@dataclass(frozen=True)
-class _Images:
-    """Reads image i; one that the root lacks has no path."""
-
-    root: MediaRoot
-    paths: Sequence[str | None]
-
-    def __call__(self, i: int) -> bytes:
-        path = self.paths[i]
-        if path is None:
-            raise FileNotFoundError(f"no such image in {self.root.location}")
-        return self.root.read(path)
+def _read_image(root: MediaRoot, paths: Sequence[str | None], i: int) -> bytes:
+    """The file of image i; one that the root lacks has no path."""
+    path = paths[i]
+    if path is None:
+        raise FileNotFoundError(f"no such image in {root.location}")
+    return root.read(path)
 
 
 def _find(root: MediaRoot, names: Sequence[str], pairs: Path) -> list[str | None]:
     """The path of each image, None where there is none."""
-    try:
+    with named_errors(f"root {root.location}"):
         paths = _find_below(root, "", names)
         top = None if any(paths) else _top_folder(root)
         if top is not None:
             paths = _find_below(root, top, names)
-    except OSError as error:
-        raise VidfaceError(f"root {root.location}: {error.strerror or error}") from None
     if not any(paths):
         raise VidfaceError(
             f"root {root.location}: none of the {len(names)} images of {pairs} is in it, "

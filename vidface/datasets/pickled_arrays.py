@@ -13,19 +13,13 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-_STRUCT_CODES = {
-    "f2": "e",
-    "f4": "f",
-    "f8": "d",
-    "i1": "b",
-    "i2": "h",
-    "i4": "i",
-    "i8": "q",
-    "u1": "B",
-    "u2": "H",
-    "u4": "I",
-    "u8": "Q",
-}
+_STRUCT_CODES = dict(
+    zip(
+        ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"],
+        "efdbhiqBHIQ",
+        strict=True,
+    )
+)
 """NumPy's plain types by the letters of `struct`."""
 
 
@@ -149,10 +143,6 @@ def _make_bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
-def _make_empty_bytes() -> bytes:
-    return b""  # alone is written so
-
-
 def _make_nothing() -> NoReturn:
     raise TypeError
 
@@ -166,7 +156,7 @@ NAMES = {
         (("numpy.core.numeric", "numpy._core.numeric"), "_frombuffer", _make_array),
         (("numpy",), "dtype", _make_dtype),
         (("_codecs",), "encode", _make_bytes),
-        (("__builtin__", "builtins"), "bytes", _make_empty_bytes),
+        (("__builtin__", "builtins"), "bytes", lambda: b""),  # empty bytes alone are written so
     )
     for module in modules  # NumPy's before version 2, and since; Python 2's and 3's
 } | {("numpy", "ndarray"): _NDARRAY}

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 
 MAGIC = 0xCED7230A
 _FRAME = struct.Struct("<II")
@@ -82,10 +83,8 @@ class RecordIO:
     def __init__(self, rec: str | Path, idx: str | Path) -> None:
         self.path, self.idx = Path(rec), Path(idx)
         keys, offsets = read_idx(self.idx)
-        try:
+        with named_errors(self.path):
             self.size_bytes = self.path.stat().st_size
-        except OSError as error:
-            raise VidfaceError(f"{self.path}: {error.strerror or error}") from None
         order = np.argsort(offsets, kind="stable")
         self.keys, self.offsets = keys[order], offsets[order]
         self._check_index()
@@ -241,10 +240,8 @@ def read_idx(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     Raises:
         VidfaceError: missing, empty, or a line that is not two whole numbers.
     """
-    try:
+    with named_errors(path):
         text = path.read_bytes()
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
     text = text.replace(b"\r\n", b"\n") if b"\r" in text else text
     text = text if text.endswith(b"\n") else text + b"\n"
     n = text.count(b"\n")
