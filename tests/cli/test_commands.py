@@ -263,6 +263,12 @@ def test_help_is_quick_and_lists_rare_flags_last(vidface) -> None:
     assert best < 0.3
 
 
+def test_arguments_stand_in_the_usage_line_alone(vidface) -> None:
+    usage, options = vidface("plot", "roc", "--help").out.split("Options:")
+    assert "[RUN|FILE]..." in usage
+    assert "RUN" not in options.splitlines()[1]
+
+
 def _processor_seconds_of_help() -> float:
     """Of a process of its own; the clock on the wall would measure what else runs here."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -40,7 +40,8 @@ class StageCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
         for parameter in self.get_params(context):
             record = parameter.get_help_record(context)
-            if record is not None:
+            # Arguments stand in the usage line alone; since click 8.5 they have records too.
+            if record is not None and not isinstance(parameter, click.Argument):
                 sections.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
         sections["Rarely needed"] = sections.pop("Rarely needed", [])
         for heading, records in sections.items():
