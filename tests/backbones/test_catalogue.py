@@ -299,6 +299,7 @@ def test_an_exported_file_costs_what_its_module_costs(exported: Exported) -> Non
     assert file.parameters < module.parameters
 
 
+@pytest.mark.slow
 def test_weights_that_are_exported(tmp_path: Path) -> None:
     """A file's parameters and its own word on preprocessing; given ones would come first."""
     import torch

@@ -255,6 +255,7 @@ def test_exports_are_kept(network: Network, asked: list[nn.Module]) -> None:
         assert (len(asked), len(exports())) == (number, number)
 
 
+@pytest.mark.slow
 def test_damaged_exports_are_made_again(network: Network, asked: list[nn.Module]) -> None:
     graph = network.graph()
     [kept] = exports()
@@ -270,6 +271,7 @@ def test_damaged_exports_are_made_again(network: Network, asked: list[nn.Module]
         assert kept.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_costs_an_export(
     network: Network, asked: list[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +282,7 @@ def test_a_cache_that_cannot_be_written_costs_an_export(
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_an_exported_file_needs_no_more_words(tmp_path: Path) -> None:
     """Parameters → ONNX on disk → embeddings, with all that the first file said of itself."""
     fed = Preprocessing("bgr", (120.0, 110.0, 100.0), 64.0)

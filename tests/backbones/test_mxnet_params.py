@@ -188,6 +188,7 @@ def wanted(data: Path, faces: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.slow
 def test_y1_is_the_y1_that_others_exported(
     data: Path,
     faces: np.ndarray,

@@ -196,6 +196,7 @@ def test_twenty_mutants(ffmpeg: str, tmp_path: Path) -> None:
     assert complaints(chosen, tmp_path, ffmpeg) == []
 
 
+@pytest.mark.slow
 def test_hostile_files(tmp_path: Path) -> None:
     answers = read_all(hostile(), tmp_path)
     assert [what for answer in answers if (what := misbehaviour(answer))] == []

@@ -315,6 +315,7 @@ def test_only_features_have_qualities() -> None:
     assert [name for name in names if name != "quality"] == artefacts.embeddings_schema(4).names
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_shard(tmp_path: Path) -> None:
     row = np.linspace(-1, 1, 512, dtype=np.float16)
     videos = {f"v{k}": [face(row * (k + 1), b"%d" % i) for i in range(25)] for k in range(400)}

@@ -27,6 +27,7 @@ def _data(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("weights_at_hand")
+@pytest.mark.slow
 def test_hard_clips_get_their_states(data: Path, tmp_path: Path) -> None:
     rows = {
         "audio_only": ("audio_only.mov", "no_video_stream"),

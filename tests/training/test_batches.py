@@ -62,6 +62,7 @@ def test_any_part_is_the_same_as_in_the_whole(start: int, stop: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.slow
 def test_processes_share_a_batch_and_augment_it_as_one_would(workers: int) -> None:
     chain = Chain((Flip(),))
     whole = list(batches(augmentation=chain).between(1, 5))

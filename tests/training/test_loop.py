@@ -59,7 +59,10 @@ def unbroken(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Inside the first stage on and off a checkpoint (every 3 steps), at its end, inside the second.
-@pytest.mark.parametrize("kill_at", [1, 3, 4, 5, 7, 9])
+SLOWLY = [pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 5, 7)]
+
+
+@pytest.mark.parametrize("kill_at", [4, 9, *SLOWLY])
 def test_killed_and_resumed_gives_the_same_bits(
     people: Path, unbroken: Path, tmp_path: Path, kill_at: int
 ) -> None:
@@ -78,6 +81,7 @@ def log(folder: Path, key: str) -> list[tuple[int, float]]:
     return [(line["step"], line[key]) for line in lines if key in line]
 
 
+@pytest.mark.slow
 def test_killed_twice(people: Path, unbroken: Path, tmp_path: Path) -> None:
     for kill_at in (2, 6):
         with pytest.raises(Killed):
@@ -123,6 +127,7 @@ def test_the_second_stage_starts_from_the_best_of_the_first(
     assert not start["task.momentum"].any()
 
 
+@pytest.mark.slow
 def test_start_from_scratch_and_from_the_last(people: Path, tmp_path: Path) -> None:
     scratch = RECIPE.replace("steps = 4", 'steps = 4\nstart = "scratch"')
     with pytest.raises(Killed):
@@ -193,6 +198,7 @@ def test_a_damaged_checkpoint_is_one_clear_line(people: Path, tmp_path: Path) ->
         run(people, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(people: Path, unbroken: Path, tmp_path: Path) -> None:
     run(people, tmp_path / "run", RECIPE.replace("threads = 1", "threads = 1\nworkers = 1"))
     assert all(torch.equal(t, weights(tmp_path / "run")[n]) for n, t in weights(unbroken).items())
@@ -204,6 +210,7 @@ def test_sampled_centres_train_too(people: Path, tmp_path: Path) -> None:
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_is_not_float32(people: Path, unbroken: Path, tmp_path: Path) -> None:
     recipe = RECIPE.replace("threads = 1", 'threads = 1\nprecision = "bf16"')
     _, losses = run(people, tmp_path / "run", recipe)
@@ -240,6 +247,7 @@ def test_a_step_does_not_touch_torchs_random_state(people: Path, tmp_path: Path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_a_student_repeats_its_teacher_and_is_resumed(
     people: Path, colour_network: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_stage_that_ended_early_stays_ended_after_a_kill(
     assert all(torch.equal(t, same[name]) for name, t in weights(tmp_path / "whole").items())
 
 
+@pytest.mark.slow
 def test_a_validation_leaves_the_number_of_threads_alone(people: Path, tmp_path: Path) -> None:
     threads: list[int] = []
     before = torch.get_num_threads()
@@ -213,6 +214,7 @@ def test_a_checkpoint_of_something_else_is_one_clear_line(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_gone_takes_old_cuts_with_it(people: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(people, tmp_path / "run", kill_at=7)
@@ -223,6 +225,7 @@ def test_a_checkpoint_that_is_gone_takes_old_cuts_with_it(people: Path, tmp_path
     assert not cut.exists()
 
 
+@pytest.mark.slow
 def test_a_stages_end_is_logged_once(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path / "whole", HELD)
     wanted = log(tmp_path / "whole", "best/held-out")
@@ -241,6 +244,7 @@ def test_a_stages_end_is_logged_once(people: Path, tmp_path: Path) -> None:
     assert log(tmp_path / "run", "best/held-out") == wanted
 
 
+@pytest.mark.slow
 def test_a_cut_renumbers_people_and_its_removal_brings_them_back(tmp_path: Path) -> None:
     people = write_people(tmp_path / "people", people=4)
     for image in (people / "person1").glob("[2-9].png"):
@@ -281,6 +285,7 @@ remove = ["cut"]
     assert said["people"] == ["person0", "person2", "person3"]
 
 
+@pytest.mark.slow
 def test_benchmarks_at_every_validation(people: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lfw" / "Ann"
     folder.mkdir(parents=True)

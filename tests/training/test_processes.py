@@ -162,6 +162,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return results_of(__file__, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 class TestTwoProcesses:
     def test_each_knows_its_place(self, ranks):
         assert [rank["said"] for rank in ranks] == [
