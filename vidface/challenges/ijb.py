@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vidface.challenges.importing import (
-    WITHOUT_GALLERY,
-    Challenge,
-    Imported,
-    write_import,
-)
+from vidface.challenges.importing import WITHOUT_GALLERY, Challenge, Imported, write_import
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.datasets.templates import TemplateList, read_templates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections import Counter
@@ -11,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidface.challenges.preparing import manifest_bytes, read_if_there
+from vidface.challenges.preparing import read_if_there
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
-from vidface.settings.manifests import read_manifest
+from vidface.settings.initialise import toml_string
+from vidface.settings.manifests import manifest_bytes, read_manifest
 from vidface.settings.pipeline import LOCAL_PIPELINE, load_pipeline
 
 MANIFEST = "manifest.csv"
@@ -188,8 +188,8 @@ def _place_pipeline(challenge: Challenge, root: Path, score: str, out: Path, for
     inside = where.is_relative_to(start)
     text = PIPELINE_TEXT.format(
         kind=challenge.name,
-        manifest=_toml_text(MANIFEST),
-        root=_toml_text((where.relative_to(start) if inside else where).as_posix()),
+        manifest=toml_string(MANIFEST),
+        root=toml_string((where.relative_to(start) if inside else where).as_posix()),
         source=challenge.source,
         what=WHAT[challenge.source],
         score=score,
@@ -210,10 +210,3 @@ def _place_pipeline(challenge: Challenge, root: Path, score: str, out: Path, for
     with atomic_file(path) as file:
         file.write(text.encode("utf-8"))
     return path
-
-
-def _toml_text(text: str) -> str:
-    """A TOML string: its basic strings take JSON's escapes."""
-    if "${" in text:
-        raise VidfaceError(f"{text}: '${{' stands for a variable in {LOCAL_PIPELINE}; rename it")
-    return json.dumps(text, ensure_ascii=False)

@@ -9,16 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidface.challenges.importing import (
-    WITHOUT_GALLERY,
-    Challenge,
-    Imported,
-    write_import,
-)
-from vidface.challenges.preparing import (
-    find_data_folder,
-    renew_manifest,
-)
+from vidface.challenges.importing import WITHOUT_GALLERY, Challenge, Imported, write_import
+from vidface.challenges.preparing import find_data_folder, renew_manifest
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet

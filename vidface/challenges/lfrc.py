@@ -7,19 +7,11 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidface.challenges.importing import (
-    WITHOUT_GALLERY,
-    Challenge,
-    Imported,
-    place_manifest,
-    write_import,
-)
-from vidface.challenges.preparing import (
-    find_data_folder,
-    renew_manifest,
-)
+from vidface.challenges.importing import WITHOUT_GALLERY, Challenge, Imported, write_import
+from vidface.challenges.preparing import find_data_folder, renew_manifest
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.progress import Notify, quiet
 from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, MOST_BYTES, read_filelist
 from vidface.datasets.lines import Problems, numbered_words
@@ -39,12 +31,12 @@ def import_lfrc(
     """A manifest and a pipeline file for a folder of LFRC's aligned crops, written into `out`.
 
     Args:
-        folder, filelist, split: as for `vidface.challenges.lfrc.lfrc_manifest`.
+        folder, filelist, split: as for `lfrc_clips`.
         labels: its `identities`.
         out, force: as for `import_iqiyi`.
 
     Raises:
-        VidfaceError: as `lfrc_manifest`; or files in `out` that say something else.
+        VidfaceError: as `lfrc_clips`; or files in `out` that say something else.
     """
     clips = lfrc_clips(folder, labels, split, filelist)
     return write_import(LFRC, clips, folder, f'split = "{split}"\n{WITHOUT_GALLERY}', out, force)
@@ -61,7 +53,7 @@ def prepare_lfrc(path: Path, root: Path | None, *, say: Notify = quiet) -> None:
         say: gets a line before the files are read.
 
     Raises:
-        VidfaceError: no such folder or list, as `lfrc_manifest`, or a manifest that was edited
+        VidfaceError: no such folder or list, as `lfrc_clips`, or a manifest that was edited
             since it was made, of files that have changed.
     """
 
@@ -83,53 +75,30 @@ def prepare_lfrc(path: Path, root: Path | None, *, say: Notify = quiet) -> None:
     renew_manifest(path, folder, lists, clips)
 
 
-def lfrc_manifest(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    identities: str | Path | None = None,
-    split: str = "val",
-    filelist: str | Path | None = None,
-) -> Path:
-    """Write the manifest of a folder of crops: one clip a video, in the filelist's order.
-
-    The crops are `<folder>/<video>/*.jpg`, or `<folder>/iQIYI_VID_FACE/<video>/*.jpg` if more of
-    the videos are there. clip_id is the video's name. A video without a folder stays in: it counts,
-    and `read_manifest` tells of it. A manifest that says the same already is left untouched.
-
-    Args:
-        folder: the manifest's root: its paths are relative to this folder, so if `out` lies
-            elsewhere, read it with `read_manifest(out, root=folder)`.
-        out: the manifest to write, replaced if it is there.
-        identities: a text file, `<video> <identity>` a line, the video with or without `.mp4`.
-            Videos that it does not label are distractors (""). The challenge's are not public.
-        split: of all clips, one of `vidface.core.clips.SPLITS`.
-        filelist: default `<folder>/filelist.txt`, else `<folder>/iQIYI_VID_FACE/filelist.txt`.
-
-    Returns:
-        `out`.
-
-    Raises:
-        VidfaceError: no such folder, an unknown split, what `read_filelist` refuses, `out` is one
-            of the files to read or cannot be written; or, with their lines, labels that are not
-            two words, of videos that the filelist does not name, or that contradict another.
-    """
-    out = Path(out)
-    sources = [_filelist_of(Path(folder)) if filelist is None else filelist]
-    sources += [] if identities is None else [identities]
-    if os.path.realpath(out) in map(os.path.realpath, sources):
-        raise VidfaceError(f"{out}: is a file to read; write the manifest elsewhere")
-    place_manifest(lfrc_clips(folder, identities, split, filelist), out, force=True)
-    return out
-
-
 def lfrc_clips(
     folder: str | Path,
     identities: str | Path | None = None,
     split: str = "val",
     filelist: str | Path | None = None,
 ) -> list[Clip]:
-    """The clips of a folder of crops; see `lfrc_manifest`."""
+    """The clips of a folder of crops: one a video, in the filelist's order.
+
+    The crops are `<folder>/<video>/*.jpg`, or `<folder>/iQIYI_VID_FACE/<video>/*.jpg` if more of
+    the videos are there. clip_id is the video's name. A video without a folder stays in: it counts,
+    and `read_manifest` tells of it.
+
+    Args:
+        folder: the clips' paths are relative to it.
+        identities: a text file, `<video> <identity>` a line, the video with or without `.mp4`.
+            Videos that it does not label are distractors (""). The challenge's are not public.
+        split: of all clips, one of `vidface.core.clips.SPLITS`.
+        filelist: default `<folder>/filelist.txt`, else `<folder>/iQIYI_VID_FACE/filelist.txt`.
+
+    Raises:
+        VidfaceError: no such folder, an unknown split, what `read_filelist` refuses; or, with
+            their lines, labels that are not two words, of videos that the filelist does not name,
+            or that contradict another.
+    """
     folder = Path(folder)
     if split not in SPLITS:
         raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
@@ -193,11 +162,8 @@ def _crops_below(folder: Path, names: Sequence[str]) -> str:
 
 
 def _folders(folder: Path) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_dir()}
-    except OSError as error:
-        raise VidfaceError(f"{folder}: {error.strerror or error}") from None
+    with named_errors(folder), os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_dir()}
 
 
 LFRC = Challenge(

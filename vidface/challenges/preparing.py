@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
-from vidface.settings.manifests import write_manifest
+from vidface.core.files import atomic_file, named_errors
+from vidface.settings.manifests import manifest_bytes
 
 
 def find_data_folder(root: Path | None, name: str, files: Sequence[str], variable: str) -> Path:
@@ -60,22 +60,11 @@ def renew_manifest(
             file.write(data)
 
 
-def manifest_bytes(clips: Sequence[Clip]) -> bytes:
-    """What a manifest of these clips holds, checked as `write_manifest` does."""
-    with tempfile.TemporaryDirectory() as scratch:
-        draft = Path(scratch, "manifest.csv")
-        write_manifest(clips, draft)
-        return draft.read_bytes()
-
-
 def read_if_there(path: Path) -> bytes | None:
     """What a file holds; None where there is none."""
-    try:
+    with named_errors(path), suppress(FileNotFoundError):
         return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
+    return None
 
 
 def _state(source: Path) -> list[Any]:

@@ -18,8 +18,7 @@ SUFFIX = ".mp4"
 MOST_BYTES = 2**27
 """The largest text that is read; a list of 100 videos for 10,034 identities has 2^25."""
 
-Form = Literal["auto", "train", "val"]
-FORMS: tuple[Form, ...] = ("auto", "train", "val")
+Form = Literal["train", "val"]
 
 
 def video_key(name: str) -> str:
@@ -63,23 +62,22 @@ class GroundTruth:
         return f"GroundTruth({len(self.videos)} identities, {len(self.identity_of)} videos)"
 
 
-def read_ground_truth(path: str | Path, form: Form = "auto") -> GroundTruth:
+def read_ground_truth(path: str | Path) -> GroundTruth:
     """A ground truth of iQIYI-VID, in either of its forms.
 
     `train_gt.txt` has a line `<video>.mp4 <identity>` a video, `val_gt.txt` a line
     `<identity> v1.mp4 v2.mp4 …` an identity; an identity may have several lines. Any white space
-    separates; blank lines are passed over.
+    separates; blank lines are passed over. The forms are told apart by `.mp4` at the end of a
+    line's first word (train); where no line has that, by a line that has not two words (val); where
+    all lines have two, it is val if each begins with a whole number, otherwise train.
 
     Args:
         path: UTF-8 text.
-        form: "auto" tells them apart: by `.mp4` at the end of a line's first word (train); where
-            no line has that, by a line that has not two words (val); where all lines have two, it
-            is val if each begins with a whole number, otherwise train.
 
     Raises:
         VidfaceError: with the line: a video under two identities, a train line without exactly two
             words, an identity that ends in .mp4, control characters, no UTF-8. Or: no video at
-            all, too large, an unknown form.
+            all, or too large.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -90,11 +88,8 @@ def read_ground_truth(path: str | Path, form: Form = "auto") -> GroundTruth:
     ({'1': ('v1', 'v2'), '2': ('v4',)}, '2')
     """
     what = f"ground truth {path}"
-    if form not in FORMS:
-        raise VidfaceError(f"{what}: unknown form '{form}'; known: {', '.join(FORMS)}")
     lines = list(numbered_words(Path(path), FirstProblem(what), MOST_BYTES))
-    if form == "auto":
-        form = _form(lines)
+    form = _form(lines)
     videos: dict[str, dict[str, None]] = {}
     placed: dict[str, tuple[str, int]] = {}  # video → identity, line
     repeated = empty = 0

@@ -40,7 +40,7 @@ _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # its digits number nothing
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """The n faces of one video, in the file's order; n may be 0. Checked when made.
+    """The n faces of one video, in the file's order; n may be 0.
 
     A frame may come several times, with one face each. Boxes are pixels, x to the right, y down.
     Scores and qualities are the makers' own: a quality may be negative. Nothing is said of NaN
@@ -54,35 +54,6 @@ class VideoFeatures:
     det_scores: NDArray[np.float32]  # (n,)
     qualities: NDArray[np.float32]  # (n,)
     features: NDArray[np.float16] | NDArray[np.float32]  # (n, d); (0, 0) without a face
-
-    def __post_init__(self) -> None:
-        n = len(self.frames)
-        kinds: dict[str, tuple[tuple[int, ...], type]] = {
-            "frame_index": ((n,), np.int32),
-            "boxes": ((n, 4), np.float32),
-            "det_scores": ((n,), np.float32),
-            "qualities": ((n,), np.float32),
-        }
-        for field, (shape, dtype) in kinds.items():
-            array = getattr(self, field)
-            if array.shape != shape or array.dtype != dtype:
-                raise VidfaceError(
-                    f"video '{self.video}': {field} must be {shape} {np.dtype(dtype)}, "
-                    f"got {array.shape} {array.dtype}"
-                )
-        features = self.features
-        if (
-            features.ndim != 2
-            or len(features) != n
-            or features.dtype not in (np.dtype(np.float16), np.dtype(np.float32))
-            or (n > 0) != (features.shape[1] > 0)
-        ):
-            raise VidfaceError(
-                f"video '{self.video}': features must be ({n}, d) float16 or float32, "
-                f"got {features.shape} {features.dtype}"
-            )
-        if n and self.frame_index.min() < 0:
-            raise VidfaceError(f"video '{self.video}': a frame_index is negative")
 
     def __str__(self) -> str:
         n, d = self.features.shape

@@ -162,35 +162,27 @@ class RecordIO:
         flags, data_bytes = np.zeros(m, dtype=np.int64), np.zeros(m, dtype=np.int64)
         labels = np.full((m, 2), np.nan, dtype=np.float32)
         words = np.frombuffer(self._mapped(), "<u4", self.size_bytes // 4)
+        bounds = np.append(self.offsets, self.size_bytes)
         for start in range(0, m, _ROWS):
-            rows = slice(start, start + _ROWS)
-            self._heads(words, positions[rows], flags[rows], labels[rows], data_bytes[rows])
+            some = positions[start : start + _ROWS]
+            rows = slice(start, start + len(some))
+            # A row of words: magic, length, flag, label, 4 of ids, up to 2 labels.
+            at = self.offsets[some] // 4
+            row = words[np.minimum(at[:, None] + np.arange(10), len(words) - 1)]
+            length, flag = row[:, 1].astype(np.int64), row[:, 2].astype(np.int64)
+            flags[rows] = flag
+            floats = row[:, [3, 8, 9]].view("<f4")
+            labels[rows, 0] = np.where(flag > 0, floats[:, 1], floats[:, 0])
+            labels[rows, 1] = np.where(flag > 1, floats[:, 2], np.nan)
+            data_bytes[rows] = length - _HEADER.size - 4 * flag
+            ends = bounds[some + 1]
+            whole = (row[:, 0] == MAGIC) & (length <= _LENGTH_MASK) & (data_bytes[rows] >= 0)
+            whole &= self.offsets[some] + 8 + -(-length // 4) * 4 == ends
+            for i in start + np.flatnonzero(~whole):  # in several parts, or damaged: this raises
+                record = self.record(int(positions[i]))
+                flags[i], data_bytes[i] = record.flag, len(record.data)
+                labels[i] = np.append(record.labels, np.float32(np.nan))[:2]
         return Heads(flags, labels, data_bytes)
-
-    def _heads(
-        self,
-        words: NDArray[np.uint32],
-        positions: NDArray[np.int64],
-        flags: NDArray[np.int64],
-        labels: NDArray[np.float32],
-        data_bytes: NDArray[np.int64],
-    ) -> None:
-        """Fills the three arrays. A row: magic, length, flag, label, 4 of ids, up to 2 labels."""
-        at = self.offsets[positions] // 4
-        row = words[np.minimum(at[:, None] + np.arange(10), len(words) - 1)]
-        length, flag = row[:, 1].astype(np.int64), row[:, 2].astype(np.int64)
-        flags[:] = flag
-        floats = row[:, [3, 8, 9]].view("<f4")
-        labels[:, 0] = np.where(flag > 0, floats[:, 1], floats[:, 0])
-        labels[:, 1] = np.where(flag > 1, floats[:, 2], np.nan)
-        data_bytes[:] = length - _HEADER.size - 4 * flag
-        ends = np.append(self.offsets, self.size_bytes)[positions + 1]
-        whole = (row[:, 0] == MAGIC) & (length <= _LENGTH_MASK) & (data_bytes >= 0)
-        whole &= self.offsets[positions] + 8 + -(-length // 4) * 4 == ends
-        for i in np.flatnonzero(~whole):  # in several parts, or damaged: then this raises
-            record = self.record(int(positions[i]))
-            flags[i], data_bytes[i] = record.flag, len(record.data)
-            labels[i] = np.append(record.labels, np.float32(np.nan))[:2]
 
     def _check_index(self) -> None:
         offsets, size = self.offsets, self.size_bytes

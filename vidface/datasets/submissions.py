@@ -43,7 +43,7 @@ _BLOCK_ROWS = 4096  # 8 MiB of 512 columns
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission file that was read in full and found right. Checked when made."""
+    """A submission file that was read in full and found right."""
 
     path: Path
     rows: int
@@ -51,18 +51,6 @@ class Submission:
     bytes: int  # of the whole file, header included
     sha256: str  # of the whole file
     zero_rows: int  # videos without a descriptor
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.cols) < 1 or not 0 <= self.zero_rows <= self.rows:
-            raise VidfaceError(
-                f"submission {self.path}: ({self.rows}, {self.cols}) with {self.zero_rows} rows of "
-                "zeros cannot be"
-            )
-        if self.bytes != _size_bytes(self.rows, self.cols):
-            raise VidfaceError(
-                f"submission {self.path}: ({self.rows}, {self.cols}) float32 is "
-                f"{_size_bytes(self.rows, self.cols)} bytes, not {self.bytes}"
-            )
 
     def __str__(self) -> str:
         return (
@@ -84,19 +72,16 @@ def _size_bytes(rows: int, cols: int) -> int:
     return _HEADER.size + rows * cols * 4
 
 
-def write_submission(
-    path: str | Path, descriptors: NDArray[np.float32], *, block_rows: int = _BLOCK_ROWS
-) -> Submission:
+def write_submission(path: str | Path, descriptors: NDArray[np.float32]) -> Submission:
     """Write descriptors as a submission file, then read it back and compare every value.
 
     The file appears complete or not at all, and is overwritten if it is there. Memory is needed for
-    `block_rows` rows.
+    4,096 rows.
 
     Args:
         path: the `.bin` file.
         descriptors: (n, d) float32, n ≥ 1, d ≥ 1, finite, in any memory layout; a video without a
             descriptor is a row of zeros.
-        block_rows: rows written at once, ≥ 1.
 
     Raises:
         VidfaceError: no such array, one too large for the header's int32, NaN or infinity (with
@@ -109,8 +94,6 @@ def write_submission(
     """
     path = Path(path)
     what = f"submission {path}"
-    if block_rows < 1:
-        raise VidfaceError(f"{what}: block_rows must be at least 1, got {block_rows}")
     if descriptors.ndim != 2 or descriptors.dtype != np.float32 or 0 in descriptors.shape:
         raise VidfaceError(
             f"{what}: descriptors must be (n, d) float32 with n and d at least 1, "
@@ -124,11 +107,11 @@ def write_submission(
         )
     with atomic_file(path) as file:
         file.write(_HEADER.pack(rows, cols, cols * 4, _FLOAT32))
-        for start in range(0, rows, block_rows):
-            block = _little_endian(descriptors[start : start + block_rows])
+        for start in range(0, rows, _BLOCK_ROWS):
+            block = _little_endian(descriptors[start : start + _BLOCK_ROWS])
             _check_finite(block, start, what)
             file.write(block.data)
-    return _survey(path, block_rows, written=descriptors)
+    return _survey(path, written=descriptors)
 
 
 def read_submission(path: str | Path) -> NDArray[np.float32]:
@@ -180,15 +163,12 @@ def _checked_header(head: bytes, what: str) -> tuple[int, int]:
     return rows, cols
 
 
-def check_submission(
-    path: str | Path, filelist: str | Path, *, max_columns: int = MOST_COLUMNS
-) -> Submission:
+def check_submission(path: str | Path, filelist: str | Path) -> Submission:
     """Read a submission in full and check that the challenge's server would take it.
 
     Args:
         path: the `.bin` file.
         filelist: as `read_filelist` reads it; the submission has a row for each of its videos.
-        max_columns: the challenge's limit.
 
     Raises:
         VidfaceError: what `read_filelist` and `read_submission` refuse, too many columns, another
@@ -197,19 +177,17 @@ def check_submission(
     path = Path(path)
     videos = len(read_filelist(filelist))
     rows, cols = read_submission(path).shape
-    if cols > max_columns:
-        raise VidfaceError(f"submission {path}: {cols} columns where {max_columns} are allowed")
+    if cols > MOST_COLUMNS:
+        raise VidfaceError(f"submission {path}: {cols} columns where {MOST_COLUMNS} are allowed")
     if rows != videos:
         raise VidfaceError(
             f"submission {path}: {rows} rows, but {filelist} names {videos} videos; each needs a "
             "row, zeros if it has no descriptor"
         )
-    return _survey(path, _BLOCK_ROWS)
+    return _survey(path)
 
 
-def _survey(
-    path: Path, block_rows: int, *, written: NDArray[np.float32] | None = None
-) -> Submission:
+def _survey(path: Path, *, written: NDArray[np.float32] | None = None) -> Submission:
     """Read every value of the file, and compare it with what was written if that is given."""
     what = f"submission {path}"
     matrix = read_submission(path)
@@ -219,10 +197,10 @@ def _survey(
         raise VidfaceError(differs)
     digest = hashlib.sha256(_HEADER.pack(rows, cols, cols * 4, _FLOAT32))
     zero_rows = 0
-    for start in range(0, rows, block_rows):
-        block = matrix[start : start + block_rows]
+    for start in range(0, rows, _BLOCK_ROWS):
+        block = matrix[start : start + _BLOCK_ROWS]
         if written is not None:
-            expected = _little_endian(written[start : start + block_rows])
+            expected = _little_endian(written[start : start + _BLOCK_ROWS])
             # As bits: -0.0 is not 0.0 here.
             if not np.array_equal(block.view("<u4"), expected.view("<u4")):
                 raise VidfaceError(differs)
@@ -247,39 +225,37 @@ def _check_finite(block: NDArray[np.float32], start: int, what: str) -> None:
         )
 
 
-def read_ranked_list(path: str | Path, k: int | None = None) -> dict[str, tuple[str, ...]]:
+def read_ranked_list(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Ranked lists as the challenge takes them: a line `<identity> v1.mp4 v2.mp4 …` each.
+
+    Lists stay as they are, with more than 100 videos and repeated ones (`score_ranked_list` passes
+    over these).
 
     Args:
         path: UTF-8 text; any white space separates.
-        k: only the first k different videos of each list; None leaves the lists as they are, with
-            more than 100 videos and repeated ones (`score_ranked_list` passes over these).
 
     Returns:
         identity → its videos without .mp4, best first; the file's order.
 
     Raises:
         VidfaceError: with the line: an identity that stands twice or ends in .mp4, control
-            characters, no UTF-8. Or: no line at all, too large, k below 1.
+            characters, no UTF-8. Or: no line at all, or too large.
     """
     what = f"ranked list {path}"
-    if k is not None:
-        check_ranks(k)
     ranking: dict[str, tuple[str, ...]] = {}
     for line, words in numbered_words(Path(path), FirstProblem(what), MOST_BYTES):
         where = f"{what}, line {line}"
         identity, names = split_labelled_line(words, "val", where)
         if identity in ranking:
             raise VidfaceError(f"{where}: identity '{identity}' stands twice; one line each")
-        videos = [parse_video(name, where) for name in names]
-        ranking[identity] = tuple(videos) if k is None else tuple(dict.fromkeys(videos))[:k]
+        ranking[identity] = tuple(parse_video(name, where) for name in names)
     if not ranking:
         raise VidfaceError(f"{what}: no line in it; is the file empty?")
     return ranking
 
 
 def write_ranked_list(
-    path: str | Path, ranking: Mapping[str, Sequence[str]], *, k: int = 100, suffix: str = SUFFIX
+    path: str | Path, ranking: Mapping[str, Sequence[str]], *, k: int = 100
 ) -> None:
     """Write ranked lists as the challenge takes them, and read them back to compare.
 
@@ -288,18 +264,15 @@ def write_ranked_list(
         ranking: identity → videos, best first, with .mp4 or without. Each list is written without
             repeated videos, and of these the first k.
         k: the challenge takes at most 100.
-        suffix: what follows each video's name: ".mp4" or "".
 
     Raises:
         VidfaceError: a name is empty or has white space or control characters, an identity ends in
-            .mp4, the ranking is empty, k below 1, another suffix, the file can't be written or
-            does not give back the same lists.
+            .mp4, the ranking is empty, k below 1, the file can't be written or does not give
+            back the same lists.
     """
     path = Path(path)
     what = f"ranked list {path}"
     check_ranks(k)
-    if suffix not in (SUFFIX, ""):
-        raise VidfaceError(f"{what}: the suffix is '{SUFFIX}' or none, got {suffix!r}")
     if not ranking:
         raise VidfaceError(f"{what}: there is no list to write")
     written: dict[str, tuple[str, ...]] = {}
@@ -310,7 +283,7 @@ def write_ranked_list(
             _check_word(video, f"{what}: identity '{identity}': video")
         written[identity] = videos
     lines = [
-        " ".join([identity, *(video + suffix for video in videos)])
+        " ".join([identity, *(video + SUFFIX for video in videos)])
         for identity, videos in written.items()
     ]
     with atomic_file(path) as file:

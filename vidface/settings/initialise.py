@@ -20,7 +20,7 @@ PIPELINE_TEXT = """\
 # All keys: pipelines/README.md of vidface.
 
 [manifest]
-path = "{manifest}"
+path = {manifest}
 
 [frames]
 fps = 8
@@ -40,7 +40,7 @@ gallery = "train"
 split = "val"
 
 [run]
-dir = "runs/{name}"
+dir = {run_folder}
 """
 
 
@@ -55,13 +55,8 @@ class InitialFiles:
     splits: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "manifest": str(self.manifest),
-            "pipeline": str(self.pipeline) if self.pipeline else None,
-            "clips": self.clips,
-            "identities": self.identities,
-            "splits": self.splits,
-        }
+        pipeline = str(self.pipeline) if self.pipeline else None
+        return {**dataclasses.asdict(self), "manifest": str(self.manifest), "pipeline": pipeline}
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
@@ -89,10 +84,7 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
     Raises:
         VidfaceError: no clips there, or a manifest that would be overwritten.
     """
-    if "${" in out.name:
-        raise VidfaceError(
-            f"{out.name}: '${{' stands for a variable in {LOCAL_PIPELINE}; rename it"
-        )
+    manifest_name = toml_string(out.name)
     if out.exists() and not force:
         raise VidfaceError(f"{out} exists; --force replaces it, --out writes another")
     start = out.parent.resolve()
@@ -109,10 +101,9 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
         write_manifest(clips, out)
         written = not pipeline.exists()
         if written:
-            # TOML's basic strings take JSON's escapes; a folder may be called anything.
-            text = PIPELINE_TEXT.format(
-                manifest=_toml_text(out.name), name=_toml_text(where.name or "clips")
-            )
+            name = (where.name or "clips").replace("${", "$ {")  # a folder may be called anything
+            run_folder = toml_string(f"runs/{name}")
+            text = PIPELINE_TEXT.format(manifest=manifest_name, run_folder=run_folder)
             pipeline.write_text(text, encoding="utf-8")
     except OSError as error:
         raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
@@ -125,5 +116,8 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
     )
 
 
-def _toml_text(name: str) -> str:
-    return json.dumps(name, ensure_ascii=False)[1:-1].replace("${", "$ {")
+def toml_string(text: str) -> str:
+    """A TOML string: its basic strings take JSON's escapes."""
+    if "${" in text:
+        raise VidfaceError(f"{text}: '${{' stands for a variable in {LOCAL_PIPELINE}; rename it")
+    return json.dumps(text, ensure_ascii=False)

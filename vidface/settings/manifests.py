@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, csv_rows
+from vidface.core.files import atomic_file, csv_rows, named_errors
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
 from vidface.storage.names import VIDEO_SUFFIXES, Kind, is_image_name, natural_key
@@ -98,14 +98,15 @@ def read_manifest(
             ids, unknown splits, wrong times, missing files or refused URLs.
     """
     path = as_location(path)
-    try:
-        data = _read_bytes(path)
-    except IsADirectoryError:
-        raise VidfaceError(
-            f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
-        ) from None
-    except OSError as error:
-        raise VidfaceError(f"manifest {path}: {error.strerror or error}") from None
+    with named_errors(f"manifest {path}"):
+        if isinstance(path, Path) and path.is_dir():
+            raise VidfaceError(
+                f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
+            )
+        if isinstance(path, Path):
+            data = path.read_bytes()
+        else:
+            data = read_address(path, MAX_MANIFEST_BYTES)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -142,13 +143,6 @@ def read_manifest(
 
 
 Problem = tuple[int, str]  # line number, what is wrong there
-
-
-def _read_bytes(path: Path | Address) -> bytes:
-    if isinstance(path, Path):
-        return path.read_bytes()
-
-    return read_address(path, MAX_MANIFEST_BYTES)
 
 
 def _check_header(header: Sequence[str], path: Path | Address) -> None:
@@ -318,22 +312,19 @@ def clips_in_folder(folder: str | Path) -> list[Clip]:
 def _find_clips(folder: Path) -> list[Clip]:
     top = _visible(folder)
     folders = [entry for entry in top if entry.is_dir()]
+    by_split = [("", top)]
     if folders and all(entry.name in SPLITS for entry in folders):
-        clips = []
-        for split in folders:
-            for person in _visible(split):
-                for clip in _person_clips(person, folder):
-                    clips.append(_as_clip(clip, folder, person.name, split.name))
-                if _is_clip(person):
-                    clips.append(_as_clip(person, folder, "", split.name))
-    else:
-        clips = []
-        for entry in top:
+        by_split = [(entry.name, _visible(entry)) for entry in folders]
+    clips = []
+    for split, entries in by_split:
+        for entry in entries:
             if _is_clip(entry):
-                clips.append(_as_clip(entry, folder, "", "val"))
-                continue
-            for number, clip in enumerate(_person_clips(entry, folder)):
-                clips.append(_as_clip(clip, folder, entry.name, "val" if number else "train"))
+                clips.append(_as_clip(entry, folder, "", split or "val"))
+            elif entry.is_dir():
+                of_person = [clip for clip in _visible(entry) if _is_clip(clip)]
+                for number, clip in enumerate(of_person):
+                    its_split = split or ("val" if number else "train")
+                    clips.append(_as_clip(clip, folder, entry.name, its_split))
     return clips
 
 
@@ -350,12 +341,6 @@ def _is_clip(entry: Path) -> bool:
     return any(is_image_name(child.name) and child.is_file() for child in entry.iterdir())
 
 
-def _person_clips(person: Path, folder: Path) -> list[Path]:
-    if not person.is_dir() or _is_clip(person):
-        return []
-    return [entry for entry in _visible(person) if _is_clip(entry)]
-
-
 def _as_clip(entry: Path, folder: Path, identity: str, split: str) -> Clip:
     relative = entry.relative_to(folder)
     clip_id = (relative.with_suffix("") if entry.is_file() else relative).as_posix()
@@ -363,7 +348,14 @@ def _as_clip(entry: Path, folder: Path, identity: str, split: str) -> Clip:
 
 
 def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
-    """Write clips as a manifest that `read_manifest` reads back.
+    """Write clips as a manifest that `read_manifest` reads back."""
+    data = manifest_bytes(clips)
+    with atomic_file(Path(path)) as file:
+        file.write(data)
+
+
+def manifest_bytes(clips: Sequence[Clip]) -> bytes:
+    """The content of a manifest of these clips.
 
     Clip ids that two files share (`a.mp4`, `a.mov`) are told apart by their full name.
     """
@@ -375,9 +367,7 @@ def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
         clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
         writer.writerow((clip_id, clip.path, clip.identity, clip.split))
     try:
-        data = text.getvalue().encode("utf-8")
+        return text.getvalue().encode("utf-8")
     except UnicodeEncodeError:
         bad = next(c.path for c in clips if not c.path.isprintable())
         raise VidfaceError(f"{bad!r}: a file name that is not UTF-8; rename it") from None
-    with atomic_file(Path(path)) as file:
-        file.write(data)
