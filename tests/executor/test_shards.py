@@ -517,7 +517,7 @@ class TestScores:
     @pytest.fixture(autouse=True)
     def _one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """How much is kept whole, and so what has bounds, depends on the cores of a process."""
-        monkeypatch.setattr(passes, "cores", lambda: 1)
+        monkeypatch.setattr(passes, "available_cores", lambda: 1)
 
     @pytest.fixture
     def clips(self) -> tuple[np.ndarray, list[str]]:

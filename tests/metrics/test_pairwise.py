@@ -64,7 +64,7 @@ def naive(one, other=None):
 
 
 def memory_for(side):
-    return BYTES_PER_PAIR * side * side * passes_module.cores()
+    return BYTES_PER_PAIR * side * side * passes_module.available_cores()
 
 
 def passes_of(one, other=None, side=100, **kwargs):
@@ -221,7 +221,7 @@ def test_short_lists_are_whole_above_their_floor(one, other, cross, keep, floor,
 
 def test_compaction_drops_what_is_low_and_keeps_enough(split, monkeypatch):
     monkeypatch.setattr(pairwise, "_WAITING", 4)
-    monkeypatch.setattr(passes_module, "cores", lambda: 1)
+    monkeypatch.setattr(passes_module, "available_cores", lambda: 1)
     # Scores that differ nearly all: rows on a circle.
     angles = np.random.default_rng(0).uniform(0, np.pi, 40)
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -234,7 +234,7 @@ def test_compaction_drops_what_is_low_and_keeps_enough(split, monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_workers_share_the_blocks(split, workers, monkeypatch):
-    monkeypatch.setattr(passes_module, "cores", lambda: workers)
+    monkeypatch.setattr(passes_module, "available_cores", lambda: workers)
     monkeypatch.setattr(pairwise, "_WAITING", 8)
     passes = passes_of(split, side=4)
     assert passes.workers == workers
@@ -246,7 +246,7 @@ def test_workers_share_the_blocks(split, workers, monkeypatch):
 
 
 def test_an_error_in_a_block_is_raised(split, monkeypatch):
-    monkeypatch.setattr(passes_module, "cores", lambda: 3)
+    monkeypatch.setattr(passes_module, "available_cores", lambda: 3)
     import cv2
 
     before = cv2.getNumThreads()
@@ -447,7 +447,7 @@ def test_blocks_on_an_accelerator_are_large_and_bins_fewer(split, monkeypatch):
 
 
 def test_the_side_of_a_block_follows_the_memory(split, monkeypatch):
-    monkeypatch.setattr(passes_module, "cores", lambda: 3)
+    monkeypatch.setattr(passes_module, "available_cores", lambda: 3)
     pairs = pairs_of(split)
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49).side == 7
     assert Passes(pairs, BYTES_PER_PAIR * 3 * 49 - 1).side == 6
@@ -523,7 +523,7 @@ def test_the_process_is_left_as_it_was():
     before = cv2.getNumThreads()
     for workers in (1, 2):
         patch = pytest.MonkeyPatch()
-        patch.setattr(passes_module, "cores", lambda n=workers: n)
+        patch.setattr(passes_module, "available_cores", lambda n=workers: n)
         count_pairs(Passes(pairs, BYTES_PER_PAIR * 100), 10, floor=-1.5)
         patch.undo()
         assert cv2.getNumThreads() == before

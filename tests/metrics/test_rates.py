@@ -188,7 +188,7 @@ def test_a_larger_split_too_big_to_keep(seed, device, monkeypatch):
             for exact in (False, True):
                 result, genuine, impostor = run(
                     one, None, fars, convention=convention, exact=exact, device=device,
-                    memory_bytes=48 * passes_module.cores() * 17**2,
+                    memory_bytes=48 * passes_module.available_cores() * 17**2,
                 )  # fmt: skip
                 check_figures(result, genuine, impostor, fars, convention)
                 assert result.points[-1] == whole[convention].points[-1]
@@ -212,7 +212,7 @@ def rates_of(one, exact=False, **kwargs):
 
 def test_parts_that_are_merged_give_the_figures_of_the_whole(monkeypatch):
     one = oracles.tied_clips(n=80, n_identities=9, seed=1)
-    passes, make = rates_of(one, memory_bytes=48 * passes_module.cores() * 81)
+    passes, make = rates_of(one, memory_bytes=48 * passes_module.available_cores() * 81)
     targets = check_targets(["0.5", "0.1", "1e-2"])
     for bins in ([2**16] * 4, [2**16, 2**13, 2**16, 2**13]):
         parts = [count_pairs(passes, 10**6, bins=b, part=(i, 4)) for i, b in enumerate(bins)]

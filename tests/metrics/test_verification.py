@@ -293,7 +293,7 @@ def test_rounding_moves_only_pairs_beside_the_threshold():
     whole = score_verification(rows, identities, fars)
     for seed in range(4):
         order = np.random.default_rng(seed).permutation(len(rows))
-        memory = 48 * (seed + 2) ** 4 * passes_module.cores()
+        memory = 48 * (seed + 2) ** 4 * passes_module.available_cores()
         other = score_verification(
             rows[order], [identities[i] for i in order], fars, memory_bytes=memory
         )

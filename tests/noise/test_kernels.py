@@ -408,11 +408,10 @@ def test_result_depends_on_no_budget_thread_or_device(monkeypatch):
     check(memory_bytes=2**17, device="cpu")
     with monkeypatch.context() as changed:
         for cores in [1, 2, 7]:
-            changed.setattr(batches, "cores", lambda cores=cores: cores)
+            changed.setattr(batches, "available_cores", lambda cores=cores: cores)
             check()
         for batch_bytes in [1, 2**14, 2**18]:
             changed.setattr(clusters, "_BATCH_BYTES", batch_bytes)
-            changed.setattr(clusters, "_TREE_BATCH_BYTES", batch_bytes)
             check()
     # Clips in another order.
     clips = rng.permutation(len(lengths))
@@ -429,7 +428,7 @@ def test_an_error_of_a_thread_reaches_the_caller(monkeypatch):
     def broken(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(batches, "cores", lambda: 3)
+    monkeypatch.setattr(batches, "available_cores", lambda: 3)
     monkeypatch.setattr(clusters, "_BATCH_BYTES", 1)
     monkeypatch.setattr(linkage, "components", broken)
     with pytest.raises(MemoryError, match="no room"):
@@ -459,7 +458,7 @@ def test_long_clips_at_once_stay_within_the_budget(monkeypatch, way, noise, core
     rows = np.eye(8, dtype=np.float32)[who.astype(int)]
     rows += 0.02 * rng.standard_normal(rows.shape, np.float32)
     offsets = np.arange(0, n * n_clips + 1, n)
-    monkeypatch.setattr(batches, "cores", lambda: cores)
+    monkeypatch.setattr(batches, "available_cores", lambda: cores)
     plain_calls = []
     original = linkage.components
     monkeypatch.setattr(
@@ -493,7 +492,7 @@ def test_neither_a_batch_nor_threads_exceed_a_tight_budget(
     # Short clips that a batch would hold all at once; long ones that fit one at a time.
     rows = np.random.default_rng(3).standard_normal((n * n_clips, d), np.float32)
     offsets = np.arange(0, len(rows) + 1, n)
-    monkeypatch.setattr(batches, "cores", lambda: 16)
+    monkeypatch.setattr(batches, "available_cores", lambda: 16)
     cluster_frames(rows, offsets, 0.9, memory_bytes=memory_bytes)  # imports
     tracemalloc.start()
     cluster_frames(rows, offsets, 0.9, memory_bytes=memory_bytes)

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import CountProgress
+from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
 from vidface.metrics.blocks import LARGEST_BLOCK, BlockOps, NumpyOps, TorchOps
 from vidface.metrics.pair_sets import Pairs
-from vidface.vectors.batches import cores
 
 MEMORY_BYTES = 2**28
 """The default budget for blocks of scores and what is made of them."""
@@ -57,7 +57,7 @@ class Passes:
         if self.device is not None:
             # On an accelerator the second fills the gaps in which the first waits for counts.
             return 2 if self.on_accelerator else 1
-        return cores()
+        return available_cores()
 
     @property
     def side(self) -> int:

@@ -26,12 +26,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.core.values import available_cores
 from vidface.metrics.blocks import bin_of
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.pairwise import NO_DESCRIPTOR_SCORE, count_above
 from vidface.metrics.rates import Rates
 from vidface.metrics.uncertainty import Bootstrap, Replicates
-from vidface.vectors.batches import cores
 
 RESAMPLED_PAIRS = 2**22
 """Impostor pairs that are weighed in each resample."""
@@ -150,7 +150,7 @@ class _Draws:
         """Threads whose sums together stay within `SUMS_BYTES`."""
         counts = self.rates.counts
         bytes_each = 8 * (2 * len(counts.genuine) + 3 * self.n_weighed) + 1
-        return max(1, min(cores(), SUMS_BYTES // bytes_each))
+        return max(1, min(available_cores(), SUMS_BYTES // bytes_each))
 
     def _held(self, text: str, genuine: _Running) -> float:
         """TAR at the whole split's threshold."""

@@ -27,7 +27,6 @@ MEMORY_BYTES = 2**31
 # Counts all arrays at their worst, so a batch's own rows are a sixth of it: they stay in a core's
 # cache, and their memory is used again and again. Fresh pages would cost more than the arithmetic.
 _BATCH_BYTES = 2**25
-_TREE_BATCH_BYTES = 2**25
 _ALONE = -2  # a cluster of one, before it is ranked
 
 
@@ -215,7 +214,7 @@ def linkage_tree(
         order[rows] = np.where(n < n_usable, steps, behind)[inside]
         similarities[rows] = np.where(n < n_usable, links, np.float32(np.nan))[inside]
 
-    run_batches(work, embeddings, offsets, _TREE_BATCH_BYTES, memory_bytes, device)
+    run_batches(work, embeddings, offsets, _BATCH_BYTES, memory_bytes, device)
     return LinkageTree(offsets, order, similarities)
 
 

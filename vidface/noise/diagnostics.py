@@ -27,37 +27,15 @@ FLAGS = ("chained", "contested", "thin")
 _BATCH_BYTES = 2**25  # of unit rows and of products; more is not faster
 
 
-@dataclass(frozen=True)
-class DiagnosticBounds:
-    """Where a clip becomes worth a look.
+BOUNDS = {"chained_below": 0.1, "contested_from": 0.5, "thin_below": 3}
+"""Where a clip becomes worth a look.
 
-    `chained_below`: cosine in [−1, 1]. Recognisers put strangers around 0 (random pairs of noisy
-    YTF crops under MobileFaceNet: median 0.02, standard deviation 0.12); under 0.1 two faces may as
-    well be strangers, and yet a chain of others joined them. Of those 665 clips 3 are under it.
-    `contested_from`: share of the first cluster's size in [0, ∞) that the second must reach.
-    `thin_below`: number of kept faces, 0 and more; with 0 no clip is thin.
-
-    Raises:
-        VidfaceError: a bound out of its range, or NaN.
-
-    >>> DiagnosticBounds(chained_below=0.2)
-    DiagnosticBounds(chained_below=0.2, contested_from=0.5, thin_below=3)
-    """
-
-    chained_below: float = 0.1
-    contested_from: float = 0.5
-    thin_below: int = 3
-
-    def __post_init__(self) -> None:
-        if not -1 <= self.chained_below <= 1:
-            raise VidfaceError(f"chained_below is a cosine in [−1, 1], got {self.chained_below}")
-        if not 0 <= self.contested_from < np.inf:
-            raise VidfaceError(
-                "contested_from is a share of the first cluster, 0 or more, "
-                f"got {self.contested_from}"
-            )
-        if not self.thin_below >= 0:
-            raise VidfaceError(f"thin_below is a number of faces, 0 or more, got {self.thin_below}")
+- chained_below: cosine. Recognisers put strangers around 0 (random pairs of noisy YTF crops under
+  MobileFaceNet: median 0.02, standard deviation 0.12); under 0.1 two faces may as well be
+  strangers, and yet a chain of others joined them. Of those 665 clips 3 are under it.
+- contested_from: share of the first cluster's size that the second must reach.
+- thin_below: number of kept faces.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +45,6 @@ class Diagnostics:
     A clip without a kept face raises no flag: it has no descriptor, which says more.
     """
 
-    bounds: DiagnosticBounds
     clusters: NDArray[np.int64]  # (n_clips,) components, without unusable faces
     kept: NDArray[np.int64]  # (n_clips,) faces in cluster 0
     dropped: NDArray[np.int64]  # (n_clips,) all other faces, the unusable among them
@@ -76,24 +53,14 @@ class Diagnostics:
     second_size: NDArray[np.int64]  # (n_clips,) faces in cluster 1
     second_share: NDArray[np.float64]  # (n_clips,) second_size / kept; NaN: none kept
     second_cosine: NDArray[np.float32]  # (n_clips,) [−1, 1]; NaN: a mean is missing
-    chained: NDArray[np.bool_]  # (n_clips,) lowest_similarity < bounds.chained_below
-    contested: NDArray[np.bool_]  # (n_clips,) second_share ≥ bounds.contested_from, there is one
-    thin: NDArray[np.bool_]  # (n_clips,) 0 < kept < bounds.thin_below
+    chained: NDArray[np.bool_]  # (n_clips,) below BOUNDS["chained_below"]
+    contested: NDArray[np.bool_]  # (n_clips,) second_share ≥ BOUNDS["contested_from"], if any
+    thin: NDArray[np.bool_]  # (n_clips,) 0 < kept < BOUNDS["thin_below"]
     similarity: NDArray[np.float32]  # (n_rows,) [−1, 1]; NaN: unusable, or no descriptor
 
     def __str__(self) -> str:
         flags = ", ".join(f"{np.count_nonzero(getattr(self, flag))} {flag}" for flag in FLAGS)
         return f"Diagnostics({len(self.kept)} clips, {len(self.similarity)} faces: {flags})"
-
-    def flags_of(self, row: int) -> tuple[str, ...]:
-        """The names of the flags that clip `row` raises, in the order of `FLAGS`.
-
-        Raises:
-            VidfaceError: no such clip.
-        """
-        if not 0 <= row < len(self.kept):
-            raise VidfaceError(f"clip {row}: there are {len(self.kept)} clips, counted from 0")
-        return tuple(flag for flag in FLAGS if getattr(self, flag)[row])
 
     def summary(self) -> dict[str, Any]:
         """Counts over all clips, ready for JSON; None where there is nothing to take it of."""
@@ -116,17 +83,11 @@ class Diagnostics:
             "largest_second_share": (
                 float(np.nanmax(self.second_share)) if (self.kept > 0).any() else None
             ),
-            "bounds": {
-                "chained_below": float(self.bounds.chained_below),
-                "contested_from": float(self.bounds.contested_from),
-                "thin_below": int(self.bounds.thin_below),
-            },
+            "bounds": dict(BOUNDS),
         }
 
 
-CLIP_COLUMNS = tuple(
-    field.name for field in fields(Diagnostics) if field.name not in ("bounds", "similarity")
-)
+CLIP_COLUMNS = tuple(field.name for field in fields(Diagnostics) if field.name != "similarity")
 """The fields of `Diagnostics` with an entry a clip, as artefacts have them for columns."""
 
 
@@ -135,7 +96,6 @@ def diagnose(
     offsets: NDArray[np.integer[Any]],
     labels: NDArray[np.integer[Any]],
     descriptors: NDArray[np.floating[Any]],
-    bounds: DiagnosticBounds | None = None,
     *,
     clustered: bool = True,
 ) -> Diagnostics:
@@ -159,7 +119,6 @@ def diagnose(
             1, 2, … the other clusters by falling size, −1 is unusable.
         descriptors: (n_clips, d) floats as `vidface.vectors.descriptors.pool_descriptors` gives
         them: rows     of norm 1 (within 1e-3), or zero where a clip has none.
-        bounds: None for the defaults.
         clustered: False where labels above 0 only say that a face was dropped: then there is no
             second cluster, and no clip is contested.
 
@@ -172,12 +131,13 @@ def diagnose(
     >>> labels = np.array([0, 0, 0, 1, 1])
     >>> descriptor = np.array([[0.8, 0.6]], dtype=np.float32)
     >>> found = diagnose(faces, np.array([0, 5]), labels, descriptor)
-    >>> found.flags_of(0), found.lowest_similarity[0], found.second_share[0].round(2)
-    (('chained', 'contested'), np.float32(0.0), np.float64(0.67))
+    >>> found.lowest_similarity, found.second_share.round(2)
+    (array([0.], dtype=float32), array([0.67]))
+    >>> found.chained, found.contested, found.thin
+    (array([ True]), array([ True]), array([False]))
     >>> found.similarity
     array([ 0.8,  1. ,  0.6, -0.8, -0.8], dtype=float32)
     """
-    bounds = bounds or DiagnosticBounds()
     embeddings = check_embeddings(embeddings)
     n_rows, d = embeddings.shape
     offsets = check_offsets(offsets, n_rows)
@@ -228,7 +188,6 @@ def diagnose(
     second_share = np.full(n_clips, np.nan)
     np.divide(second_size, kept, out=second_share, where=kept > 0)
     return Diagnostics(
-        bounds=bounds,
         clusters=clusters,
         kept=kept,
         dropped=np.diff(offsets) - kept,
@@ -237,9 +196,9 @@ def diagnose(
         second_size=second_size,
         second_share=second_share,
         second_cosine=second_cosine,
-        chained=lowest < bounds.chained_below,
-        contested=(second_size > 0) & (second_share >= bounds.contested_from),
-        thin=(kept > 0) & (kept < bounds.thin_below),
+        chained=lowest < BOUNDS["chained_below"],
+        contested=(second_size > 0) & (second_share >= BOUNDS["contested_from"]),
+        thin=(kept > 0) & (kept < BOUNDS["thin_below"]),
         similarity=similarity,
     )
 
@@ -250,7 +209,7 @@ def combine_diagnostics(
     """Diagnostics of several shards as one, in the order of a manifest.
 
     Args:
-        parts: one a shard, all with the same bounds.
+        parts: one a shard.
         places: for each part, the rows (of n_clips) that its clips get.
         n_clips: of the whole; a clip that no part holds has no faces.
 
@@ -258,7 +217,7 @@ def combine_diagnostics(
         The clips by place; `similarity` as the parts have it, one after the other.
 
     Raises:
-        VidfaceError: bounds that differ, or places that do not fit.
+        VidfaceError: places that do not fit.
 
     >>> import numpy as np
     >>> one = np.ones((1, 1), dtype=np.float32)
@@ -267,8 +226,6 @@ def combine_diagnostics(
     >>> whole.kept, whole.thin
     (array([0, 0, 1]), array([False, False,  True]))
     """
-    if len({part.bounds for part in parts}) > 1:
-        raise VidfaceError("diagnostics with different bounds cannot be combined")
     if [len(part.kept) for part in parts] != [len(rows) for rows in places]:
         raise VidfaceError("combine_diagnostics needs a place for every clip of every part")
     rows = np.concatenate([np.empty(0, np.int64), *places])
@@ -280,14 +237,13 @@ def combine_diagnostics(
         np.zeros(n_clips + 1, np.int64),
         np.empty(0, np.int64),
         np.zeros((n_clips, 1), np.float32),
-        parts[0].bounds if parts else None,
     )
     columns = {name: getattr(none, name) for name in CLIP_COLUMNS}
     for name, column in columns.items():
         for part, rows_of_part in zip(parts, places, strict=True):
             column[rows_of_part] = getattr(part, name)
     similarity = np.concatenate([none.similarity, *(part.similarity for part in parts)])
-    return Diagnostics(bounds=none.bounds, **columns, similarity=similarity)
+    return Diagnostics(**columns, similarity=similarity)
 
 
 def _check_labels(

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.noise.denoisers import make_denoiser
-from vidface.noise.diagnostics import CLIP_COLUMNS, DiagnosticBounds, Diagnostics
+from vidface.noise.diagnostics import CLIP_COLUMNS, Diagnostics
 from vidface.runs import artefacts
 from vidface.runs.denoised import NAMED_UNUSABLE, Denoised, name_faces
 from vidface.runs.denoising import Denoising, DenoisingOrThreshold, resolve_denoising
@@ -59,7 +59,6 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
         for name in ("frames", "faces", "clusters", "kept", "unusable")
     }
     diagnostics = Diagnostics(
-        bounds=DiagnosticBounds(),
         **{name: table.column(name).to_numpy() for name in CLIP_COLUMNS},
         similarity=np.empty(0, np.float32),  # the faces' lie in the labels' artefact
     )

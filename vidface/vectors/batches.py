@@ -74,9 +74,9 @@ def run_batches(
             f"a clip with {longest} faces of {d} dimensions needs {least} bytes to cluster, "
             f"memory_bytes is {memory_bytes}; raise it (--memory)"
         )
-    workers = (
-        1 if device is not None else max(1, min(cores(), memory_bytes // least if least else 1))
-    )
+    workers = 1
+    if device is None:
+        workers = max(1, min(available_cores(), memory_bytes // max(1, least)))
     share = memory_bytes // workers
     if device is not None and not device.startswith("cpu"):
         batch_bytes *= 64  # an accelerator wants much at once
@@ -97,11 +97,6 @@ def run_batches(
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(run_batch, batches):
             pass
-
-
-def cores() -> int:
-
-    return available_cores()
 
 
 def gather_rows(
