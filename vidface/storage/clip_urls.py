@@ -27,7 +27,7 @@ REMEMBERED = 512  # objects and folders whose sizes are kept: kind, size and rea
 
 
 class UrlReader:
-    """Answers a media root's questions about addresses. Can be handed to other processes.
+    """Answers a media root's questions about paths that are URLs. Can go to other processes.
 
     Raises:
         FileNotFoundError, PermissionError, OSError: as `vidface.storage.objects.Store` says.
@@ -44,16 +44,23 @@ class UrlReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return UrlReader, (self.retries,)
 
-    def store(self, address: Address) -> Store:
+    def _address(self, path: str) -> Address:
+        """The address that a manifest's path is; PermissionError where it isn't allowed."""
+        try:
+            return Address(path)
+        except VidfaceError as error:
+            raise PermissionError(errno.EACCES, str(error)) from None
+
+    def _store(self, address: Address) -> Store:
         """The store of an address's protocol, one for all of its addresses."""
         with self._lock:
             return self._stores.setdefault(address.protocol, Store(address.protocol, self.retries))
 
-    def info(self, address: Address) -> Info:
+    def _info(self, address: Address) -> Info:
         known = self._known(address)
         if known is not None:
             return known
-        return self._keep(self._infos, address, self.store(address).info(address))
+        return self._keep(self._infos, address, self._store(address).info(address))
 
     def _known(self, address: Address) -> Info | None:
         """What was asked before, of the object itself or of its folder."""
@@ -62,18 +69,12 @@ class UrlReader:
                 return self._infos.get(address.url)
             return self._folders.get(address.parent.url, {}).get(address.name)
 
-    def kind(self, address: Address) -> Kind | None:
-        try:
-            return "folder" if self.info(address).is_folder else "file"
-        except FileNotFoundError:
-            return None
-
-    def images(self, address: Address) -> dict[str, Info]:
+    def _images(self, address: Address) -> dict[str, Info]:
         """Name → what is known, of the images that lie directly in a folder, in natural order."""
         with self._lock:
             if address.url in self._folders:
                 return self._folders[address.url]
-        entries = self.store(address).folder(address)
+        entries = self._store(address).folder(address)
         names = sorted(
             (n for n, i in entries.items() if is_image_name(n) and not i.is_folder),
             key=natural_key,
@@ -87,29 +88,37 @@ class UrlReader:
                 kept.popitem(last=False)
         return value
 
-    def size(self, address: Address) -> int:
+    def kind(self, path: str) -> Kind | None:
+        """OSError where nobody knows: access denied, no answer."""
+        try:
+            return "folder" if self._info(self._address(path)).is_folder else "file"
+        except FileNotFoundError:
+            return None
+
+    def image_names(self, path: str) -> list[str]:
+        """Names of a folder's images, in natural order."""
+        return list(self._images(self._address(path)))
+
+    def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
-        kind = self.kind(address)
-        if kind == "folder":
-            return sum(info.size_bytes for info in self.images(address).values())
-        return self.info(address).size_bytes if kind else 0
+        try:
+            address = self._address(path)
+            info = self._info(address)
+            images = self._images(address).values() if info.is_folder else (info,)
+            return sum(image.size_bytes for image in images)
+        except FileNotFoundError:
+            return 0
 
-    def read(self, address: Address, limit_bytes: int = MAX_IMAGE_BYTES) -> bytes:
-        return self.store(address).read(address, limit_bytes, self._known(address))
+    def read(self, path: str, limit_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+        address = self._address(path)
+        return self._store(address).read(address, limit_bytes, self._known(address))
 
-    def open_video(self, address: Address) -> BinaryIO:
-        info = self.info(address)
+    def open_video(self, path: str) -> BinaryIO:
+        address = self._address(path)
+        info = self._info(address)
         if info.is_folder:
             raise IsADirectoryError(errno.EISDIR, "a folder, not a file")
-        return io.BufferedReader(_UrlFile(self.store(address), address, info))
-
-
-def parse_clip_address(path: str) -> Address:
-    """The address that a manifest's path is; PermissionError where it isn't allowed."""
-    try:
-        return Address(path)
-    except VidfaceError as error:
-        raise PermissionError(errno.EACCES, str(error)) from None
+        return io.BufferedReader(_UrlFile(self._store(address), address, info))
 
 
 def read_address(address: Address, limit_bytes: int, retries: Retries | None = None) -> bytes:

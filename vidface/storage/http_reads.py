@@ -6,6 +6,7 @@ Coroutines for the loop of fsspec's http file system, whose session (with its pr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import re
@@ -55,9 +56,8 @@ async def _http_answer(system: Any, url: str, start: int | None = None, end: int
 
 async def http_info(system: Any, url: str) -> Info:
     """By a GET of the first byte: signed addresses are often signed for GET alone."""
-    answer = await _http_answer(system, url, 0, 1)
-    try:
-        etag = answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", "")
+    with contextlib.closing(await _http_answer(system, url, 0, 1)) as answer:
+        etag = _etag(answer)
         total = _content_range(answer)[2]
         if answer.status == 416:
             if total != 0:
@@ -68,15 +68,12 @@ async def http_info(system: Any, url: str) -> Info:
             return Info(total, etag)
         if answer.status == 200 and answer.content_length is not None:
             return Info(answer.content_length, etag)
-    finally:
-        answer.close()
     raise OSError(errno.EIO, "the server doesn't say how long the file is")
 
 
 async def http_range(system: Any, url: str, start: int, end: int, info: Info) -> bytes:
-    answer = await _http_answer(system, url, start, end)
-    try:
-        etag = answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", "")
+    with contextlib.closing(await _http_answer(system, url, start, end)) as answer:
+        etag = _etag(answer)
         first, last, total = _content_range(answer)
         whole = answer.status == 200 and start == 0 and answer.content_length == end
         if answer.status == 200 and not whole:
@@ -88,13 +85,10 @@ async def http_range(system: Any, url: str, start: int, end: int, info: Info) ->
         data = await _body(answer, end - start)
         check_length(len(data), end - start)
         return data
-    finally:
-        answer.close()
 
 
 async def http_read(system: Any, url: str, limit_bytes: int) -> bytes:
-    answer = await _http_answer(system, url)
-    try:
+    with contextlib.closing(await _http_answer(system, url)) as answer:
         length = answer.content_length
         if length is not None and length > limit_bytes:
             raise too_large_error(length, limit_bytes)
@@ -102,22 +96,23 @@ async def http_read(system: Any, url: str, limit_bytes: int) -> bytes:
         if length is not None:
             check_length(len(data), length)
         return data
-    finally:
-        answer.close()
 
 
 async def _body(answer: Any, limit_bytes: int) -> bytes:
     """The body, read no further than one piece beyond its limit."""
-    pieces, count = [], 0
+    body = bytearray()
     async for piece in answer.content.iter_chunked(1 << 18):
-        count += len(piece)
-        if count > limit_bytes:
+        body += piece
+        if len(body) > limit_bytes:
             raise too_large_error(None, limit_bytes)
-        pieces.append(piece)
-    return b"".join(pieces)
+    return bytes(body)
 
 
-def _content_range(answer: Any) -> tuple[int | None, int | None, int | None]:
+def _etag(answer: Any) -> str:
+    return answer.headers.get("ETag", "") or answer.headers.get("Last-Modified", "")
+
+
+def _content_range(answer: Any) -> tuple[int | None, ...]:
     """First byte, last byte and size of the whole, as the answer says."""
     content_range = re.fullmatch(
         r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)",
@@ -125,9 +120,4 @@ def _content_range(answer: Any) -> tuple[int | None, int | None, int | None]:
     )
     if content_range is None:
         return None, None, None
-    first, last, total = content_range.groups()
-    return (
-        None if first is None else int(first),
-        None if last is None else int(last),
-        None if total == "*" else int(total),
-    )
+    return tuple(None if part in (None, "*") else int(part) for part in content_range.groups())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 
 LOCK = ".lock"  # the system's lock, which goes with its process, however that ends
 OWNER = ".lock.json"  # whose it is, for the message
@@ -80,12 +81,8 @@ def hold_file(
 def _write_owner(path: Path, what: str) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now, "what": what}
-    try:
+    with named_errors(f"run directory {path.parent}: cannot be written"):
         path.write_text(json.dumps(owner), encoding="utf-8")
-    except OSError as error:
-        raise VidfaceError(
-            f"run directory {path.parent}: cannot be written: {error.strerror or error}"
-        ) from None
 
 
 def _describe_owner(path: Path) -> str:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from vidface.core.errors import VidfaceError
-from vidface.storage.clip_urls import UrlReader, parse_clip_address
+from vidface.core.files import named_errors
+from vidface.storage.clip_urls import UrlReader
 from vidface.storage.names import Kind, is_image_name, natural_key
+from vidface.storage.objects import Retries
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address, is_url, local_path
 
@@ -51,7 +53,7 @@ class FolderRoot:
     def kind(self, path: str) -> Kind | None:
         """What a path is; for a URL OSError where nobody knows: access denied, no answer."""
         if is_url(path):
-            return self._urls.kind(parse_clip_address(path))
+            return self._urls.kind(path)
         full = self.location / path
         try:
             if full.is_file():
@@ -63,7 +65,7 @@ class FolderRoot:
     def image_names(self, path: str) -> list[str]:
         """Names of a folder's images, in natural order."""
         if is_url(path):
-            return list(self._urls.images(parse_clip_address(path)))
+            return self._urls.image_names(path)
         entries = (self.location / path).iterdir()
         names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
         return sorted(names, key=natural_key)
@@ -76,7 +78,7 @@ class FolderRoot:
     def size(self, path: str) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         if is_url(path):
-            return self._urls.size(parse_clip_address(path))
+            return self._urls.size(path)
         full = self.location / path
         if self.kind(path) != "folder":
             return full.stat().st_size if self.kind(path) else 0
@@ -85,16 +87,16 @@ class FolderRoot:
 
     def read(self, path: str) -> bytes:
         if is_url(path):
-            return self._urls.read(parse_clip_address(path))
+            return self._urls.read(path)
         return (self.location / path).read_bytes()
 
     def open_video(self, path: str) -> str | BinaryIO:
         if is_url(path):
-            return self._urls.open_video(parse_clip_address(path))
+            return self._urls.open_video(path)
         return str(self.location / path)
 
 
-class UrlRoot:
+class UrlRoot(UrlReader):
     """Clips below an address; a path that is a whole URL stands for itself.
 
     Nothing else does: absolute paths and those with `..` name nothing here, and so a manifest
@@ -103,36 +105,25 @@ class UrlRoot:
 
     remote = True
 
-    def __init__(self, location: Address, reader: UrlReader | None = None) -> None:
+    def __init__(self, location: Address, retries: Retries | None = None) -> None:
         if not location.is_plain:
             raise VidfaceError(
                 f"root {location}: a root has neither a query nor user:password@ in it; "
                 "credentials come from the environment or ~/.netrc"
             )
+        super().__init__(retries)
         self.location = location
-        self._reader = reader or UrlReader()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UrlRoot, (self.location, self._reader)
+        return UrlRoot, (self.location, self.retries)
 
     def _address(self, path: str) -> Address:
         if is_url(path):
-            return parse_clip_address(path)
+            return super()._address(path)
         try:
             return self.location / path
         except VidfaceError:
             raise FileNotFoundError(errno.ENOENT, "a path that leads out of the root") from None
-
-    def kind(self, path: str) -> Kind | None:
-        """OSError where nobody knows: access denied, no answer."""
-        try:
-            return self._reader.kind(self._address(path))
-        except FileNotFoundError:
-            return None
-
-    def image_names(self, path: str) -> list[str]:
-        """Names of a folder's images, in natural order."""
-        return list(self._reader.images(self._address(path)))
 
     def all_images(self) -> list[str]:
         """Paths of all images below the root, in natural order.
@@ -140,24 +131,9 @@ class UrlRoot:
         Raises:
             VidfaceError: it cannot be listed, as nothing can over http.
         """
-        try:
-            names = self._reader.store(self.location).tree(self.location)
-        except OSError as error:
-            raise VidfaceError(f"root {self.location}: {error.strerror or error}") from None
+        with named_errors(f"root {self.location}"):
+            names = self._store(self.location).tree(self.location)
         return sorted(filter(is_image_name, names), key=natural_key)
-
-    def size(self, path: str) -> int:
-        """Bytes of a file, or of all images of a folder; 0 for nothing."""
-        try:
-            return self._reader.size(self._address(path))
-        except FileNotFoundError:
-            return 0
-
-    def read(self, path: str) -> bytes:
-        return self._reader.read(self._address(path))
-
-    def open_video(self, path: str) -> BinaryIO:
-        return self._reader.open_video(self._address(path))
 
 
 class TarRoot:
@@ -276,8 +252,6 @@ def open_root(location: Path | str | Address) -> MediaRoot:
     """
     place = as_location(location)
     if isinstance(place, Address):
-        pass
-
         return UrlRoot(place)
     if place.is_dir():
         return FolderRoot(place)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import atomic_file, named_errors
 from vidface.storage.cache import cache_folder
 from vidface.storage.http_reads import Info
 from vidface.storage.locks import hold_file
@@ -58,13 +58,8 @@ class Mirror:
         self.folder = folder
         self._store = Store(address.protocol, retries)
         self._lock = lock
-        self._is_held = False
+        self.is_held = False  # whether this object holds the run directory (`lock`)
         self._entries = _read_index(folder / INDEX)
-
-    @property
-    def is_held(self) -> bool:
-        """Whether this object holds the run directory (`lock`)."""
-        return self._is_held
 
     def __str__(self) -> str:
         return f"Mirror({self.address}: {len(self._entries)} files, in {self.folder})"
@@ -136,14 +131,13 @@ class Mirror:
             yield
 
     def _listed(self) -> dict[str, Info]:
-        try:
-            listed = self._store.tree(self.address)
-        except FileNotFoundError as error:
-            if "bucket" in str(error.strerror):
-                raise self._trouble(self.address, error) from None
-            return {}
-        except OSError as error:
-            raise self._trouble(self.address, error) from None
+        with named_errors(f"{self.address}: cannot be read"):
+            try:
+                listed = self._store.tree(self.address)
+            except FileNotFoundError as error:
+                if "bucket" in str(error.strerror):
+                    raise
+                return {}
         if len(listed) > MAX_OBJECTS:
             raise VidfaceError(f"run directory {self.address}: {len(listed)} objects; not a run's")
         for name in listed:
@@ -165,16 +159,14 @@ class Mirror:
 
     def _fetch(self, name: str, info: Info) -> None:
         source, path = self.address / name, self.folder / name
-        with atomic_file(path) as file:
-            try:
-                for start in range(0, info.size_bytes, BLOCK_BYTES):
-                    end = min(start + BLOCK_BYTES, info.size_bytes)
-                    piece = self._store.read_range(source, start, end, info)
-                    _write(file, piece, path)
-                if info.size_bytes > BLOCK_BYTES and self._store.info(source) != info:
-                    raise VidfaceError(f"{source}: changed while it was read; try again")
-            except OSError as error:
-                raise self._trouble(source, error) from None
+        with atomic_file(path) as file, named_errors(f"{source}: cannot be read"):
+            for start in range(0, info.size_bytes, BLOCK_BYTES):
+                end = min(start + BLOCK_BYTES, info.size_bytes)
+                piece = self._store.read_range(source, start, end, info)
+                with named_errors(f"{path}: cannot be written"):
+                    file.write(piece)
+            if info.size_bytes > BLOCK_BYTES and self._store.info(source) != info:
+                raise VidfaceError(f"{source}: changed while it was read; try again")
         self._entries[name] = Entry(info.size_bytes, info.etag, _stamp(path))
 
     def _put(self, name: str, moved_from: str | None = None) -> None:
@@ -185,25 +177,19 @@ class Mirror:
         if moved_from is not None and stamp is not None:
             with contextlib.suppress(OSError):
                 info = self._store.copy(self.address / moved_from, target)
-        try:
-            if info is None or stamp is None or info.size_bytes != stamp[0]:
+        if info is None or stamp is None or info.size_bytes != stamp[0]:
+            with named_errors(f"{target}: cannot be stored"):
                 info = self._store.put(path, target)
-        except OSError as error:
-            raise self._trouble(target, error, "stored") from None
         self._entries[name] = Entry(info.size_bytes, info.etag, stamp)
 
     def _delete(self, name: str) -> None:
-        try:
+        with named_errors(f"{self.address / name}: cannot be removed"):
             self._store.delete(self.address / name)
-        except OSError as error:
-            raise self._trouble(self.address / name, error, "removed") from None
         self._entries.pop(name, None)
 
     def _unlink(self, name: str) -> None:
-        try:
+        with named_errors(self.folder / name):
             (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise VidfaceError(f"{self.folder / name}: {error.strerror or error}") from None
 
     def _local_names(self) -> list[str]:
         paths = (path for path in self.folder.rglob("*") if path.is_file())
@@ -228,7 +214,7 @@ class Mirror:
     @contextmanager
     def _alone_here(self) -> Iterator[None]:
         """Alone on this machine: a pull must not remove what another process is writing."""
-        if self._is_held:
+        if self.is_held:
             yield
             return
         with hold_file(
@@ -242,15 +228,12 @@ class Mirror:
                 f"{self.folder}: cannot be written: {reason}; let VIDFACE_CACHE name another folder"
             ),
         ):
-            self._is_held = True
+            self.is_held = True
             try:
                 self._entries = _read_index(self.folder / INDEX)
                 yield
             finally:
-                self._is_held = False
-
-    def _trouble(self, address: Address, error: OSError, what: str = "read") -> VidfaceError:
-        return VidfaceError(f"{address}: cannot be {what}: {error.strerror or error}")
+                self.is_held = False
 
 
 def open_mirror(
@@ -310,13 +293,6 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _write(file: object, piece: bytes, path: Path) -> None:
-    try:
-        file.write(piece)  # type: ignore[attr-defined]
-    except OSError as error:
-        raise VidfaceError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def _read_index(path: Path) -> dict[str, Entry]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.storage.locks import age_text
 from vidface.storage.objects import Store
 from vidface.storage.urls import Address
@@ -53,11 +54,8 @@ class RemoteLock:
     def held(self, what: str) -> Iterator[None]:
         """Hold it; VidfaceError that names the owner where another process does."""
         token = secrets.token_hex(8)
-        try:
+        with named_errors(f"{self._address}: cannot be written"):
             self._acquire(token, what)
-        except OSError as error:
-            reason = error.strerror or error
-            raise VidfaceError(f"{self._address}: cannot be written: {reason}") from None
         self._token, self._lost = token, ""
         ended = threading.Event()
         thread = threading.Thread(target=self._beat, args=(token, what, ended), daemon=True)
