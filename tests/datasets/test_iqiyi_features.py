@@ -485,6 +485,34 @@ def test_keys_that_name_no_video(key: Any, message: str, path: Path) -> None:
         assert str(caught.value).isprintable()
 
 
+def test_a_video_checks_itself() -> None:
+    good: dict[str, Any] = {
+        "video": "v",
+        "frames": ("1", "2"),
+        "frame_index": np.zeros(2, np.int32),
+        "boxes": np.zeros((2, 4), np.float32),
+        "det_scores": np.zeros(2, np.float32),
+        "qualities": np.zeros(2, np.float32),
+        "features": np.zeros((2, 8), np.float16),
+    }
+    VideoFeatures(**good)
+    VideoFeatures(**good | {"features": np.zeros((2, 8), np.float32)})
+    for field, array in {
+        "frame_index": np.zeros(2, np.int64),
+        "boxes": np.zeros((4, 2), np.float32),
+        "det_scores": np.zeros(3, np.float32),
+        "qualities": np.zeros(2),
+        "features": np.zeros((2, 8)),
+    }.items():
+        with pytest.raises(VidfaceError, match=f"video 'v': {field} must be"):
+            VideoFeatures(**good | {field: array})
+    for shape in ((3, 8), (2,), (2, 0)):
+        with pytest.raises(VidfaceError, match="features must be"):
+            VideoFeatures(**good | {"features": np.zeros(shape, np.float16)})
+    with pytest.raises(VidfaceError, match="a frame_index is negative"):
+        VideoFeatures(**good | {"frame_index": np.array([0, -1], np.int32)})
+
+
 def test_a_file_that_is_cut_off(path: Path) -> None:
     write_python2(path, n_videos=3, n_faces=2)
     content = path.read_bytes()

@@ -62,6 +62,24 @@ def test_submission_prints_and_saves(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": 0, "bytes": 16, "zero_rows": 0},
+        {"cols": 0, "bytes": 16},
+        {"rows": -2, "cols": -3, "zero_rows": 0},
+        {"bytes": 41},
+        {"zero_rows": 3},
+        {"zero_rows": -1},
+    ],
+)
+def test_submission_checks_itself(changes: dict[str, int]) -> None:
+    right = {"path": Path("s"), "rows": 2, "cols": 3, "bytes": 40, "sha256": "", "zero_rows": 2}
+    Submission(**right)
+    with pytest.raises(VidfaceError):
+        Submission(**{**right, **changes})
+
+
 def test_challenges_size(tmp_path: Path) -> None:
     header = struct.pack("<4i", 203_848, 512, 2048, 5)
     path = sparse(tmp_path / "s.bin", header, 417_480_720)

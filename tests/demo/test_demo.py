@@ -9,6 +9,7 @@ import zipfile
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,8 +20,9 @@ from vidface.cli.cache_listing import cache_entries, clear_cache
 from vidface.core.errors import VidfaceError
 from vidface.demo import photographs as orl
 from vidface.demo import preparation as demo
-from vidface.demo.plan import DemoPlan, Recipe, plan_clips
+from vidface.demo.plan import DemoPlan, PlannedClip, Recipe, plan_clips
 from vidface.demo.preparation import prepare_demo
+from vidface.demo.rendering import render_clip
 
 MINI = DemoPlan(
     people=4,
@@ -216,46 +218,52 @@ def test_same_seed_same_bytes(rendered, given, tmp_path):
     assert demo._csv(demo._truth_rows(plan_clips(MINI, 4))) != (again / "truth.csv").read_text()
 
 
-def test_interrupted_rendering_leaves_no_manifest_and_is_done_again(given, tmp_path):
-    folder = tmp_path / "demo"
+def count_rendered(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[str]:
+    """The ids of the clips that are rendered from now on; Ctrl-C comes after so many of them."""
+    rendered: list[str] = []
 
-    def interrupt(done: int, of: int) -> None:
-        if done == 3:
+    def render(clip: PlannedClip, *others: Any) -> None:
+        render_clip(clip, *others)
+        rendered.append(clip.clip_id)
+        if stop_after is not None and len(rendered) >= stop_after:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(demo, "render_clip", render)
+    return rendered
+
+
+def test_interrupted_rendering_leaves_no_manifest_and_is_done_again(given, tmp_path, monkeypatch):
+    folder = tmp_path / "demo"
     small = dataclasses.replace(MINI, width=160, height=120)
+    count_rendered(monkeypatch, stop_after=3)
     with pytest.raises(KeyboardInterrupt):
-        prepare_demo(folder, plan=small, progress=interrupt)
+        prepare_demo(folder, plan=small)
     assert (folder / "clips").is_dir()
     assert not (folder / "manifest.csv").exists()
     assert list(folder.glob(f"{demo.PART_PREFIX}*")) == []
 
-    calls: list[tuple[int, int]] = []
-    manifest = prepare_demo(folder, plan=small, progress=lambda *call: calls.append(call))
-    assert calls == [(i, 11) for i in range(1, 12)]
+    rendered = count_rendered(monkeypatch)
+    manifest = prepare_demo(folder, plan=small)
+    assert len(set(rendered)) == len(rendered) == 11
     assert all((folder / row["path"]).is_file() for row in rows(manifest))
 
 
 def test_complete_demo_is_kept_and_another_replaces_it(given, tmp_path, monkeypatch):
     tiny = DemoPlan(people=2, enrolled=2, val_clips=1, seconds=1, val_recipes=(Recipe(),))
     manifest = prepare_demo(tmp_path / "demo", plan=tiny)
-    calls: list[tuple[int, int]] = []
-
-    def count(*call: int) -> None:
-        calls.append(call)
-
-    assert prepare_demo(tmp_path / "demo", plan=tiny, progress=count) == manifest
+    calls = count_rendered(monkeypatch)
+    assert prepare_demo(tmp_path / "demo", plan=tiny) == manifest
     assert calls == []
     next((tmp_path / "demo" / "clips").iterdir()).unlink()
-    prepare_demo(tmp_path / "demo", plan=tiny, progress=count)
+    prepare_demo(tmp_path / "demo", plan=tiny)
     assert len(calls) == 4
 
-    prepare_demo(tmp_path / "demo", plan=tiny, seed=1, progress=count)
+    prepare_demo(tmp_path / "demo", plan=tiny, seed=1)
     assert len(calls) == 8
     names = {row["path"] for row in rows(manifest)}
     assert {f"clips/{p.name}" for p in (tmp_path / "demo" / "clips").iterdir()} == names
     monkeypatch.setattr(demo, "DEMO_VERSION", demo.DEMO_VERSION + 1)
-    prepare_demo(tmp_path / "demo", plan=tiny, seed=1, progress=count)
+    prepare_demo(tmp_path / "demo", plan=tiny, seed=1)
     assert len(calls) == 12
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from fractions import Fraction
+from typing import Any
 
 from vidface.core.errors import VidfaceError
 
@@ -19,6 +20,12 @@ def check(condition: bool, key: str, problem: str) -> None:
     """Raise VidfaceError "key: problem" unless the condition holds."""
     if not condition:
         raise VidfaceError(f"{key}: {problem}")
+
+
+def check_array(what: str, array: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise VidfaceError unless an array has this shape and dtype."""
+    if array.shape != shape or array.dtype != dtype:
+        raise VidfaceError(f"{what} must be {shape} {dtype}, got {array.shape} {array.dtype}")
 
 
 def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_array
 from vidface.datasets.inert_pickle import SHORT, iter_items
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.pickled_arrays import PickledArray
@@ -40,7 +41,7 @@ _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # its digits number nothing
 
 @dataclass(frozen=True, eq=False)
 class VideoFeatures:
-    """The n faces of one video, in the file's order; n may be 0.
+    """The n faces of one video, in the file's order; n may be 0. Checked when made.
 
     A frame may come several times, with one face each. Boxes are pixels, x to the right, y down.
     Scores and qualities are the makers' own: a quality may be negative. Nothing is said of NaN
@@ -54,6 +55,22 @@ class VideoFeatures:
     det_scores: NDArray[np.float32]  # (n,)
     qualities: NDArray[np.float32]  # (n,)
     features: NDArray[np.float16] | NDArray[np.float32]  # (n, d); (0, 0) without a face
+
+    def __post_init__(self) -> None:
+        n, where = len(self.frames), f"video '{self.video}'"
+        check_array(f"{where}: frame_index", self.frame_index, (n,), "int32")
+        check_array(f"{where}: boxes", self.boxes, (n, 4), "float32")
+        check_array(f"{where}: det_scores", self.det_scores, (n,), "float32")
+        check_array(f"{where}: qualities", self.qualities, (n,), "float32")
+        features = self.features
+        is_table = features.ndim == 2 and len(features) == n and (n > 0) == (features.shape[1] > 0)
+        if not is_table or features.dtype not in (np.float16, np.float32):
+            raise VidfaceError(
+                f"{where}: features must be ({n}, d) float16 or float32, "
+                f"got {features.shape} {features.dtype}"
+            )
+        if n and self.frame_index.min() < 0:
+            raise VidfaceError(f"{where}: a frame_index is negative")
 
     def __str__(self) -> str:
         n, d = self.features.shape
@@ -218,7 +235,9 @@ def _column(values: Sequence[Any], what: str) -> NDArray[np.float64]:
     """(n,): one number a face, also where it is an array of one."""
     if set(map(type, values)) <= {float, int}:
         return np.array(values, dtype=np.float64)
-    rows = [_row(value if _is_row(value) else [value], what, k) for k, value in enumerate(values)]
+    kinds = (PickledArray, list, tuple)
+    parts = [value if type(value) in kinds else [value] for value in values]
+    rows = [_row(part, what, k) for k, part in enumerate(parts)]
     for k, row in enumerate(rows):
         if len(row) != 1:
             raise ValueError(f"the {what} of face {k} (from 0) is not one number")
@@ -252,10 +271,6 @@ def _rows(values: Sequence[Any], what: str) -> NDArray[Any]:
                 f"that of face 0 has {len(rows[0])}"
             )
     return np.stack(rows)
-
-
-def _is_row(value: Any) -> bool:
-    return type(value) in (PickledArray, list, tuple)
 
 
 def _row(value: Any, what: str, k: int) -> NDArray[Any]:

