@@ -57,9 +57,9 @@ t = 1.1
 weight = 0.5
 """
 
-# What may differ: versions, times, and where a run lies.
+# What may differ: versions, times, the size of a report's file ("bytes"), and where a run lies.
 VOLATILE = re.compile(
-    r"(?i)(version|seconds|_per_second|commit|created|started|finished|rate_fps|wall|profile|host|pid)"
+    r"(?i)(^bytes$|version|seconds|_per_second|commit|created|started|finished|rate_fps|wall|profile|host|pid)"
 )
 
 
