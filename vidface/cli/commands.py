@@ -10,30 +10,55 @@ import io
 import sys
 import traceback
 import warnings
+from collections import UserDict
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
-from vidface.cli.cache import cache
-from vidface.cli.clips import clips, show_faces
-from vidface.cli.data import export_data, import_data
-from vidface.cli.demo import demo
-from vidface.cli.models import models
 from vidface.cli.options import DONE, ERROR, USAGE, CommandGroup
-from vidface.cli.plots import plot
-from vidface.cli.reports import report
-from vidface.cli.scores import compare, score, sweep
-from vidface.cli.stages import cluster, extract, init, run_all
-from vidface.cli.training import train
-from vidface.cli.verify import verify
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.values import printable
 from vidface.core.version import __version__
 
 
+class CommandTable(UserDict[str, Any]):
+    """Commands by name: kept as "module:name", which is imported when a command is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, function = self.data[name].partition(":")
+        command: click.Command = getattr(import_module(f"vidface.cli.{module}"), function)
+        return command
+
+
+COMMANDS = CommandTable(
+    {
+        "init": "stages:init",
+        "extract": "stages:extract",
+        "cluster": "stages:cluster",
+        "run": "stages:run_all",
+        "clips": "clips:clips",
+        "show": "clips:show_faces",
+        "score": "scores:score",
+        "sweep": "scores:sweep",
+        "compare": "scores:compare",
+        "demo": "demo:demo",
+        "verify": "verify:verify",
+        "models": "models:models",
+        "import": "data:import_data",
+        "export": "data:export_data",
+        "train": "training:train",
+        "report": "reports:report",
+        "plot": "plots:plot",
+        "cache": "cache:cache",
+    }
+)
+
+
 @click.group(
     cls=CommandGroup,
+    commands=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="vidface")
@@ -49,13 +74,6 @@ def cli() -> None:
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some clips failed.
     """
-
-
-for command in (
-    *(init, extract, cluster, clips, show_faces, run_all, demo, verify),
-    *(models, score, sweep, compare, import_data, export_data, train, report, plot, cache),
-):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

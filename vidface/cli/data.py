@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from vidface.cli.options import (
-    Command,
+    PATH,
     CommandGroup,
     clustering_option,
-    decorated,
     denoising_from,
     exit_for,
     noise_options,
@@ -20,26 +19,22 @@ from vidface.cli.options import (
     output_options,
     run_options,
     show,
+    together,
 )
 from vidface.cli.progress import extraction_bar
 from vidface.core.values import printable
 
-FILE = click.Path(path_type=Path)
-
-
-def _into(command: Command) -> Command:
-    """Where an import writes."""
-    options = (
-        click.option(
-            "--out",
-            type=FILE,
-            default=Path(),
-            metavar="DIR",
-            help="Folder for manifest.csv and vidface.toml. [default: this one]",
-        ),
-        click.option("--force", is_flag=True, help="Replace what is there, and extract again."),
-    )
-    return decorated(command, options)
+_into = together(
+    click.option(
+        "--out",
+        type=PATH,
+        default=Path(),
+        metavar="DIR",
+        help="Folder for manifest.csv and vidface.toml. [default: this one]",
+    ),
+    click.option("--force", is_flag=True, help="Replace what is there, and extract again."),
+)
+"""Where an import writes."""
 
 
 @click.group(cls=CommandGroup, name="import")
@@ -48,12 +43,12 @@ def import_data() -> None:
 
 
 @import_data.command(name="iqiyi")
-@click.argument("pickles", metavar="PICKLE...", nargs=-1, required=True, type=FILE)
+@click.argument("pickles", metavar="PICKLE...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--gt",
     "truths",
     multiple=True,
-    type=FILE,
+    type=PATH,
     metavar="GT",
     help="Ground truth, train_gt.txt or val_gt.txt; may be repeated.",
 )
@@ -97,16 +92,16 @@ def import_iqiyi(
 
 
 @import_data.command(name="lfrc")
-@click.argument("folder", type=FILE)
+@click.argument("folder", type=PATH)
 @click.option(
     "--labels",
-    type=FILE,
+    type=PATH,
     metavar="FILE",
     help="Who is in which video, as lines '<video> <identity>'.",
 )
 @click.option(
     "--filelist",
-    type=FILE,
+    type=PATH,
     metavar="FILE",
     help="List of the videos. [default: filelist.txt in FOLDER]",
 )
@@ -134,10 +129,10 @@ def import_lfrc(
 
 
 @import_data.command(name="ijb")
-@click.argument("templates", type=FILE)
+@click.argument("templates", type=PATH)
 @click.option(
     "--root",
-    type=FILE,
+    type=PATH,
     required=True,
     metavar="DIR",
     help="Folder at which the list's paths start.",
@@ -164,13 +159,13 @@ def import_ijb(
     show(as_json, imported.to_dict(), lambda: printable(str(imported)))
 
 
-def _from_run(command: Command) -> Command:
-    """Which run and which clustering, and where the file goes."""
-    options = (
-        click.option("--out", type=FILE, required=True, metavar="FILE", help="The file to write."),
-        clustering_option,
-    )
-    return run_options(noise_options(decorated(command, options)))
+_from_run = together(
+    run_options,
+    noise_options,
+    click.option("--out", type=PATH, required=True, metavar="FILE", help="The file to write."),
+    clustering_option,
+)
+"""Which run and which clustering, and where the file goes."""
 
 
 @click.group(cls=CommandGroup, name="export")
@@ -182,7 +177,7 @@ def export_data() -> None:
 @click.option("--split", metavar="NAME", help="Split whose clips are written. [default: all]")
 @click.option(
     "--filelist",
-    type=FILE,
+    type=PATH,
     metavar="FILE",
     help="List of the clips, and their order. [default: the manifest's]",
 )

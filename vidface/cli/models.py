@@ -8,49 +8,45 @@ from typing import Any
 import click
 
 from vidface.cli.options import (
-    Command,
+    PATH,
     CommandGroup,
-    decorated,
     fed_options,
     output_options,
     preprocessing_from,
     show,
+    together,
 )
 from vidface.core.errors import VidfaceError
 from vidface.core.values import printable
 
-
-def _limits(command: Command) -> Command:
-    """What a recogniser may cost."""
-    options = (
-        click.option(
-            "--max-flops",
-            type=float,
-            default=1e9,
-            show_default="1e9",
-            help="Most FLOPs by the challenge's counter (about two a multiply-add).",
-        ),
-        click.option(
-            "--max-mib", type=float, default=20.0, show_default=True, help="Largest size in MiB."
-        ),
-        click.option(
-            "--max-dim",
-            type=int,
-            default=512,
-            show_default=True,
-            help="Largest dimension of an embedding.",
-        ),
-    )
-    return decorated(command, options)
+_limits = together(
+    click.option(
+        "--max-flops",
+        type=float,
+        default=1e9,
+        show_default="1e9",
+        help="Most FLOPs by the challenge's counter (about two a multiply-add).",
+    ),
+    click.option(
+        "--max-mib", type=float, default=20.0, show_default=True, help="Largest size in MiB."
+    ),
+    click.option(
+        "--max-dim",
+        "max_dimension",
+        type=int,
+        default=512,
+        show_default=True,
+        help="Largest dimension of an embedding.",
+    ),
+)
+"""What a recogniser may cost."""
 
 
 @click.group(cls=CommandGroup, invoke_without_command=True)
 @_limits
 @output_options
 @click.pass_context
-def models(
-    context: click.Context, max_flops: float, max_mib: float, max_dim: int, as_json: bool
-) -> None:
+def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
     """List (default), show, count, export or quantize recognisers."""
     if context.invoked_subcommand is not None:
         given = click.core.ParameterSource.COMMANDLINE
@@ -61,7 +57,7 @@ def models(
     from vidface.backbones.catalogue import list_models
     from vidface.cli import model_tables
 
-    limits = BudgetLimits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(**max_costs)
     listed = list_models(limits)
     document = {"models": [model.to_dict() for model in listed]}
     show(as_json, document, lambda: model_tables.format_models(listed, limits))
@@ -71,28 +67,28 @@ def models(
 @click.argument("name")
 @_limits
 @output_options
-def models_show(name: str, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+def models_show(name: str, as_json: bool, **max_costs: Any) -> None:
     """One recogniser in full: the paper's Table 1, from the module itself."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import describe
     from vidface.cli import model_tables
 
-    limits = BudgetLimits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(**max_costs)
     description = describe(name, limits)
     show(as_json, description.to_dict(), lambda: model_tables.format_model(description, limits))
 
 
 @models.command(name="count")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @_limits
 @output_options
-def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_json: bool) -> None:
+def models_count(file: Path, as_json: bool, **max_costs: Any) -> None:
     """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import count_file
     from vidface.cli import model_tables
 
-    limits = BudgetLimits(max_flops, max_mib, max_dim)
+    limits = BudgetLimits(**max_costs)
     budget = count_file(file)
     document = {"file": str(file), **budget.to_dict(), "fits": limits.admit(budget)}
     show(as_json, document, lambda: printable(model_tables.format_cost(file.name, budget, limits)))
@@ -100,7 +96,7 @@ def models_count(file: Path, max_flops: float, max_mib: float, max_dim: int, as_
 
 @models.command(name="export")
 @click.argument("name")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option(
     "--weights",
     metavar="FILE",
@@ -140,10 +136,10 @@ def models_export(
 
 @models.command(name="quantize")
 @click.argument("weights")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option(
     "--crops",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Folder or tar of aligned 112x112 faces, to calibrate and measure on.",
 )

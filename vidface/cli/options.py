@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,6 @@ import click
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
-from vidface.settings.tables import TABLES, flag_keys
 
 if TYPE_CHECKING:
     from vidface.runs.denoising import Denoising
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
 
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+PATH = click.Path(path_type=Path)
 
 
 class SettingOption(click.Option):
@@ -34,7 +37,14 @@ class SettingOption(click.Option):
 
 
 class StageCommand(click.Command):
-    """A command whose `--help` lists flags under headings, its own first and rare ones last."""
+    """A command whose `--help` lists flags under headings, its own first and rare ones last.
+
+    Flags of settings are made when they are asked for: the list of all commands needs none.
+    """
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        self.params = [option for entry in self.params for option in _flags_of(entry)]
+        return super().get_params(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
@@ -50,15 +60,18 @@ class StageCommand(click.Command):
                     formatter.write_dl(records)
 
 
+def _flags_of(entry: Any) -> Sequence[click.Parameter]:
+    """A command's own parameter, or what `setting_options` put in the place of several."""
+    return [entry] if isinstance(entry, click.Parameter) else entry()
+
+
 class CommandGroup(click.Group):
     """A group whose commands list their flags under headings."""
 
     command_class = StageCommand
 
 
-def setting_options(
-    table: str, only: Sequence[str] = (), without: Sequence[str] = ()
-) -> Callable[[Command], Command]:
+def setting_options(table: str, only: Sequence[str] = (), without: Sequence[str] = ()) -> Decorator:
     """The flags of a table of the pipeline file, from its settings.
 
     Args:
@@ -66,24 +79,23 @@ def setting_options(
         only: keys, where not all are wanted.
         without: keys that are left out.
     """
-    options = [
-        functools.partial(_add_option, option)
-        for key, option in _table_options(table).items()
-        if (not only or key in only) and key not in without
-    ]
-    return lambda command: decorated(command, options)
+
+    def make_flags() -> list[SettingOption]:
+        options = _table_options(table).items()
+        return [o for key, o in options if (not only or key in only) and key not in without]
+
+    def decorate(command: Command) -> Command:
+        vars(command).setdefault("__click_params__", []).append(make_flags)  # as click.option does
+        return command
+
+    return decorate
 
 
-def _add_option(option: click.Option, command: Command) -> Command:
-    """Add a flag that commands share, as `click.option` adds one of its own."""
-    parameters = getattr(command, "__click_params__", [])
-    command.__click_params__ = [*parameters, option]  # type: ignore[attr-defined]
-    return command
-
-
-@functools.cache  # made once, for all commands: `--help` answers the sooner
+@functools.cache  # a command may take flags of a table in two places
 def _table_options(table: str) -> dict[str, SettingOption]:
     """The flags of a table's settings, by their keys."""
+    from vidface.settings.tables import TABLES
+
     return {
         field.name: _setting_option(field, field.flag)
         for field in table_settings(TABLES[table])
@@ -108,90 +120,63 @@ def _setting_option(field: SettingField, flag: str) -> SettingOption:
     )
 
 
-def run_options(command: Command) -> Command:
-    """The options of every command that works on a run, in the order of the stages."""
-    pipeline = click.option(
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator; `--help` lists them in this order."""
+    return lambda command: functools.reduce(lambda f, option: option(f), reversed(options), command)
+
+
+fed_options = setting_options("backbone", only=("architecture", "color", "mean", "std"))
+"""What a recogniser given as a file is, and is fed."""
+
+runtime_options = setting_options("backbone", only=("runtime", "precision", "device"))
+"""What runs a recogniser."""
+
+executor_options = setting_options("run", only=("executor", "scheduler", "workers"))
+"""Who does the work."""
+
+score_options = setting_options("score")
+"""What is scored, and how sure it is."""
+
+noise_options = together(setting_options("cluster"), setting_options("descriptor"))
+"""Which faces are noise, and how the kept ones are pooled."""
+
+run_options = together(
+    click.option(
         "--pipeline",
         metavar="PATH",
         help="Pipeline file, or a shipped recipe's name; flags replace its keys. "
         "[default: ./vidface.toml if it is there, else the demo's]",
-    )
-    tables = ("manifest", "frames", "faces", "backbone")
-    options = (pipeline, setting_options("run", only=("dir",)), *map(setting_options, tables))
-    return decorated(command, options)
+    ),
+    setting_options("run", only=("dir",)),
+    *map(setting_options, ("manifest", "frames", "faces", "backbone")),
+)
+"""The options of every command that works on a run, in the order of the stages."""
 
+extract_options = together(
+    click.option("--force", is_flag=True, help="Begin again, whatever is there."),
+    click.option("--retry-failed", is_flag=True, help="Work once more on the clips that failed."),
+    click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
+    setting_options("run", without=("dir",)),
+)
+"""What a clip may cost, and who does the work."""
 
-def fed_options(command: Command) -> Command:
-    """What a recogniser given as a file is, and is fed."""
-    keys = ("architecture", "color", "mean", "std")
-    return setting_options("backbone", only=keys)(command)
+clustering_option = click.option(
+    "--threshold",
+    metavar="COSINE",
+    help="Cosine threshold of the clustering to read; none for no clustering. "
+    "[default: the clustering made last]",
+)
+"""Which clustering is read."""
 
+split_options = together(
+    click.option("--split", metavar="NAME", help="Split that is scored. [default: pipeline's]"),
+    click.option("--gallery", metavar="NAME", help="Split whose identities are enrolled."),
+)
 
-def runtime_options(command: Command) -> Command:
-    """What runs a recogniser."""
-    return setting_options("backbone", only=("runtime", "precision", "device"))(command)
-
-
-def executor_options(command: Command) -> Command:
-    """Who does the work."""
-    return setting_options("run", only=("executor", "scheduler", "workers"))(command)
-
-
-def extract_options(command: Command) -> Command:
-    """What a clip may cost, and who does the work."""
-    options = (
-        click.option("--force", is_flag=True, help="Begin again, whatever is there."),
-        click.option(
-            "--retry-failed", is_flag=True, help="Work once more on the clips that failed."
-        ),
-        click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
-        setting_options("run", without=("dir",)),
-    )
-    return decorated(command, options)
-
-
-def noise_options(command: Command) -> Command:
-    """Which faces are noise, and how the kept ones are pooled."""
-    return decorated(command, (setting_options("cluster"), setting_options("descriptor")))
-
-
-def score_options(command: Command) -> Command:
-    """What is scored, and how sure it is."""
-    return setting_options("score")(command)
-
-
-def clustering_option(command: Command) -> Command:
-    """Which clustering is read."""
-    return click.option(
-        "--threshold",
-        metavar="COSINE",
-        help="Cosine threshold of the clustering to read; none for no clustering. "
-        "[default: the clustering made last]",
-    )(command)
-
-
-def output_options(command: Command) -> Command:
-    """`--json` and `--debug`."""
-    options = (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-        click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
-    )
-    return decorated(command, options)
-
-
-def split_options(command: Command) -> Command:
-    """`--split` and `--gallery`."""
-    options = (
-        click.option("--split", metavar="NAME", help="Split that is scored. [default: pipeline's]"),
-        click.option("--gallery", metavar="NAME", help="Split whose identities are enrolled."),
-    )
-    return decorated(command, options)
-
-
-def decorated(command: Command, options: Sequence[Callable[..., Any]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+output_options = together(
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
+    click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
+)
 
 
 def preprocessing_from(color: str | None, mean: float | None, std: float | None) -> Any:
@@ -221,6 +206,8 @@ def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
 
 def overrides_from(flags: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """The keys of the pipeline that flags replace."""
+    from vidface.settings.tables import flag_keys
+
     keys = flag_keys()
     return {
         keys[name]: value for name, value in flags.items() if name in keys and value is not None
@@ -237,6 +224,8 @@ def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
 
 def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:
     """The noise removal that flags name; None where they name none: the clustering made last."""
+    from vidface.settings.tables import TABLES
+
     tables = (TABLES["cluster"], TABLES["descriptor"])
     named = {field.name for table in tables for field in table_settings(table)}
     named -= {"truth", "memory"}  # these do not say which clustering

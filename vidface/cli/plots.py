@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from vidface.cli.options import CommandGroup, decorated, note, output_options, show
+from vidface.cli.options import PATH, CommandGroup, note, output_options, show, together
 from vidface.core.errors import VidfaceError
 
-_RUNS = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
-
-
-def _figure_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    options = (
-        click.option(
-            "--out",
-            metavar="FILE",
-            required=True,
-            type=click.Path(path_type=Path),
-            help="File to write: .svg, .pdf or .png.",
-        ),
-        click.option(
-            "--label",
-            "labels",
-            multiple=True,
-            metavar="TEXT",
-            help="Name of a run in the legend; once for each. [default: its name]",
-        ),
-        click.option(
-            "--file",
-            "part",
-            default="",
-            metavar="TEXT",
-            help="Draw the file of a run whose name holds TEXT. [default: the last]",
-        ),
-    )
-    return output_options(decorated(command, options))
-
-
-_protocol = click.option(
+_runs = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
+_out = click.option(
+    "--out",
+    metavar="FILE",
+    required=True,
+    type=PATH,
+    help="File to write: .svg, .pdf or .png.",
+)
+_figure_options = together(
+    output_options,
+    _out,
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="TEXT",
+        help="Name of a run in the legend; once for each. [default: its name]",
+    ),
+    click.option(
+        "--file",
+        "part",
+        default="",
+        metavar="TEXT",
+        help="Draw the file of a run whose name holds TEXT. [default: the last]",
+    ),
+)
+_cross = click.option(
     "--cross", is_flag=True, help="Draw cross-verification: gallery clips with the split's."
 )
 
@@ -62,7 +57,7 @@ def plot() -> None:
 
 
 @plot.command()
-@_RUNS
+@_runs
 @click.option(
     "--chosen",
     multiple=True,
@@ -108,7 +103,7 @@ def _add_curve_command(name: str, crossed: bool, help: str) -> None:
         options = {"protocol": "cross_verification"} if cross else {}
         _plot(name, places, "scores", flags, **options)
 
-    command = _RUNS(_figure_options(_protocol(draw) if crossed else draw))
+    command = _runs(_figure_options(_cross(draw) if crossed else draw))
     plot.command(name, help=help)(command)
 
 
@@ -131,13 +126,7 @@ for _name, _crossed, _help in (
     metavar="COSINE",
     help="Cosine threshold of the clustering to draw. [default: the latest]",
 )
-@click.option(
-    "--out",
-    metavar="FILE",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="File to write: .svg, .pdf or .png.",
-)
+@_out
 @output_options
 def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bool) -> None:
     """The faces of CLIP_ID in time order, dropped ones framed, as `vidface show` draws them.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.cli.options import (
+    PATH,
     StageCommand,
     clustering_option,
     denoising_from,
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
 @click.option(
     "--pairs",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Score the pairs of a list, lines `a b same`, instead of a split.",
 )
 @click.option(
     "--templates",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Templates of --pairs: lines `template_id media_id path`, as IJB has them.",
 )
 @click.option(
@@ -56,13 +57,13 @@ if TYPE_CHECKING:
 @click.option(
     "--submission",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.",
 )
 @click.option(
     "--gt",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Ground truth of --submission, train_gt.txt or val_gt.txt.",
 )
 @output_options

@@ -9,6 +9,7 @@ import click
 
 from vidface.cli import run_tables
 from vidface.cli.options import (
+    PATH,
     StageCommand,
     denoising_to_make,
     executor_options,
@@ -29,10 +30,10 @@ from vidface.core.values import printable
 
 
 @click.command(cls=StageCommand)
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default=Path("manifest.csv"),
     show_default=True,
     help="The manifest to write.",

@@ -9,6 +9,7 @@ import click
 
 from vidface.cli import run_tables
 from vidface.cli.options import (
+    PATH,
     StageCommand,
     backbone_from,
     exit_for,
@@ -22,10 +23,10 @@ from vidface.cli.progress import images_bar
 
 @click.command(cls=StageCommand)
 @click.argument("weights")
-@click.argument("faces", metavar="FOLDER|TAR|BIN", type=click.Path(path_type=Path))
+@click.argument("faces", metavar="FOLDER|TAR|BIN", type=PATH)
 @click.option(
     "--pairs",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="LFW's pairs.txt, for a folder or tar of aligned crops (NAME/NAME_0001.jpg).",
 )
 @click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
