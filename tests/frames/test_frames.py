@@ -22,8 +22,8 @@ from PIL import Image
 
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames import with_pyav
-from vidface.frames.common import Decoder, Window, select_shown
-from vidface.frames.decoders import DECODERS
+from vidface.frames.common import Window, select_shown
+from vidface.frames.decoders import DECODERS, Decoder
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
 from vidface.storage.images import decode_image

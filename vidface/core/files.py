@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -82,6 +81,8 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
     >>> list(csv_rows("\\n".join(["a, b", "", "c,d"]), "table"))
     [(1, ['a', 'b']), (3, ['c', 'd'])]
     """
+    import csv  # which those who ask for help need not wait for
+
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     previous_line = 0
     while True:

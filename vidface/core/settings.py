@@ -19,7 +19,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,17 @@ class SettingField:
     kind: Any  # its type, resolved
     default: Any  # dataclasses.MISSING where it must be given
     help: str  # a sentence in plain English that stands alone
-    unit: str  # "pixels", "seconds"; "" of names and counts
-    group: str  # heading in `--help`; "" for that of the command's own options
-    rare: bool  # few people need it: `--help` shows it last
-    flag: str | None  # of the commands; None where there is none
-    metavar: str | None  # what stands for the value in `--help`
-    choices: tuple[str, ...]  # the known values; () where any may be given
-    many: bool  # a comma list of choices
-    bounds: str  # of a number, as an interval, "[0, 1)" or "(0, inf)"; "" where any is right
-    default_text: str | None  # what documentation says instead of the default
-    none_text: str | None  # how a file writes the value None
-    parse: Callable[[str, Path], Any] | None  # of a text and the folder where its paths start
+    unit: str = ""  # "pixels", "seconds"; "" of names and counts
+    group: str = ""  # heading in `--help`; "" for that of the command's own options
+    rare: bool = False  # few people need it: `--help` shows it last
+    flag: str | None = ""  # of the commands; None where there is none
+    metavar: str | None = None  # what stands for the value in `--help`
+    choices: tuple[str, ...] = ()  # the known values; () where any may be given
+    many: bool = False  # a comma list of choices
+    bounds: str = ""  # of a number, as an interval, "[0, 1)" or "(0, inf)"; "" where any is right
+    default_text: str | None = None  # what documentation says instead of the default
+    none_text: str | None = None  # how a file writes the value None
+    parse: Callable[[str, Path], Any] | None = None  # of a text and the folder of its paths
 
     @property
     def members(self) -> tuple[Any, ...]:
@@ -82,70 +82,39 @@ class SettingField:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
 
-def setting(
-    default: Any = dataclasses.MISSING,
-    *,
-    help: str,
-    factory: Any = dataclasses.MISSING,
-    unit: str = "",
-    group: str = "",
-    rare: bool = False,
-    flag: str | None = "",
-    metavar: str | None = None,
-    choices: Collection[str] = (),
-    many: bool = False,
-    bounds: str = "",
-    default_text: str | None = None,
-    none_text: str | None = None,
-    parse: Callable[[str, Path], Any] | None = None,
-) -> Any:
-    """A dataclass field that is a setting; see `SettingField`.
+def setting(default: Any = dataclasses.MISSING, *, help: str, **words: Any) -> Any:
+    """A dataclass field that is a setting.
 
     Args:
-        factory: makes the default, where that is a mapping.
-        flag: "" for that of the field's name (`stall_timeout_seconds` → `--stall-timeout`), None
-            where commands have no flag for it.
-        choices: the known values. A registry may be given itself: what is added to it is known.
+        help: see `SettingField`, as for the other words.
+        words: `factory` makes the default, where that is a mapping; the others are attributes of
+            `SettingField`. `flag` is None where commands have no flag for it, else that of the
+            field's name (`stall_timeout_seconds` → `--stall-timeout`) unless given. `choices` may
+            be a registry itself: what is added to it is known.
     """
-    metadata = {
-        "help": help,
-        "unit": unit,
-        "group": group,
-        "rare": rare,
-        "flag": flag,
-        "metavar": metavar,
-        "choices": choices,
-        "many": many,
-        "bounds": bounds,
-        "default_text": default_text,
-        "none_text": none_text,
-        "parse": parse,
-    }
-    words = {_KEY: metadata}
-    if factory is not dataclasses.MISSING:
-        return dataclasses.field(default_factory=factory, metadata=words)
-    return dataclasses.field(default=default, metadata=words)
+    factory = words.pop("factory", dataclasses.MISSING)
+    metadata = {_KEY: {"help": help, **words}}
+    return dataclasses.field(default=default, default_factory=factory, metadata=metadata)
 
 
 file_setting = functools.partial(setting, flag=None)
 """A setting that files have and no command has a flag for."""
 
 
-def settings_of(kind: type) -> tuple[SettingField, ...]:
+def settings_of(kind: type, group: str = "") -> tuple[SettingField, ...]:
     """The settings of a dataclass, in the order of its fields; other fields are none.
 
-    A class attribute `GROUP` is the group of those that name none.
+    A class attribute `GROUP`, or else `group`, is the group of those that name none.
     """
     hints = _type_hints(kind)
     settings = []
     for field in dataclasses.fields(kind):
         if _KEY in field.metadata:
-            metadata = dict(field.metadata[_KEY])
-            if metadata["flag"] == "":
-                metadata["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
-            metadata["choices"] = tuple(metadata["choices"])
-            metadata["group"] = metadata["group"] or getattr(kind, "GROUP", "")
-            settings.append(SettingField(field.name, hints[field.name], field.default, **metadata))
+            words = {"flag": "", "group": getattr(kind, "GROUP", group), **field.metadata[_KEY]}
+            if words["flag"] == "":
+                words["flag"] = "--" + field.name.removesuffix("_seconds").replace("_", "-")
+            words["choices"] = tuple(words.get("choices", ()))
+            settings.append(SettingField(field.name, hints[field.name], field.default, **words))
     return tuple(settings)
 
 
@@ -166,16 +135,16 @@ def table_settings(kind: type) -> tuple[SettingField, ...]:
         VidfaceError: two entries have a setting of one name that is not the same.
     """
     fields = {field.name: field for field in settings_of(kind)}
+    group = getattr(kind, "GROUP", "")
     entries: Mapping[str, type] = kind.entries() if hasattr(kind, "entries") else {}
     for name, entry in entries.items():
-        for field in settings_of(entry):
+        for field in settings_of(entry, group):
             if fields.setdefault(field.name, field) != field:
                 raise VidfaceError(
                     f"{kind.__name__}: '{name}' has a setting '{field.name}' that another entry "
                     "defines otherwise; take it from a common base class or rename it"
                 )
-    group = getattr(kind, "GROUP", "")
-    return tuple(dataclasses.replace(f, group=f.group or group) for f in fields.values())
+    return tuple(fields.values())
 
 
 def build_table(kind: type, values: Mapping[str, Any]) -> Any:

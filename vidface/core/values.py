@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 CROP_SIZE = 112  # pixels
 
@@ -53,6 +55,8 @@ def exact_rate(text: str) -> Fraction | None:
     >>> exact_rate("1e-4"), exact_rate("2"), exact_rate("1e-99999999")
     (Fraction(1, 10000), None, None)
     """
+    from fractions import Fraction
+
     exponent = re.search(r"[eE][+-]?([0-9_]+)\s*$", text)
     if len(text) > 64 or (exponent and len(exponent[1]) > 3):
         return None  # an exact fraction of it would take hours

@@ -11,30 +11,43 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.core.values import available_cores
 from vidface.executor.pool import Assignment, ShardCall
-from vidface.executor.serial import run_serially
-from vidface.executor.with_dask import run_on_dask
-from vidface.executor.with_joblib import run_on_processes
-
-if TYPE_CHECKING:
-    pass
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 RETRIES = 2
 
+
+def _run_serially(assignment: Assignment) -> Iterator[Any]:
+    from vidface.executor.serial import run_serially
+
+    return run_serially(assignment)
+
+
+def _run_on_processes(assignment: Assignment) -> Iterator[Any]:
+    from vidface.executor.with_joblib import run_on_processes
+
+    return run_on_processes(assignment)
+
+
+def _run_on_dask(assignment: Assignment) -> Iterator[Any]:
+    from vidface.executor.with_dask import run_on_dask
+
+    return run_on_dask(assignment)
+
+
 EXECUTORS: dict[str, Callable[[Assignment], Iterator[Any]]] = {
-    "serial": run_serially,
-    "joblib": run_on_processes,
-    "dask": run_on_dask,
+    "serial": _run_serially,
+    "joblib": _run_on_processes,
+    "dask": _run_on_dask,
 }
-"""Who can do the work, by name: one file each."""
+"""Who can do the work, by name: one file each, loaded when it begins."""
 
 
 @dataclass(frozen=True)

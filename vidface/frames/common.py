@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -49,23 +49,6 @@ class Window:
     start: Fraction
     stop: Fraction | None
     on_frame: Callable[[], None] | None = field(default=None, repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """One way to decode videos; an entry of `vidface.frames.decoders.DECODERS`.
-
-    Attributes:
-        distributions: of the libraries that do it, whose versions the provenance records.
-        decode: yields (k, begin_seconds, (height, width, 3) uint8 RGB) for each moment of a window;
-            given a source, its name in messages, the window and the number of threads (0 = as many
-            as it likes). It may raise ClipError after any of them.
-    """
-
-    name: str
-    help: str
-    distributions: tuple[str, ...]
-    decode: Callable[[VideoSource, str, Window, int], Generator[tuple[int, Fraction, np.ndarray]]]
 
 
 def select_shown(

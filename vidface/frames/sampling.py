@@ -39,8 +39,8 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from vidface.core.errors import VidfaceError
-from vidface.frames.common import Decoder, Frame, VideoSource, Window
-from vidface.frames.decoders import DECODERS, DEFAULT_DECODER
+from vidface.frames.common import Frame, VideoSource, Window
+from vidface.frames.decoders import DECODERS, DEFAULT_DECODER, Decoder
 
 
 def sample_frames(

@@ -11,7 +11,6 @@ from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,
-    Decoder,
     VideoSource,
     Window,
     corrupt_error,
@@ -85,11 +84,3 @@ def decode_with_decord(
         by_index = {i: freeze_image(image) for i, image in zip(indexes, images, strict=True)}
         for k, begin, i in batch:
             yield k, begin, by_index[i]
-
-
-DECORD = Decoder(
-    "decord",
-    "decord 0.6, with faults of its own (vidface/frames/sampling.py lists them)",
-    ("decord", "decord2"),
-    decode_with_decord,
-)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
     MAX_SECONDS_PER_FRAME,
-    Decoder,
     VideoSource,
     Window,
     corrupt_error,
@@ -373,8 +372,3 @@ def _upright(picture: VideoFrame) -> np.ndarray:
     else:
         flip_x, flip_y = a < 0, d < 0
     return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-
-
-PYAV = Decoder(
-    "pyav", "PyAV (libav), right in every case that is measured", ("av",), decode_with_pyav
-)
