@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import write_colour_network
 from vidface.backbones.architectures import ARCHITECTURES, StageRow, find_architecture
-from vidface.backbones.budget import Budget, BudgetLimits, count_module, count_onnx
+from vidface.backbones.budget import Budget, BudgetLimits, count_graph, count_module
 from vidface.backbones.catalogue import (
     Exported,
     Model,
@@ -22,6 +22,7 @@ from vidface.backbones.catalogue import (
     export_architecture,
     list_models,
 )
+from vidface.backbones.graphs import read_onnx
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError
@@ -209,7 +210,7 @@ def test_names_that_describe_nothing(name: str) -> None:
 def test_any_recogniser_s_file_is_counted(tmp_path: Path, data: Path, exported: Exported) -> None:
     colour = count_file(write_colour_network(tmp_path / "colour.onnx"))
     assert colour == Budget(0, 0.0, 0, 0, 3)
-    assert count_file(exported.path) == count_onnx(exported.path)
+    assert count_file(exported.path) == count_graph(read_onnx(exported.path), "n")
     # A file of bare parameters is counted as the network that they fit.
     state = count_file(data / "weights" / "mobilefacenet_foamliu.pt")
     assert state == count_module(find_architecture("mobilefacenet").build_empty())
@@ -406,7 +407,7 @@ def test_models_show_of_an_unknown_name(vidface) -> None:
 
 
 def test_models_count(vidface, exported: Exported, tmp_path: Path) -> None:
-    budget = count_onnx(exported.path)
+    budget = count_file(exported.path)
     done = vidface("models", "count", exported.path, "--json")
     assert done.json == {"file": str(exported.path), **budget.to_dict(), "fits": True}
     below = vidface("models", "count", exported.path, "--max-flops", budget.flops - 1)

@@ -314,6 +314,6 @@ def test_shapes_follow_from_the_inputs() -> None:
         helper.make_node("Flatten", ["q"], ["y"]),
     ]
     model = graph_of(nodes, [("w", np.zeros((5, 3, 2, 2), np.float32))], out=(2, 5))
-    shapes = inferred_shapes(model.graph, model, "n")
+    shapes = inferred_shapes(model, "n")
     assert shapes == {"x": (2, 3, 112, 112), "w": (5, 3, 2, 2), "p": (2, 5, 56, 56),
                       "q": (2, 5, 1, 1), "y": (2, 5)}  # fmt: skip

@@ -12,11 +12,10 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.graphs import fix_batch, inferred_shapes, read_onnx
+from vidface.backbones.graphs import fix_batch, inferred_shapes, stored_tensors
 from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
@@ -54,14 +53,8 @@ class Budget:
     uncounted: tuple[str, ...] = ()  # operators with arithmetic that the counter does not know
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "parameters": self.parameters,
-            "mib": self.mib,
-            "lfrc_flops": self.flops,
-            "macs": self.macs,
-            "dimension": self.dimension,
-            "uncounted": list(self.uncounted),
-        }
+        fields = {**asdict(self), "uncounted": list(self.uncounted)}
+        return {"lfrc_flops" if key == "flops" else key: value for key, value in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -120,21 +113,20 @@ def count_module(module: nn.Module) -> Budget:
     mib = sum(tensor.numel() * tensor.element_size() for tensor in stored) / 2**20
     twin.float()  # a half-precision module takes the picture below too
     device = stored[0].device if stored else torch.device("cpu")
-    totals, uncounted = [0, 0], Counter[str]()
+    counts: list[tuple[int, int]] = []  # (FLOPs, MACs) of each layer's runs
+    uncounted = Counter[str]()
 
     def convolution(layer: Any, _: Any, output: torch.Tensor) -> None:
         pixels = output.numel() // layer.out_channels  # of all pictures, if it makes patches of one
-        add(count_conv(layer.in_channels, layer.out_channels, math.prod(layer.kernel_size), pixels,
-                       layer.groups, bias=layer.bias is not None))  # fmt: skip
+        kernel, bias = math.prod(layer.kernel_size), layer.bias is not None
+        channels = layer.in_channels, layer.out_channels
+        counts.append(count_conv(*channels, kernel, pixels, layer.groups, bias=bias))
 
     def linear(layer: Any, inputs: Any, _: Any) -> None:
         rows = math.prod(inputs[0].shape[:-1])
-        counted = count_linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        add((rows * counted[0], rows * counted[1]))
-
-    def add(counted: tuple[int, int]) -> None:
-        totals[0] += counted[0]
-        totals[1] += counted[1]
+        bias = layer.bias is not None
+        flops, macs = count_linear(layer.in_features, layer.out_features, bias=bias)
+        counts.append((rows * flops, rows * macs))
 
     for layer in twin.modules():
         if isinstance(layer, nn.Conv2d):
@@ -148,30 +140,24 @@ def count_module(module: nn.Module) -> Budget:
     return Budget(
         parameters=sum(p.numel() for p in twin.parameters()),
         mib=mib,
-        flops=totals[0],
-        macs=totals[1],
+        flops=sum(flops for flops, _ in counts),
+        macs=sum(macs for _, macs in counts),
         dimension=int(output.shape[1]) if output.ndim == 2 else None,
         uncounted=_named(uncounted),
     )
 
 
-def count_onnx(path: str | Path) -> Budget:
-    """The cost of an ONNX recogniser, by the same rules, read from its graph.
+def count_graph(model: onnx.ModelProto, name: str) -> Budget:
+    """The cost of a graph with one picture as input, by the same rules.
 
     Raises:
-        VidfaceError: not an ONNX file, or one whose shapes do not follow from its input.
+        VidfaceError: shapes that do not follow from the input's.
     """
+    from onnx import helper
 
-    return count_graph(read_onnx(Path(path)), str(path))
-
-
-def count_graph(model: onnx.ModelProto, name: str) -> Budget:
-    """The cost of a graph with one picture as input."""
-
-    graph = fix_batch(model, 1).graph
-    shapes = inferred_shapes(graph, model, name)
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    constants = set(tensors) | _constants(graph)
+    fixed = fix_batch(model, 1)
+    graph, shapes = fixed.graph, inferred_shapes(fixed, name)
+    constants = _constants(graph)
     consumers: dict[str, list[Any]] = {}
     for node in graph.node:
         for value in node.input:
@@ -189,18 +175,21 @@ def count_graph(model: onnx.ModelProto, name: str) -> Budget:
             continue
         flops += counted[0]
         macs += counted[1]
-    stored = {id(t): t for t in _stored(graph)}.values()
-    sizes = {t.name: (math.prod(t.dims), _bytes_each(t.data_type)) for t in stored}
-    [output] = [shapes.get(value.name) for value in graph.output[:1]]
-    known = output is not None and len(output) >= 2 and math.prod(output[2:]) == 1
+    learned = _learned_tensors(graph)
+    sizes = {name: math.prod(tensor.dims) for name, tensor in learned.items()}
+    types = {name: helper.tensor_dtype_to_np_dtype(t.data_type) for name, t in learned.items()}
+    output = shapes.get(graph.output[0].name, ())
     return Budget(
-        parameters=sum(n for name, (n, _) in sizes.items() if name not in statistics),
-        mib=sum(n * each for n, each in sizes.values()) / 2**20,
+        parameters=sum(size for name, size in sizes.items() if name not in statistics),
+        mib=sum(size * types[name].itemsize for name, size in sizes.items()) / 2**20,
         flops=flops,
         macs=macs,
-        dimension=output[1] if known and output is not None else None,
+        dimension=output[1] if len(output) >= 2 and math.prod(output[2:]) == 1 else None,
         uncounted=_named(uncounted),
     )
+
+
+_WEIGHT_INPUTS = {"Conv": 1, "QLinearConv": 3, "Gemm": 1, "MatMul": 1}  # of counted operators
 
 
 def _count_node(
@@ -212,36 +201,34 @@ def _count_node(
     """(FLOPs, MACs) of a node, or None where nobody has said how to count it."""
     attributes = {a.name: a for a in node.attribute}
     inputs = list(node.input)
+    if node.op_type not in _WEIGHT_INPUTS:
+        return None
+    weight_name = inputs[_WEIGHT_INPUTS[node.op_type]]
+    weight, output = shapes.get(weight_name), shapes.get(node.output[0])
+    if weight is None or output is None:
+        return None
     if node.op_type in ("Conv", "QLinearConv"):
-        weight = shapes.get(inputs[1 if node.op_type == "Conv" else 3])
-        output = shapes.get(node.output[0])
-        if weight is None or output is None:
-            return None
         pixels = math.prod(output) // weight[0]
         groups = attributes["group"].i if "group" in attributes else 1
         bias = len(inputs) > (2 if node.op_type == "Conv" else 8) and bool(inputs[-1])
         kernel = math.prod(weight[2:])
         return count_conv(weight[1] * groups, weight[0], kernel, pixels, groups, bias=bias)
+    if weight_name not in constants:
+        return None
     if node.op_type == "Gemm":
-        weight, output = shapes.get(inputs[1]), shapes.get(node.output[0])
-        if weight is None or output is None or inputs[1] not in constants:
-            return None
         transposed = "transB" in attributes and attributes["transB"].i
         outputs, features = weight if transposed else weight[::-1]
         flops, macs = count_linear(features, outputs, bias=len(inputs) > 2 and bool(inputs[2]))
         return output[0] * flops, output[0] * macs
-    if node.op_type == "MatMul":
-        weight, given = shapes.get(inputs[1]), shapes.get(inputs[0])
-        if weight is None or given is None or len(weight) != 2 or inputs[1] not in constants:
-            return None
-        following = consumers.get(node.output[0], [])
-        bias = len(following) == 1 and following[0].op_type == "Add" and any(
-            i in constants and math.prod(shapes.get(i, ())) == weight[1] for i in following[0].input
-        )  # fmt: skip
-        rows = math.prod(given[:-1])
-        flops, macs = count_linear(weight[0], weight[1], bias=bias)
-        return rows * flops, rows * macs
-    return None
+    if len(weight) != 2:
+        return None
+    following = consumers.get(node.output[0], [])
+    bias = len(following) == 1 and following[0].op_type == "Add" and any(
+        i in constants and math.prod(shapes.get(i, ())) == weight[1] for i in following[0].input
+    )  # fmt: skip
+    rows = math.prod(output[:-1])
+    flops, macs = count_linear(weight[0], weight[1], bias=bias)
+    return rows * flops, rows * macs
 
 
 def _constants(graph: Any) -> set[str]:
@@ -253,27 +240,15 @@ def _constants(graph: Any) -> set[str]:
     return known
 
 
-def _stored(graph: Any) -> list[Any]:
+def _learned_tensors(graph: Any) -> dict[str, Any]:
     """Tensors of numbers that were learned: floats and 8-bit integers, not shapes or axes."""
     from onnx import TensorProto
 
     learned = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE,
                TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)  # fmt: skip
-    tensors = [t for t in graph.initializer if t.data_type in learned]
-    for node in graph.node:
-        if node.op_type == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value" and attribute.t.data_type in learned:
-                    attribute.t.name = node.output[0]
-                    tensors.append(attribute.t)
     used = {value for node in graph.node for value in node.input}
-    return [tensor for tensor in tensors if tensor.name in used]
-
-
-def _bytes_each(data_type: int) -> int:
-    from onnx import helper
-
-    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize)
+    tensors = stored_tensors(graph).items()
+    return {name: t for name, t in tensors if name in used and t.data_type in learned}
 
 
 def _named(counter: Counter[str]) -> tuple[str, ...]:

@@ -133,17 +133,15 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     return freed
 
 
-def inferred_shapes(graph: Any, model: onnx.ModelProto, name: str) -> dict[str, tuple[int, ...]]:
+def inferred_shapes(model: onnx.ModelProto, name: str) -> dict[str, tuple[int, ...]]:
     """The shapes of all values that follow from the input's, by name."""
     import onnx
 
-    whole = copy_graph(model)
-    whole.graph.CopyFrom(graph)
     try:
-        inferred = onnx.shape_inference.infer_shapes(whole, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except Exception as error:
         raise VidfaceError(f"weights {name}: its shapes do not fit ({first_line(error)})") from None
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
@@ -206,7 +204,7 @@ def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = copy_graph(model)
     graph = changed.graph
     constants = prelu_slopes(graph)
-    shapes = inferred_shapes(graph, changed, "graph")
+    shapes = inferred_shapes(changed, "graph")
     nodes, minus_ones = [], set()
     for number, node in enumerate(graph.node):
         slopes = constants.get(node.input[1]) if node.op_type == "PRelu" else None
@@ -241,13 +239,20 @@ def prelu_slopes(graph: Any) -> dict[str, np.ndarray]:
     """The constant slopes of PReLUs: initialisers, Constant nodes, and what merely names them."""
     from onnx import numpy_helper
 
+    tensors = stored_tensors(graph)
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in tensors:
+            tensors[node.output[0]] = tensors[node.input[0]]
+    wanted = {node.input[1] for node in graph.node if node.op_type == "PRelu"}
+    return {name: numpy_helper.to_array(t) for name, t in tensors.items() if name in wanted}
+
+
+def stored_tensors(graph: Any) -> dict[str, Any]:
+    """The tensors that a graph holds, by the value's name: initialisers and Constant nodes."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             for attribute in node.attribute:
                 if attribute.name == "value":
                     tensors[node.output[0]] = attribute.t
-        elif node.op_type == "Identity" and node.input[0] in tensors:
-            tensors[node.output[0]] = tensors[node.input[0]]
-    wanted = {node.input[1] for node in graph.node if node.op_type == "PRelu"}
-    return {name: numpy_helper.to_array(t) for name, t in tensors.items() if name in wanted}
+    return tensors

@@ -121,23 +121,18 @@ class ClassCentres(nn.Module):
         """
         self._check(labels)
         device = self.weight.device
-        if self.sample_rate == 1:
-            return self._all(labels.to(device, torch.int64))
-        numbers = labels.detach().cpu().numpy().astype(np.int64)
-        rows = choose_classes(numbers, self.classes, self.sample_rate, seed_ints)
-        if len(rows) == self.classes:
-            return self._all(labels.to(device, torch.int64))
-        chosen = torch.from_numpy(rows).to(device)
-        return SelectedCentres(
-            rows=chosen,
-            labels=torch.from_numpy(np.searchsorted(rows, numbers)).to(device),
-            weight=self.weight.detach().index_select(0, chosen).requires_grad_(),
-        )
-
-    def _all(self, labels: Tensor) -> SelectedCentres:
-        return SelectedCentres(
-            torch.arange(self.classes, device=labels.device), labels, self.weight
-        )
+        if self.sample_rate < 1:
+            numbers = labels.detach().cpu().numpy().astype(np.int64)
+            rows = choose_classes(numbers, self.classes, self.sample_rate, seed_ints)
+            if len(rows) < self.classes:
+                chosen = torch.from_numpy(rows).to(device)
+                return SelectedCentres(
+                    rows=chosen,
+                    labels=torch.from_numpy(np.searchsorted(rows, numbers)).to(device),
+                    weight=self.weight.detach().index_select(0, chosen).requires_grad_(),
+                )
+        everyone = torch.arange(self.classes, device=device)
+        return SelectedCentres(everyone, labels.to(device, torch.int64), self.weight)
 
     def _check(self, labels: Tensor) -> None:
         if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool:

@@ -120,7 +120,7 @@ def _map_shapes(
     if not maps:
         return {}
     outputs = [output for node in model.graph.node for output in node.output]
-    known = inferred_shapes(model.graph, model, name)
+    known = inferred_shapes(model, name)
     shapes = {}
     for wanted in dict.fromkeys(maps):
         if wanted not in outputs:

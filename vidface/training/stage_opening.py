@@ -23,7 +23,7 @@ from vidface.training.live_task import open_live_task
 from vidface.training.losses import build_objective
 from vidface.training.network import TrainingNetwork
 from vidface.training.opening import TrainingContext
-from vidface.training.sampling import Sampler, make_sampler
+from vidface.training.sampling import Sampler, Shuffled
 from vidface.training.sources.base import FaceSource, class_counts
 from vidface.training.sources.subsets import take_images
 from vidface.training.stages import Stage, build_cut, build_distil, build_sampler
@@ -90,10 +90,7 @@ def _open_distillation(training: TrainingContext, stage: Stage) -> OpenedStage:
     if data.taught is None or pipeline.teacher is None:
         raise VidfaceError(f"{stage}: there is no teacher")
     faces = data.taught
-    nobody = np.zeros(len(faces), np.int64)
-    order = make_sampler(
-        "shuffled", nobody, stage.batch_size, seed=pipeline.train.seed, stage=stage.number
-    )
+    order = Shuffled(len(faces), stage.batch_size, seed=pipeline.train.seed, stage=stage.number)
     objective = build_distil(stage)
     task: StageTask
     if data.answers is not None:

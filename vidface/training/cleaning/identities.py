@@ -18,42 +18,16 @@ MEMORY_BYTES = 2**28
 CENTRES_AT_ONCE = 8192  # products of a block with so many centres stay in the cache
 
 
-def identity_centres(
-    embeddings: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    *,
-    memory_bytes: int = MEMORY_BYTES,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The direction of each identity, which a minority of wrong labels does not move.
-
-    First the mean of the identity's unit embeddings. The image nearest to it is the medoid (the
-    sum of its cosines to all others is the largest). Then the mean of those images whose cosine to
-    it is at least the identity's (lower) median: the nearer half and one. (One concentration step
-    of Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance Determinant
-    Estimator", 1999.)
+class IdentityEmbeddings:
+    """Embeddings by identity, read in blocks that fit into the budget.
 
     Args:
         embeddings: (n, d) floats, any norm; those without a direction count for nothing.
         labels: (n,) whole numbers ≥ 0.
         memory_bytes: for the blocks that embeddings are worked on in.
 
-    Returns:
-        (C,) the labels there are, rising, and (C, d) float32 their centres, of length one, or
-        zero for an identity whose embeddings have no direction or cancel out.
-
     Raises:
         VidfaceError: shapes or labels that do not fit.
-
-    >>> faces = np.array([[1, 0], [2, 0], [0, 1], [0, -3], [5, 0], [0, 0]], dtype=np.float32)
-    >>> identity_centres(faces, np.array([3, 3, 3, 8, 3, 9]))
-    (array([3, 8, 9]), array([[ 1.,  0.], [ 0., -1.], [ 0.,  0.]], dtype=float32))
-    """
-    people = IdentityEmbeddings(embeddings, labels, memory_bytes)
-    return people.labels, people.centres(people.usable)
-
-
-class IdentityEmbeddings:
-    """Embeddings by identity, read in blocks that fit into the budget.
 
     Attributes:
         labels: (C,) the labels that there are, rising.
@@ -66,7 +40,7 @@ class IdentityEmbeddings:
         self,
         embeddings: NDArray[np.floating[Any]],
         labels: NDArray[np.integer[Any]],
-        memory_bytes: int,
+        memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         if memory_bytes < 1:
             raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
@@ -112,7 +86,26 @@ class IdentityEmbeddings:
         return unit_rows(sums)[0]
 
     def centres(self, among: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """See `identity_centres`; only of the images `among`."""
+        """The direction of each identity, which a minority of wrong labels does not move.
+
+        First the mean of the identity's unit embeddings. The image nearest to it is the medoid (the
+        sum of its cosines to all others is the largest). Then the mean of those images whose cosine
+        to it is at least the identity's (lower) median: the nearer half and one. (One concentration
+        step of Rousseeuw and Van Driessen, "A Fast Algorithm for the Minimum Covariance Determinant
+        Estimator", 1999.)
+
+        Args:
+            among: (n,) bool, the images that count; `usable` ones.
+
+        Returns:
+            (C, d) float32, of length one, or zero for an identity whose embeddings have no
+            direction or cancel out.
+
+        >>> faces = np.array([[1, 0], [2, 0], [0, 1], [0, -3], [5, 0], [0, 0]], dtype=np.float32)
+        >>> people = IdentityEmbeddings(faces, np.array([3, 3, 3, 8, 3, 9]))
+        >>> people.labels, people.centres(people.usable)
+        (array([3, 8, 9]), array([[ 1.,  0.], [ 0., -1.], [ 0.,  0.]], dtype=float32))
+        """
         rows = self.order[among[self.order]]
         first = self.means(rows, self.identities[rows], self.n_identities)
         cosines = self.own_cosines(first, among)[rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ def sharpness(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     import cv2
 
-    greys = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in _check_images(images))
+    greys = _grey_images(images)
     return np.array([cv2.Laplacian(grey, cv2.CV_64F).var() for grey in greys], np.float32)
 
 
@@ -51,21 +53,16 @@ def contrast(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     >>> contrast(half).tolist()
     [50.0]
     """
+    return np.array([grey.std() for grey in _grey_images(images)], np.float32)
+
+
+def _grey_images(images: NDArray[np.uint8]) -> Iterator[np.ndarray]:
     import cv2
 
-    greys = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in _check_images(images))
-    return np.array([grey.std() for grey in greys], np.float32)
-
-
-def _check_images(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     array = np.asarray(images)
-    if (
-        array.ndim != 4
-        or array.shape[3] != 3
-        or min(array.shape[1:3]) < 3
-        or array.dtype != np.uint8
-    ):
+    fits = array.ndim == 4 and array.shape[3] == 3 and min(array.shape[1:3]) >= 3
+    if not fits or array.dtype != np.uint8:
         raise VidfaceError(
             f"images must be (n, 112, 112, 3) uint8 RGB, got {array.shape} {array.dtype}"
         )
-    return array
+    return (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in array)

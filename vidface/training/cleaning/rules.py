@@ -31,8 +31,8 @@ def cut_images(
 ) -> Cut:
     """Which images to train on, by what the current model makes of them.
 
-    Centres are those of `identity_centres`, "cosine" is an image's to its own one. In this order,
-    an image keeping the first reason that it gets:
+    Centres are those of `IdentityEmbeddings.centres`, "cosine" is an image's to its own one. In
+    this order, an image keeping the first reason that it gets:
 
     1. NO_DIRECTION: its embedding is NaN, infinite or zero. Always cut.
     2. LONG_TAIL: its identity has fewer than `min_images` images with a direction. Such identities
@@ -105,7 +105,10 @@ def cut_images(
 
 
 class _Cutting:
-    """Images losing their place one rule after the other."""
+    """Images losing their place one rule after the other.
+
+    Thresholds are float32 as the cosines are: equal stays equal.
+    """
 
     def __init__(
         self,
@@ -139,28 +142,28 @@ class _Cutting:
         if quantile is None:
             return
         for measure in measures.values():
-            known = measure[left & ~np.isnan(measure)]
             poor = np.isnan(measure)
+            known = measure[left & ~poor]
             if len(known):
                 poor |= measure < np.quantile(known, quantile, method="higher")
-            self.cut(poor & (own < _float32(self.settings.quality_cosine)), Reason.QUALITY)
+            self.cut(poor & (own < np.float32(self.settings.quality_cosine)), Reason.QUALITY)
 
     def cut_wrong_labels(self, own: NDArray[np.float32], other_cosine: NDArray[np.float32]) -> None:
         if self.settings.own_cosine is not None:
-            least = _float32(self.settings.own_cosine)
-            nearer = other_cosine - own >= _float32(self.settings.other_margin)  # False for NaN
+            least = np.float32(self.settings.own_cosine)
+            nearer = other_cosine - own >= np.float32(self.settings.other_margin)  # False for NaN
             self.cut((own < least) & (other_cosine >= least) & nearer, Reason.WRONG_LABEL)
 
     def cut_strangers(self, own: NDArray[np.float32]) -> None:
         if self.settings.stranger_cosine is not None:
-            self.cut(own < _float32(self.settings.stranger_cosine), Reason.WRONG_LABEL)
+            self.cut(own < np.float32(self.settings.stranger_cosine), Reason.WRONG_LABEL)
 
     def cut_other_domains(self, own: NDArray[np.float32], centres: NDArray[np.float32]) -> None:
         settings, people = self.settings, self.people
         if settings.domain_images is None:
             return
         # A cluster's centre is below the cosine only where one of its images is, too.
-        far = own < _float32(settings.domain_cosine)
+        far = own < np.float32(settings.domain_cosine)
         doubtful = np.bincount(people.identities[far & self.left], minlength=people.n_identities)
         rows = people.order[(self.left & (doubtful > 0)[people.identities])[people.order]]
         for some in _whole_identities(rows, people.identities, people.block_rows):
@@ -185,9 +188,9 @@ class _Cutting:
         domain = (counts >= (settings.domain_images or 0)) & (
             2 * counts < sizes[by_cluster[firsts]]
         )
-        domain &= cosines < _float32(settings.domain_cosine)
+        domain &= cosines < np.float32(settings.domain_cosine)
         if settings.stranger_cosine is not None:
-            domain &= cosines >= _float32(settings.stranger_cosine)
+            domain &= cosines >= np.float32(settings.stranger_cosine)
         self.reason[members[domain[groups]]] = Reason.OTHER_DOMAIN
 
     def cut_surplus(self, own: NDArray[np.float32]) -> None:
@@ -220,15 +223,12 @@ def _whole_identities(
 
 def _find_doubtful(own: NDArray[np.float32], settings: CutSettings) -> NDArray[np.bool_]:
     """Images whose nearest other identity decides, or is worth a look in the log."""
-    highest = settings.own_cosine
-    for value, on in (
-        (settings.stranger_cosine, True),
-        (settings.quality_cosine, settings.quality_quantile is not None),
-        (settings.domain_cosine, settings.domain_images is not None),
-    ):
-        if on and value is not None:
-            highest = value if highest is None else max(highest, value)
-    return np.zeros(len(own), bool) if highest is None else own < _float32(highest)
+    cosines = [settings.own_cosine, settings.stranger_cosine]
+    if settings.quality_quantile is not None:
+        cosines.append(settings.quality_cosine)
+    if settings.domain_images is not None:
+        cosines.append(settings.domain_cosine)
+    return own < np.float32(max((c for c in cosines if c is not None), default=-np.inf))
 
 
 def _find_nearest_others(
@@ -304,8 +304,3 @@ def _check_quality(
             )
         measures[name] = array.astype(np.float64)
     return measures
-
-
-def _float32(value: float) -> np.float32:
-    """A threshold as the cosines are: equal stays equal."""
-    return np.float32(value)

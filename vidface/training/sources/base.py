@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.values import CROP_SIZE
 from vidface.storage.images import decode_image
 from vidface.training.sources.packed_names import PackedNames
@@ -120,10 +121,8 @@ class PictureSource:
             VidfaceError: there is no such image; its file is gone, broken or of another size.
         """
         name = self.name(index)
-        try:
+        with named_errors(name):
             data = self.pictures.read(index)
-        except OSError as error:
-            raise VidfaceError(f"{name}: {error.strerror or error}") from None
         image = decode_image(data, name)
         height, width, _ = image.shape
         if (height, width) == (CROP_SIZE, CROP_SIZE):

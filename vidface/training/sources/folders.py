@@ -21,7 +21,7 @@ from vidface.training.sources.base import (
     open_pictures,
 )
 from vidface.training.sources.packed_names import PackedNames
-from vidface.training.sources.tars import FileReader, TarPictures, read_tar_members
+from vidface.training.sources.tars import TarPictures, read_tar_members
 
 
 class _Image(NamedTuple):
@@ -68,13 +68,8 @@ def open_folders(path: Path, *, resize: bool = False) -> PictureSource:
     sizes = np.array([image.size for image in images], dtype=np.int64)
     pictures: Pictures = FolderPictures(names, path)
     if path.is_file():
-        pictures = TarPictures(
-            names=names,
-            reader=FileReader((path,)),
-            files=np.zeros(len(images), dtype=np.int32),
-            offsets=np.array([image.offset for image in images], dtype=np.int64),
-            sizes=sizes,
-        )
+        places = [(0, image.offset, image.size) for image in images]
+        pictures = TarPictures.of(names, (path,), places)
     people = [image.person for image in images]
     return open_pictures(str(path), people, pictures, sizes, resize, note)
 

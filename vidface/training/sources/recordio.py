@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.values import CROP_SIZE
 from vidface.datasets.recordio import RecordIO
 from vidface.training.sources.base import Pictures, PictureSource, check_size
@@ -98,11 +99,8 @@ class RecordPictures(Pictures):
 
 def _read_property(path: Path, resize: bool) -> tuple[int, tuple[int, int]]:
     """(classes, (height, width))"""
-    try:
-        with path.open("rb") as file:
-            text = file.read(100)
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
+    with named_errors(path), path.open("rb") as file:
+        text = file.read(100)
     match = re.fullmatch(rb"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*", text)
     if match is None or int(match[1]) < 1:
         raise VidfaceError(f"{path}: {text[:60]!r} is not 'classes,height,width'")

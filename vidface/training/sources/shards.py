@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.storage.names import IMAGE_SUFFIXES, natural_key
 from vidface.training.sources.base import PictureSource, open_pictures
 from vidface.training.sources.packed_names import PackedNames
@@ -44,16 +43,11 @@ def open_shards(path: Path, *, resize: bool = False) -> PictureSource:
     ]
     if not samples:
         raise VidfaceError(f"{path}: no image in {len(shards)} shard(s)")
-    sizes = np.array([sample.size for sample in samples], dtype=np.int64)
-    pictures = TarPictures(
-        names=PackedNames(sample.name for sample in samples),
-        reader=FileReader(tuple(shards)),
-        files=np.array([sample.shard for sample in samples], dtype=np.int32),
-        offsets=np.array([sample.offset for sample in samples], dtype=np.int64),
-        sizes=sizes,
-    )
-    people = _name_people(samples)
-    return open_pictures(str(path), people, pictures, sizes, resize, f"{len(shards)} shard(s)")
+    places = [(sample.shard, sample.offset, sample.size) for sample in samples]
+    names = PackedNames(sample.name for sample in samples)
+    pictures = TarPictures.of(names, tuple(shards), places)
+    people, note = _name_people(samples), f"{len(shards)} shard(s)"
+    return open_pictures(str(path), people, pictures, pictures.sizes, resize, note)
 
 
 class _Sample(NamedTuple):
@@ -142,10 +136,8 @@ def _read_person(
     what = f"{shard}: {label.name}"
     if label.size > MAX_LABEL_BYTES:
         raise VidfaceError(f"{what}: {label.size:,} bytes, more than a class needs")
-    try:
+    with named_errors(what):
         data = reader.read(0, label.offset, label.size)
-    except OSError as error:
-        raise VidfaceError(f"{what}: {error.strerror or error}") from None
     if "cls" in parts:
         text = data.strip()
         if not re.fullmatch(rb"[0-9]{1,18}", text):

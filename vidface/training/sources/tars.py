@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.training.sources.base import Pictures
 
 MAX_OPEN_FILES = 256  # a worker may have 1024 in all
@@ -65,6 +66,14 @@ class TarPictures(Pictures):
     offsets: NDArray[np.int64]  # (n,) bytes
     sizes: NDArray[np.int64]  # (n,) bytes
 
+    @classmethod
+    def of(
+        cls, names: Sequence[str], tars: tuple[Path, ...], places: Sequence[tuple[int, int, int]]
+    ) -> TarPictures:
+        """Pictures by their `places`: (which of `tars`, offset and size in bytes)."""
+        files, offsets, sizes = np.array(places, dtype=np.int64).reshape(-1, 3).T
+        return cls(names, FileReader(tars), files.astype(np.int32), offsets.copy(), sizes.copy())
+
     def read(self, index: int) -> bytes:
         place = int(self.offsets[index]), int(self.sizes[index])
         return self.reader.read(int(self.files[index]), *place)
@@ -96,10 +105,8 @@ def read_tar_members(path: Path) -> Iterator[TarMember]:
         VidfaceError: no such file; no tar, or a compressed one; cut off; a member stored sparse.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with named_errors(path), path.open("rb", buffering=0) as file:
             yield from _read_members(file.fileno(), os.fstat(file.fileno()).st_size)
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise VidfaceError(
             f"{path}: not a whole uncompressed tar: {error}. Fetch or pack it again, decompress it "
