@@ -62,8 +62,7 @@ def _contiguous_folds(n: int, n_folds: int) -> np.ndarray:
     >>> _contiguous_folds(8, 3)
     array([0, 0, 0, 1, 1, 1, 2, 2])
     """
-    sizes = np.full(n_folds, n // n_folds)
-    sizes[: n % n_folds] += 1
+    sizes = [len(part) for part in np.array_split(np.arange(n), n_folds)]
     return np.repeat(np.arange(n_folds), sizes)
 
 

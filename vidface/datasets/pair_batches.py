@@ -120,11 +120,8 @@ class _FastNames:
 def _mapped(column: Any, value_of: Any) -> NDArray[np.int32] | None:
     """A function of each string of a column, called once for each; None where it gives None."""
     encoded = column.dictionary_encode()
-    values = []
-    for text in encoded.dictionary.to_pylist():
-        value = value_of(text)
-        if value is None:
-            return None
-        values.append(value)
+    values = [value_of(text) for text in encoded.dictionary.to_pylist()]
+    if None in values:
+        return None
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     return np.array(values, dtype=np.int32)[codes]

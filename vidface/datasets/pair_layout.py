@@ -66,14 +66,10 @@ def read_layout(file: BinaryIO, what: str) -> PairLayout:
             f"{what}, line {line}: {width} field(s) where a pair is due as three, 'a b same'; "
             f"other columns need a header that names first, second and same ({known})"
         )
-    if fields[2].lower() in SAME_WORDS or _is_number(fields[2]):
+    # A number may be a label that we don't know, like "-1", and so is no header.
+    if fields[2].lower() in SAME_WORDS or re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", fields[2]):
         return PairLayout(0, 1, 2, None, 3, separator, None, line, False, 0)
     return PairLayout(0, 1, 2, None, 3, separator, fields, line, False, after)
-
-
-def _is_number(text: str) -> bool:
-    """Whether it may be a label that we don't know, like "-1", and so is no header."""
-    return re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", text) is not None
 
 
 PairColumns = tuple[

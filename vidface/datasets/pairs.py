@@ -59,10 +59,6 @@ class PairSet:
     def n_folds(self) -> int:
         return int(self.folds.max()) + 1
 
-    def image_name(self, i: int) -> str:
-        """Which image that is, for messages."""
-        return f"{self.name}: {self.image_names[i]}"
-
     def image(self, i: int) -> NDArray[np.uint8]:
         """(112, 112, 3) uint8 RGB of image i, 0 ≤ i < n_images.
 
@@ -72,7 +68,7 @@ class PairSet:
         """
         if not 0 <= i < self.n_images:
             raise VidfaceError(f"{self.name}: image {i} of {self.n_images}, counted from 0")
-        name = self.image_name(i)
+        name = f"{self.name}: {self.image_names[i]}"
         with named_errors(name):
             data = self.read(i)
         image = decode_image(data, name)

@@ -60,18 +60,17 @@ class InitialFiles:
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
+        note, flags = f"{self.pipeline}: the settings, to be changed there", ""
+        if self.pipeline is None:
+            note = f"{LOCAL_PIPELINE} was there already and stays as it is"
+            flags = f" --manifest {shlex.quote(str(self.manifest))}"
+        elif self.pipeline.parent != Path():
+            flags = f" --pipeline {shlex.quote(str(self.pipeline))}"
         lines = [
             f"{self.manifest}: {self.clips} clips, {self.identities} identities ({splits})",
+            note,
             "Edit identity and split (an empty identity is a distractor), then:",
         ]
-        flags = ""
-        if self.pipeline is None:
-            lines.insert(1, f"{LOCAL_PIPELINE} was there already and stays as it is")
-            flags = f" --manifest {shlex.quote(str(self.manifest))}"
-        else:
-            lines.insert(1, f"{self.pipeline}: the settings, to be changed there")
-            if self.pipeline.parent != Path():
-                flags = f" --pipeline {shlex.quote(str(self.pipeline))}"
         if not self.identities:
             lines.append("  (no person folders: fill in who is in each clip first)")
         lines.append(f"  vidface extract{flags} && vidface cluster{flags} && vidface score{flags}")

@@ -7,7 +7,6 @@ A manifest is a CSV file (UTF-8) with the columns `clip_id, path, identity, spli
 from __future__ import annotations
 
 import csv
-import dataclasses
 import hashlib
 import io
 import math
@@ -122,15 +121,7 @@ def read_manifest(
         raise VidfaceError(f"manifest {path}: no clips below the header")
     _check_duplicates(clips, problems)
     location = as_location(root) if root is not None else path.parent
-    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
-    manifest = Manifest(
-        clips=tuple(clips),
-        path=path,
-        root_location=location,
-        sha256=hashlib.sha256(data).hexdigest(),
-        unused_columns=tuple(c for c in header if c not in known),
-    )
-    absent = _check_paths(clips, manifest.root, problems) if check_files else []
+    absent = _check_paths(clips, open_root(location), problems) if check_files else []
     if absent and not allow_missing:
         problems += absent
     if problems:
@@ -138,8 +129,15 @@ def read_manifest(
         hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
         raise VidfaceError(f"manifest {path}{start}: {_format_problems(problems)}{hint}")
     lines = {line for line, _ in absent}
-    missing = frozenset(clip.clip_id for clip in clips if clip.line in lines)
-    return dataclasses.replace(manifest, missing=missing)
+    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
+    return Manifest(
+        clips=tuple(clips),
+        path=path,
+        root_location=location,
+        sha256=hashlib.sha256(data).hexdigest(),
+        missing=frozenset(clip.clip_id for clip in clips if clip.line in lines),
+        unused_columns=tuple(column for column in header if column not in known),
+    )
 
 
 Problem = tuple[int, str]  # line number, what is wrong there

@@ -15,6 +15,7 @@ from typing import Any
 
 from vidface.backbones.settings import BackboneSettings
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.settings import (
     SettingField,
     build_table,
@@ -160,11 +161,10 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
         VidfaceError: unreadable, or not TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        with named_errors(f"{what} {file}"):
+            return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise VidfaceError(f"{what} {file}: not TOML: {error}") from None
-    except OSError as error:
-        raise VidfaceError(f"{what} {file}: {error.strerror or error}") from None
 
 
 def parse_pipeline(
