@@ -13,6 +13,7 @@ from vidface.cli.options import (
     clustering_option,
     denoising_from,
     exit_for,
+    file_option,
     noise_options,
     note,
     open_run_from,
@@ -93,16 +94,12 @@ def import_iqiyi(
 
 @import_data.command(name="lfrc")
 @click.argument("folder", type=PATH)
-@click.option(
+@file_option(
     "--labels",
-    type=PATH,
-    metavar="FILE",
     help="Who is in which video, as lines '<video> <identity>'.",
 )
-@click.option(
+@file_option(
     "--filelist",
-    type=PATH,
-    metavar="FILE",
     help="List of the videos. [default: filelist.txt in FOLDER]",
 )
 @click.option(
@@ -162,7 +159,7 @@ def import_ijb(
 _from_run = together(
     run_options,
     noise_options,
-    click.option("--out", type=PATH, required=True, metavar="FILE", help="The file to write."),
+    file_option("--out", required=True, help="The file to write."),
     clustering_option,
 )
 """Which run and which clustering, and where the file goes."""
@@ -175,10 +172,8 @@ def export_data() -> None:
 
 @export_data.command(name="lfrc")
 @click.option("--split", metavar="NAME", help="Split whose clips are written. [default: all]")
-@click.option(
+@file_option(
     "--filelist",
-    type=PATH,
-    metavar="FILE",
     help="List of the clips, and their order. [default: the manifest's]",
 )
 @_from_run

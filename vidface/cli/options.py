@@ -26,6 +26,7 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 PATH = click.Path(path_type=Path)
+file_option = functools.partial(click.option, metavar="FILE", type=PATH)
 
 
 class SettingOption(click.Option):

@@ -8,15 +8,13 @@ from typing import Any
 
 import click
 
-from vidface.cli.options import PATH, CommandGroup, note, output_options, show, together
+from vidface.cli.options import CommandGroup, file_option, note, output_options, show, together
 from vidface.core.errors import VidfaceError
 
 _runs = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
-_out = click.option(
+_out = file_option(
     "--out",
-    metavar="FILE",
     required=True,
-    type=PATH,
     help="File to write: .svg, .pdf or .png.",
 )
 _figure_options = together(

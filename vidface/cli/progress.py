@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,34 +16,28 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _open_bar(columns: Callable[[], Sequence[Any]], enabled: bool, **options: Any) -> Iterator[Any]:
-    """A bar of `rich` with these columns; None if it is not enabled."""
-    if not enabled:
-        yield None
-        return
+def _open_bar(*columns: Any, **options: Any) -> Iterator[Any]:
+    """A bar of `rich` with these columns; the usual ones if none are named."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(*columns(), console=Console(stderr=True), **options) as bar:
+    with Progress(*columns, console=Console(stderr=True), **options) as bar:
         yield bar
 
 
 @contextmanager
 def extraction_bar(run: Run) -> Iterator[ClipProgress | None]:
     """A bar with clips, frames/s, faces/s and the time left."""
-
-    def columns() -> Sequence[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
-
-        rates = "clips  {task.fields[rates]}  ETA"
-        return "extract", BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn()
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
     start_seconds = time.monotonic()
     frames = faces = 0
-    with _open_bar(columns, sys.stderr.isatty()) as bar:
-        if bar is None:
-            yield None
-            return
+    rates = "clips  {task.fields[rates]}  ETA"
+    columns = ("extract", BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn())
+    with _open_bar(*columns) as bar:
         task = bar.add_task("extract", total=len(run.manifest.clips), rates="")
 
         def advance(n_clips: int, n_frames: int, n_faces: int) -> None:
@@ -59,16 +53,10 @@ def extraction_bar(run: Run) -> Iterator[ClipProgress | None]:
 @contextmanager
 def images_bar(images: int) -> Iterator[CountProgress | None]:
     """A bar that counts images."""
-
-    def columns() -> Sequence[Any]:
-        from rich.progress import Progress
-
-        return Progress.get_default_columns()
-
-    with _open_bar(columns, sys.stderr.isatty()) as bar:
-        if bar is None:
-            yield None
-            return
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with _open_bar() as bar:
         task = bar.add_task("embed", total=images)
         yield lambda n: bar.update(task, advance=n)
 
@@ -76,16 +64,13 @@ def images_bar(images: int) -> Iterator[CountProgress | None]:
 @contextmanager
 def pairs_bar() -> Iterator[CountProgress | None]:
     """A count of pairs, for splits that take a while."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import SpinnerColumn, TimeElapsedColumn
 
-    def columns() -> Sequence[Any]:
-        from rich.progress import SpinnerColumn, TimeElapsedColumn
-
-        return SpinnerColumn(), "{task.completed:,.0f} pairs", TimeElapsedColumn()
-
-    with _open_bar(columns, sys.stderr.isatty(), transient=True) as bar:
-        if bar is None:
-            yield None
-            return
+    columns = (SpinnerColumn(), "{task.completed:,.0f} pairs", TimeElapsedColumn())
+    with _open_bar(*columns, transient=True) as bar:
         task = bar.add_task("pairs", total=None)
         yield lambda n: bar.update(task, advance=n)
 
@@ -93,18 +78,15 @@ def pairs_bar() -> Iterator[CountProgress | None]:
 @contextmanager
 def training_progress(*, enabled: bool) -> Iterator[Callable[[StepReport], None] | None]:
     """A bar with stage, loss, images/s and the time left; None if it is not enabled."""
+    if not enabled:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    def columns() -> Sequence[Any]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-        rates = "loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"
-        stage = TextColumn("{task.fields[stage]}", markup=False)
-        return stage, BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn()
-
-    with _open_bar(columns, enabled, speed_estimate_period=300) as bar:
-        if bar is None:
-            yield None
-            return
+    stage = TextColumn("{task.fields[stage]}", markup=False)
+    rates = "loss {task.fields[loss]}  {task.fields[rate]} images/s  ETA"
+    columns = (stage, BarColumn(), MofNCompleteColumn(), rates, TimeRemainingColumn())
+    with _open_bar(*columns, speed_estimate_period=300) as bar:
         task = bar.add_task("train", total=None, stage="train", loss="", rate="")
 
         def advance(report: StepReport) -> None:

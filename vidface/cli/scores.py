@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.cli.options import (
-    PATH,
     StageCommand,
     clustering_option,
     denoising_from,
     executor_options,
+    file_option,
     noise_options,
     note,
     open_run_from,
@@ -37,16 +37,12 @@ if TYPE_CHECKING:
 @split_options
 @score_options
 @clustering_option
-@click.option(
+@file_option(
     "--pairs",
-    metavar="FILE",
-    type=PATH,
     help="Score the pairs of a list, lines `a b same`, instead of a split.",
 )
-@click.option(
+@file_option(
     "--templates",
-    metavar="FILE",
-    type=PATH,
     help="Templates of --pairs: lines `template_id media_id path`, as IJB has them.",
 )
 @click.option(
@@ -54,16 +50,12 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Order of a line of --templates: template-media-path or path-template-media.",
 )
-@click.option(
+@file_option(
     "--submission",
-    metavar="FILE",
-    type=PATH,
     help="Score a ranked list, lines `id v1.mp4 ...`, alone: no run.",
 )
-@click.option(
+@file_option(
     "--gt",
-    metavar="FILE",
-    type=PATH,
     help="Ground truth of --submission, train_gt.txt or val_gt.txt.",
 )
 @output_options
