@@ -515,10 +515,10 @@ def test_what_strangers_write_is_refused_or_drawn(data):
     parent[key] = data.draw(st.sampled_from(BAD))
     kind, read = ("sweep", read_series) if "rows" in document else ("curves", read_roc_of_pairs)
     try:
-        said = str(read("a", check_document(document, kind, "a")))
+        said = f"{read('a', check_document(document, kind, 'a')).label}: "
     except VidfaceError as error:
         said = str(error)
-    assert said.startswith(("a: ", "RocCurve(a: (", "SweepSeries(a: ("))
+    assert said.startswith("a: ")
 
 
 def read_roc_of_pairs(label, document):

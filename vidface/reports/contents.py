@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vidface.core.errors import VidfaceError
 from vidface.reports.gather import RunData
 from vidface.reports.picks import Picks
 from vidface.reports.printed_charts import ChartPrinter
 from vidface.reports.pseudonyms import Names
-
-if TYPE_CHECKING:
-    from vidface.runs.comparison import Comparison
+from vidface.runs.comparison import Comparison
 
 MOST_CLIPS = 240
 """Clips shown in pictures, in the whole report."""

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
@@ -33,9 +34,6 @@ from vidface.runs.profiles import Profile, read_profile
 from vidface.runs.run_folder import RunFolder
 from vidface.runs.score_documents import CURVES_SUFFIX, read_json_object
 from vidface.settings.manifests import read_manifest
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MOST_SCORES = 6
 """The newest scores of a run that are shown side by side."""
@@ -78,10 +76,6 @@ class ClipTable:
     def __len__(self) -> int:
         return len(self.clip_ids)
 
-    def __str__(self) -> str:
-        d = "no" if self.descriptors is None else f"{self.descriptors.shape}"
-        return f"ClipTable({len(self)} clips, {d} descriptors)"
-
 
 @dataclass(frozen=True)
 class RunData:
@@ -100,9 +94,6 @@ class RunData:
     extraction: Mapping[str, Any]  # provenance of clips.parquet
     profile: Profile | None  # where the time of the extraction went
     notes: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"RunData({self.label}: {self.clips}, {len(self.scores)} scores)"
 
     @property
     def weights(self) -> str:

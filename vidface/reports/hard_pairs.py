@@ -35,12 +35,6 @@ class HardPairs:
     compared: int  # clips that were compared
     of: int  # clips with a descriptor
 
-    def __str__(self) -> str:
-        return (
-            f"HardPairs({len(self.impostor)} impostor, {len(self.genuine)} genuine; "
-            f"{self.compared} of {self.of} clips)"
-        )
-
 
 def hardest_pairs(
     descriptors: NDArray[np.float32],

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from markupsafe import Markup
 
@@ -30,12 +30,9 @@ from vidface.reports.pseudonyms import Names
 from vidface.reports.sections import SECTIONS
 from vidface.reports.sprites import ShownFaces, read_shown_faces
 from vidface.reports.templating import read_asset, report_templates
-from vidface.runs.comparison import compare
+from vidface.runs.comparison import Comparison, compare
 from vidface.runs.run import open_run_folder
 from vidface.runs.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from vidface.runs.comparison import Comparison
 
 __all__ = ["MOST_CLIPS", "MOST_RUNS", "ReportMade", "ReportSettings", "write_report"]
 

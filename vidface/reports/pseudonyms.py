@@ -34,11 +34,6 @@ class Names:
         self._identities = _numbered(identities, "person") if hidden else {}
         self._clips = _numbered(clip_ids, "clip") if hidden else {}
 
-    def __str__(self) -> str:
-        if not self.hidden:
-            return "Names(as they are)"
-        return f"Names({len(self._identities)} people, {len(self._clips)} clips by number)"
-
     def identity(self, name: str) -> str:
         return self._identities.get(name, "") if self.hidden else name
 

@@ -50,9 +50,6 @@ class ReportedScore:
     document: CheckedDocument
     curves: Mapping[str, Any] = field(default_factory=dict)  # beside it; {} without the file
 
-    def __str__(self) -> str:
-        return f"ReportedScore({self.name}: {len(self.figures)} figures)"
-
     @property
     def provenance(self) -> Mapping[str, Any]:
         """Settings, versions and hashes that the score was made with."""
@@ -86,9 +83,6 @@ class ReportedSweep:
     created: str
     rows: tuple[ReportedSweepRow, ...]
     document: CheckedDocument
-
-    def __str__(self) -> str:
-        return f"ReportedSweep({self.name}: {len(self.rows)} thresholds)"
 
     def figure_labels(self) -> dict[str, str]:
         """Name → label of the figures that table and chart have: those with any value."""

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
@@ -24,9 +25,6 @@ from vidface.runs.clip_drawing import choose_evenly, open_crop
 from vidface.runs.crops import caption_faces, open_crops, take_crops
 from vidface.runs.run_folder import RunFolder
 from vidface.vectors.rows import unit_rows
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 TILE = 56
 """Pixels a side of a face in a sprite."""
@@ -50,10 +48,6 @@ class ShownFaces:
     order: NDArray[np.int64]  # (n,) the faces in cluster order, as rows of this
     matrix: NDArray[np.uint8]  # (n, n) cosines in cluster order; −1 is 0, 1 is 254, 255 unknown
     webp: bytes | None  # tiles of TILE pixels, SPRITE_COLUMNS a line; None: no pictures
-
-    def __str__(self) -> str:
-        picture = "no picture" if self.webp is None else f"{len(self.webp)} bytes of WebP"
-        return f"ShownFaces(clip {self.row}: {len(self.captions)} of {self.of} faces, {picture})"
 
 
 def read_shown_faces(
@@ -101,7 +95,7 @@ def _read_labels(
 ) -> dict[str, tuple[NDArray[Any], ...]]:
     """Clip id → (frame, cluster, similarity) of its faces, in their order."""
     path = clustering / "faces.parquet"
-    table, _ = artefacts.read_rows(path, [("clip_id", "in", list(wanted))])
+    table, _ = artefacts.read_parquet(path, [("clip_id", "in", list(wanted))])
     try:
         table = table.cast(artefacts.LABELS_SCHEMA.with_metadata(table.schema.metadata))
     except (ValueError, KeyError, TypeError) as error:
@@ -192,8 +186,6 @@ def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
 
     A face that is no picture is a grey tile.
     """
-    from PIL import Image
-
     if not jpegs:
         return None
     lines = -(-len(jpegs) // SPRITE_COLUMNS)
@@ -211,8 +203,6 @@ def make_sprite(jpegs: list[bytes | None], most_bytes: int) -> bytes | None:
     return None
 
 
-def _shrink_to_tile(image: Image) -> Image:
-    from PIL.Image import Resampling
-
+def _shrink_to_tile(image: Image.Image) -> Image.Image:
     image.draft("RGB", (TILE, TILE))
-    return image.convert("RGB").resize((TILE, TILE), Resampling.LANCZOS)
+    return image.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-    from vidface.reports.scores import ScoreFigure
+from vidface.reports.scores import ScoreFigure
 
 
 @lru_cache
@@ -20,8 +18,6 @@ def report_templates() -> Environment:
 
     A name that a template lacks is an error, not an empty text.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("vidface.reports"),
         autoescape=True,

@@ -38,6 +38,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.version import __version__
 from vidface.frames.decoders import DECODERS
+from vidface.noise.diagnostics import FLAGS
 from vidface.storage.urls import redacted_text
 
 FORMAT_VERSION = 1
@@ -63,12 +64,8 @@ LABELS_SCHEMA = pa.schema(
         ("similarity", pa.float32()),  # cosine to the clip's descriptor; null without one
     ]
 )
-LINKAGE_SCHEMA = pa.schema(  # vidface.noise.clusters.LinkageTree
-    [
-        ("order", pa.int32()),
-        ("similarity", pa.float32()),
-    ]
-)
+# vidface.noise.clusters.LinkageTree
+LINKAGE_SCHEMA = pa.schema([("order", pa.int32()), ("similarity", pa.float32())])
 CROPS_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
@@ -117,24 +114,18 @@ def descriptors_schema(dimension: int) -> pa.Schema:
 
     From `lowest_similarity` on they are what `vidface.noise.diagnostics.Diagnostics` says.
     """
+    counts = ("frames", "faces", "clusters", "kept", "dropped", "unusable")
     return pa.schema(
         [
             ("clip_id", pa.string()),
             ("state", pa.string()),
-            ("frames", pa.int32()),
-            ("faces", pa.int32()),
-            ("clusters", pa.int32()),
-            ("kept", pa.int32()),
-            ("dropped", pa.int32()),
-            ("unusable", pa.int32()),
+            *((name, pa.int32()) for name in counts),
             ("descriptor", pa.list_(pa.float32(), dimension)),
             ("lowest_similarity", pa.float32()),
             ("second_size", pa.int32()),
             ("second_share", pa.float64()),
             ("second_cosine", pa.float32()),
-            ("chained", pa.bool_()),
-            ("contested", pa.bool_()),
-            ("thin", pa.bool_()),
+            *((flag, pa.bool_()) for flag in FLAGS),
         ]
     )
 
@@ -211,15 +202,15 @@ def check_fit(made: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, re
 
 def write_arrow(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
     """Write one shard as an uncompressed Arrow IPC file of a single batch."""
-    table = _stamped(table, made).combine_chunks()
+    table = table.replace_schema_metadata(_stamp(made)).combine_chunks()
     with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
 
 def write_parquet(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
     """Write a table as Parquet, with its provenance."""
-    with atomic_file(path) as file:
-        pq.write_table(_stamped(table, made), file, compression="zstd")
+    with parquet_writer(path, table.schema, made) as write:
+        write(table)
 
 
 @contextmanager
@@ -227,12 +218,10 @@ def parquet_writer(
     path: Path, schema: pa.Schema, made: Mapping[str, Any]
 ) -> Iterator[Callable[[pa.Table], None]]:
     """A function that adds tables to a Parquet file, which appears when all are written."""
-    stamped = schema.with_metadata({METADATA_KEY: json.dumps(dict(made))})
-    with (
-        atomic_file(path) as file,
-        pq.ParquetWriter(file, stamped, compression="zstd") as writer,
-    ):
-        yield lambda table: writer.write_table(table.replace_schema_metadata(stamped.metadata))
+    stamp = _stamp(made)
+    stamped = schema.with_metadata(stamp)
+    with atomic_file(path) as file, pq.ParquetWriter(file, stamped, compression="zstd") as writer:
+        yield lambda table: writer.write_table(table.replace_schema_metadata(stamp))
 
 
 def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -246,18 +235,23 @@ def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     return table, _provenance_of(table.schema, path)
 
 
-def _stamped(table: pa.Table, made: Mapping[str, Any]) -> pa.Table:
-    return table.replace_schema_metadata({METADATA_KEY: json.dumps(dict(made))})
+def _stamp(made: Mapping[str, Any]) -> dict[bytes, str]:
+    return {METADATA_KEY: json.dumps(dict(made))}
 
 
-def read_parquet(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def read_parquet(
+    path: Path, filters: list[tuple[str, str, Any]] | None = None
+) -> tuple[pa.Table, dict[str, Any]]:
     """A Parquet artefact and its provenance.
+
+    Args:
+        filters: of its rows, as pyarrow takes them; None for all rows.
 
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
     with _readable(path):
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, filters=filters, partitioning=None)
     return table, _provenance_of(table.schema, path)
 
 
@@ -270,17 +264,6 @@ def read_provenance(path: Path) -> dict[str, Any]:
     with _readable(path):
         schema = pq.read_schema(path)
     return _provenance_of(schema, path)
-
-
-def read_rows(path: Path, filters: list[tuple[str, str, Any]]) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows of a Parquet artefact that pass `filters` (as pyarrow takes them), in their order.
-
-    Raises:
-        VidfaceError: damaged, or not one of vidface's.
-    """
-    with _readable(path):
-        table = pq.read_table(path, filters=filters, partitioning=None)
-    return table, read_provenance(path)
 
 
 @contextmanager

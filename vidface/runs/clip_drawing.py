@@ -12,16 +12,14 @@ import io
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE, UNUSABLE
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MAX_CROP_BYTES = 4_000_000
 """A larger file of a crop is not decoded; aligned faces have some 3 kB."""
@@ -69,9 +67,6 @@ class ClipFaces:
             raise VidfaceError(
                 f"{len(self.captions)} captions for {n} crops; give one a crop, or None"
             )
-
-    def __str__(self) -> str:
-        return f"ClipFaces({self.title}: {len(self.crops)} faces)"
 
     def count_in_words(self, shown: int) -> str:
         """How many faces there are, are shown, kept and dropped."""
@@ -129,7 +124,7 @@ class ClipCanvas(Protocol):
     def outline(self, x: float, y: float, side: float, width: float, colour: str) -> None:
         """A frame that lies within a square."""
 
-    def picture(self, x: float, y: float, side: float, image: Image) -> None:
+    def picture(self, x: float, y: float, side: float, image: Image.Image) -> None:
         """A picture of at most CROP_SIZE pixels a side, in the middle of a square."""
 
     def text(self, x: float, y: float, text: str, size: float, ink: str, anchor: str) -> None:
@@ -218,14 +213,12 @@ def face_label(cluster: int, similarity: float) -> str:
     return f"{cluster}  {short}"
 
 
-def decode_crop(crop: bytes | NDArray[np.uint8], number: int) -> Image | None:
+def decode_crop(crop: bytes | NDArray[np.uint8], number: int) -> Image.Image | None:
     """A crop as an RGB picture of at most CROP_SIZE pixels a side; None for what is no picture.
 
     Raises:
         VidfaceError: an array that is no picture; damaged bytes raise nothing.
     """
-    from PIL import Image
-
     if isinstance(crop, bytes):
         return open_crop(crop, _fit_crop)
     crop = np.asarray(crop)
@@ -239,24 +232,22 @@ def decode_crop(crop: bytes | NDArray[np.uint8], number: int) -> Image | None:
     return _fit_crop(Image.fromarray(crop))
 
 
-def open_crop(crop: bytes, convert: Callable[[Image], Image | None]) -> Image | None:
+def open_crop(
+    crop: bytes, convert: Callable[[Image.Image], Image.Image | None]
+) -> Image.Image | None:
     """A stranger's JPEG or PNG through `convert`; None for what is damaged, or too large."""
-    from PIL import Image
-
     if len(crop) > MAX_CROP_BYTES:
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged or huge pictures, which become None
-            image: Image.Image = Image.open(io.BytesIO(crop), formats=("JPEG", "PNG"))
+            image = Image.open(io.BytesIO(crop), formats=("JPEG", "PNG"))
             return convert(image) if image.width * image.height <= MAX_CROP_PIXELS else None
     except Exception:  # a stranger's bytes never stop a drawing
         return None
 
 
-def _fit_crop(image: Image) -> Image | None:
-    from PIL import ImageOps
-
+def _fit_crop(image: Image.Image) -> Image.Image | None:
     image = image.convert("RGB")
     if image.size != (CROP_SIZE, CROP_SIZE):
         image = ImageOps.contain(image, (CROP_SIZE, CROP_SIZE))

@@ -78,7 +78,7 @@ def name_unusable_faces(run: Run, denoised: Denoised) -> tuple[str, ...]:
     if denoised.denoising is None or not denoised.unusable.any():
         return ()
     path = run.folder.clustering(denoised.denoising.name) / "faces.parquet"
-    faces, _ = artefacts.read_rows(path, [("cluster", "=", UNUSABLE)])
+    faces, _ = artefacts.read_parquet(path, [("cluster", "=", UNUSABLE)])
     return tuple(name_faces(faces.slice(0, NAMED_UNUSABLE)))
 
 

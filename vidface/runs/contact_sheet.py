@@ -6,17 +6,15 @@ import io
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.fitting import cut_end, fit_by_cutting
 from vidface.core.values import CROP_SIZE
 from vidface.runs.clip_drawing import ClipFaces, SheetLook, draw_clip_faces
-
-if TYPE_CHECKING:
-    from PIL import ImageDraw, ImageFont
-    from PIL.Image import Image
 
 MAX_FACES = 400
 """How many faces a sheet shows unless told otherwise."""
@@ -38,7 +36,7 @@ _DIAGNOSTICS_LINES = 3
 _LONGEST_TEXT = 600  # characters that are looked at; more fits on no sheet
 
 
-def draw_sheet(faces: ClipFaces, *, max_faces: int = MAX_FACES) -> Image:
+def draw_sheet(faces: ClipFaces, *, max_faces: int = MAX_FACES) -> Image.Image:
     """Draw the faces of one clip, each 112 pixels large.
 
     What the font lacks of a text is drawn without its accent or as `?`; a name that is too long is
@@ -67,7 +65,7 @@ def draw_sheet(faces: ClipFaces, *, max_faces: int = MAX_FACES) -> Image:
     return canvas.sheet
 
 
-def write_sheet(path: Path, sheet: Image) -> None:
+def write_sheet(path: Path, sheet: Image.Image) -> None:
     """Write a sheet as PNG, JPEG or WebP, by the suffix of `path`; complete or not at all.
 
     Raises:
@@ -97,12 +95,10 @@ def check_sheet_path(path: Path) -> None:
 class _SheetCanvas:
     """A `ClipCanvas` of pixels."""
 
-    sheet: Image
+    sheet: Image.Image
     _draw: ImageDraw.ImageDraw
 
     def begin(self, width: float, height: float) -> None:
-        from PIL import Image, ImageDraw
-
         self.sheet = Image.new("RGB", (int(width), int(height)), "white")
         self._draw = ImageDraw.Draw(self.sheet)
 
@@ -112,7 +108,7 @@ class _SheetCanvas:
     def outline(self, x: float, y: float, side: float, width: float, colour: str) -> None:
         self._draw.rectangle(_box(x, y, side), outline=colour, width=int(width))
 
-    def picture(self, x: float, y: float, side: float, image: Image) -> None:
+    def picture(self, x: float, y: float, side: float, image: Image.Image) -> None:
         left, top = x + (side - image.width) // 2, y + (side - image.height) // 2
         self.sheet.paste(image, (int(left), int(top)))
 
@@ -154,8 +150,6 @@ def _box(x: float, y: float, size: float) -> tuple[float, float, float, float]:
 
 @lru_cache
 def _font(size: float) -> ImageFont.FreeTypeFont:
-    from PIL import ImageFont
-
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise VidfaceError("this Pillow draws no text (no FreeType); install its wheel from PyPI")

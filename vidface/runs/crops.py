@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_rows, read_shard
+from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_shard
 from vidface.runs.clip_drawing import ClipFaces
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
-    from vidface.runs.denoising import Denoising
-    from vidface.runs.run import Run
-    from vidface.runs.run_folder import RunFolder
+from vidface.runs.denoising import Denoising
+from vidface.runs.run import Run
+from vidface.runs.run_folder import RunFolder
 
 _LOOK_FOR_NAMES_IN = 200_000  # clip ids; difflib needs one or two seconds for them
 
@@ -35,8 +33,6 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
     Raises:
         VidfaceError: as `find_crops`; no such clustering, or one that does not fit the crops.
     """
-    import pyarrow.compute as pc
-
     number, crops = find_crops(run.folder, clip_id)
     shard, _ = read_shard(run.folder.shard_path(number))
     folder = run.folder.clustering(denoising.name)
@@ -45,7 +41,7 @@ def read_clip_faces(run: Run, clip_id: str, denoising: Denoising) -> ClipFaces:
             f"run directory {run.folder.folder}: no clustering at {denoising}; "
             "run `vidface cluster` with these settings first"
         )
-    faces, made = read_rows(folder / "faces.parquet", [("clip_id", "=", clip_id)])
+    faces, made = read_parquet(folder / "faces.parquet", [("clip_id", "=", clip_id)])
     _, of_descriptors = read_parquet(folder / "descriptors.parquet")
     if made["created"] != of_descriptors["created"]:  # a `cluster` was killed in between
         raise VidfaceError(f"{folder}: of two clusterings; `vidface cluster` again")
@@ -81,9 +77,6 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
         VidfaceError: no finished extraction, one without crops, a clip that is not in it (with
             names that are close) or that has no face, a damaged shard.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     clips, _ = folder.read_clips()
     row = pc.index(clips.column("clip_id"), pa.scalar(clip_id, pa.string())).as_py()
     if row < 0:
@@ -111,9 +104,6 @@ def _crops_shards(folder: RunFolder) -> list[tuple[int, Path]]:
 
 
 def _read_rows_of(path: Path, clip_id: str) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     with open_crops(path) as shard:
         ids = shard.read(columns=["clip_id"]).column("clip_id")
         rows = np.flatnonzero(pc.equal(ids, clip_id).to_numpy(zero_copy_only=False))
@@ -122,15 +112,12 @@ def _read_rows_of(path: Path, clip_id: str) -> pa.Table:
 
 
 @contextmanager
-def open_crops(path: Path) -> Iterator[ParquetFile]:
+def open_crops(path: Path) -> Iterator[pq.ParquetFile]:
     """A shard of crops, open for reading.
 
     Raises:
         VidfaceError: it cannot be read, now or within the block.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:
@@ -145,10 +132,8 @@ def open_crops(path: Path) -> Iterator[ParquetFile]:
         ) from None
 
 
-def take_crops(shard: ParquetFile, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+def take_crops(shard: pq.ParquetFile, rows: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
     """The rows of a shard, which rise; a few hundred crops are read at once."""
-    import pyarrow as pa
-
     start = 0
     batches = shard.iter_batches(batch_size=256, columns=CROPS_SCHEMA.names) if len(rows) else ()
     for batch in batches:
@@ -171,8 +156,6 @@ def caption_faces(rows: pa.Table) -> list[str]:
 
 
 def _unknown_clip(folder: RunFolder, clip_id: str, ids: pa.ChunkedArray) -> str:
-    import difflib
-
     text = f"clip {_quoted(clip_id)} is not in run directory {folder.folder} ({len(ids):,} clips)"
     names = ids.slice(0, _LOOK_FOR_NAMES_IN).to_pylist()
     close = difflib.get_close_matches(clip_id[:200], names)

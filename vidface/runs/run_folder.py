@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import PART_SUFFIX
+from vidface.core.files import PART_SUFFIX, named_errors
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
@@ -85,12 +86,10 @@ class RunFolder:
             VidfaceError: it cannot be made.
         """
         staging = self.folder / STAGING
-        try:
+        with self._named_errors():
             if staging.exists():
                 shutil.rmtree(staging)  # of a run that was killed
             staging.mkdir(parents=True)
-        except OSError as error:
-            raise self._error(error) from None
         return RunFolder(staging)
 
     def replace_extraction(self, staging: RunFolder) -> None:
@@ -109,7 +108,7 @@ class RunFolder:
             "sweeps/*.json",
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )
-        try:
+        with self._named_errors():
             if not staging.is_moving:
                 self.clips_path.unlink(missing_ok=True)
                 for pattern in patterns:
@@ -128,13 +127,11 @@ class RunFolder:
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)
             shutil.rmtree(staging.folder)
-        except OSError as error:
-            raise self._error(error) from None
 
     @property
     def is_moving(self) -> bool:
         """Whether `replace_extraction` of this staging was cut off between its steps."""
         return (self.folder / _MOVING).is_file() and self.clips_path.is_file()
 
-    def _error(self, error: OSError) -> VidfaceError:
-        return VidfaceError(f"run directory {self.folder}: {error.strerror or error}")
+    def _named_errors(self) -> AbstractContextManager[None]:
+        return named_errors(f"run directory {self.folder}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.values import printable
 
 SCORE_VERSION = 1
@@ -65,11 +66,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         VidfaceError: not there, too large, too deep, no JSON, NaN in it, no object.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise VidfaceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with named_errors(f"{path}: cannot be read"), path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise VidfaceError(
             f"{path}: larger than {MOST_BYTES >> 20} MiB, which no file of vidface's is; "

@@ -30,16 +30,6 @@ from vidface.runs.score_documents import check_document
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FIGURES",
-    "KINDS",
-    "MOST_SERIES",
-    "FigureOptions",
-    "check_path",
-    "figure_svg",
-    "write_figure",
-]
-
 
 @dataclass(frozen=True)
 class PaperFigure:

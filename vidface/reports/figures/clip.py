@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
@@ -14,7 +15,6 @@ from vidface.runs.clip_drawing import ClipFaces, SheetLook, draw_clip_faces
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 MOST_FACES = 40
 """Faces of a figure, evenly chosen from a longer clip."""
@@ -62,7 +62,7 @@ class _FigureCanvas:
         self._square(x + width / 2, y + width / 2, side - width, fill=False, edgecolor=colour,
                      linewidth=width, joinstyle="miter", zorder=3)  # fmt: skip
 
-    def picture(self, x: float, y: float, side: float, image: Image) -> None:
+    def picture(self, x: float, y: float, side: float, image: Image.Image) -> None:
         width, height = side * image.width / CROP_SIZE, side * image.height / CROP_SIZE
         left, top = x + (side - width) / 2, y + (side - height) / 2
         extent = (left, left + width, top + height, top)

@@ -31,9 +31,6 @@ class RocCurve:
     impostor: float
     points: tuple[tuple[float, float, tuple[float, float] | None], ...]  # target, TAR, 95 %
 
-    def __str__(self) -> str:
-        return f"RocCurve({self.label}: {self.far.shape} points, {len(self.points)} targets)"
-
 
 def draw_roc(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Curves from the last point without a false accept on; markers at the target FARs."""

@@ -35,9 +35,6 @@ class SweepSeries:
     tars: dict[str, NDArray[np.float64]]  # by target FAR, (n,) each
     dropped: NDArray[np.float64]  # (n,)
 
-    def __str__(self) -> str:
-        return f"SweepSeries({self.label}: {self.thresholds.shape} thresholds)"
-
 
 def read_series(label: str, document: Mapping[str, Any]) -> SweepSeries:
     """What a sweep file says, as columns."""

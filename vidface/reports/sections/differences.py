@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidface.reports.contents import ReportContents
 from vidface.reports.templating import format_rate
-
-if TYPE_CHECKING:
-    from vidface.runs.comparison import Comparison
+from vidface.runs.comparison import Comparison
 
 
 def describe_differences(contents: ReportContents) -> Mapping[str, Any] | None:
