@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.reports.figures.bands import draw_cmc, draw_precision_recall
 from vidface.reports.figures.clip import draw_clip
-from vidface.reports.figures.cmc import draw_cmc
-from vidface.reports.figures.det import draw_det
 from vidface.reports.figures.histogram import draw_histogram
 from vidface.reports.figures.options import FigureData, FigureOptions
-from vidface.reports.figures.precision_recall import draw_precision_recall
-from vidface.reports.figures.roc import draw_roc
+from vidface.reports.figures.roc import draw_det, draw_roc
 from vidface.reports.figures.style import make_embeddable, render_figure
 from vidface.reports.figures.sweep import draw_sweep
 from vidface.runs.score_documents import check_document

@@ -66,8 +66,6 @@ def _map_at_k(row: Mapping[str, Any]) -> float | None:
 
 def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None:
     """Rates on the left axis, the dropped share on the right; Table 5 in a panel of its own."""
-    from matplotlib.lines import Line2D
-
     runs = [read_series(label, document) for label, document in data]
     far = options.far or _lowest_far(runs)
     if options.far is not None and not any(options.far in run.tars for run in runs):
@@ -85,10 +83,8 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     right = axes.twinx()
     key = _Key(len(runs) == 1)
     for number, run in enumerate(runs if len(runs) > 1 else []):
-        key.handles.append(
-            Line2D([], [], color=style.COLOURS[number], marker=style.MARKERS[number])
-        )
-        key.labels.append(run.label or f"run {number + 1}")
+        look = {"color": style.COLOURS[number], "marker": style.MARKERS[number]}
+        key.add_sample(run.label or f"run {number + 1}", repeated=True, **look)
     for number, run in enumerate(runs):
         _draw_run(axes, right, run, number, places, far, key)
     rates = [run.map_at_k for run in runs if run.map_at_k is not None]
@@ -112,19 +108,20 @@ def draw_sweep(figure: Figure, data: FigureData, options: FigureOptions) -> None
     style.add_legend(figure, key.handles, key.labels)
 
 
-@dataclass
 class _Key:
     """What the legend will hold."""
 
-    single: bool
-
-    def __post_init__(self) -> None:
+    def __init__(self, single: bool) -> None:
+        self.single = single
         self.handles: list[Artist] = []
         self.labels: list[str] = []
 
-    def add(self, handle: Artist, label: str) -> None:
-        if label not in self.labels:
-            self.handles.append(handle)
+    def add_sample(self, label: str, *, repeated: bool = False, **look: Any) -> None:
+        """Name a look, once unless `repeated`: two runs may be called the same."""
+        from matplotlib.lines import Line2D
+
+        if repeated or label not in self.labels:
+            self.handles.append(Line2D([], [], **look))
             self.labels.append(label)
 
 
@@ -191,18 +188,15 @@ def _draw_run(
     key: _Key,
 ) -> None:
     """One run: solid mAP, dashed TAR, dotted share; hues tell runs apart, or of one run lines."""
-    from matplotlib.lines import Line2D
-
     x = places.place(run.thresholds)
-    own_colour = style.COLOURS[number]
     single_hues = (style.BLUE, style.GREEN, style.VERMILION)
-    hues = single_hues if key.single else (own_colour,) * 3
+    hues = single_hues if key.single else (style.COLOURS[number],) * 3
 
     def draw_rates(rates: NDArray[np.float64], which: int, dashes: Any, name: str) -> None:
         marker = style.MARKERS[which if key.single else number]
         axes.plot(x, rates, color=hues[which], linestyle=dashes, marker=marker)
         colour, shown_marker = (hues[which], marker) if key.single else (style.GREY, None)
-        key.add(Line2D([], [], color=colour, linestyle=dashes, marker=shown_marker), name)
+        key.add_sample(name, color=colour, linestyle=dashes, marker=shown_marker)
 
     if run.map_at_k is not None:
         draw_rates(run.map_at_k, 0, _SOLID, "mAP")
@@ -211,15 +205,13 @@ def _draw_run(
         draw_rates(run.tars[far], 1, _DASHED, name)
     right.plot(x, 100 * run.dropped, color=hues[2], linestyle=_DOTTED)
     colour = hues[2] if key.single else style.GREY
-    key.add(Line2D([], [], color=colour, linestyle=_DOTTED), "dropped (right)")
+    key.add_sample("dropped (right)", color=colour, linestyle=_DOTTED)
 
 
 def _mark_chosen(
     axes: Axes, chosen: tuple[float | None, ...], places: _Places, runs: int, key: _Key
 ) -> None:
     """A line at each run's threshold, named above where it is one for all."""
-    from matplotlib.lines import Line2D
-
     dashes: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (6, 2))}
     for number, threshold in enumerate(chosen[:runs]):
         if threshold is None or not places.ends[0] <= threshold <= places.ends[1]:
@@ -231,7 +223,7 @@ def _mark_chosen(
         axes.axvline(threshold, color=colour, zorder=1, **dashes)
         above = axes.get_xaxis_transform()
         axes.plot(threshold, 1, "v", color=colour, transform=above, clip_on=False, markersize=4)
-        key.add(Line2D([], [], color=neutral, marker="v", **dashes), name)
+        key.add_sample(name, color=neutral, marker="v", **dashes)
 
 
 def _draw_published(axes: Axes, key: _Key) -> None:
@@ -239,8 +231,8 @@ def _draw_published(axes: Axes, key: _Key) -> None:
     looks = (("P", style.GREY, _SOLID), ("X", style.PURPLE, _DASHED))
     for curve, (marker, colour, dashes) in zip(TABLE_5, looks, strict=True):
         look = {"marker": marker, "color": colour, "linestyle": dashes, "linewidth": 0.7}
-        [line] = axes.plot(curve.thresholds, curve.values, markersize=4, **look)
-        key.add(line, f"published, {curve.name}")
+        axes.plot(curve.thresholds, curve.values, markersize=4, **look)
+        key.add_sample(f"published, {curve.name}", markersize=4, **look)
     axes.set_ylabel("TAR at 10⁻⁴\n(Table 5)")
     axes.margins(y=0.15)
     style.add_grid(axes)
