@@ -255,6 +255,20 @@ print("HEAVY", sorted(heavy & set(sys.modules)))
     assert done.stdout == "HEAVY []\n"
 
 
+def test_a_command_loads_its_own_module_and_the_list_of_commands_no_settings() -> None:
+    code = """
+import sys, click
+from vidface.cli.commands import cli
+
+assert cli.commands["train"].name == "train"
+print("vidface.cli.training" in sys.modules, "vidface.cli.scores" in sys.modules)
+assert "sweep" in click.Context(cli).get_help()
+print("vidface.cli.scores" in sys.modules, "vidface.settings.tables" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\nTrue False\n"
+
+
 def test_help_is_quick_and_lists_rare_flags_last(vidface) -> None:
     shown = vidface("extract", "--help").out
     assert "--threshold" not in shown

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from vidface.cli import run_tables
 from vidface.cli.options import (
     StageCommand,
     clustering_option,
@@ -62,6 +61,7 @@ def clips(
     contested  the second cluster is at least half of the first: probably two people
     thin       fewer than 3 faces were kept
     """
+    from vidface.cli import run_tables
     from vidface.runs.clips import list_clips
 
     run = open_run_from(flags)
@@ -88,6 +88,7 @@ def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **
 
     Needs a run that was extracted with --keep-crops.
     """
+    from vidface.cli import run_tables
     from vidface.runs.clips import show_clip
 
     run = open_run_from(flags)

@@ -13,7 +13,6 @@ from vidface.cli.options import (
     open_run_from,
     output_options,
     show,
-    with_lines,
 )
 from vidface.cli.progress import extraction_bar
 from vidface.cli.text_tables import grid, render
@@ -44,8 +43,7 @@ def demo(folder: str | None, force: bool, as_json: bool) -> None:
     page = run.folder.folder / "report.html"
     report = write_report([run.folder.folder], page, ReportSettings(command="vidface demo"), note)
     document = {**results.to_dict(), "report": report.to_dict()}
-    text = with_lines(lambda: format_demo(results, run), printable(str(report)))
-    show(as_json, document, text)
+    show(as_json, document, lambda: f"{format_demo(results, run)}\n\n{printable(str(report))}")
     exit_for(results.extraction.failed)
 
 

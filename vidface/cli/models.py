@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from vidface.cli import model_tables
 from vidface.cli.options import (
     PATH,
     CommandGroup,
@@ -55,7 +56,6 @@ def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
         return
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import list_models
-    from vidface.cli import model_tables
 
     limits = BudgetLimits(**max_costs)
     listed = list_models(limits)
@@ -71,7 +71,6 @@ def models_show(name: str, as_json: bool, **max_costs: Any) -> None:
     """One recogniser in full: the paper's Table 1, from the module itself."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import describe
-    from vidface.cli import model_tables
 
     limits = BudgetLimits(**max_costs)
     description = describe(name, limits)
@@ -86,7 +85,6 @@ def models_count(file: Path, as_json: bool, **max_costs: Any) -> None:
     """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import count_file
-    from vidface.cli import model_tables
 
     limits = BudgetLimits(**max_costs)
     budget = count_file(file)
@@ -127,7 +125,6 @@ def models_export(
 ) -> None:
     """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
     from vidface.backbones.catalogue import export_architecture
-    from vidface.cli import model_tables
 
     fed = preprocessing_from(color, mean, std)
     exported = export_architecture(name, out, weights=weights, preprocessing=fed, seed=seed)
@@ -165,7 +162,6 @@ def models_quantize(
     """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
     from vidface.backbones.loading import declared_preprocessing, load_network
     from vidface.backbones.quantize import quantize_file
-    from vidface.cli import model_tables
     from vidface.storage.media import open_root
 
     network = load_network(weights, flags["architecture"])

@@ -260,11 +260,6 @@ def note(text: str) -> None:
     click.echo(f"vidface: {printable(text)}", err=True)
 
 
-def with_lines(text: Callable[[], str], more: object) -> Callable[[], str]:
-    """`text`, and below it what `more` prints."""
-    return lambda: f"{text()}\n\n{more}"
-
-
 def exit_for(failed: Sequence[Any], *, strict: bool = False) -> None:
     """End with the code that says that clips failed; with `strict` that of an error."""
     if failed:

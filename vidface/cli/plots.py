@@ -86,9 +86,8 @@ def sweep(
     if chosen and len(chosen) not in (1, len(folders)):
         raise click.UsageError("--chosen: once, or once for each run")
     if chosen:
-        marks = [parse_threshold(text) for text in chosen] * (
-            len(folders) if len(chosen) == 1 else 1
-        )
+        marks = [parse_threshold(text) for text in chosen]
+        marks *= len(folders) // len(marks)  # one for all, or one each
     else:
         marks = [find_chosen_threshold(p.parent.parent if p.is_file() else p) for p in folders]
     _plot("sweep", places, "sweeps", flags, chosen=tuple(marks), far=far, published=published)

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from vidface.cli import run_tables
 from vidface.cli.options import (
     PATH,
     StageCommand,
@@ -23,7 +22,6 @@ from vidface.cli.options import (
     score_options,
     show,
     split_options,
-    with_lines,
 )
 from vidface.cli.progress import extraction_bar, pairs_bar
 from vidface.core.values import printable
@@ -68,6 +66,7 @@ def extract(
     Killed and started again it goes on where it was. Every clip ends in one state; a failed one
     stays in every denominator (vidface clips --status corrupt lists them).
     """
+    from vidface.cli import run_tables
     from vidface.runs.extraction import extract
 
     run = open_run_from(flags, check_files=True)
@@ -75,16 +74,13 @@ def extract(
         summary = extract(
             run, force=force, retry_failed=retry_failed, notify=note, progress=progress
         )
-    document, text = (
-        summary.to_dict(),
-        lambda: printable(run_tables.format_extraction(summary, run)),
-    )
+    document, text = summary.to_dict(), printable(run_tables.format_extraction(summary, run))
     if profile:
         from vidface.runs.profiles import read_profile
 
         times = read_profile(run.folder)
-        document, text = {**document, "profile": times.to_dict()}, with_lines(text, times)
-    show(as_json, document, text)
+        document, text = {**document, "profile": times.to_dict()}, f"{text}\n\n{times}"
+    show(as_json, document, lambda: text)
     exit_for(summary.failed, strict=strict)
 
 
@@ -96,6 +92,7 @@ def extract(
 @output_options
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
+    from vidface.cli import run_tables
     from vidface.runs import noise_removal
 
     run = open_run_from(flags)
@@ -131,7 +128,7 @@ def run_all(
     **flags: Any,
 ) -> None:
     """Run all stages of PIPELINE, skipping those done already with the same settings."""
-    from vidface.cli import score_tables
+    from vidface.cli import run_tables, score_tables
     from vidface.runs.whole_run import Watcher, run_stages
 
     if flags["pipeline"]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from vidface.cli import run_tables
 from vidface.cli.options import (
     PATH,
     StageCommand,
@@ -44,6 +43,7 @@ def verify(
 
     Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
     """
+    from vidface.cli import run_tables
     from vidface.datasets.pair_sources import open_pairs
     from vidface.runs.verify import verify as verify_pairs
 

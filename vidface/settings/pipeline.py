@@ -102,10 +102,10 @@ def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
             value = setting_field.none_text if value is None else value
             if isinstance(value, Path | Address):
                 value = str(value)
+            if isinstance(value, tuple):
+                value = list(value)
             if value is not None:
-                document[name][setting_field.name] = (
-                    list(value) if isinstance(value, tuple) else value
-                )
+                document[name][setting_field.name] = value
     if pipeline.faces.source == "features":
         document["backbone"] = {}  # there is none
     document["published"] = [dataclasses.asdict(row) for row in pipeline.published]
