@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,11 +205,13 @@ def backbone_from(weights: str, flags: dict[str, Any]) -> Any:
     return open_backbone(settings, note)
 
 
-def overrides_from(flags: dict[str, Any]) -> dict[tuple[str, str], Any]:
-    """The keys of the pipeline that flags replace."""
-    from vidface.settings.tables import flag_keys
+def overrides_from(
+    flags: dict[str, Any], tables: Mapping[str, type] | None = None
+) -> dict[tuple[str, str], Any]:
+    """The keys of the pipeline, or of another file's tables, that flags replace."""
+    from vidface.settings.tables import TABLES, flag_keys
 
-    keys = flag_keys()
+    keys = flag_keys(tables or TABLES)
     return {
         keys[name]: value for name, value in flags.items() if name in keys and value is not None
     }

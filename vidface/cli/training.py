@@ -8,17 +8,7 @@ from typing import Any
 
 import click
 
-from vidface.cli.options import StageCommand, note, output_options, show
-
-_OVERRIDES = {
-    "data": ("data", "path"),
-    "run": ("run", "dir"),
-    "seed": ("train", "seed"),
-    "device": ("train", "device"),
-    "precision": ("train", "precision"),
-    "threads": ("train", "threads"),
-    "workers": ("train", "workers"),
-}
+from vidface.cli.options import StageCommand, note, output_options, overrides_from, show
 
 
 @click.command(cls=StageCommand)
@@ -48,9 +38,9 @@ def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
     from vidface.cli import model_tables
     from vidface.cli.progress import training_progress
     from vidface.training.recipes import load_training
+    from vidface.training.settings import TABLES
 
-    overrides = {_OVERRIDES[name]: value for name, value in flags.items() if value is not None}
-    recipe = load_training(pipeline, overrides)
+    recipe = load_training(pipeline, overrides_from(flags, TABLES))
     from vidface.training.loop import train as train_by
 
     with training_progress(enabled=sys.stderr.isatty() and _is_first_process()) as on_step:

@@ -24,6 +24,7 @@ from vidface.core.settings import (
     table_settings,
     table_values,
 )
+from vidface.core.values import check
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.metrics.settings import ScoreSettings
@@ -176,7 +177,7 @@ def parse_pipeline(
     fields = {name: table_settings(kind) for name, kind in TABLES.items()}
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     document = dict(document)
-    published = _read_published(document.pop("published", []), file, where)
+    published = read_list("published", Published, document.pop("published", []), file, where)
     for name, table in document.items():
         if name not in TABLES:
             known = ", ".join(TABLES)
@@ -229,15 +230,24 @@ def locate_error(
     return VidfaceError(text if text.startswith(where) else f"{where}: {text}")
 
 
-def _read_published(rows: Any, file: Path, where: str) -> tuple[Published, ...]:
-    """The tables [[published]]."""
+def read_list(name: str, kind: type, rows: Any, file: Path, where: str) -> tuple[Any, ...]:
+    """The tables [[name]] of a document, each as a dataclass of settings.
+
+    Raises:
+        VidfaceError: no list of tables, an unknown key, one that must be there and is not.
+    """
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise VidfaceError(f"{where}: write [[published]], a table a figure")
-    published = []
+        raise VidfaceError(f"{where}: write [[{name}]], a table each")
+    missing = dataclasses.MISSING
+    required = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is missing and field.default_factory is missing
+    ]
+    built = []
     for row in rows:
-        values = read_table(settings_of(Published), "[[published]]", row, file, where)
-        absent = [key for key in ("name", "figure", "value") if key not in values]
-        if absent:
-            raise VidfaceError(f"{where}: [[published]] lacks {', '.join(absent)}")
-        published.append(Published(**values))
-    return tuple(published)
+        values = read_table(settings_of(kind), f"[[{name}]]", row, file, where)
+        absent = [key for key in required if key not in values]
+        check(not absent, f"{where}: [[{name}]]", f"lacks {', '.join(absent)}")
+        built.append(kind(**values))
+    return tuple(built)

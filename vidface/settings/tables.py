@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -57,11 +58,11 @@ TABLES: dict[str, type] = {
 }
 
 
-def flag_keys() -> dict[str, tuple[str, str]]:
+def flag_keys(tables: Mapping[str, type] = TABLES) -> dict[str, tuple[str, str]]:
     """The (table, key) that a flag replaces, by the name of its value: `stall_timeout`."""
     return {
         field.flag_name: (table, field.name)
-        for table, kind in TABLES.items()
+        for table, kind in tables.items()
         for field in table_settings(kind)
         if field.flag_name is not None
     }

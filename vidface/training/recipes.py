@@ -29,13 +29,14 @@ from vidface.settings.pipeline import (
     Overrides,
     find_recipe,
     locate_error,
+    read_list,
     read_toml,
     shipped_trainings,
 )
 from vidface.settings.values import read_table
 from vidface.training.augment import AUGMENTATIONS, build_augmentation
 from vidface.training.cleaning.settings import CutSettings
-from vidface.training.settings import HELD_OUT, LAST, LISTS, TABLES, TrainingPipeline
+from vidface.training.settings import LAST, LISTS, TABLES, TrainingPipeline
 from vidface.training.stages import STAGE_LOSSES, resolve_stages
 
 _FIELDS = {name: settings_of(kind) for name, kind in {**TABLES, **LISTS}.items()}
@@ -64,7 +65,10 @@ def parse_training(
             raise VidfaceError(f"{where}: unknown table [{name}] (known: {', '.join(known)})")
     tables = _read_tables(document, file, where, overrides)
     try:
-        lists = {name: _read_list(name, document, file, where) for name in LISTS}
+        lists = {
+            name: read_list(name, kind, document.get(name, []), file, where)
+            for name, kind in LISTS.items()
+        }
         augment = document.get("augment", {"flip": True})
         check(isinstance(augment, dict), "[augment]", "must be a table")
         build_augmentation(augment)
@@ -73,7 +77,6 @@ def parse_training(
             stages=lists["stage"],
             benchmarks=lists["benchmark"],
             augment=augment,
-            file=file,
         )
         _check_whole(pipeline)
         resolve_stages(pipeline)
@@ -103,31 +106,10 @@ def _read_tables(
     return tables
 
 
-def _read_list(name: str, document: Mapping[str, Any], file: Path, where: str) -> tuple[Any, ...]:
-    """The tables [[benchmark]] or [[stage]]."""
-    rows, kind, table = document.get(name, []), LISTS[name], f"[[{name}]]"
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise VidfaceError(f"write {table}, a table each")
-    missing = dataclasses.MISSING
-    required = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.default is missing and field.default_factory is missing
-    ]
-    built = []
-    for row in rows:
-        values = read_table(_FIELDS[name], table, row, file, where)
-        absent = [key for key in required if key not in values]
-        check(not absent, table, f"lacks {', '.join(absent)}")
-        built.append(kind(**values))
-    return tuple(built)
-
-
 def _check_whole(pipeline: TrainingPipeline) -> None:
     """Check what no table can check alone: names are given once, and known where they are used."""
     check(len(pipeline.stages) > 0, "[[stage]]", "there is none")
-    verifications = [HELD_OUT] if pipeline.data.hold_out_people else []
-    verifications += [benchmark.name for benchmark in pipeline.benchmarks]
+    verifications = pipeline.verifications
     named = {"benchmark": verifications, "stage": [stage.name for stage in pipeline.stages]}
     for table, names in named.items():
         twice = sorted({name for name in names if names.count(name) > 1})

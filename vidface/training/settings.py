@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -338,11 +338,16 @@ class TrainingPipeline:
     data: DataSettings
     run: TrainingRunSettings
     stages: tuple[StageSettings, ...]
-    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    optimiser: OptimiserSettings
+    augment: Mapping[str, Any]
+    benchmarks: tuple[BenchmarkSettings, ...]
     teacher: TeacherSettings | None = None
-    augment: Mapping[str, Any] = field(default_factory=lambda: {"flip": True})
-    benchmarks: tuple[BenchmarkSettings, ...] = ()
-    file: Path | None = None
+
+    @property
+    def verifications(self) -> tuple[str, ...]:
+        """The names of all verifications, of those that are not at hand too."""
+        held_out = (HELD_OUT,) if self.data.hold_out_people else ()
+        return (*held_out, *(benchmark.name for benchmark in self.benchmarks))
 
     @property
     def choose_by(self) -> str:
@@ -351,11 +356,11 @@ class TrainingPipeline:
 
     def document(self) -> dict[str, Any]:
         """Everything that decides the weights, as JSON; a resumed run must have the same."""
-        return {
-            **{name: _without(getattr(self, name), keys) for name, keys in _NOT_DECIDING.items()},
-            "augment": _plain(self.augment),
-            "stages": [_plain(dataclasses.asdict(stage)) for stage in self.stages],
-        }
+        document = dataclasses.asdict(self)
+        for table, keys in _NOT_DECIDING.items():
+            for key in keys if document[table] is not None else ():
+                del document[table][key]
+        return {name: document[name] for name in (*_NOT_DECIDING, "augment", "stages")}
 
 
 _NOT_DECIDING = {
@@ -366,19 +371,6 @@ _NOT_DECIDING = {
     "optimiser": (),
     "teacher": ("dir",),
 }  # fmt: skip
-
-
-def _without(settings: Any, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    if settings is None:
-        return None
-    return {k: v for k, v in dataclasses.asdict(settings).items() if k not in keys}
-
-
-def _plain(value: Any) -> Any:
-    """A value with lists for tuples and dicts for mappings, as JSON has them."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 TABLES: dict[str, type] = {
