@@ -14,6 +14,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings
 from vidface.training.distillation import Distil
 from vidface.training.kept_answers import PIECE, ask_about_all
+from vidface.training.settings import TeacherSettings
 from vidface.training.synthetic import SyntheticFaces, bend_face, mix_faces
 
 
@@ -47,7 +48,7 @@ class Teacher:
 
 
 def test_the_sources_faces_come_first_and_unchanged() -> None:
-    faces = SyntheticFaces(Plain(), 8)
+    faces = SyntheticFaces(Plain(), TeacherSettings(count=8))
     assert len(faces) == 8
     assert [int(faces.image(i)[0, 0, 0]) for i in range(5)] == [0, 10, 20, 30, 40]
 
@@ -65,7 +66,9 @@ def test_a_face_is_a_pure_function_of_seed_and_number() -> None:
             return pictures[index]
 
     kept = pictures.copy()
-    one, same, other = (SyntheticFaces(Noise(), 40, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (
+        SyntheticFaces(Noise(), TeacherSettings(count=40, seed=seed)) for seed in (1, 1, 2)
+    )
     backwards = {i: same.image(i) for i in reversed(range(40))}
     assert all(np.array_equal(one.image(i), backwards[i]) for i in range(40))
     assert any(not np.array_equal(one.image(i), other.image(i)) for i in range(6, 40))
@@ -76,12 +79,12 @@ def test_a_face_is_a_pure_function_of_seed_and_number() -> None:
 
 def test_no_mixing_and_no_bending_reads_one_face() -> None:
     source = Plain(50)
-    faces = SyntheticFaces(source, 80, mix_share=0, bend_share=0)
+    faces = SyntheticFaces(source, TeacherSettings(count=80, mix_share=0, bend_share=0))
     for index in range(50, 80):
         source.asked.clear()
         faces.image(index)
         assert len(source.asked) == 1
-    faces = SyntheticFaces(source, 80, mix_share=1)
+    faces = SyntheticFaces(source, TeacherSettings(count=80, mix_share=1))
     source.asked.clear()
     faces.image(60)
     assert len(source.asked) == 2
@@ -110,12 +113,12 @@ def test_bending_by_nothing_changes_nothing_and_by_more_moves_further() -> None:
 @pytest.mark.parametrize("index", [-1, 8])
 def test_a_face_that_is_not_there(index: int) -> None:
     with pytest.raises(VidfaceError, match=f"no face {index} of 8"):
-        SyntheticFaces(Plain(), 8).image(index)
+        SyntheticFaces(Plain(), TeacherSettings(count=8)).image(index)
 
 
 def test_fewer_faces_than_the_source_has() -> None:
     with pytest.raises(VidfaceError, match="count 4 is less than the source's 5"):
-        SyntheticFaces(Plain(), 4)
+        SyntheticFaces(Plain(), TeacherSettings(count=4))
 
 
 def test_answers_are_unit_rows_and_are_kept(tmp_path: Path) -> None:

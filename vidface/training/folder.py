@@ -107,15 +107,14 @@ def list_differences(kept: Any, wanted: Any, where: str = "") -> list[str]:
     ['a', 'b[1]']
     """
     if isinstance(kept, dict) and isinstance(wanted, dict):
-        pairs = [
-            (kept.get(key), wanted.get(key), f"{where}.{key}" if where else key)
+        pairs = {
+            f"{where}.{key}" if where else key: (kept.get(key), wanted.get(key))
             for key in sorted({*kept, *wanted})
-        ]
+        }
     elif isinstance(kept, list) and isinstance(wanted, list) and len(kept) == len(wanted):
-        pairs = [
-            (*pair, f"{where}[{place}]")
-            for place, pair in enumerate(zip(kept, wanted, strict=True))
-        ]
+        pairs = {
+            f"{where}[{place}]": pair for place, pair in enumerate(zip(kept, wanted, strict=True))
+        }
     else:
         return [] if kept == wanted else [where or "all"]
-    return [place for pair in pairs for place in list_differences(*pair)]
+    return [spot for place, pair in pairs.items() for spot in list_differences(*pair, place)]

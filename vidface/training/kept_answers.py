@@ -20,12 +20,11 @@ from safetensors.numpy import load_file, save
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import atomic_file, write_json
 from vidface.core.progress import Notify
+from vidface.training.folder import list_differences
 from vidface.training.processes import Processes
-from vidface.training.settings import TeacherSettings
-from vidface.training.sources.base import FaceSource
-from vidface.training.synthetic import FaceImages
+from vidface.training.synthetic import FaceImages, SyntheticFaces, read_blocks
 from vidface.training.teachers import unit_answers
 
 PIECE = 2048  # faces a file
@@ -34,9 +33,8 @@ ANSWERS = "answers.json"
 
 
 def open_kept_answers(
-    teacher: TeacherSettings,
-    faces: FaceImages,
-    source: FaceSource,
+    faces: SyntheticFaces,
+    fingerprint: str,
     folder: Path,
     processes: Processes,
     threads: int | None,
@@ -45,18 +43,18 @@ def open_kept_answers(
     """Ask a recipe's teacher about all faces; the first process asks, the others read.
 
     Args:
-        faces: made of the faces of `source`.
+        faces: their settings say which teacher is asked.
+        fingerprint: of the source that they are made of.
         folder: where the answers are kept, unless the recipe says otherwise.
 
     Returns:
         (n, d) float32, unit rows.
     """
+    teacher = faces.settings
+    deciding = ("seed", "mix_share", "bend_share", "bend_pixels")
     about: dict[str, Any] = {
-        "data": source.fingerprint,
-        "seed": teacher.seed,
-        "mix_share": teacher.mix_share,
-        "bend_share": teacher.bend_share,
-        "bend_pixels": teacher.bend_pixels,
+        "data": fingerprint,
+        **{name: getattr(teacher, name) for name in deciding},
     }
     if teacher.preprocessing is not None:
         about["fed"] = asdict(teacher.preprocessing)
@@ -128,10 +126,9 @@ def ask_about_all(
 def _ask(faces: FaceImages, teacher: Embedder, start: int, stop: int) -> np.ndarray:
     """(stop − start, d) float16 unit rows."""
     answers = np.empty((stop - start, teacher.dimension), np.float16)
-    for first in range(start, stop, _BATCH):
-        last = min(first + _BATCH, stop)
-        rows = teacher.embed(np.stack([faces.image(index) for index in range(first, last)]))
-        answers[first - start : last - start] = unit_answers(rows, teacher.name, first)
+    for block, images in read_blocks(faces, range(start, stop), _BATCH):
+        rows = teacher.embed(images)
+        answers[block] = unit_answers(rows, teacher.name, start + block.start)
     return answers
 
 
@@ -139,22 +136,17 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
     """Make the folder that of these answers, or see that it is."""
     path = folder / ANSWERS
     if not path.is_file():
-        with atomic_file(path) as file:
-            file.write(json.dumps(description, indent=2, sort_keys=True).encode())
+        write_json(path, description)
         return
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         kept = None
     if kept != description:
-        keys = [
-            key
-            for key, value in description.items()
-            if not isinstance(kept, dict) or kept.get(key) != value
-        ]
         raise VidfaceError(
             f"{folder}: holds a teacher's answers about something else "
-            f"({', '.join(keys) or 'more'} differ): remove the folder, or name another"
+            f"({', '.join(list_differences(kept, description))} differ): remove the folder, or "
+            "name another"
         )
 
 

@@ -31,7 +31,7 @@ from vidface.training.network import TrainingNetwork
 from vidface.training.optimisers import build_optimiser
 from vidface.training.processes import Processes
 from vidface.training.settings import OptimiserSettings, TeacherSettings
-from vidface.training.synthetic import FaceImages
+from vidface.training.synthetic import FaceImages, read_blocks
 from vidface.training.tasks import StageTask, are_finite
 from vidface.training.teachers import check_dimensions
 
@@ -157,10 +157,7 @@ def _measure_statistics(
     if not hints:
         return {}
     numbers = np.unique(np.linspace(0, len(faces) - 1, STATISTICS_FACES).astype(int))
-    maps = [
-        teacher(np.stack([faces.image(int(n)) for n in numbers[start : start + _BATCH]])).maps
-        for start in range(0, len(numbers), _BATCH)
-    ]
+    maps = [teacher(images).maps for _, images in read_blocks(faces, numbers, _BATCH)]
     return {
         part: channel_statistics(np.concatenate([batch[name] for batch in maps]))
         for part, name in hints.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,39 +27,26 @@ from vidface.training.validation import HeldOutPairs, PairVerification, open_ben
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """The faces of a training and its verifications.
+class TrainingContext:
+    """What all stages of a training share.
 
     Attributes:
         source: the faces, without held-out people.
         verifications: those that are at hand, by name.
-        columns: names of all verifications, missing benchmarks too.
-        each_validation: names of those that are made at every validation.
-        inputs: what of all this decides the weights: hashes.
         taught: faces that a teacher is asked about.
         answers: (n, d) its answers about them, unit rows; None where it is asked live.
     """
-
-    source: FaceSource
-    verifications: Mapping[str, PairVerification]
-    columns: tuple[str, ...]
-    each_validation: tuple[str, ...]
-    inputs: Mapping[str, Any]
-    taught: SyntheticFaces | None = None
-    answers: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class TrainingContext:
-    """What all stages of a training share."""
 
     pipeline: TrainingPipeline
     stages: tuple[Stage, ...]
     processes: Processes
     folder: TrainingFolder
-    data: TrainingData
     network: TrainingNetwork
     notify: Notify
+    source: FaceSource
+    verifications: Mapping[str, PairVerification]
+    taught: SyntheticFaces | None
+    answers: np.ndarray | None
 
 
 def open_training(
@@ -73,25 +60,49 @@ def open_training(
     folder = TrainingFolder(pipeline.run.dir)
     folder.refuse_foreign()
     stages = resolve_stages(pipeline)
-    data = _open_data(pipeline, notify)
+    source, verifications, inputs = _open_faces(pipeline, notify)
     for stage in stages:
         # What a later stage's batches would say is said at once, but of those that cut.
         if stage.cut is None and not stage.distils:
-            build_sampler(stage, data.source, pipeline.train.seed)
-    document = {**pipeline.document(), "inputs": dict(data.inputs)}
+            build_sampler(stage, source, pipeline.train.seed)
+    document = {**pipeline.document(), "inputs": inputs}
     processes.check_same_everywhere(document, "settings and data")
     if processes.is_first:
         folder.claim(document, restart=restart)
     processes.barrier()
-    if any(stage.distils for stage in stages):
-        data = _ask_teacher(pipeline, data, folder, processes, notify)
+    taught, answers = None, None
+    if pipeline.teacher is not None and any(stage.distils for stage in stages):
+        taught = SyntheticFaces(source, pipeline.teacher)
+        if not pipeline.teacher.live:
+            threads = pipeline.train.threads or None
+            answers = open_kept_answers(
+                taught, source.fingerprint, folder.answers, processes, threads, notify
+            )
     network = TrainingNetwork(pipeline.train, processes)
-    if data.answers is not None:
-        check_dimensions(network.architecture, data.answers.shape[1])
-    return TrainingContext(pipeline, stages, processes, folder, data, network, notify)
+    if answers is not None:
+        check_dimensions(network.architecture, answers.shape[1])
+    return TrainingContext(
+        pipeline,
+        stages,
+        processes,
+        folder,
+        network,
+        notify,
+        source,
+        verifications,
+        taught,
+        answers,
+    )
 
 
-def _open_data(pipeline: TrainingPipeline, notify: Notify) -> TrainingData:
+def _open_faces(
+    pipeline: TrainingPipeline, notify: Notify
+) -> tuple[FaceSource, dict[str, PairVerification], dict[str, Any]]:
+    """The faces without held-out people, the verifications at hand, and hashes of all that decides.
+
+    Raises:
+        VidfaceError: the faces can't be read, or the verification to choose by is not at hand.
+    """
     settings, seed = pipeline.data, pipeline.train.seed
     options: dict[str, Any] = {"resize": settings.resize}
     if settings.kind == "manifest":
@@ -101,7 +112,7 @@ def _open_data(pipeline: TrainingPipeline, notify: Notify) -> TrainingData:
     held_out: dict[str, PairVerification] = {}
     if settings.hold_out_people:
         source, apart = hold_out(source, settings.hold_out_people, seed)
-        held_out[HELD_OUT] = HeldOutPairs.draw(apart, np.asarray(apart.labels), seed)
+        held_out[HELD_OUT] = HeldOutPairs.draw(apart, apart.labels, seed)
     benchmarks = open_benchmarks(pipeline.benchmarks, notify)
     chosen = pipeline.choose_by
     if chosen not in (*held_out, *benchmarks, LAST):
@@ -116,42 +127,4 @@ def _open_data(pipeline: TrainingPipeline, notify: Notify) -> TrainingData:
         inputs["init"] = sha256_of(pipeline.train.init)
     if pipeline.teacher is not None and pipeline.teacher.live:
         inputs["teacher"] = weights_sha256(pipeline.teacher.weights)  # kept answers know their own
-    return TrainingData(
-        source=source,
-        verifications={**held_out, **benchmarks},
-        columns=(*held_out, *(each.name for each in pipeline.benchmarks)),
-        each_validation=tuple(
-            each.name
-            for each in pipeline.benchmarks
-            if each.each_validation and each.name in benchmarks
-        ),
-        inputs=inputs,
-    )
-
-
-def _ask_teacher(
-    pipeline: TrainingPipeline,
-    data: TrainingData,
-    folder: TrainingFolder,
-    processes: Processes,
-    notify: Notify,
-) -> TrainingData:
-    """Add the faces to ask about, and a teacher's answers where it is not live."""
-    teacher = pipeline.teacher
-    if teacher is None:
-        return data
-    faces = SyntheticFaces(
-        data.source,
-        teacher.count,
-        teacher.seed,
-        teacher.mix_share,
-        teacher.bend_share,
-        teacher.bend_pixels,
-    )
-    if teacher.live:
-        return replace(data, taught=faces)
-    threads = pipeline.train.threads or None
-    answers = open_kept_answers(
-        teacher, faces, data.source, folder.answers, processes, threads, notify
-    )
-    return replace(data, taught=faces, answers=answers)
+    return source, {**held_out, **benchmarks}, inputs

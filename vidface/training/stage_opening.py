@@ -27,11 +27,9 @@ from vidface.training.sampling import Sampler, Shuffled
 from vidface.training.sources.base import FaceSource, class_counts
 from vidface.training.sources.subsets import take_images
 from vidface.training.stages import Stage, build_cut, build_distil, build_sampler
-from vidface.training.synthetic import FaceImages
+from vidface.training.synthetic import FaceImages, read_blocks
 from vidface.training.tasks import DistillationTask, RecognitionTask, StageTask
 from vidface.training.validation import embed_all
-
-_BLOCK = 256  # faces held in memory as pictures
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,19 @@ class OpenedStage:
     """What a stage learns, from which batches.
 
     Attributes:
-        faces: how many there are.
         people: names by class number; nobody where a teacher is repeated.
         cut: faces that were left out, by reason.
     """
 
     task: StageTask
     batches: StageBatches
-    faces: int
     people: tuple[str, ...] = ()
     cut: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         people = f" of {len(self.people):,} people" if self.people else ""
         cut = f", {sum(self.cut.values()):,} faces cut" if self.cut else ""
-        return f"{self.faces:,} faces{people}{cut}"
+        return f"{len(self.batches.faces):,} faces{people}{cut}"
 
 
 def open_stage(
@@ -75,31 +71,35 @@ def open_stage(
     order = build_sampler(stage, source, pipeline.train.seed)
     task = RecognitionTask(
         build_objective(stage.losses, pipeline.train.scale),
-        _first_centres(training, stage, tuple(source.identities), last_centres),
-        torch.from_numpy(np.asarray(source.labels).astype(np.int64)),
+        _first_centres(training, stage, source.identities, last_centres),
+        torch.from_numpy(source.labels.copy()),
         torch.from_numpy(class_counts(source)).to(device),
         pipeline.optimiser.momentum,
         pipeline.optimiser.weight_decay,
     )
     batches = _batch_faces(training, stage, source, order)
-    return OpenedStage(task, batches, len(source), tuple(source.identities), cut)
+    return OpenedStage(task, batches, source.identities, cut)
 
 
 def _open_distillation(training: TrainingContext, stage: Stage) -> OpenedStage:
-    pipeline, data, network = training.pipeline, training.data, training.network
-    if data.taught is None or pipeline.teacher is None:
+    pipeline, faces = training.pipeline, training.taught
+    if faces is None:
         raise VidfaceError(f"{stage}: there is no teacher")
-    faces = data.taught
     order = Shuffled(len(faces), stage.batch_size, seed=pipeline.train.seed, stage=stage.number)
     objective = build_distil(stage)
     task: StageTask
-    if data.answers is not None:
-        task = DistillationTask(objective, torch.from_numpy(data.answers))
+    if training.answers is not None:
+        task = DistillationTask(objective, torch.from_numpy(training.answers))
     else:
         task = open_live_task(
-            objective, pipeline.teacher, faces, network, pipeline.optimiser, training.processes
+            objective,
+            faces.settings,
+            faces,
+            training.network,
+            pipeline.optimiser,
+            training.processes,
         )
-    return OpenedStage(task, _batch_faces(training, stage, faces, order), len(faces))
+    return OpenedStage(task, _batch_faces(training, stage, faces, order))
 
 
 def _batch_faces(
@@ -152,7 +152,7 @@ def _first_centres(
 
 def _keep_faces(training: TrainingContext, stage: Stage) -> tuple[FaceSource, dict[str, int]]:
     """The faces that the stage's cut leaves, and how many it takes by reason."""
-    source = training.data.source
+    source = training.source
     if stage.cut is None or stage.cut_by is None:
         return source, {}
     path = training.folder.cut(training.stages[stage.cut_by - 1].folder)
@@ -170,19 +170,16 @@ def _write_cut(
     """Say of every face whether it is kept, and why not, by the model as it is now."""
     settings = build_cut(table)
     rows = embed_all(network.embedder(), source)
-    quality: dict[str, Any] = {}
+    quality: dict[str, np.ndarray] | None = None
     if settings.quality_quantile is not None:
-        measures = []
-        for start in range(0, len(source), _BLOCK):
-            stop = min(start + _BLOCK, len(source))
-            faces = np.stack([source.image(number) for number in range(start, stop)])
-            measures.append((sharpness(faces), contrast(faces)))
+        blocks = read_blocks(source, range(len(source)))
+        measures = [(sharpness(faces), contrast(faces)) for _, faces in blocks]
         quality = {
             "sharpness": np.concatenate([sharp for sharp, _ in measures]),
             "contrast": np.concatenate([contrasts for _, contrasts in measures]),
             "embedding norm": np.linalg.norm(rows, axis=1),
         }
-    cut = cut_images(rows, np.asarray(source.labels), settings, quality=quality or None)
+    cut = cut_images(rows, source.labels, settings, quality=quality)
     names = [source.name(number) for number in range(len(source))]
     about = provenance("cut", {"settings": dict(table)})
     write_parquet(path, cut.table(names, source.identities, kept=True), about)

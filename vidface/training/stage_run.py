@@ -159,13 +159,15 @@ class StageRun:
     def _validate(self) -> None:
         """Verify the model, and keep it if it is the stage's best."""
         self._check_finite()
-        position, data, chosen = self.position, self.training.data, self.training.pipeline.choose_by
+        position, pipeline = self.position, self.training.pipeline
+        chosen, verifications = pipeline.choose_by, self.training.verifications
         deciding = [] if chosen == LAST else [chosen]
-        names = list(dict.fromkeys((*deciding, *data.each_validation)))
+        also = [benchmark.name for benchmark in pipeline.benchmarks if benchmark.each_validation]
+        names = list(dict.fromkeys((*deciding, *(name for name in also if name in verifications))))
         quality = float(position.step)  # the last model is the best, unless a verification says
         if self.training.processes.is_first and names:
             embedder = self.network.embedder()
-            accuracies = {name: data.verifications[name].accuracy(embedder) for name in names}
+            accuracies = {name: verifications[name].accuracy(embedder) for name in names}
             quality = accuracies.get(chosen, quality)
             self._write({f"accuracy/{name}": value for name, value in accuracies.items()})
             self._notify(f"step {position.step} of {self.steps}, {_list_accuracies(accuracies)}")
@@ -200,7 +202,7 @@ class StageRun:
             best_step=position.best_step,
             final_loss=float(np.mean(position.losses)) if position.losses else None,
             accuracies=accuracies,
-            faces=self.opened.faces,
+            faces=len(self.batches.faces),
             people=len(self.opened.people),
             cut=self.opened.cut,
             train_seconds=position.seconds,
@@ -217,17 +219,17 @@ class StageRun:
 
     def _verify_best(self) -> dict[str, float | None]:
         """Accuracies of the stage's best model, by verification; None: not at hand."""
-        data = self.training.data
+        verifications = self.training.verifications
         tensors, _ = load_checkpoint(self._best_model)
         last = {name: tensor.clone() for name, tensor in self.network.weights().items()}
         load_module(self.network.plain, select_prefix("backbone", tensors), "best model")
         at_hand: dict[str, float] = {}
-        if data.verifications:
+        if verifications:
             embedder = self.network.embedder()
-            at_hand = {name: each.accuracy(embedder) for name, each in data.verifications.items()}
+            at_hand = {name: each.accuracy(embedder) for name, each in verifications.items()}
         load_module(self.network.plain, last, "last model")
         self._write({f"best/{name}": value for name, value in at_hand.items()})
-        return {name: at_hand.get(name) for name in data.columns}
+        return {name: at_hand.get(name) for name in self.training.pipeline.verifications}
 
     def _load_first_weights(self) -> None:
         """Load the weights that the stage begins with."""

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings
 from vidface.training.augment import build_augmentation
@@ -215,7 +213,7 @@ def build_sampler(stage: Stage, source: FaceSource, seed: int) -> Sampler:
         raise VidfaceError(f"{stage}: faces of one person only: there is nobody to tell apart")
     return make_sampler(
         stage.sampling,
-        np.asarray(source.labels),
+        source.labels,
         stage.batch_size,
         images_per_person=stage.images_per_person or 4,
         seed=seed,

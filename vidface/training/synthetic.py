@@ -8,6 +8,7 @@ only the teacher's answers need to be kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.training.augment import Colour, Move
+from vidface.training.settings import TeacherSettings
 
 _MOVE, _COLOUR = Move(), Colour()
 
@@ -27,49 +29,52 @@ class FaceImages(Protocol):
     def image(self, index: int) -> np.ndarray: ...
 
 
+def read_blocks(
+    faces: FaceImages, numbers: Sequence[int] | np.ndarray, size: int = 256
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Read faces, at most `size` in memory at once: (places among the numbers, their pictures)."""
+    for start in range(0, len(numbers), size):
+        block = slice(start, start + size)
+        yield block, np.stack([faces.image(int(number)) for number in numbers[block]])
+
+
 @dataclass(frozen=True)
 class SyntheticFaces:
-    """`count` faces: first the source's own, unchanged, then faces of nobody.
+    """`settings.count` faces: first the source's own, unchanged, then faces of nobody.
 
     Args:
         source: faces (112, 112, 3) uint8 RGB, all aligned alike.
-        count: how many there are in all.
-        seed: of the mixtures.
-        mix_share, bend_share: of the faces that are mixed of two, and that are bent.
-        bend_pixels: standard deviation of the bending.
+        settings: how many there are in all, and how they are mixed and bent.
 
     `image(i)` reads at most two faces of the source.
     """
 
     source: FaceImages
-    count: int
-    seed: int = 0
-    mix_share: float = 0.7
-    bend_share: float = 0.5
-    bend_pixels: float = 2.5
+    settings: TeacherSettings
 
     def __post_init__(self) -> None:
-        if self.count < len(self.source):
+        if len(self) < len(self.source):
             raise VidfaceError(
-                f"synthetic faces: count {self.count} is less than the source's {len(self.source)} "
+                f"synthetic faces: count {len(self)} is less than the source's {len(self.source)} "
                 "faces, which come first"
             )
 
     def __len__(self) -> int:
-        return self.count
+        return self.settings.count
 
     def image(self, index: int) -> np.ndarray:
         """Face `index` (112, 112, 3) uint8 RGB; the same at every call."""
-        if not 0 <= index < self.count:
-            raise VidfaceError(f"synthetic faces: there is no face {index} of {self.count}")
+        if not 0 <= index < len(self):
+            raise VidfaceError(f"synthetic faces: there is no face {index} of {len(self)}")
         if index < len(self.source):
             return self.source.image(index)
-        rng = np.random.default_rng([self.seed, index])
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, index])
         face = self._draw(rng)
-        if rng.random() < self.mix_share:
+        if rng.random() < settings.mix_share:
             face = mix_faces(face, self._draw(rng), rng)
-        if rng.random() < self.bend_share:
-            face = bend_face(face, self.bend_pixels, rng)
+        if rng.random() < settings.bend_share:
+            face = bend_face(face, settings.bend_pixels, rng)
         for change in (_MOVE, _COLOUR):
             if rng.random() < 0.5:
                 face = change(face, rng)

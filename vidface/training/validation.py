@@ -15,19 +15,16 @@ from vidface.datasets.pairs import PairSet
 from vidface.metrics.pairs import score_pairs
 from vidface.runs.verify import verify
 from vidface.training.settings import BenchmarkSettings
-from vidface.training.synthetic import FaceImages
+from vidface.training.synthetic import FaceImages, read_blocks
 
-_AT_ONCE = 256  # faces held in memory as pictures
 PAIRS_A_FOLD, FOLDS = 300, 10  # of held-out people: as many of either kind as LFW has
 
 
 def embed_all(embedder: Embedder, faces: FaceImages) -> np.ndarray:
     """Embed faces, a few hundred in memory at once: (n, d) float32, raw."""
     rows = np.empty((len(faces), embedder.dimension), np.float32)
-    for start in range(0, len(faces), _AT_ONCE):
-        stop = min(start + _AT_ONCE, len(faces))
-        images = np.stack([faces.image(number) for number in range(start, stop)])
-        rows[start:stop] = embedder.embed(images)
+    for block, images in read_blocks(faces, range(len(faces))):
+        rows[block] = embedder.embed(images)
     return rows
 
 
