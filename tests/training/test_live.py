@@ -231,8 +231,8 @@ def test_what_does_not_fit_is_said_before_the_first_step(
         ('= "means"', '= ""', r"must be a map's name"),
         ("live = true", 'live = true\ncolor = "grey"', r"\[teacher\] color"),
         ("live = true", "live = true\nstd = 0.0", r"\[teacher\] std: must be above 0"),
-        ("hints = 0.5", "hints = -1", "hints must be ≥ 0"),
-        ("hints = 0.5", "hints = true", "hints must be ≥ 0"),
+        ("hints = 0.5", "hints = -1", "hints: must be at least 0"),
+        ("hints = 0.5", "hints = true", "hints: must be a finite number"),
     ],
 )
 def test_settings_that_are_wrong(
