@@ -165,7 +165,6 @@ def test_points_carry_the_score_files_intervals():
 
 
 def test_no_pairs_no_block():
-    assert verification_block(None) is None
     assert verification_block(score_verification(np.eye(2, dtype=np.float32), ["a", "b"])) is None
 
 
@@ -278,7 +277,6 @@ def test_the_block_of_retrieval():
     found = retrieval_block(retrieval(HITS))
     assert (found["k"], found["identities"], found["map"], found["ci95"]) == (5, 3, 0.4, None)
     assert found["precision_recall"] == precision_recall(HITS, POSITIVES, 5)
-    assert retrieval_block(None) is None
     assert retrieval_block(retrieval(())) is None
 
 
@@ -345,7 +343,6 @@ def test_the_block_of_identification():
     block = identification_block(found)
     assert block["open_set"] == [{"target_fpir": "1e-1", "ci95": None, "tpir": 0.0}]
     assert block["cmc"]["value"] == [0.5, 1.0, 1.0]
-    assert identification_block(None) is None
     nobody = SimpleNamespace(mated=0, gallery_identities=3, points=(), ranked=ranked)
     assert identification_block(nobody) is None
 

@@ -52,9 +52,9 @@ def score(scored: Score, run: Run) -> str:
 
 def _acquisition(scored: Score) -> str:
     acquired = scored.to_dict()["failure_to_acquire"]
-    text = "failure to acquire: "
     split = acquired["split"]
-    text += f"{split['failed']} of {split['clips']} clips ({(split['rate'] or 0):.2%})"
+    text = f"failure to acquire: {split['failed']} of {split['clips']} clips "
+    text += f"({(split['rate'] or 0):.2%})"
     if scored.gallery_counts["clips"]:
         gallery = acquired["gallery"]
         text += f", {gallery['failed']} of the gallery's {gallery['clips']}"
@@ -96,14 +96,10 @@ def side_by_side(before: Score, after: Score) -> list[tuple[str, str, str]]:
     """The main figures of two scores of one split, with their 95 % intervals."""
     others = {figure.name: figure for figure in main_figures(after)}
     return [
-        (figure.label, _figure_cell(figure), _figure_cell(others[figure.name]))
+        (figure.label, figure.text, others[figure.name].text)
         for figure in main_figures(before)
         if figure.name in others
     ]
-
-
-def _figure_cell(figure: NamedFigure) -> str:
-    return figure.note or with_interval(figure.value, figure.replicates)
 
 
 def main_figures(scored: Score) -> list[NamedFigure]:

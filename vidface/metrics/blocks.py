@@ -7,7 +7,7 @@ through the pairs is the same for both.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -116,6 +116,13 @@ def falling_order(scores: NDArray[np.float32]) -> NDArray[np.intp]:
     return keys.astype(np.intp)
 
 
+def sort_falling(parts: Iterable[tuple[NDArray[Any], ...]]) -> tuple[NDArray[Any], ...]:
+    """(scores, …) of all parts, highest score first; each column in C order."""
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = falling_order(columns[0])
+    return tuple(column[order] for column in columns)
+
+
 def _key(score: np.float32) -> int:
     """A whole number that rises with the score."""
     bits = int(np.asarray(score).view(np.int32))
@@ -209,9 +216,7 @@ class NumpyOps:
         return tuple(column[inside] for column in columns), float(floor)
 
     def sorted(self, parts: list[tuple[Any, ...]]) -> tuple[NDArray[Any], ...]:
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        order = falling_order(columns[0])
-        return tuple(column[order] for column in columns)
+        return sort_falling(parts)
 
     def between(self, scores: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
         clipped = np.clip(scores, -1, 1)

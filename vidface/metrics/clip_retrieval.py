@@ -11,13 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.metrics.enrolment import MEMORY_BYTES, Templates, ranked_columns
-from vidface.metrics.figures import (
-    NamedFigure,
-    ProtocolResult,
-    TextTable,
-    figure_dict,
-    with_interval,
-)
+from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, figure_dict
 from vidface.metrics.inputs import check_clip_ids, check_k, check_memory, identity_codes
 from vidface.metrics.retrieval import POOL_IS_FIXED, average_precision, rows_by_clip_id
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
@@ -61,25 +55,18 @@ class ClipRetrieval(ProtocolResult):
 
     def figures(self) -> list[NamedFigure]:
         """mAP@k over queries, mAP@k over identities, precision at rank 1."""
+        by_identity, at_1 = self.replicates_by_identity, self.replicates_at_1
         named = (
             (f"clip_map_at_{self.k}", f"mAP@{self.k}", self.map_at_k, self.replicates),
-            (
-                "clip_map_by_identity",
-                "by identity",
-                self.map_by_identity,
-                self.replicates_by_identity,
-            ),
-            ("clip_precision_at_1", "first right", self.precision_at_1, self.replicates_at_1),
+            ("clip_map_by_identity", "by identity", self.map_by_identity, by_identity),
+            ("clip_precision_at_1", "first right", self.precision_at_1, at_1),
         )
         return [NamedFigure(*figure, is_main=False) for figure in named]
 
     def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
         """The three figures, one below the other."""
         width = len("first right")
-        lines = [
-            f"  {figure.label:<{width}}  {with_interval(figure.value, figure.replicates)}"
-            for figure in self.figures()
-        ]
+        lines = [f"  {figure.label:<{width}}  {figure.text}" for figure in self.figures()]
         return ["\n".join([f"clip to clip, {self.queries} queries", *lines])]
 
 

@@ -42,9 +42,9 @@ _STILL = 1e-5  # a share of an axis: what moves a curve less is no point of its 
 # Verification ------------------------------------------------------------------------------------
 
 
-def verification_block(result: Verification | None) -> dict[str, Any] | None:
+def verification_block(result: Verification) -> dict[str, Any] | None:
     """ROC and DET, operating points, EER, AUC and histograms; None without a curve."""
-    if result is None or result.curve is None:
+    if result.curve is None:
         return None
     return {
         "pairs": {"genuine": result.genuine_pairs, "impostor": result.impostor_pairs},
@@ -92,13 +92,8 @@ def _with_points(
         p for p in points if p.accepted_genuine is not None and p.accepted_impostor is not None
     ]
     # The operating points first: of equal counts the first stays, with its threshold.
-    thresholds = np.concatenate(
-        [
-            [np.inf],
-            [np.inf if p.threshold is None else p.threshold for p in resolved],
-            curve.thresholds,
-        ]
-    )
+    at_points = [np.inf if p.threshold is None else p.threshold for p in resolved]
+    thresholds = np.concatenate([[np.inf], at_points, curve.thresholds])
     genuine = np.concatenate([[0], [p.accepted_genuine for p in resolved], curve.accepted_genuine])
     impostor = np.concatenate(
         [[0], [p.accepted_impostor for p in resolved], curve.accepted_impostor]
@@ -115,15 +110,9 @@ def _on_axes(
     curve: Curve, genuine: NDArray[np.int64], impostor: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(n, 3) places on the axes of ROC and DET, each of length 1: log FAR, TAR, log FRR."""
-    lost = curve.genuine - genuine
-    return np.stack(
-        [
-            _log_axis(impostor, curve.impostor),
-            genuine / curve.genuine,
-            _log_axis(lost, curve.genuine),
-        ],
-        axis=1,
-    )
+    log_far = _log_axis(impostor, curve.impostor)
+    log_frr = _log_axis(curve.genuine - genuine, curve.genuine)
+    return np.stack([log_far, genuine / curve.genuine, log_frr], axis=1)
 
 
 def _log_axis(counts: NDArray[np.int64], total: int) -> NDArray[np.float64]:
@@ -196,10 +185,8 @@ def histogram_block(curve: Curve, bins: int = BINS) -> dict[str, Any]:
 
     at = bin_of(curve.thresholds.astype(np.float32), bins)
     counts = np.zeros((2, bins), dtype=np.int64)
-    for row, accepted in zip(
-        counts, (curve.accepted_genuine, curve.accepted_impostor), strict=True
-    ):
-        np.add.at(row, at, np.diff(accepted, prepend=0))
+    np.add.at(counts[0], at, np.diff(curve.accepted_genuine, prepend=0))
+    np.add.at(counts[1], at, np.diff(curve.accepted_impostor, prepend=0))
     used = np.flatnonzero(counts.any(axis=0))
     first, last = int(used[0]), int(used[-1])
     genuine, impostor = counts[:, first : last + 1]
@@ -225,10 +212,10 @@ def _point(point: OperatingPoint) -> dict[str, Any]:
 # Retrieval ---------------------------------------------------------------------------------------
 
 
-def retrieval_block(result: Retrieval | None, draws: Draws = NO_DRAWS) -> dict[str, Any] | None:
+def retrieval_block(result: Retrieval, draws: Draws = NO_DRAWS) -> dict[str, Any] | None:
     """Precision against recall; None without a list of hits."""
-    hit_ranks: Sequence[NDArray[np.integer[Any]]] = getattr(result, "hit_ranks", ())
-    if result is None or not len(hit_ranks):
+    hit_ranks = result.hit_ranks
+    if not hit_ranks:
         return None
     positives = np.array([row["positives"] for row in result.table], dtype=np.int64)
     interval = None if result.replicates is None else result.replicates.ci95
@@ -302,12 +289,10 @@ def at_rank(
 # Identification ----------------------------------------------------------------------------------
 
 
-def identification_block(
-    result: Identification | None, draws: Draws = NO_DRAWS
-) -> dict[str, Any] | None:
-    """CMC at all ranks, and the open-set points; None without the probes' ranks."""
-    probes: Any = getattr(result, "ranked", None)
-    if result is None or probes is None or not result.mated:
+def identification_block(result: Identification, draws: Draws = NO_DRAWS) -> dict[str, Any] | None:
+    """CMC at all ranks, and the open-set points; None without a mated probe."""
+    probes = result.ranked
+    if not result.mated:
         return None
     return {
         "mated": result.mated,
@@ -342,16 +327,13 @@ def cmc_block(
     table = np.zeros((n_units, len(shown)))
     np.add.at(table, units, is_found)
     low, high = draws.band(table, np.bincount(units, minlength=n_units).astype(np.float64))
+    note = "95 %: the split's people are resampled, the gallery held fixed"
     return {
         "rank": shown.tolist(),
         "value": (is_found.sum(axis=0) / len(ranks)).tolist(),
         "low": low,
         "high": high,
-        **(
-            {"note": "95 %: the split's people are resampled, the gallery held fixed"}
-            if low
-            else {}
-        ),
+        **({"note": note} if low else {}),
     }
 
 

@@ -91,30 +91,16 @@ def enrol(
     order = np.argsort(codes, kind="stable")
     order = order[codes[order] >= 0]
     offsets = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    make_templates = _mean_templates if enrolment == "mean" else _max_templates
-    return make_templates(descriptors[order], has_direction[order], offsets)
-
-
-def _mean_templates(
-    descriptors: NDArray[np.float32],
-    has_direction: NDArray[np.bool_],
-    offsets: NDArray[np.int64],
-) -> Templates:
+    descriptors, has_direction = descriptors[order], has_direction[order]
+    if enrolment == "max":
+        before = np.concatenate([[0], np.cumsum(has_direction)])
+        return Templates(descriptors[has_direction], before[offsets])
     if descriptors.shape[1] == 0:  # no clip at all has a face
         return Templates(descriptors[:0], np.zeros_like(offsets))
     # An identity is pooled from its clips just as a clip is from its faces.
     pooled = pool_descriptors(descriptors, offsets, np.where(has_direction, 0, UNUSABLE))
     enrolled = pooled.any(axis=1)
     return Templates(pooled[enrolled], np.concatenate([[0], np.cumsum(enrolled)]))
-
-
-def _max_templates(
-    descriptors: NDArray[np.float32],
-    has_direction: NDArray[np.bool_],
-    offsets: NDArray[np.int64],
-) -> Templates:
-    before = np.concatenate([[0], np.cumsum(has_direction)])
-    return Templates(descriptors[has_direction], before[offsets])
 
 
 def template_scores(
@@ -297,13 +283,9 @@ def _products(
     return products
 
 
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """Of a block of identities, every column that may be among the k best, sorted."""
-
-    block: NDArray[np.int64]  # (n_block,) identities
-    owners: NDArray[np.int64]  # (n,) positions in the block
-    numbers: NDArray[np.int64]  # (n,) columns
+_Candidates = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Of a block of identities, every column that may be among the k best, sorted: the identities,
+(n_block,), and for each candidate its position in the block and its column, (n,) each."""
 
 
 def ranked_columns(
@@ -340,13 +322,11 @@ def ranked_columns(
     # Beyond this faiss sorts about as much as the fallback would.
     by_faiss = n_scores >= LEAST_SCORES_FOR_FAISS and k + _SPARE <= len(columns) // 2
     find = _candidates_by_faiss if by_faiss else _candidates
-    for candidates in find(templates, which, columns, k, memory_bytes):
-        scores = exact_scores_in_block(
-            templates, candidates.block, candidates.owners, candidates.numbers, columns
-        )
-        firsts = np.searchsorted(candidates.owners, np.arange(len(candidates.block) + 1)).tolist()
-        for identity, (a, b) in zip(candidates.block.tolist(), pairwise(firsts), strict=True):
-            yield identity, candidates.numbers[a:b][_best_first(scores[a:b], k)]
+    for block, owners, numbers in find(templates, which, columns, k, memory_bytes):
+        scores = exact_scores_in_block(templates, block, owners, numbers, columns)
+        firsts = np.searchsorted(owners, np.arange(len(block) + 1)).tolist()
+        for identity, (a, b) in zip(block.tolist(), pairwise(firsts), strict=True):
+            yield identity, numbers[a:b][_best_first(scores[a:b], k)]
 
 
 def _best_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -368,7 +348,8 @@ def _candidates(
     kth = max(len(columns) - k, 0)
     for block, scores in template_scores(templates, which, columns, memory_bytes):
         cut = least_that_may_reach(np.partition(scores, kth, axis=1)[:, kth], columns.shape[1])
-        yield _Candidates(block, *np.nonzero(scores >= cut[:, None]))
+        owners, numbers = np.nonzero(scores >= cut[:, None])
+        yield block, owners, numbers
 
 
 def _candidates_by_faiss(
@@ -409,7 +390,7 @@ def _candidates_by_faiss(
         settled = left_out < cut
         keep = (best >= cut[owners]) & settled[owners]
         position = np.cumsum(settled) - 1
-        yield _Candidates(block[settled], position[owners[keep]], numbers[keep])
+        yield block[settled], position[owners[keep]], numbers[keep]
         yield from _candidates(templates, block[~settled], columns, k, memory_bytes)
 
 

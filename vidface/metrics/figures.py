@@ -28,6 +28,11 @@ class NamedFigure:
     is_headline: bool = False  # the one that rows of a sweep are ranked by
     column: str = ""  # heading of a narrow column; "" for the label
 
+    @property
+    def text(self) -> str:
+        """The value with its interval, or why there is none."""
+        return self.note or with_interval(self.value, self.replicates)
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -50,9 +55,7 @@ class ProtocolResult(ABC):
 
     def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
         """Texts and tables for the terminal, one below the other."""
-        return [
-            f"{f.label}  {f.note or with_interval(f.value, f.replicates)}" for f in self.figures()
-        ]
+        return [f"{figure.label}  {figure.text}" for figure in self.figures()]
 
     def curves(self, draws: Draws) -> dict[str, Any] | None:
         """The section of the file of curves; None where there is none."""
@@ -118,7 +121,6 @@ def tabulate_points(rate: str, error: str, points: Sequence[Any]) -> TextTable:
     middle = ("95 %",) if has_interval else ()
     rows = []
     for point in points:
-        interval = (format_interval(point.replicates),) if has_interval else ()
         value, bounds = getattr(point, rate.lower()), getattr(point, "tar_bounds", None)
         target, achieved = (getattr(point, f"{kind}{error.lower()}") for kind in ("target_", ""))
         if value is None:
@@ -126,5 +128,6 @@ def tabulate_points(rate: str, error: str, points: Sequence[Any]) -> TextTable:
             continue
         threshold = "none accepted" if point.threshold is None else f"{point.threshold:.4f}"
         text = format_rate(value) + (f" to {format_rate(bounds[1])}" if bounds else "")
+        interval = (format_interval(point.replicates),) if has_interval else ()
         rows.append((target, text, *interval, threshold, f"{achieved:.2e}"))
     return TextTable((error, rate, *middle, "threshold", f"achieved {error}"), tuple(rows))

@@ -15,10 +15,7 @@ from vidface.core.errors import VidfaceError
 from vidface.metrics.bands import Draws
 from vidface.metrics.conventions import DEFAULT_FPIRS, DEFAULT_RANKS
 from vidface.metrics.curves import identification_block
-from vidface.metrics.enrolment import (
-    MEMORY_BYTES,
-    enrol,
-)
+from vidface.metrics.enrolment import MEMORY_BYTES, enrol
 from vidface.metrics.figures import (
     NamedFigure,
     ProtocolResult,
@@ -26,16 +23,12 @@ from vidface.metrics.figures import (
     figure_dict,
     interval_dict,
     tabulate_points,
-    with_interval,
 )
-from vidface.metrics.inputs import (
-    check_search,
-    identity_codes,
-    number_units,
-)
+from vidface.metrics.inputs import check_search, identity_codes, number_units
+from vidface.metrics.operating_points import check_targets
 from vidface.metrics.probes import Probes, find_highest_scores, rank_own_identities
+from vidface.metrics.roc import Steps
 from vidface.metrics.uncertainty import Bootstrap, Replicates, ratio_replicates
-from vidface.metrics.verification import check_targets
 
 GALLERY_IS_FIXED = "the split's people are resampled; the gallery is held fixed"
 """Of the intervals: a resample has other probes, against the same enrolled people."""
@@ -121,7 +114,7 @@ class Identification(ProtocolResult):
     mated_without_template: int  # whose identity's gallery clips have no direction: misses
     gallery_identities: int
     enrolment: str
-    ranked: Ranked | None = field(default=None, repr=False, compare=False)
+    ranked: Ranked = field(repr=False, compare=False)
 
     def __str__(self) -> str:
         return (
@@ -163,11 +156,9 @@ class Identification(ProtocolResult):
 
     def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
         """CMC, the table of operating points, and the counts of probes."""
-        width = max((len(str(point.rank)) for point in self.cmc), default=0)
-        ranks = [
-            f"  rank {point.rank:<{width}}  {with_interval(point.value, point.replicates)}"
-            for point in self.cmc
-        ]
+        ranked = self.figures()[: len(self.cmc)]
+        width = max((len(figure.label) for figure in ranked), default=0)
+        ranks = [f"  {figure.label:<{width}}  {figure.text}" for figure in ranked]
         counts = (
             f"{self.mated} mated and {self.non_mated} non-mated probes "
             f"against {self.gallery_identities} identities"
@@ -338,35 +329,17 @@ def _open_set_point(
     n_mated, n_non_mated = probes.n_mated, probes.n_non_mated
     needed = math.ceil(1 / target)
     if n_mated == 0 or n_non_mated < needed:
+        needs = needed if n_non_mated < needed else None
         return OpenSetPoint(
-            target_fpir=text,
-            tpir=None,
-            threshold=None,
-            fpir=None,
-            mated=n_mated,
-            non_mated=n_non_mated,
-            needs_non_mated=needed if n_non_mated < needed else None,
-            replicates=replicates,
+            text, None, None, None, n_mated, n_non_mated, needs, replicates=replicates
         )
-    firsts, others = (probes.scores[rows] for rows in probes.falling())
+    rows = np.concatenate(probes.falling())
+    steps = Steps.of(probes.scores[rows].astype(np.float64), probes.is_mated[rows])
     allowed = math.floor(target * n_non_mated)
-    observed = np.concatenate([firsts, others])
-    if len(others) > allowed:  # others[allowed] would be one too many
-        observed = observed[observed > others[allowed]]
-    threshold = observed.min() if len(observed) else np.float32(np.inf)
-    accepted = int(np.count_nonzero(firsts >= threshold))
-    false = int(np.count_nonzero(others >= threshold))
+    threshold, right, wrong = steps.at(steps.accepting_at_most(allowed))
+    tpir, fpir = right / n_mated, wrong / n_non_mated
     return OpenSetPoint(
-        target_fpir=text,
-        tpir=accepted / n_mated,
-        threshold=float(threshold) if len(observed) else None,
-        fpir=false / n_non_mated,
-        mated=n_mated,
-        non_mated=n_non_mated,
-        needs_non_mated=None,
-        accepted_mated=accepted,
-        accepted_non_mated=false,
-        replicates=replicates,
+        text, tpir, threshold, fpir, n_mated, n_non_mated, None, right, wrong, replicates
     )
 
 

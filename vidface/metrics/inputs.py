@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.metrics.conventions import ENROLMENTS
@@ -93,11 +93,13 @@ def check_enrolment(enrolment: str) -> None:
         raise VidfaceError(f"unknown enrolment '{enrolment}' (known: {', '.join(ENROLMENTS)})")
 
 
-def check_dimensions(gallery: NDArray[np.float32], descriptors: NDArray[np.float32]) -> None:
+def check_dimensions(
+    gallery: NDArray[np.float32], descriptors: NDArray[np.float32], what: str = "split"
+) -> None:
     """Refuse a gallery and a split of other dimensions; no rows at all fit any."""
     if len(gallery) and len(descriptors) and gallery.shape[1] != descriptors.shape[1]:
         raise VidfaceError(
-            f"the gallery has {gallery.shape[1]} dimensions, the split {descriptors.shape[1]}; "
+            f"the gallery has {gallery.shape[1]} dimensions, the {what} {descriptors.shape[1]}; "
             "make both with the same backbone"
         )
 
@@ -105,6 +107,23 @@ def check_dimensions(gallery: NDArray[np.float32], descriptors: NDArray[np.float
 def check_memory(memory_bytes: int) -> None:
     if memory_bytes < 1:
         raise VidfaceError(f"memory_bytes must be positive, got {memory_bytes}")
+
+
+_KINDS = {"numbers": "fiu", "whole numbers": "iu", "bool": "b"}
+
+
+def check_of_pairs(name: str, values: ArrayLike, kind: str, n: int) -> NDArray[Any]:
+    """An argument that says something of each of n pairs, as an array.
+
+    Raises:
+        VidfaceError: no pair, another shape, or values of another kind.
+    """
+    array = np.asarray(values)
+    if n == 0:
+        raise VidfaceError("there is no pair to score")
+    if array.shape != (n,) or array.dtype.kind not in _KINDS[kind]:
+        raise VidfaceError(f"{name} must be ({n},) {kind}, got {array.shape} {array.dtype}")
+    return array
 
 
 def number_units(codes: NDArray[np.int64]) -> NDArray[np.int64]:

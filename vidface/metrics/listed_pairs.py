@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
 from vidface.metrics.blocks import bin_of, falling_order
-from vidface.metrics.inputs import number_units
+from vidface.metrics.inputs import check_of_pairs, number_units
 from vidface.metrics.pairwise import HISTOGRAM_BINS, KEEP_ALL, NO_DESCRIPTOR_SCORE, PairCounts
 
 _BLOCK_ROWS = 2**14
@@ -44,11 +44,9 @@ class ListedPairs:
     def n_units(self) -> int:
         return int(self.units.max(initial=-1)) + 1
 
-    def measured(self, weights: NDArray[np.integer[Any]] | None = None) -> tuple[int, int]:
-        """As `totals`: no pair is left to be counted without its score."""
-        if weights is None:
-            return self.genuine, self.impostor
-        return self.totals(weights)
+    def measured(self) -> tuple[int, int]:
+        """All pairs: none is left to be counted without its score."""
+        return self.genuine, self.impostor
 
     def totals(self, weights: NDArray[np.integer[Any]]) -> tuple[int, int]:
         """Genuine and impostor pairs where unit u was drawn weights[u] times."""
@@ -83,25 +81,17 @@ def list_pairs(
     Raises:
         VidfaceError: lengths or types that disagree, rows that are not there.
     """
-    arrays = {"first": np.asarray(first), "second": np.asarray(second), "same": np.asarray(same)}
-    n = arrays["same"].size
-    if n == 0:
-        raise VidfaceError("there is no pair to score")
-    for name, kinds in (("first", "iu"), ("second", "iu"), ("same", "b")):
-        array = arrays[name]
-        if array.shape != (n,) or array.dtype.kind not in kinds:
-            raise VidfaceError(
-                f"{name} must be ({n},) {'bool' if kinds == 'b' else 'whole numbers'}, "
-                f"got {array.shape} {array.dtype}"
-            )
-        if kinds == "iu" and (array.min() < 0 or array.max() >= len(codes)):
+    n = np.size(same)
+    rows: dict[str, NDArray[np.int64]] = {}
+    for name, numbers in (("first", first), ("second", second)):
+        rows[name] = check_of_pairs(name, numbers, "whole numbers", n).astype(np.int64)
+        if rows[name].min() < 0 or rows[name].max() >= len(codes):
             raise VidfaceError(f"{name} names a row beyond the {len(codes)} descriptors")
     return ListedPairs(
-        arrays["first"].astype(np.int64),
-        arrays["second"].astype(np.int64),
-        arrays["same"],
-        number_units(codes).astype(np.int32),
-        int(codes.max(initial=-1)) + 1,
+        **rows,
+        same=check_of_pairs("same", same, "bool", n),
+        units=number_units(codes).astype(np.int32),
+        n_identities=int(codes.max(initial=-1)) + 1,
     )
 
 

@@ -49,25 +49,16 @@ class OperatingPoint:
     @staticmethod
     def of_counts(
         text: str,
-        threshold: float | None,
-        accepted_genuine: int,
-        accepted_impostor: int,
+        at: tuple[float | None, int, int],
         genuine: int,
         impostor: int,
         bounds: tuple[float, float] | None = None,
     ) -> OperatingPoint:
-        """The point at a threshold that accepts so many of the pairs."""
+        """The point at a threshold and the genuine and impostor pairs that it accepts."""
+        threshold, right, wrong = at
+        tar, far = right / genuine, wrong / impostor
         return OperatingPoint(
-            target_far=text,
-            tar=accepted_genuine / genuine,
-            threshold=threshold,
-            far=accepted_impostor / impostor,
-            genuine=genuine,
-            impostor=impostor,
-            needs_impostor_pairs=None,
-            accepted_genuine=accepted_genuine,
-            accepted_impostor=accepted_impostor,
-            tar_bounds=bounds,
+            text, tar, threshold, far, genuine, impostor, None, right, wrong, bounds
         )
 
     @property

@@ -48,20 +48,20 @@ class Pairs:
     @cached_property
     def genuine(self) -> int:
         """Genuine pairs, with those that score −1."""
-        return self._count(np.ones(self.n_units, dtype=np.int64), measured=False)[0]
+        return self.totals(np.ones(self.n_units, dtype=np.int64))[0]
 
     @cached_property
     def impostor(self) -> int:
-        return self._count(np.ones(self.n_units, dtype=np.int64), measured=False)[1]
+        return self.totals(np.ones(self.n_units, dtype=np.int64))[1]
 
     @property
     def n_units(self) -> int:
         return len(self.first.sizes)
 
-    def measured(self, weights: NDArray[np.integer[Any]] | None = None) -> tuple[int, int]:
+    def measured(self) -> tuple[int, int]:
         """Genuine and impostor pairs of which both clips have a descriptor."""
         ones = np.ones(self.n_units, dtype=np.int64)
-        return self._count(ones if weights is None else weights, measured=True)
+        return self._count(ones, self.first.sizes, self.columns.sizes)
 
     def totals(self, weights: NDArray[np.integer[Any]]) -> tuple[int, int]:
         """Genuine and impostor pairs where unit u was drawn weights[u] times.
@@ -69,12 +69,12 @@ class Pairs:
         A genuine pair counts as often as its identity was drawn; copies of an identity are no pair.
         An impostor pair counts as often as both its units were drawn together, the product.
         """
-        return self._count(weights, measured=False)
+        return self._count(weights, self.first.all_sizes, self.columns.all_sizes)
 
-    def _count(self, weights: NDArray[Any], *, measured: bool) -> tuple[int, int]:
+    def _count(
+        self, weights: NDArray[Any], a: NDArray[np.int64], b: NDArray[np.int64]
+    ) -> tuple[int, int]:
         # Pairs are counted unit by unit: w_u · own_u within units, Σ (w a)(w b) between them.
-        a = self.first.sizes if measured else self.first.all_sizes
-        b = self.columns.sizes if measured else self.columns.all_sizes
         k = self.n_identities
         own = a * (a - 1) // 2 if self.second is None else a * b
         genuine = int(weights[:k] @ own[:k])

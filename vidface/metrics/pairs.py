@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.metrics.inputs import check_of_pairs
 from vidface.metrics.operating_points import OperatingPoint, check_targets
 from vidface.metrics.roc import Steps
 
@@ -168,7 +169,7 @@ def _point(steps: Steps, text: str, far: Fraction) -> OperatingPoint:
     if far * impostor < 1 or not genuine:
         return OperatingPoint.unresolved(text, far, genuine, impostor)
     accepted = steps.at(steps.accepting_at_most(math.floor(far * impostor)))
-    return OperatingPoint.of_counts(text, *accepted, genuine, impostor)
+    return OperatingPoint.of_counts(text, accepted, genuine, impostor)
 
 
 def _jackknife(left_out: Sequence[float | None]) -> float | None:
@@ -185,23 +186,17 @@ def _checked(
     scores: ArrayLike, same: ArrayLike, folds: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], int]:
     """The three as arrays, and how many folds there are."""
-    arrays = {"scores": np.asarray(scores), "same": np.asarray(same), "folds": np.asarray(folds)}
-    n = arrays["scores"].size
-    if n == 0:
-        raise VidfaceError("there is no pair to score")
-    kinds = {"scores": ("numbers", "fiu"), "same": ("bool", "b"), "folds": ("whole numbers", "iu")}
-    for name, (what, kind) in kinds.items():
-        array = arrays[name]
-        if array.shape != (n,) or array.dtype.kind not in kind:
-            raise VidfaceError(f"{name} must be ({n},) {what}, got {array.shape} {array.dtype}")
-    values = arrays["scores"].astype(np.float64) + 0.0  # −0 becomes 0
+    n = np.size(scores)
+    values = check_of_pairs("scores", scores, "numbers", n).astype(np.float64) + 0.0  # −0 becomes 0
+    is_same = check_of_pairs("same", same, "bool", n)
+    fold_of = check_of_pairs("folds", folds, "whole numbers", n)
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):
         raise VidfaceError(
             f"scores[{wrong[0]}] is {values[wrong[0]]}; a pair that can't be scored needs a "
             "number of its own, such as −1"
         )
-    used = np.unique(arrays["folds"])
+    used = np.unique(fold_of)
     if not np.array_equal(used, np.arange(len(used))):
         raise VidfaceError(
             f"folds must be numbered 0, 1, 2, … without a gap, got {used[:10].tolist()}"
@@ -211,4 +206,4 @@ def _checked(
             "one fold leaves no other to choose the threshold on; give 2 or more, "
             "for LFW the View 2 list of 10 folds"
         )
-    return values, arrays["same"], arrays["folds"].astype(np.int64), len(used)
+    return values, is_same, fold_of.astype(np.int64), len(used)

@@ -24,11 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics.blocks import (
-    BlockOps,
-    bin_of,
-    falling_order,
-)
+from vidface.metrics.blocks import BlockOps, bin_of, falling_order, sort_falling
 from vidface.metrics.passes import Passes, over_parts
 
 NO_DESCRIPTOR_SCORE = -1.0
@@ -115,20 +111,18 @@ class PairCounts:
         genuine_units = np.concatenate(
             [p.genuine_units if complete else p.genuine_units[..., :0] for p in parts], axis=-1
         )
-        counts = [count_above(p.impostor, floor) for p in parts]
-        impostor = np.concatenate([p.impostor[:n] for p, n in zip(parts, counts, strict=True)])
-        units = np.concatenate(
-            [p.impostor_units[:, :n] for p, n in zip(parts, counts, strict=True)], axis=1
-        )
         by_genuine = falling_order(genuine)
-        by_impostor = falling_order(impostor)
+        above = [slice(count_above(p.impostor, floor)) for p in parts]
+        impostor, *units = sort_falling(
+            (p.impostor[n], *p.impostor_units[:, n]) for p, n in zip(parts, above, strict=True)
+        )
         return PairCounts(
             np.sum([p.coarser(bins) for p in parts], axis=0, dtype=np.int64),
             genuine[by_genuine],
             genuine_units[..., by_genuine],
             complete,
-            impostor[by_impostor],
-            np.ascontiguousarray(units[:, by_impostor]),
+            impostor,
+            np.stack(units),
             floor,
         )
 
@@ -182,13 +176,9 @@ class _Collector:
         floor = max(collector.floor for collector in collectors)
         complete = all(collector.genuine is not None for collector in collectors)
         none = np.zeros(0, np.float32), np.zeros(0, np.int32)
-        scores, units = none
         genuine = [part for collector in collectors for part in collector.genuine or ()]
-        if genuine and complete:
-            columns = [np.concatenate(column) for column in zip(*genuine, strict=True)]
-            order = falling_order(columns[0])
-            scores, units = (column[order] for column in columns)
-        impostor, a, b = none[0], none[1], none[1]
+        scores, units = sort_falling([none, *genuine] if complete else [none])
+        impostor, a, b = *none, none[1]
         parts = [part for collector in collectors for part in collector.impostor]
         for collector in collectors:
             collector.impostor = []  # so that they are not held twice
@@ -197,9 +187,7 @@ class _Collector:
             n = count_above(impostor, floor)
             impostor, a, b = impostor[:n], a[:n], b[:n]
         return PairCounts(
-            sum(
-                (collector.histogram for collector in collectors[1:]), start=collectors[0].histogram
-            ),
+            np.sum([collector.histogram for collector in collectors], axis=0, dtype=np.int64),
             scores,
             units,
             complete,
@@ -358,19 +346,6 @@ class _Distinct:
         return values + np.float32(0), counts
 
 
-class _Ranks:
-    """How many scores, excluded ones too, are < and ≤ each genuine score."""
-
-    def __init__(self, ops: BlockOps, genuine: NDArray[np.float32]) -> None:
-        self.ops, self.genuine = ops, genuine
-        self.counts = np.zeros((2, len(genuine)), dtype=np.int64)
-        self.excluded = 0
-
-    def add(self, scores: Any) -> None:
-        if scores is not None:
-            self.counts += self.ops.ranked(scores, self.genuine)
-
-
 def impostors_below(
     passes: Passes, genuine: NDArray[np.float32], part: tuple[int, int] = (0, 1)
 ) -> NDArray[np.int64]:
@@ -386,23 +361,23 @@ def impostors_below(
         return sum(
             over_parts(passes, impostors_below, genuine), np.zeros((2, len(genuine)), np.int64)
         )
-    pairs = passes.pairs
-
     least = 8 * len(genuine)  # so that sorting scores costs more than searching for each genuine
 
-    def state(ops: BlockOps) -> _Ranks:
-        return _Ranks(ops, genuine)
+    def state(ops: BlockOps) -> NDArray[np.int64]:
+        return np.zeros((2, len(genuine)), dtype=np.int64)
 
-    def work(ranks: _Ranks, ops: BlockOps, rows: slice, columns: slice) -> None:
+    def work(counts: NDArray[np.int64], ops: BlockOps, rows: slice, columns: slice) -> None:
         scores, excluded = passes.scores(ops, rows, columns)
-        index, _ = pairs.genuine_of(rows, columns)
+        index, _ = passes.pairs.genuine_of(rows, columns)
         if len(index):
             ops.exclude(scores, index)
-        ranks.excluded += excluded + len(index)
-        ranks.add(ops.gathered(scores, least))
+        counts -= excluded + len(index)  # which are ranked with the others, below every one
+        rank(counts, ops, scores)
 
-    def finish(ranks: _Ranks) -> None:
-        ranks.add(ranks.ops.gathered(None, least))
+    def rank(counts: NDArray[np.int64], ops: BlockOps, scores: Any) -> None:
+        waiting = ops.gathered(scores, least)
+        if waiting is not None:
+            counts += ops.ranked(waiting, genuine)
 
-    workers = passes.each_block(work, state, part, finish)
-    return np.sum([ranks.counts - ranks.excluded for ranks in workers], axis=0, dtype=np.int64)
+    workers = passes.each_block(work, state, part, lambda counts, ops: rank(counts, ops, None))
+    return np.sum(workers, axis=0, dtype=np.int64)

@@ -94,11 +94,11 @@ class Passes:
         work: Callable[[Any, BlockOps, slice, slice], None],
         state: Callable[[BlockOps], Any],
         part: tuple[int, int] = (0, 1),
-        finish: Callable[[Any], None] | None = None,
+        finish: Callable[[Any, BlockOps], None] | None = None,
     ) -> list[Any]:
         """`work(state, ops, rows, columns)` for all blocks, or for those of one part.
 
-        After its last block each worker does `finish(state)`.
+        After its last block each worker does `finish(state, ops)`.
 
         Returns:
             The workers' states; which blocks came to which worker is chance.
@@ -123,7 +123,7 @@ class Passes:
                         with lock:
                             self.progress(n * m)
                 if finish is not None:
-                    finish(own)
+                    finish(own, ops)
                 return own
 
         if workers == 1:

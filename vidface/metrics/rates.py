@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -110,20 +111,21 @@ class Rates:
             parts.append(accepted)
         return Steps(scores.astype(np.float64), parts[0], parts[1], (0, 0), whole)
 
+    @cached_property
+    def used_bins(self) -> NDArray[np.intp]:
+        """The bins that hold a pair, rising."""
+        return np.flatnonzero(np.diff(self.above_edge).any(axis=0))
+
     def curve(self) -> Curve:
         """The ROC: at each observed score, or at each bin's edge where there are more of them."""
         genuine, impostor = self.source.genuine, self.source.impostor
         if self.counts.complete and len(self.steps) <= self.counts.bins:
             steps = self.steps
             return Curve(steps.scores, steps.genuine, steps.impostor, genuine, impostor)
-        used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))[::-1]
-        return Curve(
-            self.edges[used].astype(np.float64),
-            self.above_edge[0, used],
-            self.above_edge[1, used],
-            genuine,
-            impostor,
-        )
+        used = self.used_bins[::-1]
+        thresholds = self.edges[used].astype(np.float64)
+        accepted = self.above_edge[:, used]
+        return Curve(thresholds, accepted[0], accepted[1], genuine, impostor)
 
     def points(self, targets: Mapping[str, Fraction], convention: str) -> list[OperatingPoint]:
         """The operating points, in the order of the targets."""
@@ -151,9 +153,8 @@ class Rates:
         accepted: tuple[float | None, int, int],
         bounds: tuple[float, float] | None = None,
     ) -> OperatingPoint:
-        return OperatingPoint.of_counts(
-            text, *accepted, self.source.genuine, self.source.impostor, bounds
-        )
+        genuine, impostor = self.source.genuine, self.source.impostor
+        return OperatingPoint.of_counts(text, accepted, genuine, impostor, bounds)
 
     def _in_lists(self, allowed: int) -> bool:
         """Whether the score where the target is exceeded is listed, and all genuine above it."""
@@ -196,8 +197,7 @@ class Rates:
             return self._point(text, (None, 0, 0))
         genuine = self.source.genuine
         low, high = (int(self.above_edge[0, b]) for b in (crossing + 1, max(crossing, 0)))
-        used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))
-        above = used[used > crossing]
+        above = self.used_bins[self.used_bins > crossing]
         edge = float(self.edges[above[0]]) if len(above) else None
         accepted = (edge, low, int(self.above_edge[1, crossing + 1]))
         return self._point(text, accepted, (low / genuine, high / genuine))
@@ -213,7 +213,7 @@ class Rates:
         The nearest point may also lie in the next one below.
         """
         crossing = self._crossing(allowed)
-        used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))
+        used = self.used_bins
         bins = [b for b in (crossing, *used[used > crossing][:1].tolist()) if b >= 0]
         if convention == "nearest":
             bins += used[used < crossing][-1:].tolist()
@@ -253,7 +253,7 @@ class Rates:
         """The corner of the ROC whose FAR is nearest to the target."""
         allowed = math.floor(far * self.source.impostor)
         corner = self._nearest_of([self.steps], far) if self._in_lists(allowed) else None
-        used = np.flatnonzero(np.diff(self.above_edge).any(axis=0))
+        used = self.used_bins
         bins = sorted(self._bins_at(allowed, "nearest"))
         while corner is None:  # rarely: each round is another pass
             self._collect(set(bins))
@@ -295,7 +295,7 @@ class Rates:
             return BoundedFigure(value, None, threshold)
         b = self._equal_bin()
         if self.exact:
-            above = (b + 1 + np.flatnonzero(np.diff(self.above_edge[:, b + 1 :]).any(axis=0)))[:1]
+            above = self.used_bins[self.used_bins > b][:1]
             self._collect({b, *above.tolist()})
             value, threshold = self._eer_of(self._collected[b])
             if threshold is None and len(above):  # the lowest score above the bin
@@ -311,14 +311,10 @@ class Rates:
 
     def _equal_bin(self) -> int:
         """The bin where FAR and FRR cross: downwards the one rises, the other falls."""
-        low, high = 0, self.counts.bins
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._excess(*self.above_edge[:, middle].tolist()) >= 0:
-                low = middle
-            else:
-                high = middle
-        return low
+        inner_edges = range(1, self.counts.bins)
+        return bisect_left(
+            inner_edges, True, key=lambda e: self._excess(*self.above_edge[:, e].tolist()) < 0
+        )
 
     def _excess(self, genuine: int, impostor: int) -> int:
         """FAR − FRR, times both totals: exact whole numbers."""
@@ -330,16 +326,12 @@ class Rates:
         return impostor / self.source.impostor, 1 - genuine / self.source.genuine
 
     def _eer_of(self, steps: Steps) -> tuple[float, float | None]:
-        low, high = -1, len(steps) - 1  # excess < 0 at low (as far as known), ≥ 0 at high
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._excess(*steps.at(middle)[1:]) >= 0:
-                high = middle
-            else:
-                low = middle
-        candidates = [steps.at(low), steps.at(high)]
+        # The excess is < 0 just before the crossing (as far as known), ≥ 0 at it.
+        crossing = bisect_left(
+            range(len(steps) - 1), True, key=lambda i: self._excess(*steps.at(i)[1:]) >= 0
+        )
         threshold, genuine, impostor = min(
-            candidates, key=lambda at: abs(self._excess(at[1], at[2]))
+            (steps.at(crossing - 1), steps.at(crossing)), key=lambda at: abs(self._excess(*at[1:]))
         )
         far, frr = self._rates(genuine, impostor)
         return (far + frr) / 2, threshold
@@ -354,15 +346,14 @@ class Rates:
         if self.exact and counts.genuine_complete:
             values, times = np.unique(counts.genuine, return_counts=True)
             if self.passes is not None:
-                passes = self.passes
-                lost, missing = self.unscored[1], self.unscored[0]
+                missing, lost = self.unscored
                 if missing and not (len(values) and values[0] <= NO_DESCRIPTOR_SCORE):
                     values = np.append(np.float32(NO_DESCRIPTOR_SCORE), values)
                     times = np.append(0, times)
                 if missing:
                     times[0] += missing
                 parts = [values[i : i + LONG_LIST] for i in range(0, len(values), LONG_LIST)]
-                counts_below = [impostors_below(passes, part) for part in parts or [values]]
+                counts_below = [impostors_below(self.passes, part) for part in parts or [values]]
                 below = np.concatenate(counts_below, axis=1)  # < and ≤
                 below = below + np.where(values > NO_DESCRIPTOR_SCORE, lost, [[0], [lost]])
                 twice = sum_products(times, below.sum(axis=0))

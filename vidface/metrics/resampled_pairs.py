@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -124,9 +125,8 @@ class _Draws:
             real = steps.scores > NO_DESCRIPTOR_SCORE
             positions = np.stack([steps.genuine, steps.impostor])[:, real]
             return _Draws(rates, targets, held, anew, n_weighed, True, positions, np.zeros(0))
-        edges = np.flatnonzero(np.diff(rates.above_edge).any(axis=0))[::-1]
-        genuine, impostor = rates.above_edge
-        positions = np.stack([genuine[edges], impostor[edges]])
+        positions = rates.above_edge[:, rates.used_bins[::-1]]
+        impostor = rates.above_edge[1]
         bins = bin_of(counts.genuine, counts.bins)
         below = (n_impostor - (impostor[bins] + impostor[bins + 1]) / 2) / n_impostor
         return _Draws(rates, targets, held, anew, n_weighed, False, positions, below)
@@ -212,12 +212,12 @@ class _Draws:
                 wrong = impostor.first(wrong)
             return wrong * total_genuine, (total_genuine - right) * total_impostor
 
-        low, high = -1, n
-        while high - low > 1:
-            middle = (low + high) // 2
-            far, frr = errors_at(middle)
-            low, high = (low, middle) if far >= frr else (middle, high)
-        errors = min((errors_at(low), errors_at(high)), key=lambda pair: abs(pair[0] - pair[1]))
+        def far_reaches_frr(i: int) -> bool:
+            far, frr = errors_at(i)
+            return far >= frr
+
+        i = bisect_left(range(n), True, key=far_reaches_frr)
+        errors = min((errors_at(i - 1), errors_at(i)), key=lambda pair: abs(pair[0] - pair[1]))
         return sum(errors) / (2 * total_impostor * total_genuine)
 
     def _auc(self, weights: NDArray[np.intp], genuine: _Running, impostor: _Running) -> float:

@@ -15,13 +15,7 @@ from vidface.core.errors import VidfaceError
 from vidface.metrics.bands import Draws
 from vidface.metrics.curves import retrieval_block
 from vidface.metrics.enrolment import MEMORY_BYTES, enrol, ranked_columns
-from vidface.metrics.figures import (
-    NamedFigure,
-    ProtocolResult,
-    TextTable,
-    interval_dict,
-    with_interval,
-)
+from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, interval_dict
 from vidface.metrics.inputs import (
     CheckedSearch,
     check_clip_ids,
@@ -78,8 +72,7 @@ class Retrieval(ProtocolResult):
 
     def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
         """The mean, over whom it is taken, and who could not be searched for."""
-        text = f"mAP@{self.k}  {with_interval(self.map_at_k, self.replicates)}"
-        text += f"  over {self.identities} identities"
+        text = f"mAP@{self.k}  {self.figures()[0].text}  over {self.identities} identities"
         if self.enrolment != "mean":
             text += f", enrolled by {self.enrolment}"
         absent = self.identities_without_gallery

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, ClassVar, TypeVar
@@ -10,17 +10,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vidface.core.errors import VidfaceError
 from vidface.core.progress import CountProgress
 from vidface.executor.shards import Executor
 from vidface.metrics.bands import Draws
 from vidface.metrics.conventions import CONVENTIONS, DEFAULT_FARS
 from vidface.metrics.curves import verification_block
 from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, tabulate_points
-from vidface.metrics.inputs import identity_codes
-from vidface.metrics.listed_pairs import count_listed, list_pairs
+from vidface.metrics.inputs import check_dimensions, identity_codes
+from vidface.metrics.listed_pairs import ListedPairs, count_listed, list_pairs
 from vidface.metrics.operating_points import OperatingPoint, check_targets
-from vidface.metrics.pair_sets import make_pairs
+from vidface.metrics.pair_sets import Pairs, make_pairs
 from vidface.metrics.pairwise import GENUINE_LIMIT
 from vidface.metrics.passes import MEMORY_BYTES, Passes
 from vidface.metrics.rates import Rates, count_for
@@ -214,7 +213,11 @@ def score_verification(
     codes = identity_codes(identities, len(descriptors), "identities")
     pairs = make_pairs(descriptors, has_direction, codes, int(codes.max(initial=-1)) + 1)
     passes = Passes(pairs, memory_bytes, device, progress, executor)
-    return _score_passes(Verification, passes, targets, convention, exact, bootstrap)
+
+    def count() -> Rates:
+        return Rates(count_for(passes, targets), pairs, passes, exact)
+
+    return _work_out(Verification, pairs, count, targets, convention, bootstrap)
 
 
 def score_cross_verification(
@@ -252,25 +255,22 @@ def score_cross_verification(
     targets = check_targets(fars, convention)
     gallery, gallery_directed = check_descriptors(gallery_descriptors, "gallery_descriptors")
     probes, directed = check_descriptors(descriptors)
-    if len(gallery) and len(probes) and gallery.shape[1] != probes.shape[1]:
-        raise VidfaceError(
-            f"the gallery has {gallery.shape[1]} dimensions, the probes {probes.shape[1]}; "
-            "make both with the same backbone"
-        )
+    check_dimensions(gallery, probes, "probes")
     identity_codes(gallery_identities, len(gallery), "gallery_identities")
     identity_codes(identities, len(probes), "identities")
     codes = identity_codes(
         [*gallery_identities, *identities], len(gallery) + len(probes), "identities"
     )
-    pairs = make_pairs(
-        gallery,
-        gallery_directed,
-        codes[: len(gallery)],
-        int(codes.max(initial=-1)) + 1,
-        (probes, directed, codes[len(gallery) :]),
-    )
+    gallery_codes, probe_codes = np.split(codes, [len(gallery)])
+    second = (probes, directed, probe_codes)
+    n_identities = int(codes.max(initial=-1)) + 1
+    pairs = make_pairs(gallery, gallery_directed, gallery_codes, n_identities, second)
     passes = Passes(pairs, memory_bytes, device, progress, executor)
-    return _score_passes(CrossVerification, passes, targets, convention, exact, bootstrap)
+
+    def count() -> Rates:
+        return Rates(count_for(passes, targets), pairs, passes, exact)
+
+    return _work_out(CrossVerification, pairs, count, targets, convention, bootstrap)
 
 
 def score_pair_list(
@@ -307,43 +307,33 @@ def score_pair_list(
     names = [""] * len(rows) if identities is None else identities
     codes = identity_codes(names, len(rows), "identities")
     listed = list_pairs(codes, first, second, same)
-    rates = Rates(count_listed(rows, has_direction, listed), listed)
-    return _work_out(Verification, rates, targets, convention, bootstrap)
 
+    def count() -> Rates:
+        return Rates(count_listed(rows, has_direction, listed), listed)
 
-def _score_passes(
-    kind: type[Kind],
-    passes: Passes,
-    targets: Mapping[str, Fraction],
-    convention: str,
-    exact: bool,
-    bootstrap: Bootstrap | None,
-) -> Kind:
-    pairs = passes.pairs
-    n_genuine, n_impostor = pairs.genuine, pairs.impostor
-    if not (n_genuine and n_impostor):
-        points = tuple(
-            OperatingPoint.unresolved(text, far, n_genuine, n_impostor)
-            for text, far in targets.items()
-        )
-        return kind(points, n_genuine, n_impostor, pairs.left_out, convention=convention)
-    rates = Rates(count_for(passes, targets), pairs, passes, exact)
-    return _work_out(kind, rates, targets, convention, bootstrap)
+    return _work_out(Verification, listed, count, targets, convention, bootstrap)
 
 
 def _work_out(
     kind: type[Kind],
-    rates: Rates,
+    source: Pairs | ListedPairs,
+    count: Callable[[], Rates],
     targets: Mapping[str, Fraction],
     convention: str,
     bootstrap: Bootstrap | None,
 ) -> Kind:
-    """All figures of counted pairs, with their replicates."""
-    source = rates.source
+    """All figures of the pairs of a source, with their replicates; counted where there are any."""
+    pairs = source.genuine, source.impostor, source.left_out
+    if not (source.genuine and source.impostor):
+        unresolved = [
+            OperatingPoint.unresolved(text, far, source.genuine, source.impostor)
+            for text, far in targets.items()
+        ]
+        return kind(tuple(unresolved), *pairs, convention=convention)
+    rates = count()
     points = rates.points(targets, convention)
-    has_both = bool(source.genuine and source.impostor)
-    eer, auc = (rates.eer(), rates.auc()) if has_both else (None, None)
-    if bootstrap is not None and has_both:
+    eer, auc = rates.eer(), rates.auc()
+    if bootstrap is not None:
         if rates.counts.genuine_complete:
             resampled = resample(rates, targets, points, convention, bootstrap)
         else:
@@ -353,15 +343,6 @@ def _work_out(
             p if p.tar is None else replace(p, replicates=resampled.tar[p.target_far])
             for p in points
         ]
-        eer = eer and replace(eer, replicates=resampled.eer)
-        auc = auc and replace(auc, replicates=resampled.auc)
-    return kind(
-        tuple(points),
-        source.genuine,
-        source.impostor,
-        source.left_out,
-        eer,
-        auc,
-        convention,
-        rates.curve() if has_both else None,
-    )
+        eer = replace(eer, replicates=resampled.eer)
+        auc = replace(auc, replicates=resampled.auc)
+    return kind(tuple(points), *pairs, eer, auc, convention, rates.curve())
