@@ -7,8 +7,8 @@ it can be shown, counted, exported and trained, but what extracts is a file of w
 
 from __future__ import annotations
 
-import importlib
 import math
+import pkgutil
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -89,18 +89,34 @@ class Architecture:
         """The module, with weights drawn from `seed`; the caller's random state is kept."""
         import torch
 
-        module, _, function = self.builder.partition(":")
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # not CUDA's, which the fork leaves out
-            return getattr(importlib.import_module(module), function)(self)
+            return pkgutil.resolve_name(self.builder)(self)
 
     def build_empty(self) -> nn.Module:
         """The module on torch's meta device: shapes without numbers, built at once."""
         import torch
 
-        module, _, function = self.builder.partition(":")
         with torch.device("meta"):
-            return getattr(importlib.import_module(module), function)(self)
+            return pkgutil.resolve_name(self.builder)(self)
+
+
+_Stage = tuple[int, int, int]  # (t, c, n) of a stage
+
+
+def _stage_rows(
+    conv2: StageRow, conv3: _Stage, conv4: _Stage, conv5: tuple[int, int]
+) -> tuple[StageRow, ...]:
+    """Rows as the paper's family has them: of each stage a block that halves it, then n others.
+
+    Args:
+        conv5: (c, n); the t of all these networks are 512, then 256.
+    """
+    rows = [conv2]
+    for t, c, n in (conv3, conv4):
+        rows += [StageRow(t, c, 1, 2), StageRow(t, c, n, 1)]
+    c, n = conv5
+    return (*rows, StageRow(512, c, 1, 2), StageRow(256, c, n, 1))
 
 
 _BOTTLENECKS = "vidface.backbones.bottlenecks:BottleneckNetwork"
@@ -124,14 +140,11 @@ def _step(
         source=f"{_PAPER}, Table 2, step {number}; expansions by a rule, the paper prints none",
         builder=_BOTTLENECKS,
         stem=conv1,
-        rows=(
+        rows=_stage_rows(
             StageRow(conv2, conv1, 2, 1),
-            StageRow(2 * conv2, conv2, 1, 2),
-            StageRow(2 * conv2, conv2, blocks[0], 1),
-            StageRow(2 * conv3, conv3, 1, 2),
-            StageRow(2 * conv3, conv3, blocks[1], 1),
-            StageRow(512, conv4, 1, 2),
-            StageRow(256, conv4, blocks[2], 1),
+            (2 * conv2, conv2, blocks[0]),
+            (2 * conv3, conv3, blocks[1]),
+            (conv4, blocks[2]),
         ),
         last=conv5,
         se_reduction=16,
@@ -146,15 +159,7 @@ _ALL = (
         source=f"{_PAPER}, Table 1 (= Table 2, step 5)",
         builder=_BOTTLENECKS,
         stem=24,
-        rows=(
-            StageRow(56, 24, 2, 1),
-            StageRow(116, 56, 1, 2),
-            StageRow(116, 56, 6, 1),
-            StageRow(248, 124, 1, 2),
-            StageRow(248, 124, 15, 1),
-            StageRow(512, 256, 1, 2),
-            StageRow(256, 256, 24, 1),
-        ),
+        rows=_stage_rows(StageRow(56, 24, 2, 1), (116, 56, 6), (248, 124, 15), (256, 24)),
         se_reduction=16,
         published=PublishedCost(
             "976.6M", "20M", "it prints 7*7*256 as GDC's input; the row above gives 7*7*512"
@@ -165,15 +170,7 @@ _ALL = (
         dimension=256,
         source=f"{_PAPER}, Table 2, step 0; the challenge's baseline network",
         builder=_BOTTLENECKS,
-        rows=(
-            StageRow(64, 64, 2, 1),
-            StageRow(128, 64, 1, 2),
-            StageRow(128, 64, 8, 1),
-            StageRow(256, 128, 1, 2),
-            StageRow(256, 128, 16, 1),
-            StageRow(512, 128, 1, 2),
-            StageRow(256, 128, 4, 1),
-        ),
+        rows=_stage_rows(StageRow(64, 64, 2, 1), (128, 64, 8), (256, 128, 16), (128, 4)),
         published=PublishedCost(
             "933.3M", "18M", "the size can't be reproduced: float32 parameters take 7.76 MiB"
         ),
@@ -187,15 +184,7 @@ _ALL = (
         dimension=128,
         source="InsightFace's MobileFaceNet (blocks 1, 4, 6, 2; fully connected embedding)",
         builder=_BOTTLENECKS,
-        rows=(
-            StageRow(None, 64, 1, 1),
-            StageRow(128, 64, 1, 2),
-            StageRow(128, 64, 4, 1),
-            StageRow(256, 128, 1, 2),
-            StageRow(256, 128, 6, 1),
-            StageRow(512, 128, 1, 2),
-            StageRow(256, 128, 2, 1),
-        ),
+        rows=_stage_rows(StageRow(None, 64, 1, 1), (128, 64, 4), (256, 128, 6), (128, 2)),
         head="linear",
         norm_eps=1e-3,  # MXNet's default, and what its weights were trained with
         embedding_norm_eps=2e-5,

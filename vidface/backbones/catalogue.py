@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,8 @@ class Model:
     published_size: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        document: dict[str, Any] = {}
-        for key, value in asdict(self).items():
-            document |= self.budget.to_dict() if key == "budget" else {key: value}
-        return document
+        name, kind, _, *rest = asdict(self).items()
+        return dict([name, kind, *self.budget.to_dict().items(), *rest])
 
 
 def list_models(limits: BudgetLimits | None = None) -> list[Model]:
@@ -68,14 +66,11 @@ def _weights_model(record: WeightsRecord, limits: BudgetLimits) -> Model:
 
 def _architecture_model(named: Architecture, limits: BudgetLimits) -> Model:
     budget = count_module(named.build())  # on the CPU faster than on torch's meta device
-    return Model(
-        named.name,
-        "architecture",
-        budget,
-        limits.admit(budget),
-        published_flops=named.published.flops if named.published else None,
-        published_size=named.published.size or None if named.published else None,
-    )
+    model = Model(named.name, "architecture", budget, limits.admit(budget))
+    if named.published is None:
+        return model
+    flops, size = named.published.flops, named.published.size
+    return replace(model, published_flops=flops, published_size=size or None)
 
 
 def count_file(path: Path) -> Budget:

@@ -7,7 +7,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from vidface.backbones.declarations import declare_in_graph
 from vidface.backbones.folding import fold_batch_norm
 from vidface.backbones.graphs import fix_batch
+from vidface.backbones.runtimes.base import library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.core.errors import VidfaceError, first_line
+from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
 
@@ -44,34 +45,41 @@ def export_onnx(module: nn.Module, declaration: Mapping[str, Any], name: str) ->
     network = fold_batch_norm(module).cpu().float()
     images = np.random.default_rng(0).uniform(-1, 1, (3, 3, CROP_SIZE, CROP_SIZE))
     pictures = torch.from_numpy(images.astype(np.float32))
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # of what is not installed and not needed
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                network,
-                (pictures[:2],),
-                input_names=["images"],
-                output_names=["embeddings"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-        if program is None:
-            raise VidfaceError(f"{name}: torch exported nothing")
-        model = program.model_proto
-    except VidfaceError:
-        raise
-    except Exception as error:
-        raise VidfaceError(f"{name}: torch cannot export it: {first_line(error)}") from None
-    finally:
-        logger.setLevel(level)
+    with (
+        library_errors(f"{name}: torch cannot export it"),
+        quiet_output("torch.onnx"),  # of what is not installed and not needed
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (pictures[:2],),
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise VidfaceError(f"{name}: torch exported nothing")
+    model = program.model_proto
     declare_in_graph(model, declaration)
     _check_same(module, model, pictures, name)
     return model
+
+
+@contextlib.contextmanager
+def quiet_output(logger_name: str | None) -> Iterator[None]:
+    """Let a library's logger speak of errors alone within the block, and its prints go nowhere."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check_same(module: nn.Module, model: onnx.ModelProto, pictures: Any, name: str) -> None:

@@ -59,14 +59,13 @@ def onnx_sha256(path: Path) -> str:
         outside = sorted(
             {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
         )
-        if not all((path.parent / name).is_file() for name in outside):  # nor endless devices
+        parts = [path.parent / name for name in outside]
+        if not parts or not all(part.is_file() for part in parts):  # nor endless devices
             return own
-        parts = [sha256_of(path.parent / name) for name in outside]
+        hashes = [own, *map(sha256_of, parts)]
     except Exception:  # not a whole ONNX file: loading it says so
         return own
-    if not parts:
-        return own
-    return hashlib.sha256(" ".join([own, *parts]).encode()).hexdigest()
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def check_recogniser(model: onnx.ModelProto, name: str) -> int | None:

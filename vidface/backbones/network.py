@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ import numpy as np
 
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.graphs import check_recogniser, fix_batch, read_onnx
+from vidface.backbones.runtimes.base import library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
-from vidface.core.errors import VidfaceError, first_line
+from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import EXPORTS, cache_folder
 
@@ -89,10 +91,8 @@ def _export_cached(network: Network) -> onnx.ModelProto:
         except VidfaceError:
             path.unlink(missing_ok=True)
     model = export_onnx(network.require_module(), network.declaration, network.name)
-    try:
+    with contextlib.suppress(VidfaceError):  # a cache that can't be written costs the next run one
         write_onnx(model, path)
-    except VidfaceError:
-        return model  # a cache that can't be written costs the next run an export
     return model
 
 
@@ -104,11 +104,9 @@ def _can_free_batch(model: onnx.ModelProto, network: Network) -> bool:
     filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, CROP_SIZE, CROP_SIZE))
     filled = filled.astype(np.float32)
     session = open_session(model, network.name, threads=1)
-    try:
+    with library_errors(f"weights {network.name}"):
         pieces = np.split(filled, len(filled) // built_in)
         apart = np.concatenate([session.run(None, {image: piece})[0] for piece in pieces])
-    except Exception as error:
-        raise VidfaceError(f"weights {network.name}: {first_line(error)}") from None
     try:
         freed = open_session(fix_batch(model, network.batch), network.name, threads=1)
         together = freed.run(None, {image: filled[: network.batch]})[0]

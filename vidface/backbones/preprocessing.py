@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
@@ -29,10 +29,9 @@ class Preprocessing:
     size: int | None = CROP_SIZE  # pixels
 
     def __post_init__(self) -> None:
-        usual = {"color": "rgb", "mean": 127.5, "std": 127.5, "size": CROP_SIZE}
-        for name, value in usual.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
+        for field in fields(self):
+            if getattr(self, field.name) is None:
+                object.__setattr__(self, field.name, field.default)
         check_choice("color", str(self.color), COLORS)
         if self.size != CROP_SIZE:
             raise VidfaceError(

@@ -7,24 +7,22 @@ are its own, and artefacts tell it from the float32 network.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidface.backbones.declarations import declare_in_graph, graph_declaration
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.export import cosine_rows
+from vidface.backbones.export import cosine_rows, quiet_output
 from vidface.backbones.graphs import free_batch
 from vidface.backbones.network import MICRO_BATCH, Network
-from vidface.core.errors import ClipError, VidfaceError, first_line
+from vidface.backbones.runtimes.base import library_errors
+from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.values import CROP_SIZE
 from vidface.storage.images import decode_image
@@ -130,42 +128,40 @@ def quantize_network(
             f"{network.batch} are needed, and as many again for measuring"
         )
     crops = crops[: len(crops) // network.batch * network.batch]
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # onnxruntime's advice goes to the root logger
-    try:
-        with tempfile.TemporaryDirectory(prefix="vidface-") as folder:
-            source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
-            target = Path(folder) / "int8.onnx"
-            [opset] = [o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")]
-            if opset < OLDEST_OPSET:
-                graph = onnx.version_converter.convert_version(graph, OLDEST_OPSET)
-            onnx.save(graph, source)
-            # Folds batch norm where the file has not.
-            shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
-            _name_nodes(prepared)
-            batches = np.split(crops, len(crops) // network.batch)
-            with contextlib.redirect_stdout(io.StringIO()):
-                quantize_static(
-                    prepared,
-                    target,
-                    _Calibration(graph.graph.input[0].name, preprocessing, batches),
-                    quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=["Conv"],
-                    nodes_to_exclude=_kept_in_float(prepared),
-                    per_channel=True,
-                    activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
-                    calibrate_method=CalibrationMethod.Percentile,
-                    extra_options={"CalibPercentile": PERCENTILE},
-                )
-            model = onnx.load(target)
-    except Exception as error:
-        raise VidfaceError(
-            f"weights {network.name}: cannot be quantised: {first_line(error)}"
-        ) from None
-    finally:
-        logger.setLevel(level)
+    with (
+        library_errors(f"weights {network.name}: cannot be quantised"),
+        tempfile.TemporaryDirectory(prefix="vidface-") as folder,
+        quiet_output(None),  # onnxruntime's advice goes to the root logger
+    ):
+        source, prepared = Path(folder) / "float.onnx", Path(folder) / "prepared.onnx"
+        target = Path(folder) / "int8.onnx"
+        [opset] = [o.version for o in graph.opset_import if o.domain in ("", "ai.onnx")]
+        if opset < OLDEST_OPSET:
+            graph = onnx.version_converter.convert_version(graph, OLDEST_OPSET)
+        onnx.save(graph, source)
+        # Folds batch norm where the file has not.
+        shape_inference.quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        folded = onnx.load(prepared)
+        for number, node in enumerate(folded.graph.node):
+            node.name = f"{node.op_type}_{number}"  # by their names layers are left out
+        onnx.save(folded, prepared)
+        batches = np.split(crops, len(crops) // network.batch)
+        image = graph.graph.input[0].name
+        feeds = ({image: preprocessing.apply(batch)} for batch in batches)
+        quantize_static(
+            prepared,
+            target,
+            SimpleNamespace(get_next=lambda: next(feeds, None)),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=_kept_in_float(folded),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"CalibPercentile": PERCENTILE},
+        )
+        model = onnx.load(target)
     declaration = {
         **network.declaration,
         "preprocessing": preprocessing.to_dict(),
@@ -177,25 +173,12 @@ def quantize_network(
     return model
 
 
-def _name_nodes(path: Path) -> None:
-    """Give every node a name of its own: it is by names that layers are left out."""
-    import onnx
-
-    model = onnx.load(str(path))
-    for number, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{number}"
-    onnx.save(model, path)
-
-
-def _kept_in_float(path: Path) -> list[str]:
+def _kept_in_float(model: onnx.ModelProto) -> list[str]:
     """The convolutions that stay float32: little of the work and most of the error.
 
     The first one, those with a filter a channel, and of a network that ends in a global depthwise
     convolution what stands around it.
     """
-    import onnx
-
-    model = onnx.load(str(path))
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     grouped = [
         number
@@ -205,23 +188,9 @@ def _kept_in_float(path: Path) -> list[str]:
     kept = {0, *grouped}
     if grouped:
         kept.update(range(max(grouped) - 1, len(convolutions)))
-    if all(number in kept for number in range(len(convolutions))):
+    if kept.issuperset(range(len(convolutions))):
         raise VidfaceError("it has no convolution that int8 would make faster")
     return [node.name for number, node in enumerate(convolutions) if number in kept]
-
-
-class _Calibration:
-    """Batches in the form that onnxruntime's calibration asks for them."""
-
-    def __init__(
-        self, name: str, preprocessing: Preprocessing, batches: Sequence[np.ndarray]
-    ) -> None:
-        self._batches: Iterator[dict[str, np.ndarray]] = (
-            {name: preprocessing.apply(batch)} for batch in batches
-        )
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
 
 
 def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from vidface.core.errors import VidfaceError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vidface.backbones.network import Network
     from vidface.backbones.preprocessing import Preprocessing
+
+
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Turn any error within the block into a VidfaceError: libraries' share no base class."""
+    try:
+        yield
+    except Exception as error:
+        raise VidfaceError(f"{what}: {first_line(error)}") from None
 
 
 @dataclass(frozen=True)

@@ -48,35 +48,31 @@ def possible_plans(
     check_choice("precision", precision, PRECISIONS)
     check_choice("device", device.split(":")[0], ("auto", *DEVICES))
     allowed = list(RUNTIMES.values()) if runtime == "auto" else [RUNTIMES[runtime]]
-    if network.live and not any(each.takes == "module" for each in allowed):
-        able = ", ".join(each.name for each in RUNTIMES.values() if each.takes == "module")
-        raise VidfaceError(
-            f"runtime '{runtime}': {network.name} runs with {able} alone: a module of yours may "
-            "change while it is used"
-        )
+    if network.live:
+        allowed = [each for each in allowed if each.takes == "module"]
+        if not allowed:
+            able = ", ".join(each.name for each in RUNTIMES.values() if each.takes == "module")
+            raise VidfaceError(
+                f"runtime '{runtime}': {network.name} runs with {able} alone: a module of yours "
+                "may change while it is used"
+            )
     on_device = [each for each in allowed if "cuda" in each.devices and network.module is not None]
     if device == "auto":
         on_cuda = _is_on_cuda(network) if network.live else bool(on_device) and _has_cuda()
         device = "cuda" if on_cuda else "cpu"
     if device != "cpu":
         if not (on_device and _has_cuda()):
-            why = (
-                "torch finds no CUDA device here"
-                if on_device
-                else "only torch networks run on CUDA"
-            )
+            lack = "torch finds no CUDA device here"
+            why = lack if on_device else "only torch networks run on CUDA"
             raise VidfaceError(f"device '{device}': {network.name}: {why}; use the cpu")
         allowed = on_device
-    if network.live:
-        allowed = [each for each in allowed if each.takes == "module"]
-    elif network.module is None:
-        graphs = [each for each in allowed if each.takes == "graph"]
-        if not graphs:
+    if network.module is None:
+        allowed = [each for each in allowed if each.takes == "graph"]
+        if not allowed:
             others = " or ".join(n for n, each in RUNTIMES.items() if each.takes == "graph")
             raise VidfaceError(
                 f"runtime '{runtime}': {network.name} is an ONNX graph; use {others}"
             )
-        allowed = graphs
     if runtime == "auto" and device == "cpu" and not network.live:
         allowed = [each for each in allowed if each.is_installed]
     precise = [each for each in allowed if precision in each.precisions]

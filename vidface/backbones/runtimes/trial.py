@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -9,14 +10,14 @@ import time
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan
 from vidface.backbones.runtimes.plans import make_runner
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import write_json
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import TRIALS, cache_folder
 
@@ -62,7 +63,9 @@ def fastest(
             best = rate, plan, runner
     if best is None:
         raise failures[0]
-    _write(path, {"chosen": asdict(best[1]), "trial": rates, "machine": machine_name()})
+    record = {"chosen": asdict(best[1]), "trial": rates, "machine": machine_name()}
+    with contextlib.suppress(VidfaceError):  # a cache that can't be written costs the next run one
+        write_json(path, record)
     return best[1], best[2]
 
 
@@ -81,8 +84,8 @@ def measure(runner: Runner, crops: np.ndarray, rounds: int = TRIAL_ROUNDS) -> fl
 
 
 def _record(network: Network, plans: Sequence[RuntimePlan]) -> Path:
-
-    key = [network.sha256, machine_name(), [asdict(plan) for plan in plans], _versions()]
+    versions = {r.package: _version(r.package) for r in RUNTIMES.values() if r.is_installed}
+    key = [network.sha256, machine_name(), [asdict(plan) for plan in plans], versions]
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return cache_folder() / TRIALS / f"{digest[:32]}.json"
 
@@ -96,15 +99,6 @@ def _read(path: Path, plans: Sequence[RuntimePlan]) -> RuntimePlan | None:
     return next((plan for plan in plans if asdict(plan) == chosen), None)
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
-
-    try:
-        with atomic_file(path) as file:
-            file.write(json.dumps(document, indent=1).encode())
-    except VidfaceError:
-        return  # a cache that can't be written costs the next run a trial
-
-
 def machine_name() -> str:
     """The processor's name: what is fast on one is not on another."""
     name = platform.processor() or platform.machine()
@@ -116,10 +110,6 @@ def machine_name() -> str:
     fields = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
     text = " ".join(fields.get(k, "") for k in wanted)
     return f"{fields.get('model name', name)} {hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _versions() -> dict[str, str]:
-    return {r.package: _version(r.package) for r in RUNTIMES.values() if r.is_installed}
 
 
 def _version(package: str) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
-from vidface.core.errors import VidfaceError, first_line
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan, library_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,10 +50,8 @@ class OnnxRuntimeRunner(Runner):
         return list(self._pool.map(self._run, batches))
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        try:
+        with library_errors(f"weights {self._name}"):
             return self._session.run(None, {self._input: crops})[0]
-        except Exception as error:
-            raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
 
 
 def open_session(model: onnx.ModelProto, name: str, threads: int) -> Any:
@@ -64,13 +61,9 @@ def open_session(model: onnx.ModelProto, name: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = SILENT
-    try:
+    with library_errors(f"weights {name}: ONNX Runtime cannot load it"):
         graph = model.SerializeToString()
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no public base class
-        raise VidfaceError(
-            f"weights {name}: ONNX Runtime cannot load it: {first_line(error)}"
-        ) from None
 
 
 ONNXRUNTIME = Runtime("onnxruntime", "onnxruntime", ("float32",), make_runner, splits_prelu=True)

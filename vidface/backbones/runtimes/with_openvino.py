@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
-from vidface.core.errors import VidfaceError, first_line
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan, library_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,12 +45,8 @@ class OpenvinoRunner(Runner):
             core = openvino.Core()
             return core.compile_model(core.read_model(model.SerializeToString()), "CPU", options)
 
-        try:
+        with library_errors(f"weights {name}: OpenVINO cannot load it"):
             compiled = _run_elsewhere(compile_model)
-        except Exception as error:
-            raise VidfaceError(
-                f"weights {name}: OpenVINO cannot load it: {first_line(error)}"
-            ) from None
         self._queue = openvino.AsyncInferQueue(compiled, streams)
 
     def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -61,12 +56,10 @@ class OpenvinoRunner(Runner):
             outputs[number] = request.get_output_tensor(0).data.copy()
 
         self._queue.set_callback(keep_output)
-        try:
+        with library_errors(f"weights {self._name}"):
             for number, crops in enumerate(batches):
                 self._queue.start_async([crops], number)
             self._queue.wait_all()
-        except Exception as error:
-            raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
         return [outputs[number] for number in range(len(batches))]
 
 

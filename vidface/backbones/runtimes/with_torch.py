@@ -34,7 +34,6 @@ class TorchRunner(Runner):
 
         module = network.require_module()
         self._name = network.name
-        self._live = network.live
         self._type = getattr(torch, _TYPES[plan.precision])
         if network.live:
             if plan.precision != "float32":
