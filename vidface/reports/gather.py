@@ -194,12 +194,14 @@ def _read_clip_table(table: pa.Table, path: Path) -> ClipTable:
     n = table.num_rows
     return ClipTable(
         texts("clip_id"), texts("path"), texts("state"), texts("message"),
-        _read_integers(table, "frames"), _read_integers(table, "faces"), ("",) * n, ("",) * n,
+        _read_numbers(table, "frames"), _read_numbers(table, "faces"), ("",) * n, ("",) * n,
     )  # fmt: skip
 
 
-def _read_integers(table: pa.Table, name: str) -> NDArray[np.int64]:
-    return np.array([value or 0 for value in table.column(name).to_pylist()], np.int64)
+def _read_numbers(table: pa.Table, name: str, missing: Any = 0, kind: Any = np.int64) -> Any:
+    """A column as an array of a kind, `missing` where it is null."""
+    values = table.column(name).to_pylist()
+    return np.array([missing if value is None else value for value in values], kind)
 
 
 def _add_identities(
@@ -241,11 +243,10 @@ def _add_newest_clustering(
     """The clips with what the clustering made last says of them, its folder and its name."""
     candidates: list[tuple[str, Path, pa.Table, dict[str, Any]]] = []
     for path in sorted((run.folder / "clusters").glob("*/descriptors.parquet")):
-        try:
-            table, made = artefacts.read_parquet(path)
-        except VidfaceError as error:
-            notes.lines.append(str(error))
+        artefact = notes.tried(artefacts.read_parquet, path, None)
+        if artefact is None:
             continue
+        table, made = artefact
         if made.get("extraction_created") != extraction.get("created"):
             notes.lines.append(f"{path}: of another extraction; `vidface cluster` again")
         else:
@@ -272,18 +273,11 @@ def _describe_denoising(made: Mapping[str, Any], path: Path) -> str:
 
 
 def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
-    def floats(name: str) -> NDArray[np.float64]:
-        values = table.column(name).to_pylist()
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-
     return replace(
         clips,
-        counts={name: _read_integers(table, name) for name in COUNTS},
-        cosines={name: floats(name) for name in COSINES},
-        flags={
-            name: np.array([bool(v) for v in table.column(name).to_pylist()], bool)
-            for name in FLAGS
-        },
+        counts={name: _read_numbers(table, name) for name in COUNTS},
+        cosines={name: _read_numbers(table, name, np.nan, np.float64) for name in COSINES},
+        flags={name: _read_numbers(table, name, False, bool) for name in FLAGS},
         descriptors=artefacts.unpack_fixed_lists(table.column("descriptor")),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vidface.reports.contents import ReportContents
-from vidface.reports.gather import COSINES, RunData, describe_clip_state, labelled_scores
+from vidface.reports.gather import RunData, describe_clip_state, labelled_scores
 from vidface.reports.loose_values import mapping, number
 from vidface.reports.picks import REASONS, Picks
 from vidface.reports.pseudonyms import Names
@@ -91,12 +91,10 @@ def _describe_clips(run: RunData, rows: Sequence[int], names: Names) -> dict[str
         "ap": [_round_cosine(run.average_precision.get(clips.identities[row])) for row in rows],
         "flags": [[flag for flag in clips.flags if clips.flags[flag][row]] for row in rows],
     }
-    for name in ("kept", "dropped", "clusters"):
-        if name in clips.counts:
-            columns[name] = clips.counts[name][rows].tolist()
-    for name in COSINES:
-        if name in clips.cosines:
-            columns[name] = [_round_cosine(value) for value in clips.cosines[name][rows].tolist()]
+    if clips.counts:
+        columns |= {n: clips.counts[n][rows].tolist() for n in ("kept", "dropped", "clusters")}
+    for name, cosines in clips.cosines.items():
+        columns[name] = [_round_cosine(value) for value in cosines[rows].tolist()]
     return columns
 
 
