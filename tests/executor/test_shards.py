@@ -20,7 +20,7 @@ from tests.made_runs import made_run
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.executor import shards as executors
 from vidface.executor import with_dask as executor_dask
-from vidface.executor.pool import Assignment, Lost, Refusal, ShardCall, run_pool, shard_name
+from vidface.executor.pool import Assignment, Lost, Refusal, call_shard, run_pool, shard_name
 from vidface.executor.shards import EXECUTORS, Executor, map_shards
 from vidface.metrics import pairwise, passes, rates
 from vidface.metrics.pair_sets import make_pairs
@@ -209,7 +209,7 @@ class FakePool:
 
 
 def assigned(items, say=lambda _: None, retries: int = 2, scheduler: str | None = None):
-    return Assignment(ShardCall(squared), items, (), 2, scheduler, say, retries)
+    return Assignment(squared, items, (), 2, scheduler, say, retries)
 
 
 def pooled(pool: FakePool, n: int, retries: int = 2, said: list | None = None, ahead: int = 4):
@@ -334,7 +334,7 @@ class FakeClient:
     def nthreads(self) -> dict[str, int]:
         return {"a": 1, "b": 1}
 
-    def submit(self, call, item, *shared, key: str, pure: bool):
+    def submit(self, call, function, item, *shared, key: str, pure: bool):
         future = SimpleNamespace(status="finished", key=key, release=lambda: None)
         future.result = lambda: self._outcome(self, item, future)
         future.add_done_callback = lambda done: done(future)
@@ -414,11 +414,11 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     def pickling(assignment: Assignment):
-        call, shared = pickle.loads(pickle.dumps((assignment.call, assignment.shared)))
+        function, shared = pickle.loads(pickle.dumps((assignment.function, assignment.shared)))
         for item in assignment.items:
             asked.append(shard_name(item))
             sent = pickle.dumps(item)
-            result = pickle.loads(pickle.dumps(call(pickle.loads(sent), *shared)))
+            result = pickle.loads(pickle.dumps(call_shard(function, pickle.loads(sent), *shared)))
             if isinstance(result, Refusal):
                 raise result.error(item)
             yield result

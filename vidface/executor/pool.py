@@ -25,7 +25,7 @@ class Assignment:
         retries: how often a shard is tried again whose worker was lost.
     """
 
-    call: ShardCall
+    function: Callable[..., Any]
     items: Iterator[Any]
     shared: tuple[()] | tuple[Any]
     processes: int
@@ -34,25 +34,20 @@ class Assignment:
     retries: int
 
 
-@dataclass(frozen=True)
-class ShardCall:
-    """A shard's function where it runs."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, item: Any, *shared: Any) -> Any:
-        try:
-            return self.function(item, *shared)
-        except VidfaceError as error:
-            return Refusal(str(error), isinstance(error, UsageError))
-        except AssertionError as error:
-            if "daemonic processes" not in str(error):
-                raise
-            return Refusal(
-                "its worker may not start processes of its own; start the workers with "
-                "DASK_DISTRIBUTED__WORKER__DAEMON=False in their environment",
-                False,
-            )
+def call_shard(function: Callable[..., Any], item: Any, *shared: Any) -> Any:
+    """A shard's function where it runs: its result or its `Refusal`."""
+    try:
+        return function(item, *shared)
+    except VidfaceError as error:
+        return Refusal(str(error), isinstance(error, UsageError))
+    except AssertionError as error:
+        if "daemonic processes" not in str(error):
+            raise
+        return Refusal(
+            "its worker may not start processes of its own; start the workers with "
+            "DASK_DISTRIBUTED__WORKER__DAEMON=False in their environment",
+            False,
+        )
 
 
 @dataclass(frozen=True)

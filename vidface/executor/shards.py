@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.core.values import available_cores
-from vidface.executor.pool import Assignment, ShardCall
+from vidface.executor.pool import Assignment
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -145,7 +145,7 @@ def map_shards(
     if type(retries) is not int or retries < 0:
         raise VidfaceError(f"retries must be 0 or more, not {retries!r}")
     assignment = Assignment(
-        ShardCall(function),
+        function,
         iter(items),
         () if shared is None else (shared,),
         executor.processes,

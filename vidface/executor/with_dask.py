@@ -13,8 +13,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any
 
-from vidface.core.errors import VidfaceError
-from vidface.executor.pool import Assignment, Lost, run_pool
+from vidface.core.errors import VidfaceError, first_line
+from vidface.executor.pool import Assignment, Lost, call_shard, run_pool
 
 CONNECT_SECONDS = 20
 _LOOK_SECONDS = 1.0  # how often a silent cluster is looked at
@@ -25,43 +25,38 @@ _NO_WORKERS_LOOKS = 10  # without a worker, after which that is said
 def run_on_dask(assignment: Assignment) -> Iterator[Any]:
     """The results of an assignment, a task a shard."""
     with ExitStack() as stack:
-        client = stack.enter_context(_connected(assignment.scheduler, assignment.processes))
+        client = _connect(assignment.scheduler, assignment.processes, stack)
         pool = _Tasks(client, assignment)
         stack.callback(pool.cancel)
         yield from run_pool(pool, assignment)
 
 
-def _distributed() -> Any:
+def _connect(scheduler: str | None, processes: int, stack: ExitStack) -> Any:
+    """A client of the cluster; what was started for it ends with the stack."""
     try:
-        return import_module("distributed")
+        distributed = import_module("distributed")
     except ImportError:
         raise VidfaceError(
             "executor 'dask' needs Dask's distributed, which is not installed; "
             "pip install 'vidface[dask]'"
         ) from None
-
-
-@contextmanager
-def _connected(scheduler: str | None, processes: int) -> Iterator[Any]:
-    """A client of the cluster; one that was started for it ends with it."""
-    distributed = _distributed()
-    with ExitStack() as stack:
-        address: Any = scheduler
-        if address is None:
-            address = stack.enter_context(_started(distributed, processes))
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="(?s).*[Mm]ismatched versions")
-                client = distributed.Client(
-                    address, timeout=CONNECT_SECONDS, set_as_default=False, name="vidface"
-                )
-        except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
-            raise VidfaceError(
-                f"Dask's scheduler at {scheduler or 'this machine'} can't be reached "
-                f"({_line(error)}); start one with `dask scheduler`, and give the address it prints"
-            ) from None
-        stack.callback(_close, client)
-        yield client
+    address: Any = scheduler
+    if address is None:
+        address = stack.enter_context(_started(distributed, processes))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="(?s).*[Mm]ismatched versions")
+            client = distributed.Client(
+                address, timeout=CONNECT_SECONDS, set_as_default=False, name="vidface"
+            )
+    except (OSError, ValueError, RuntimeError, ImportError, TypeError) as error:
+        raise VidfaceError(
+            f"Dask's scheduler at {scheduler or 'this machine'} can't be reached "
+            f"({first_line(error)}); start one with `dask scheduler`, and give the address it "
+            "prints"
+        ) from None
+    stack.callback(_close, client)
+    return client
 
 
 @contextmanager
@@ -92,24 +87,19 @@ def _started(distributed: Any, workers: int) -> Iterator[Any]:
             )
         except (OSError, RuntimeError) as error:
             raise VidfaceError(
-                f"Dask's workers can't be started on this machine ({_line(error)}); use "
+                f"Dask's workers can't be started on this machine ({first_line(error)}); use "
                 "--executor joblib, or give the address of a cluster (--scheduler)"
             ) from None
         try:
             yield cluster
         finally:
-            with suppress(Exception):
-                cluster.close(timeout=_CLOSE_SECONDS)
+            _close(cluster)
 
 
 def _close(client: Any) -> None:
+    """Close a client or a cluster."""
     with suppress(Exception):  # a scheduler that is gone can't be told good-bye
         client.close(timeout=_CLOSE_SECONDS)
-
-
-def _line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines and lines[0] else type(error).__name__
 
 
 class _Tasks:
@@ -127,7 +117,7 @@ class _Tasks:
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._futures: dict[int, Any] = {}
         self._keys = count()
-        self._name = f"vidface-{assignment.call.function.__name__}-{os.urandom(4).hex()}"
+        self._name = f"vidface-{assignment.function.__name__}-{os.urandom(4).hex()}"
         self._looks_alone = 0
         self._threads, self._ask_at = 0, 0.0
 
@@ -148,7 +138,8 @@ class _Tasks:
         shared = (self._broadcast(),) if self._assignment.shared else ()
         try:
             future = self._client.submit(
-                self._assignment.call,
+                call_shard,
+                self._assignment.function,
                 item,
                 *shared,
                 key=f"{self._name}-{next(self._keys)}",
@@ -230,7 +221,7 @@ class _Tasks:
         """What an exception means, where it is of the cluster and not of the shard's function."""
         if self._client.status != "running":
             return self._gone()
-        text = f"{type(error).__name__}: {_line(error)}"
+        text = f"{type(error).__name__}: {first_line(error)}"
         if isinstance(error, ImportError) or "deserializ" in str(error).lower():
             return VidfaceError(
                 f"the workers of Dask at {self._where} can't run this vidface ({text}); install "

@@ -7,14 +7,14 @@ the threads of its workers and kills them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from queue import SimpleQueue
 from typing import Any
 
 from vidface.core.values import available_cores
-from vidface.executor.pool import Assignment, Lost, ShardCall, run_pool
+from vidface.executor.pool import Assignment, Lost, call_shard, run_pool
 from vidface.executor.serial import run_serially
 
 
@@ -51,7 +51,7 @@ class _Processes:
         return ProcessPoolExecutor(
             workers,
             initializer=_keep_shared,
-            initargs=(self._assignment.call, self._assignment.shared),
+            initargs=(self._assignment.function, self._assignment.shared),
             env=dict.fromkeys(names, threads),
         )
 
@@ -89,13 +89,13 @@ class _Processes:
         self._pool.shutdown(wait=True, kill_workers=True)
 
 
-_KEPT: list[Any] = []  # in a worker process: the call, and what all shards share
+_KEPT: list[Any] = []  # in a worker process: the function, and what all shards share
 
 
-def _keep_shared(call: ShardCall, shared: tuple[Any, ...]) -> None:
-    _KEPT[:] = [call, shared]
+def _keep_shared(function: Callable[..., Any], shared: tuple[Any, ...]) -> None:
+    _KEPT[:] = [function, shared]
 
 
 def _call_kept(item: Any) -> Any:
-    call, shared = _KEPT
-    return call(item, *shared)
+    function, shared = _KEPT
+    return call_shard(function, item, *shared)

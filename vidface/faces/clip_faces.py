@@ -46,7 +46,7 @@ class Tools:
     Attributes:
         detector: None with source = "aligned", where images are used as they are.
         on_frame: to be called at every sign of life: a frame decoded, an image read.
-        decode, detect, align: seconds spent so far.
+        seconds: spent so far on the clip at hand.
     """
 
     root: MediaRoot
@@ -54,12 +54,7 @@ class Tools:
     faces: FaceSettings
     detector: FaceDetector | None = None
     on_frame: Callable[[], None] = lambda: None
-    decode: float = 0.0
-    detect: float = 0.0
-    align: float = 0.0
-
-    def seconds(self, waiting: float = 0.0) -> Seconds:
-        return Seconds(self.decode, self.detect, self.align, waiting)
+    seconds: Seconds = field(default_factory=Seconds)
 
 
 ClipWork = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip
@@ -80,7 +75,7 @@ def find_faces(clip: Clip, tools: Tools) -> Iterator[Picture]:
         while True:
             begun = time.perf_counter()
             sampled = next(images, None)
-            tools.decode += time.perf_counter() - begun
+            tools.seconds.decode += time.perf_counter() - begun
             if sampled is None:
                 return
             image, index, moment, source_moment, file = sampled
@@ -164,8 +159,8 @@ def _detect_faces(
         except VidfaceError:  # landmarks that coincide: nothing to align by
             continue
         detections.append((len(detections), box, landmarks, float(score)))
-    tools.detect += detected - begun
-    tools.align += time.perf_counter() - detected
+    tools.seconds.detect += detected - begun
+    tools.seconds.align += time.perf_counter() - detected
     return detections, tuple(crops)
 
 

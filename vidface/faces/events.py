@@ -63,7 +63,7 @@ class Face:
     det_score: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seconds:
     """Seconds that a clip took in the worker, by what they went into.
 
@@ -137,7 +137,7 @@ class ClipEnd:
     frames: int = 0
     frames_without_face: int = 0
     bytes: int = 0
-    seconds: Seconds = Seconds()
+    seconds: Seconds = field(default_factory=Seconds)
 
     def __post_init__(self) -> None:
         if self.state not in STATES:

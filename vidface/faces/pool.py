@@ -88,19 +88,7 @@ def decode_clips(
         raise VidfaceError(
             f"decode_clips: root or work can't be sent to another process ({error})"
         ) from None
-    return _events(iter(clips), content, setup.limits, workers, ahead)
-
-
-def _events(
-    clips: Iterator[Clip], setup: bytes, limits: ClipLimits, workers: int, ahead: int
-) -> Generator[Event]:
-    supervisor = _Supervisor(clips, setup, limits, workers, ahead)
-    try:
-        supervisor.start()
-        while (event := supervisor.events.take()) is not None:
-            yield event
-    finally:
-        supervisor.stop()
+    return _Supervisor(iter(clips), content, setup.limits, workers, ahead).run()
 
 
 class _Supervisor:
@@ -117,32 +105,33 @@ class _Supervisor:
         self._mean_seconds: float | None = None  # a clip, of late
         self._stopped = False
         self._selector = selectors.DefaultSelector()
-        self._woken, self._wake = socket.socketpair()
-        for end in (self._woken, self._wake):
-            end.setblocking(False)
-        self.events = EventQueue(self._wake)
-        # A daemon: a reader that forgets to close must not keep the program from ending.
-        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self) -> Generator[Event]:
+        """The events. Closing it ends all workers, and returns once they are gone."""
+        self._woken, wake = socket.socketpair()
+        with self._woken, wake:
+            for end in (self._woken, wake):
+                end.setblocking(False)
+            self._events = EventQueue(wake)
+            # A daemon: a reader that forgets to close must not keep the program from ending.
+            thread = threading.Thread(target=self._supervise, name="decoding", daemon=True)
+            try:
+                thread.start()
+                while (event := self._events.take()) is not None:
+                    yield event
+            finally:
+                self._stopped = True
+                with contextlib.suppress(OSError):
+                    wake.send(b"!")
+                if thread.ident is not None:
+                    thread.join()
 
-    def stop(self) -> None:
-        """End all workers; returns once they are gone."""
-        self._stopped = True
-        with contextlib.suppress(OSError):
-            self._wake.send(b"!")
-        if self._thread.ident is not None:
-            self._thread.join()
-        for end in (self._woken, self._wake):
-            end.close()
-
-    def _run(self) -> None:
+    def _supervise(self) -> None:
         error: BaseException | None = None
         try:
             with open_nameless_file(self._setup) as setup_descriptor:
                 self._selector.register(self._woken, selectors.EVENT_READ)
-                self._supervise(setup_descriptor)
+                self._watch_and_serve(setup_descriptor)
         except BaseException as caught:
             error = caught
         finally:
@@ -151,9 +140,9 @@ class _Supervisor:
             for process in self._processes:
                 process.close()
             self._selector.close()
-            self.events.end(error)
+            self._events.put(error)
 
-    def _supervise(self, setup_descriptor: int) -> None:
+    def _watch_and_serve(self, setup_descriptor: int) -> None:
         looked = looked_at_memory = time.monotonic()
         while not self._stopped:
             self._give_out(setup_descriptor)
@@ -176,7 +165,7 @@ class _Supervisor:
     # Giving.
 
     def _give_out(self, setup_descriptor: int) -> None:
-        if self.events.is_full:
+        if self._events.is_full:
             return
         depth = 1  # so that a worker doesn't wait for the next of very short clips
         if self._mean_seconds is not None:
@@ -205,7 +194,7 @@ class _Supervisor:
             self._selector.modify(process.channel.socket, events, process)
 
     def _return_owed_slots(self) -> None:
-        if not self.events.is_full:
+        if not self._events.is_full:
             for process, slots in self._owed_slots.items():
                 process.return_slots(slots)
                 self._register(process)
@@ -246,7 +235,7 @@ class _Supervisor:
             process.record_verdict("crashed", why)
             raise EOFError from None
         if event is not None:
-            self.events.put(event)
+            self._events.put(event)
             if isinstance(event, ClipEnd):
                 self._clips.end(event.clip_number)
                 self._failed_starts = 0
@@ -257,7 +246,7 @@ class _Supervisor:
             if number not in process.assigned:
                 raise ValueError("faces of a clip that it doesn't have")
             found_faces = FoundFaces(number, faces, process.block.crops[slots])
-            if self.events.is_full:
+            if self._events.is_full:
                 self._owed_slots.setdefault(process, []).extend(slots)
             else:
                 process.return_slots(slots)
@@ -309,7 +298,7 @@ class _Supervisor:
             clip = process.assigned.pop(lost_number)
             state, message = process.why_ended()
             message = make_one_line(f"{clip.path}: {message}")
-            self.events.put(ClipEnd(lost_number, state, message, bytes=process.block.clip_bytes))
+            self._events.put(ClipEnd(lost_number, state, message, bytes=process.block.clip_bytes))
             self._clips.end(lost_number)
             self._failed_starts = 0
         elif not process.retired:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 from vidface.core.clips import Clip
 from vidface.faces.events import Event, FoundFaces
@@ -19,39 +20,27 @@ class EventQueue:
 
     def __init__(self, wake: socket.socket) -> None:
         self._wake = wake
-        self._changed = threading.Condition()
-        self._events: deque[Event] = deque()
+        self._events: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+        self._changing = threading.Lock()
         self._weight = 0
-        self._ended = False
-        self._error: BaseException | None = None
 
     @property
     def is_full(self) -> bool:
         return self._weight >= QUEUED_FACES
 
-    def put(self, event: Event) -> None:
-        with self._changed:
-            self._events.append(event)
+    def put(self, event: Event | BaseException | None) -> None:
+        """Add an event, or what the reader gets after all events: an error, or None, the end."""
+        with self._changing:
             self._weight += _weight(event)
-            self._changed.notify()
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Nothing comes any more; after what is queued the reader gets the error, or the end."""
-        with self._changed:
-            self._ended, self._error = True, error
-            self._changed.notify()
+        self._events.put(event)
 
     def take(self) -> Event | None:
         """The next event, once there is one; None at the end."""
-        with self._changed:
-            while not self._events and not self._ended:
-                self._changed.wait()
-            if not self._events:
-                if self._error is not None:
-                    raise self._error
-                return None
+        event = self._events.get()
+        if isinstance(event, BaseException):
+            raise event
+        with self._changing:
             was_full = self.is_full
-            event = self._events.popleft()
             self._weight -= _weight(event)
             has_room = was_full and not self.is_full
         if has_room:
@@ -60,7 +49,7 @@ class EventQueue:
         return event
 
 
-def _weight(event: Event) -> int:
+def _weight(event: object) -> int:
     return len(event.faces) if isinstance(event, FoundFaces) else 1
 
 

@@ -119,43 +119,12 @@ def pack_message(message: Any) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class _Inbox:
-    """Bytes as they come in, messages as they are whole."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def add(self, data: bytes) -> None:
-        self._bytes += data
-
-    def pop(self) -> Any:
-        """The next whole message, or None.
-
-        Raises:
-            ValueError: it is damaged, or states a length that no message has.
-        """
-        if len(self._bytes) < _LENGTH.size:
-            return None
-        (length,) = _LENGTH.unpack_from(self._bytes)
-        if length > MAX_MESSAGE_BYTES:
-            raise ValueError(f"a message of {length} bytes")
-        end = _LENGTH.size + length
-        if len(self._bytes) < end:
-            return None
-        body = bytes(self._bytes[_LENGTH.size : end])
-        del self._bytes[:end]
-        try:
-            return pickle.loads(body)
-        except Exception as error:  # damaged bytes make it stumble on anything
-            raise ValueError(f"{type(error).__name__} in a message") from None
-
-
 class WorkerChannel:
     """The worker's end: blocks until sent, blocks until something has come."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._inbox = _Inbox()
+        self._incoming = connection.makefile("rb")
 
     def send(self, message: Any) -> None:
         self._socket.sendall(pack_message(message))
@@ -166,12 +135,14 @@ class WorkerChannel:
         Raises:
             EOFError: the supervisor is gone.
         """
-        while (message := self._inbox.pop()) is None:
-            data = self._socket.recv(_READ_BYTES)
-            if not data:
-                raise EOFError
-            self._inbox.add(data)
-        return message
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return pickle.loads(self._read(length))
+
+    def _read(self, n_bytes: int) -> bytes:
+        data = self._incoming.read(n_bytes)
+        if len(data) < n_bytes:
+            raise EOFError
+        return data
 
 
 class SupervisorChannel:
@@ -180,7 +151,7 @@ class SupervisorChannel:
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self.socket = connection
-        self._inbox = _Inbox()
+        self._received = bytearray()
         self._unsent = bytearray()
 
     @property
@@ -206,7 +177,7 @@ class SupervisorChannel:
 
         Raises:
             EOFError: after them, if the worker is gone.
-            ValueError: what came is no message.
+            ValueError: what came is damaged, or states a length that no message has.
         """
         open_still = True
         while open_still:
@@ -217,7 +188,24 @@ class SupervisorChannel:
                 return
             except OSError:
                 open_still, data = False, b""
-            self._inbox.add(data)
-            while (message := self._inbox.pop()) is not None:
+            self._received += data
+            while (message := self._pop()) is not None:
                 yield message
         raise EOFError
+
+    def _pop(self) -> Any:
+        """The next whole message, or None."""
+        if len(self._received) < _LENGTH.size:
+            return None
+        (length,) = _LENGTH.unpack_from(self._received)
+        if length > MAX_MESSAGE_BYTES:
+            raise ValueError(f"a message of {length} bytes")
+        end = _LENGTH.size + length
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[_LENGTH.size : end])
+        del self._received[:end]
+        try:
+            return pickle.loads(body)
+        except Exception as error:  # damaged bytes make it stumble on anything
+            raise ValueError(f"{type(error).__name__} in a message") from None

@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import os
 import pickle
+import resource  # of Unix, as decoding processes are
 import signal
 import socket
 import sys
@@ -36,7 +37,7 @@ from vidface.faces.clip_faces import (
     state_at_end,
 )
 from vidface.faces.detector import FaceDetector
-from vidface.faces.events import ClipEnd, ClipLimits, Face
+from vidface.faces.events import ClipEnd, ClipLimits, Face, Seconds
 from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import SLOTS, WAITING, WORKING, SharedBlock, WorkerChannel
 from vidface.frames.settings import FrameSettings
@@ -107,9 +108,7 @@ def _end_with_the_supervisor() -> None:
 
 
 def _forbid_core_dumps() -> None:
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
@@ -160,9 +159,7 @@ class _Memory:
 
     @staticmethod
     def _bound(size_bytes: int | None) -> None:
-        with contextlib.suppress(ImportError, OSError, ValueError):
-            import resource
-
+        with contextlib.suppress(OSError, ValueError):
             hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
             soft = hard if size_bytes is None else size_bytes
             if hard != resource.RLIM_INFINITY:
@@ -192,7 +189,6 @@ class _Worker:
         self._free = list(range(SLOTS))
         self._unsent: list[tuple[int, Face]] = []  # slots and faces, to be sent together
         self._sent_at = 0.0
-        self._waited = 0.0  # seconds, for the reader, in this clip
 
     def run(self) -> int:
         """ClipWork until the supervisor is gone (EOFError), or until another should take over."""
@@ -234,7 +230,7 @@ class _Worker:
     def _end_of(self, number: int, clip: Clip) -> tuple[Any, ...]:
         """The clip's faces sent, its end returned."""
         tools = self._tools
-        tools.decode = tools.detect = tools.align = self._waited = 0.0
+        tools.seconds = Seconds()
         self._unsent.clear()
         self._sent_at = time.monotonic()
         self._block.clip_bytes = size = clip_bytes(clip, tools.root)
@@ -253,8 +249,7 @@ class _Worker:
         if state not in KEPT_STATES:
             frames = without = 0  # of a damaged clip nothing is trusted
         self._send_faces(number)
-        seconds = tools.seconds(self._waited)
-        return ("end", ClipEnd(number, state, message, frames, without, size, seconds))
+        return ("end", ClipEnd(number, state, message, frames, without, size, tools.seconds))
 
     def _add(self, number: int, picture: Picture) -> None:
         """Put a picture's crops into free slots, and its faces to those that wait to be sent."""
@@ -282,4 +277,4 @@ class _Worker:
         while not self._free:
             self._receive()
         self._block.activity = WORKING
-        self._waited += time.perf_counter() - begun
+        self._tools.seconds.waiting += time.perf_counter() - begun

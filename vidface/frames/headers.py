@@ -49,20 +49,10 @@ def unfinished_part(file: BinaryIO) -> bytes | None:
 
 def lost_its_index(file: BinaryIO) -> bool:
     """Whether it begins as an MP4 and no moov box is in it. Leaves the file at its beginning."""
-    size = file.seek(0, os.SEEK_END)
-    begins_as_mp4 = has_index = False
-    at = 0
-    while not has_index and at < size:
-        file.seek(at)
-        head = file.read(16)
-        begins_as_mp4 = begins_as_mp4 or (at == 0 and head[4:8] == b"ftyp")
-        has_index = head[4:8] == b"moov"
-        length = int.from_bytes(head[8:16] if head[:4] == b"\0\0\0\1" else head[:4])
-        if length < 8 or not begins_as_mp4:
-            break
-        at += length
+    names = (name for name, _, _ in _boxes(file, 0, file.seek(0, os.SEEK_END)))
+    lost = next(names, None) == b"ftyp" and b"moov" not in names
     file.seek(0)
-    return begins_as_mp4 and not has_index
+    return lost
 
 
 def header_fault(file: BinaryIO) -> str | None:

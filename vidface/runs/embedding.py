@@ -149,27 +149,15 @@ def _rows(
     """Rows of some faces of a clip."""
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+    alike = ("frame_index", "time_seconds", "source_time_seconds", "file", "face_index", "box")
     columns: dict[str, Any] = {
         "clip_id": [clip.clip_id] * len(faces),
-        "frame_index": [face.frame_index for face in faces],
-        "time_seconds": [face.time_seconds for face in faces],
-        "source_time_seconds": [face.source_time_seconds for face in faces],
-        "file": [face.file for face in faces],
-        "face_index": [face.face_index for face in faces],
-        "box": [None if face.box is None else face.box.tolist() for face in faces],
-        "landmarks": [
-            None if face.landmarks is None else face.landmarks.ravel().tolist() for face in faces
-        ],
-        "det_score": [face.det_score for face in faces],
+        **{name: [getattr(face, name) for face in faces] for name in (*alike, "det_score")},
+        "landmarks": [None if face.landmarks is None else face.landmarks.ravel() for face in faces],
         "norm": norms,
+        "embedding": artefacts.fixed_lists(vectors),
     }
-    arrays = [
-        artefacts.fixed_lists(vectors)
-        if name == "embedding"
-        else pa.array(columns[name], schema.field(name).type)
-        for name in schema.names
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return pa.RecordBatch.from_pydict(columns, schema=schema)
 
 
 def _embedded(
@@ -210,17 +198,9 @@ class ExtractionSummary:
     failed: tuple[tuple[str, str, str], ...]  # clip_id, state, message
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "clips": self.clips,
-            "states": dict(self.states),
-            "frames": self.frames,
-            "frames_without_face": self.frames_without_face,
-            "faces": self.faces,
-            "failed": [
-                {"clip_id": clip_id, "state": state, "message": message}
-                for clip_id, state, message in self.failed
-            ],
-        }
+        names = ("clip_id", "state", "message")
+        failed = [dict(zip(names, clip, strict=True)) for clip in self.failed]
+        return {**vars(self), "states": dict(self.states), "failed": failed}
 
 
 def summarise(clips: pa.Table) -> ExtractionSummary:

@@ -116,12 +116,12 @@ def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = Fa
 
     if run.manifest.root.remote:
         return
-    sizes = dict(zip(clips["clip_id"].to_pylist(), clips["bytes"].to_pylist(), strict=True))
-    if retry:
-        states = zip(clips["clip_id"].to_pylist(), clips["state"].to_pylist(), strict=True)
-        for clip_id, state in states:
-            if state in FAILED_STATES:
-                del sizes[clip_id]
+    columns = (clips[name].to_pylist() for name in ("clip_id", "bytes", "state"))
+    sizes = {
+        clip_id: size
+        for clip_id, size, state in zip(*columns, strict=True)
+        if not (retry and state in FAILED_STATES)
+    }
     clip_ids = [
         clip.clip_id
         for clip in run.manifest.clips

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
@@ -136,10 +137,8 @@ def _group_by_file(manifest: Manifest) -> dict[str, _File]:
 
 def _describe_file(path: Path) -> dict[str, Any]:
     """Size and hash of a file, by which others can tell whether they have the same."""
-    try:
+    with named_errors(path):
         return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    except OSError as error:
-        raise VidfaceError(f"{path}: {error.strerror or error}") from None
 
 
 def _read_file(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
@@ -199,8 +198,7 @@ class _States:
             "frames_without_face": np.zeros(len(paths), np.int32),
             "faces": self._faces,
         }
-        schema = artefacts.CLIPS_SCHEMA
-        return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+        return pa.table(columns, schema=artefacts.CLIPS_SCHEMA)
 
 
 class _Shards:
@@ -247,13 +245,10 @@ def _make_table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings, dtype=np.float64))
     clip_ids = pa.array([clip_id for clip_id, _ in videos], pa.string())
-    files: list[str | None] = []
-    for _, video in videos:
-        files += _list_file_names(video)
     columns: dict[str, Any] = {
         "clip_id": clip_ids.take(pa.array(np.repeat(np.arange(len(videos)), counts))),
         "frame_index": np.concatenate([video.frame_index for _, video in videos]),
-        "file": files,
+        "file": [name for _, video in videos for name in _list_file_names(video)],
         "face_index": np.concatenate([_number_faces(video.frame_index) for _, video in videos]),
         "box": artefacts.fixed_lists(np.concatenate([video.boxes for _, video in videos])),
         "det_score": np.concatenate([video.det_scores for _, video in videos]),
@@ -262,11 +257,8 @@ def _make_table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension
         "embedding": artefacts.fixed_lists(embeddings),
     }
     schema = artefacts.embeddings_schema(dimension, quality=True)
-    arrays = [
-        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(n_faces, f.type)
-        for f in schema
-    ]
-    return pa.table(arrays, schema=schema)
+    nulls = {f.name: pa.nulls(n_faces, f.type) for f in schema if f.name not in columns}
+    return pa.table({**columns, **nulls}, schema=schema)
 
 
 def _list_file_names(video: VideoFeatures) -> list[str | None]:

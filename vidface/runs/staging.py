@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import write_json
+from vidface.core.files import named_errors, write_json
 from vidface.runs import artefacts
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run_folder import STAGING, RunFolder
@@ -176,15 +176,13 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """The same file under another name, without copying where the file system can."""
-    try:
+    with named_errors(f"{target}: cannot be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         try:
             os.link(source, target)
         except OSError:
             shutil.copyfile(source, target)
-    except OSError as error:
-        raise VidfaceError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
 def split_by_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -96,22 +96,15 @@ def scratch_folder() -> Iterator[Path]:
     cache = cache_folder()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(
+        with tempfile.TemporaryDirectory(
             prefix=SCRATCH_PREFIX, dir=cache, ignore_cleanup_errors=True
-        )
+        ) as folder:
+            yield Path(folder)
     except OSError as error:
         raise VidfaceError(
-            f"cannot write to the cache {cache} ({error.strerror}): "
-            "let VIDFACE_CACHE name a writable folder"
+            f"cannot write to the cache {cache} ({error.strerror or error}): "
+            "make room, or let VIDFACE_CACHE name a writable folder"
         ) from error
-    with folder:
-        try:
-            yield Path(folder.name)
-        except OSError as error:
-            raise VidfaceError(
-                f"cannot write to the cache {cache} ({error.strerror or error}): "
-                "make room, or let VIDFACE_CACHE name another folder"
-            ) from error
 
 
 def read_url(address: str, out: IO[bytes], *, limit_bytes: int) -> None:
