@@ -159,6 +159,7 @@ def test_layers_that_cannot_be_folded_stay(images: torch.Tensor, kind, left: int
         assert torch.allclose(made(images), module(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_exported_networks_give_the_same(module: nn.Module, images: torch.Tensor) -> None:
     import onnxruntime
 

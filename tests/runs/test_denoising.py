@@ -32,7 +32,7 @@ from vidface.noise.denoisers import (
 )
 from vidface.noise.diagnostics import FLAGS, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
-from vidface.runs import artefacts, noise_removal, shard_denoising
+from vidface.runs import artefacts, noise_removal, run_folder, shard_denoising
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.denoised import ExtractedClips
@@ -531,7 +531,8 @@ def test_more_thresholds_read_no_more_files(mixed: Run, monkeypatch: pytest.Monk
             reads.append(path)
             return original(path, *rest)
 
-        monkeypatch.setattr(artefacts, name, counting)
+        for module in (artefacts, run_folder):  # wherever the name is looked up
+            monkeypatch.setattr(module, name, counting, raising=module is artefacts)
     counts = []
     for thresholds in ([0.5], [None, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]):
         reads.clear()
@@ -556,6 +557,7 @@ def test_shards_are_mapped_one_after_the_other(mixed: Run, monkeypatch: pytest.M
         return shard, made
 
     monkeypatch.setattr(artefacts, "read_shard", watched)
+    monkeypatch.setattr(run_folder, "read_shard", watched)
     cluster(mixed, 0.5)
     assert len(alive) > 3
     assert most <= 2  # this one, and the one before until it is let go

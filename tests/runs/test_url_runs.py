@@ -31,6 +31,7 @@ def there(s3: S3Server, colour_clips: Path, monkeypatch, tmp_path: Path) -> S3Se
     return s3
 
 
+@pytest.mark.slow
 def test_the_whole_way_by_url(there: S3Server, vidface, colour_pipeline: Path) -> None:
     manifest = f"s3://{BUCKET}/set/manifest.csv"
     flags = ("--pipeline", colour_pipeline, "--manifest", manifest, "--run", RUN)
@@ -76,6 +77,7 @@ def test_a_bucket_that_is_not_there(there: S3Server, vidface, colour_pipeline: P
     assert "none" in done.err
 
 
+@pytest.mark.slow
 def test_settings_and_root_by_url(there: S3Server) -> None:
     manifest = read_manifest(f"s3://{BUCKET}/set/manifest.csv", f"s3://{BUCKET}/set")
     assert len(manifest.clips) == 7

@@ -146,6 +146,7 @@ def unbroken(people: Path, teacher: Path, tmp_path_factory: pytest.TempPathFacto
         pytest.param("adamw", 7, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bits(
     people: Path, teacher: Path, tmp_path: Path, optimiser: str, kill_at: int
 ) -> None:

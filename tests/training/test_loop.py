@@ -173,6 +173,7 @@ def test_a_folder_of_another_training_is_refused(
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+@pytest.mark.slow
 def test_restart_begins_anew(people: Path, unbroken: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(people, tmp_path / "run", RECIPE.replace("batch_size = 8", "batch_size = 4"), kill_at=3)

@@ -74,6 +74,7 @@ def test_an_infinite_gradient_is_found(
         run(people, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_stage_that_ended_early_stays_ended_after_a_kill(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +318,7 @@ each_validation = true
         run(people, tmp_path / "chosen", flipped)
 
 
+@pytest.mark.slow
 def test_beginning_with_a_file_of_weights(people: Path, tmp_path: Path) -> None:
     run(people, tmp_path / "first")
     model = tmp_path / "first" / "model.safetensors"

@@ -203,20 +203,22 @@ def test_a_sample_of_centres_is_drawn_by_the_step_alone_against_all_others():
     each = [oracles.inter(centres, [i]) for i in range(40)]
     term, drawn = InterClass(sample=5, block=7, seed=3), []
     for step in range(30):
-        rows = term._rows(40, step).tolist()
+        rows = term._draw_rows(40, step).tolist()
         assert len(set(rows)) == 5
         drawn += rows
         expected = sum(each[i] for i in rows) / 5
         assert term(geometry, step).item() == pytest.approx(expected, rel=1e-12)
-        assert InterClass(sample=5, seed=3)._rows(40, step).tolist() == rows
+        assert InterClass(sample=5, seed=3)._draw_rows(40, step).tolist() == rows
     assert len(set(drawn)) == 40  # 150 draws: none is left out
-    assert term._rows(40, 1).tolist() != term._rows(40, 2).tolist()
-    assert term._rows(40, 1).tolist() != InterClass(sample=5, seed=4)._rows(40, 1).tolist()
+    assert term._draw_rows(40, 1).tolist() != term._draw_rows(40, 2).tolist()
+    assert (
+        term._draw_rows(40, 1).tolist() != InterClass(sample=5, seed=4)._draw_rows(40, 1).tolist()
+    )
 
 
 @pytest.mark.parametrize("sample", [0, 40, 99])
 def test_a_sample_that_is_no_sample_takes_all(sample):
-    assert InterClass(sample=sample)._rows(40, 5).tolist() == list(range(40))
+    assert InterClass(sample=sample)._draw_rows(40, 5).tolist() == list(range(40))
 
 
 class Largest(TorchDispatchMode):
@@ -246,7 +248,7 @@ def test_inter_moves_both_centres_of_a_pair_and_no_others():
         [[1.0, 0.0], [0.9, 0.1], [0.5, 0.9], [-1.0, 0.2]], dtype=torch.float64, requires_grad=True
     )
     one = InterClass(sample=1)
-    step = next(i for i in range(99) if one._rows(4, i).tolist() == [2])
+    step = next(i for i in range(99) if one._draw_rows(4, i).tolist() == [2])
     one(Geometry.of(centres.detach(), centres, torch.arange(4)), step).backward()
     moved = centres.grad.abs().sum(dim=1) > 0
     assert moved.tolist() == [False, True, True, False]
