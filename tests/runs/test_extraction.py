@@ -17,7 +17,10 @@ from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
+from vidface.core.rules import ReadingRules
+from vidface.faces.pool import decode_clips
 from vidface.faces.settings import FaceSettings
+from vidface.runs import clip_extraction
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
@@ -405,3 +408,34 @@ class TestProfile:
             found = read_profile(RunFolder(tmp_path))
             assert found.limit == limit
         assert "10.0 frames/s and 5.0 faces/s" in str(found)
+
+
+def forget_rules(about: Path) -> None:
+    """Make an unfinished extraction one that an older vidface began."""
+    recorded = json.loads(about.read_text())
+    del recorded["made"]["rules"]
+    about.write_text(json.dumps(recorded))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_run_keeps_the_rules_it_began_with(
+    colour_clips: Path, backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: bool
+) -> None:
+    followed: list[ReadingRules] = []
+
+    def decode_and_note(*arguments, rules: ReadingRules, **named):
+        followed.append(rules)
+        return decode_clips(*arguments, rules=rules, **named)
+
+    monkeypatch.setattr(clip_extraction, "decode_clips", decode_and_note)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        extracted(colour_clips, run, backbone, shard_clips=2, progress=Interrupting(after=3))
+    if older:
+        forget_rules(run / STAGING / "extraction.json")
+    _, folder = extracted(colour_clips, run, backbone, shard_clips=2)
+    rules = ReadingRules.as_before() if older else ReadingRules()
+    assert followed == [ReadingRules(), rules]
+    assert ReadingRules.from_record(folder.read_clips()[1].get("rules")) == rules
+    extracted(colour_clips, run, backbone, shard_clips=2, force=True)
+    assert followed[2] == ReadingRules()

@@ -17,6 +17,7 @@ import numpy as np
 
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import CROP_SIZE
 from vidface.faces.detector import FaceDetector, align_face
 from vidface.faces.events import CROP_SHAPE, Face, Seconds
@@ -47,6 +48,7 @@ class Tools:
         detector: None with source = "aligned", where images are used as they are.
         on_frame: to be called at every sign of life: a frame decoded, an image read.
         seconds: spent so far on the clip at hand.
+        rules: of the run that the clips are read for.
     """
 
     root: MediaRoot
@@ -55,6 +57,7 @@ class Tools:
     detector: FaceDetector | None = None
     on_frame: Callable[[], None] = lambda: None
     seconds: Seconds = field(default_factory=Seconds)
+    rules: ReadingRules = NEW_RULES
 
 
 ClipWork = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip
@@ -119,6 +122,7 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
             threads=1,  # clips run side by side
             name=redacted(clip.path),
             on_frame=tools.on_frame,
+            rules=tools.rules,
         ):
             yield frame.image, frame.index, frame.time_seconds, frame.source_time_seconds, None
 

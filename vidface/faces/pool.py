@@ -20,6 +20,7 @@ from typing import Any
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.faces.clip_faces import ClipWork, find_faces, make_one_line
 from vidface.faces.events import ClipEnd, ClipLimits, Event, FoundFaces
 from vidface.faces.processes import DecodingProcess
@@ -51,6 +52,7 @@ def decode_clips(
     detector_model: Path | None = None,
     ahead: int = AHEAD,
     work: ClipWork = find_faces,
+    rules: ReadingRules = NEW_RULES,
 ) -> Generator[Event]:
     """Find the faces of clips in worker processes; whatever a clip does costs that clip alone.
 
@@ -66,6 +68,7 @@ def decode_clips(
             on first use. Not used with aligned crops.
         ahead: clips that may be given out beyond the oldest one that has not ended, ≥ 1.
         work: what a worker does with a clip; a function that it can import.
+        rules: of the run that the clips are read for.
 
     Yields:
         `FoundFaces` as they are found, and one `ClipEnd` a clip, after its faces.
@@ -81,7 +84,7 @@ def decode_clips(
         raise VidfaceError(f'decode_clips: [faces] source = "{faces.source}" has no pictures')
     if detector_model is None and faces.source == "detect":
         detector_model = weights_path(faces.detector)
-    setup = WorkerSetup(work, root, frames, faces, limits or ClipLimits(), detector_model)
+    setup = WorkerSetup(work, root, frames, faces, limits or ClipLimits(), detector_model, rules)
     try:
         content = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError) as error:

@@ -26,6 +26,7 @@ import numpy as np
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.rules import ReadingRules
 from vidface.core.states import KEPT_STATES
 from vidface.faces.clip_faces import (
     ClipWork,
@@ -58,6 +59,7 @@ class WorkerSetup:
     faces: FaceSettings
     limits: ClipLimits
     detector_model: Path | None
+    rules: ReadingRules
 
 
 def main() -> NoReturn:
@@ -132,7 +134,7 @@ def _make_tools(setup: WorkerSetup, block: SharedBlock) -> Tools:
         )
         side = setup.faces.detector_long_side
         detector.detect(np.zeros((side, side, 3), np.uint8))  # what it allocates once is no clip's
-    return Tools(setup.root, setup.frames, setup.faces, detector, block.beat)
+    return Tools(setup.root, setup.frames, setup.faces, detector, block.beat, rules=setup.rules)
 
 
 class _Memory:

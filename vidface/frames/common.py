@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from vidface.core.errors import ClipError, reason
+from vidface.core.rules import NEW_RULES, ReadingRules
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +44,14 @@ class Window:
     """The moments asked for, seconds: start + k × step in [start, stop); stop None = the end.
 
     on_frame: called at every decoded frame, one that is not asked for included.
+    rules: of the run that the clip is read for.
     """
 
     step: Fraction
     start: Fraction
     stop: Fraction | None
     on_frame: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    rules: ReadingRules = NEW_RULES
 
 
 def select_shown(

@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 from vidface.core.errors import VidfaceError
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.frames.common import Frame, VideoSource, Window
 from vidface.frames.decoders import DECODERS, DEFAULT_DECODER, Decoder
 
@@ -53,6 +54,7 @@ def sample_frames(
     threads: int = 0,
     name: str | None = None,
     on_frame: Callable[[], None] | None = None,
+    rules: ReadingRules = NEW_RULES,
 ) -> Iterator[Frame]:
     """Yield the frame being shown at start_seconds + k / fps, for k = 0, 1, 2, … up to the end.
 
@@ -68,6 +70,7 @@ def sample_frames(
         and finds more damage: what libav only logs (vidface/frames/log.py).
     name: the source in messages; default: the path.
     on_frame: called at every decoded frame, yielded or not: a sign of life.
+    rules: of the run that the clip is read for; older runs keep theirs.
 
     Raises VidfaceError at the call for impossible arguments; while iterating ClipError:
     "no_video_stream" (none, or none with a frame), "corrupt" (not a video, or damaged: at the
@@ -93,7 +96,7 @@ def sample_frames(
         raise VidfaceError(
             f"{name}: end_seconds={end_seconds} is not after start_seconds={start_seconds or 0}"
         )
-    window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame)
+    window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame, rules)
     return _frames(DECODERS[decoder], source, name, window, threads)
 
 

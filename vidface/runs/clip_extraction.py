@@ -21,6 +21,7 @@ from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import ClipProgress, Notify, quiet
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
 from vidface.faces.clip_faces import clip_bytes
@@ -80,6 +81,7 @@ def extract_clips(
             manifest_sha256=manifest.sha256,
             runtime=str(backbone.plan),
             shard_clips=settings.shard_clips,
+            rules=NEW_RULES.to_record(),
         )
         staging, resumed = open_staging(run.folder, made, settings.shard_clips, force=force)
         if staging.folder.is_moving:  # killed at the very end
@@ -105,6 +107,7 @@ def extract_clips(
         ),
         settings.workers or available_cores(),
         weights_path(faces.detector) if faces.source == "detect" else None,
+        ReadingRules.from_record(staging.made.get("rules")),
     )
     job = ShardJob(clip_work, staging, run.pipeline.backbone, failed)
     if settings.executor == "dask":
@@ -145,6 +148,7 @@ class ClipEmbedder:
     limits: ClipLimits
     workers: int
     detector: Path | None  # the file; None with aligned crops
+    rules: ReadingRules
 
     def embed(self, clips: Sequence[Clip], backbone: Embedder) -> Iterator[EmbeddedClip]:
         """Yield the clips with their embeddings, in order."""
@@ -156,6 +160,7 @@ class ClipEmbedder:
             workers=max(1, min(self.workers, len(clips))),
             limits=self.limits,
             detector_model=self.detector,
+            rules=self.rules,
         )
         with contextlib.closing(events):
             yield from embed_clips(clips, events, backbone, keep_crops=self.faces.keep_crops)

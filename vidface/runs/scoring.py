@@ -223,6 +223,7 @@ def score_provenance(run: Run, denoised: Denoised, recorded: Mapping[str, Any]) 
         manifest_sha256=run.manifest.sha256,
         weights=run.weights_name,
         weights_sha256=run.extraction_settings.get("backbone.weights_sha256"),
+        rules=artefacts.read_provenance(run.folder.clips_path).get("rules"),
     )
 
 
