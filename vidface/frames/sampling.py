@@ -23,6 +23,8 @@ Two decoders, both measured against frames that ffmpeg produced (tests/make_gold
 |                           | 255 off at edges                 | one GOP off                       |
 | two video streams         | the default one, as ffprobe      | the first one                     |
 | animated GIF              | right                            | raises                            |
+| the clock starts anew     | goes on counting where the       | as its own times say              |
+|                           | container has no single clock    |                                   |
 | the file ends too early   | mended here: frames, then raises | raises, or silent (MKV, AVI, FLV) |
 | corrupt in mid-stream     | frames before it, then raises    | raises                            |
 | damage that is only logged| one thread: raises at the end    | not measured                      |

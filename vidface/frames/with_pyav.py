@@ -10,13 +10,12 @@ import contextlib
 import itertools
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from vidface.core.rules import ReadingRules
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
-    MAX_SECONDS_PER_FRAME,
     VideoSource,
     Window,
     corrupt_error,
@@ -27,6 +26,7 @@ from vidface.frames.common import (
     truncated_error,
     unreadable_error,
 )
+from vidface.frames.film import Damage, Film
 from vidface.frames.headers import header_fault, lost_its_index, unfinished_part
 from vidface.frames.lengths import (
     DECLARING,
@@ -51,11 +51,8 @@ _DEMUXERS = (
 )
 _READ_BYTES = 1 << 16
 MAX_PIXELS = 2**25  # 8192 x 4096, above 8K television; about seven pictures are held at a time
+_FORESEES_JUMPS = 0x200  # libav's AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, Ogg
 _MAX_AVI_FPS = 10_000  # beyond it the header is damaged
-# Their decoders know by themselves when the first pictures have something to build on.
-_KEEP_COUNT_OF_REFERENCES = ("h264", "hevc")
-_NONE, _PREDICTED = 0, (2, 3, 4)  # AVPictureType: P, B, S
-_MAX_STEP_BACK_SECONDS = 1  # a late frame is never shown; a longer jump is damage
 # The declared length may exceed what is decoded by this many frames before the clip counts as
 # truncated. Edit lists that drop a frame too many make 1.0 in ordinary files, half a frame is room.
 _SLACK_FRAMES = Fraction(3, 2)
@@ -103,7 +100,7 @@ def decode_with_pyav(
         stream.thread_count = threads
         cut = unfinished is not None
         changes = stack.enter_context(
-            contextlib.closing(_changes(container, stream, name, cut, log))
+            contextlib.closing(_changes(container, stream, name, cut, log, window.rules))
         )
         last: tuple[Any, np.ndarray] | None = None
         for k, begin, picture in select_shown(changes, window):
@@ -138,90 +135,13 @@ def _film_stream(container: InputContainer, name: str) -> VideoStream:
     return stream
 
 
-class _Film:
-    """What has been shown so far, in ticks, and the frames' way out of the decoder."""
-
-    def __init__(self, base: Fraction, ticks_per_frame: int, kind: str, codec: str) -> None:
-        self.base = base  # seconds per tick
-        self.is_avi = kind == "avi"
-        self.has_exact_times = "mov" in kind or "matroska" in kind  # a stored pts for each packet
-        self.may_lack_references = codec not in _KEEP_COUNT_OF_REFERENCES
-        self.frames = 0
-        self.first: int | None = None
-        self.last: int | None = None
-        self.gap = 0  # the longest that a frame was shown
-        self.duration = ticks_per_frame  # of the last frame
-        # Sent to the decoder, frame still to come: pts -> (packet's number, dts).
-        self.sent: dict[int | None, tuple[int, int | None]] = {}
-
-    def times(self, pictures: list[Any]) -> list[int]:
-        """Ticks of frames that are to be shown next."""
-        ticks: list[int] = []
-        for picture in pictures:
-            # AVI stores no presentation times: libav's are in decoding order, its dts in ours.
-            pts = picture.dts if self.is_avi or picture.pts is None else picture.pts
-            if pts is None:
-                last = ticks[-1] if ticks else self.last
-                pts = 0 if last is None else last + self.duration
-            ticks.append(pts)
-        return ticks
-
-    def stated(self, picture: VideoFrame) -> int:
-        """The duration that the file states for a frame, 0 if none; AVI's is always one tick."""
-        return 0 if self.is_avi else picture.duration
-
-    def play(
-        self, pictures: list[Any]
-    ) -> Generator[tuple[Fraction, VideoFrame], None, _Damage | None]:
-        """Yield (begin_seconds, frame); return the damage that ended it, if any."""
-        for picture, pts in zip(pictures, self.times(pictures), strict=True):
-            if picture.is_corrupt:
-                number, _ = self.sent.get(picture.pts, (0, None))
-                if self.last is not None:
-                    self.duration = max(pts - self.last, 0)
-                return _Damage("a frame with decoding errors", number, pts)
-            self.frames += 1
-            if self.first is not None:
-                length = (pts - self.first) * self.base
-                if length > MAX_GAP_SECONDS + MAX_SECONDS_PER_FRAME * self.frames:
-                    why = f"{self.frames} frames are said to last {float(length):.0f} s"
-                    return _Damage(why, 0, self.last)
-            elif self.may_lack_references and (
-                picture.pict_type in _PREDICTED
-                or (picture.pict_type == _NONE and not picture.key_frame)
-            ):
-                return _Damage("the frame that its first one builds on is missing", 0, pts)
-            if self.last is not None:
-                step_seconds = (pts - self.last) * self.base
-                if not -_MAX_STEP_BACK_SECONDS <= step_seconds <= MAX_GAP_SECONDS:
-                    why = f"the next frame's time is {float(step_seconds):.0f} s away"
-                    return _Damage(why, 0, self.last + self.duration)
-                if step_seconds < 0:
-                    continue  # too late to be shown
-                # libav may drop a broken frame without a word.
-                lost = [p for p in self.sent if p is not None and self.last < p < pts]
-                if lost and self.has_exact_times:
-                    self.duration = min(lost) - self.last
-                    return _Damage("a frame is lost in decoding", 0, min(lost))
-                self.gap = max(self.gap, pts - self.last)
-                self.duration = pts - self.last or self.duration
-            self.duration = self.stated(picture) or self.duration
-            self.first = pts if self.first is None else self.first
-            self.last = pts
-            self.sent = {p: v for p, v in self.sent.items() if p is not None and p > pts}
-            yield (pts - self.first) * self.base, picture
-        return None
-
-
-@dataclass(frozen=True)
-class _Damage:
-    why: object
-    packet: int  # number of the first packet that was lost, from 1; 0 = not known
-    limit: int | None  # ticks: frames before it are certain
-
-
 def _changes(
-    container: InputContainer, stream: VideoStream, name: str, cut: bool, log: LogListener
+    container: InputContainer,
+    stream: VideoStream,
+    name: str,
+    cut: bool,
+    log: LogListener,
+    rules: ReadingRules,
 ) -> Generator[tuple[Fraction, VideoFrame | None]]:
     """(begin_seconds, frame) in the order of being shown, then (end_seconds, None).
 
@@ -234,15 +154,20 @@ def _changes(
     base, is_avi = tick_seconds_of(stream), container.format.name == "avi"
     if is_avi and base < Fraction(1, _MAX_AVI_FPS):
         raise corrupt_error(name, f"it is said to have {float(1 / base):.3g} frames a second")
-    film = _Film(
-        base, count_ticks_per_frame(stream), container.format.name, stream.codec_context.name
+    film = Film(
+        base,
+        count_ticks_per_frame(stream),
+        container.format.name,
+        stream.codec_context.name,
+        has_jumps=bool(container.format.flags & _FORESEES_JUMPS),
+        joins_clocks=rules.joined_clocks,
     )
     declared = find_declared_end(container, stream)
     # With nothing declared for the video itself, the container's length covers all its streams.
     packets = container.demux([stream] if declared is not None else list(container.streams))
     others_end = Fraction(0)  # seconds
     number, next_dts = 0, None
-    damage: _Damage | None = None
+    damage: Damage | None = None
     error: Exception | None = None
 
     # Errors are looked at below, once the decoder has handed out what it still holds.
@@ -281,7 +206,7 @@ def _changes(
     first_lost = min(lost, key=lambda packet: packet[0], default=(number, next_dts, None))
     limit = first_lost[1] if first_lost[1] is not None else first_lost[2]
     if error is not None:
-        damage = _Damage(error, first_lost[0], limit)
+        damage = Damage(error, first_lost[0], limit)
 
     # Truncated: the file says so, or it ends well before the length that it declares.
     times = film.times(rest)
@@ -292,6 +217,8 @@ def _changes(
     if declared is None and container.duration and container.format.name in DECLARING and number:
         declared = Fraction(container.duration, av.time_base)
     first = times[0] if film.first is None and times else film.first or 0
+    if film.parts > 1:
+        declared = None  # of one part, or of nothing
     if declared is not None and not (is_avi or "mov" in container.format.name):
         declared -= first * base  # counts from the file's zero, not from the first frame
     too_short = has_index_beyond_file(container, stream) or (
@@ -307,14 +234,14 @@ def _changes(
     damage_in_rest = yield from film.play(rest)
     if film.duration * base > MAX_GAP_SECONDS:
         why = f"its last frame is said to last {float(film.duration * base):.0f} s"
-        damage_in_rest, film.duration = damage_in_rest or _Damage(why, 0, film.last), 0
+        damage_in_rest, film.duration = damage_in_rest or Damage(why, 0, film.last), 0
     damage = damage or damage_in_rest
     known = Fraction(0)
     if film.last is not None:
-        known = (film.last + film.duration - first) * base
-        broken = too_short or damage is not None
-        if broken and limit is not None and not is_avi and damage_in_rest is None:
-            known = max(known, (limit - first) * base)
+        known = film.seconds_until(film.last + film.duration)
+        broken = (too_short or damage is not None) and damage_in_rest is None
+        if broken and limit is not None and not is_avi and film.is_on_this_clock(limit):
+            known = max(known, film.seconds_until(limit))
         yield known, None
 
     if damage is not None:
