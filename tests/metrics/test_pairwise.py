@@ -19,6 +19,7 @@ from vidface.metrics.pairwise import (
     PairCounts,
     collect,
     count_pairs,
+    gathered,
     guess_floor,
     impostors_below,
 )
@@ -240,6 +241,24 @@ def test_workers_share_the_blocks(split, workers, monkeypatch):
     assert len(states) == workers
     assert sum(map(len, states)) == len(list(passes.pairs.blocks(4)))
     check_counts(count_pairs(passes, 20, floor=KEEP_ALL), naive(split)[0], 2**16)
+
+
+@pytest.mark.parametrize("keep", [1, 10, 100])
+def test_what_is_listed_does_not_depend_on_the_workers(keep, monkeypatch):
+    """However low the floor: what is listed are the highest scores, down to the same floor."""
+    monkeypatch.setattr(pairwise, "KEEP_AT_LEAST", 1)
+    monkeypatch.setattr(pairwise, "_WAITING", 8)
+    one = oracles.tied_clips(n=120, n_identities=12, seed=4)
+    falling = sorted((p[0] for p in naive(one)[0] if not p[1]), reverse=True)
+    most = 2 * keep + 8
+    assert len(falling) > 6 * most
+    for workers in (1, 2, 5):
+        monkeypatch.setattr(passes_module, "available_cores", lambda n=workers: n)
+        passes = passes_of(one, side=8)
+        parts = [count_pairs(passes, keep, floor=KEEP_ALL, part=(i, 3)) for i in range(3)]
+        for counts in (count_pairs(passes, keep, floor=KEEP_ALL), gathered(parts, keep)):
+            assert counts.floor == falling[most]  # which is exact in float32, as all scores are
+            assert counts.impostor.tolist() == [s for s in falling if s > falling[most]]
 
 
 def test_an_error_in_a_block_is_raised(split, monkeypatch):

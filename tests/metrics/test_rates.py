@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from tests import oracles_verification as oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
-from vidface.metrics import pairwise, rates
+from vidface.metrics import pairwise, rates, resampled_pairs
 from vidface.metrics import passes as passes_module
 from vidface.metrics.conventions import CONVENTIONS
 from vidface.metrics.inputs import identity_codes
@@ -21,6 +21,7 @@ from vidface.metrics.pairwise import PairCounts, count_pairs
 from vidface.metrics.passes import Passes
 from vidface.metrics.rates import Rates, count_for
 from vidface.metrics.roc import BoundedFigure, count_twice_above
+from vidface.metrics.uncertainty import Bootstrap
 from vidface.metrics.verification import (
     score_cross_verification,
     score_pair_list,
@@ -270,6 +271,56 @@ def test_as_many_are_kept_as_the_targets_need(monkeypatch):
     monkeypatch.setattr(rates, "EXACT_FAR", Fraction(1))
     count_for(passes, check_targets(["0.5"]))
     assert asked == [2**16, n // 1000 + 1, 1, n // 2 + 1]
+
+
+def clips_of_people(n_clips):
+    """Clips whose scores are multiples of 1/32, exact in float32 whatever the block's shape."""
+    rng = np.random.default_rng(0)
+    people = np.where(rng.random((n_clips // 4, 64)) < 0.5, 1, -1)
+    who = np.arange(n_clips) % len(people)
+    flipped = rng.random((n_clips, 64)) < 0.3
+    rows = np.where(flipped, -people[who], people[who]).astype(np.float32) / 8
+    return rows, [f"p{p}" for p in who]
+
+
+def scored_on_cores(cores, one, monkeypatch):
+    for module in (passes_module, resampled_pairs):
+        monkeypatch.setattr(module, "available_cores", lambda: cores)
+    return score_verification(*one, ["1e-1", "1e-2", "1e-3"], bootstrap=Bootstrap(6, 1))
+
+
+def same_on_all(results):
+    """Whether figures, bounds, intervals and resamples are the same in all results."""
+    drawn = [np.stack([f.replicates.values for f in (*r.points, r.eer, r.auc)]) for r in results]
+    documents = [result.to_dict() for result in results]
+    return all(d == documents[0] for d in documents) and all((d == drawn[0]).all() for d in drawn)
+
+
+@pytest.mark.parametrize(
+    "millions",
+    [1.3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4))],
+)
+def test_exact_up_to_four_million_pairs_on_any_number_of_cores(millions, monkeypatch):
+    one = clips_of_people(round((2e6 * millions) ** 0.5) + 3)
+    results = [scored_on_cores(n, one, monkeypatch) for n in (1, 2)]
+    for result in results:
+        assert millions * 1e6 < result.impostor_pairs < millions * 1e6 + 10_000
+        assert is_exact(result)
+        figures = (*result.points, result.eer, result.auc)
+        assert [figure.replicates.note for figure in figures] == [""] * 5
+    assert same_on_all(results)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_one_pair_too_many_is_marked_on_any_number_of_cores(missing, monkeypatch):
+    """At the limit all is exact; with a pair more the same figures are bounds, however counted."""
+    one = clips_of_people(520)
+    measured = rates_of(one)[0].pairs.measured()[1]
+    for module in (pairwise, rates):
+        monkeypatch.setattr(module, "KEEP_AT_LEAST", measured - missing)
+    results = [scored_on_cores(n, one, monkeypatch) for n in (1, 2, 5)]
+    assert [is_exact(result) for result in results] == [not missing] * 3
+    assert same_on_all(results)
 
 
 def test_ties_above_the_floor_need_a_pass_of_their_own(monkeypatch):

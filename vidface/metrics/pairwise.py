@@ -11,7 +11,9 @@ joined, and the highest floor holds for all, since above it all lists are comple
 is exact and neither order nor grouping matters, so blocks can be counted anywhere (`part`).
 
 The floor is guessed from a sample so that somewhat more than the wanted number of impostor scores
-lie above it; a guess that was too high is noticed, and the pass repeated with a lower one.
+lie above it; a guess that was too high is noticed, and the pass repeated with a lower one. Where it
+was too low, the `most_listed` highest scores stay, however many workers counted: which scores are
+listed, and so which figures are exact, follows from the pairs and the targets alone.
 """
 
 from __future__ import annotations
@@ -44,6 +46,17 @@ KEEP_ALL = -1.5  # a floor below every score
 _MARGIN = 1.5  # of the floor's guess: how many more scores than wanted should lie above it
 _SAMPLE = 2048  # clips a side
 _WAITING = 2**20  # scores that wait to be joined to those kept, so that joining is rare
+
+
+def most_listed(keep: int) -> int:
+    """How many impostor scores are listed at most, where `keep` are wanted."""
+    return 2 * keep + _WAITING
+
+
+def _has_too_many(n: int, keep: int) -> bool:
+    """Whether a list is so long that cutting it back pays."""
+    most = most_listed(keep)
+    return n > most + most // 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,16 +141,16 @@ class PairCounts:
 
 
 def gathered(parts: Iterable[PairCounts], keep: int) -> PairCounts:
-    """`PairCounts.joined`, of parts as they come in; of the impostors no more than some `keep`.
+    """`PairCounts.joined`, of parts as they come in; of the impostors no more than `most_listed`.
 
     Where the floor was guessed too low, all parts together have many more.
     """
     parts_so_far: list[PairCounts] = []
     for part in parts:
         parts_so_far.append(part)
-        if sum(len(p.impostor) for p in parts_so_far) > 2 * keep + _WAITING:
-            parts_so_far = [PairCounts.joined(parts_so_far).highest(keep + keep // 4 + 1)]
-    return PairCounts.joined(parts_so_far)
+        if _has_too_many(sum(len(p.impostor) for p in parts_so_far), keep):
+            parts_so_far = [PairCounts.joined(parts_so_far).highest(most_listed(keep))]
+    return PairCounts.joined(parts_so_far).highest(most_listed(keep))
 
 
 class _Collector:
@@ -165,8 +178,10 @@ class _Collector:
             )
         )
         self.n_impostor += len(values)
-        if self.n_impostor > 2 * self.keep + _WAITING:
-            kept, floor = self.ops.highest(self.impostor, self.keep + self.keep // 4 + 1)
+        if _has_too_many(self.n_impostor, self.keep):
+            # The score after the `most_listed` highest of some pairs is no higher than that of all:
+            # whatever came to this worker, what `highest` leaves of all lists is still here.
+            kept, floor = self.ops.highest(self.impostor, most_listed(self.keep) + 1)
             self.floor = max(self.floor, floor)
             self.impostor, self.n_impostor = [kept], len(kept[0])
 
@@ -214,7 +229,8 @@ def count_pairs(
 
     Args:
         keep: how many of the highest impostor scores are wanted, of all parts together. More are
-            kept; fewer come back where the floor was guessed too high, or where many scores tie.
+            kept, up to `most_listed`; fewer come back where the floor was guessed too high, or
+            where many scores tie.
         bins: of the histogram, a power of two from 2 to 2¹⁶ (default: by device).
         floor: above which impostor scores are kept (default: guessed from a sample).
         part: (i, n): each n-th strip of rows, from the i-th on. All n parts, merged, are the whole,
@@ -252,7 +268,8 @@ def _count_pairs(
             ops.exclude(scores, index)
         collector.add_impostors(scores, rows, columns)
 
-    return _Collector.joined(passes.each_block(work, state, part))
+    counts = _Collector.joined(passes.each_block(work, state, part))
+    return counts.highest(most_listed(keep))
 
 
 def guess_floor(passes: Passes, keep: int, margin: float = _MARGIN) -> float:

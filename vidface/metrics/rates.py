@@ -40,11 +40,18 @@ LONG_LIST = 2**22
 
 
 def count_for(passes: Passes, targets: Mapping[str, Fraction]) -> PairCounts:
-    """Count all pairs so that the targets up to `EXACT_FAR` need no second pass."""
+    """Count all pairs so that the targets up to `EXACT_FAR` need no second pass.
+
+    Up to `KEEP_AT_LEAST` impostor pairs all their scores are listed. That is decided here, by the
+    number of pairs: what workers find on the way differs with how many of them there are.
+    """
     pairs = passes.pairs
     impostor = pairs.impostor
     wanted = [math.floor(far * impostor) for far in targets.values() if far <= EXACT_FAR]
     keep = max(max(wanted, default=0) + 1, min(KEEP_AT_LEAST, 2**16))
+    measured = pairs.measured()[1]
+    if measured <= KEEP_AT_LEAST:
+        keep = max(keep, measured)
     margin = 1.5
     while True:
         floor = guess_floor(passes, keep, margin)
