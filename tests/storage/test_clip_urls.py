@@ -23,6 +23,7 @@ from tests.s3_server import (
     s3_fixture,  # noqa: F401
 )
 from vidface.core.errors import VidfaceError
+from vidface.core.redaction import is_url, redacted, redacted_text
 from vidface.frames.sampling import sample_frames
 from vidface.settings.manifests import read_manifest
 from vidface.storage import clip_urls as media_urls
@@ -32,7 +33,7 @@ from vidface.storage.clip_urls import UrlReader
 from vidface.storage.media import FolderRoot, MediaRoot, UrlRoot, open_root
 from vidface.storage.names import is_image_name
 from vidface.storage.objects import Retries
-from vidface.storage.urls import Address, base_name, is_url, redacted, redacted_text, unsigned
+from vidface.storage.urls import Address, base_name, unsigned
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bframes.mp4"
 VIDEO = bytes(np.random.default_rng(0).integers(0, 256, 40_000, dtype=np.uint8))

@@ -19,6 +19,7 @@ import click
 
 from vidface.cli.options import DONE, ERROR, USAGE, CommandGroup
 from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.redaction import redacted_text
 from vidface.core.values import printable
 from vidface.core.version import __version__
 
@@ -90,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)  # it repeats what was given
+        click.echo(redacted_text(shown.getvalue()), err=True, nl=False)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted; what was finished before stays as it was", arguments)
@@ -110,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _fail(text: str, arguments: Sequence[str]) -> int:
     if "--debug" in arguments:
-        traceback.print_exc()
-    click.echo(f"vidface: error: {printable(' '.join(text.split()))}", err=True)
+        click.echo(redacted_text(traceback.format_exc()), err=True, nl=False)
+    text = " ".join(redacted_text(text).split())
+    click.echo(f"vidface: error: {printable(text)}", err=True)
     return ERROR

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.core.errors import VidfaceError
+from vidface.core.redaction import redacted_text
 from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
 
@@ -259,7 +260,7 @@ def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> No
 
 
 def note(text: str) -> None:
-    click.echo(f"vidface: {printable(text)}", err=True)
+    click.echo(f"vidface: {printable(redacted_text(text))}", err=True)
 
 
 def exit_for(failed: Sequence[Any], *, strict: bool = False) -> None:

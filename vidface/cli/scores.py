@@ -263,9 +263,9 @@ def _refuse_unused(flag_values: dict[str, Any], by: str, keep: tuple[str, ...] =
 
 def _open(name: str, flags: dict[str, Any]) -> Run:
     """A run directory or a pipeline, with the flags' settings of scores."""
+    from vidface.core.redaction import is_url
     from vidface.runs.run import open_run_folder
     from vidface.storage.media import as_location
-    from vidface.storage.urls import is_url
 
     place = as_location(name) if is_url(name) else Path(name)
     if isinstance(place, Path) and not place.is_dir():

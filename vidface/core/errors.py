@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
+from vidface.core.redaction import redacted_text
+
 
 class VidfaceError(Exception):
     """Something that the user can mend: the message says what, where and what to do.
 
     The command line prints it as one line on standard error (exit code 1); `--debug` shows the
-    traceback.
+    traceback. What may be secret in a URL is left out of every message.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted_text(message))
 
 
 class UsageError(VidfaceError):

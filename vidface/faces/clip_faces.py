@@ -17,6 +17,7 @@ import numpy as np
 
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.redaction import redacted, redacted_text
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import CROP_SIZE
 from vidface.faces.detector import FaceDetector, align_face
@@ -27,7 +28,7 @@ from vidface.frames.settings import FrameSettings
 from vidface.storage.images import decode_image
 from vidface.storage.media import MediaRoot
 from vidface.storage.names import is_image_name
-from vidface.storage.urls import base_name, redacted, redacted_text
+from vidface.storage.urls import base_name
 
 MESSAGE_CHARACTERS = 1000
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.redaction import redacted_text
 from vidface.core.rules import ReadingRules
 from vidface.core.states import KEPT_STATES
 from vidface.faces.clip_faces import (
@@ -70,7 +71,7 @@ def main() -> NoReturn:
     except (EOFError, ConnectionError):
         pass  # the supervisor is gone
     except BaseException:  # a decoder that calls sys.exit, an error of this module
-        traceback.print_exc()
+        print(redacted_text(traceback.format_exc()), file=sys.stderr, end="")
     finally:
         os._exit(code)
 

@@ -36,10 +36,10 @@ import pyarrow.parquet as pq
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
+from vidface.core.redaction import redacted_argument
 from vidface.core.version import __version__
 from vidface.frames.decoders import DECODERS
 from vidface.noise.diagnostics import FLAGS
-from vidface.storage.urls import redacted_text
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
@@ -148,7 +148,7 @@ def _command() -> str | None:
     """What was typed, without secrets of URLs; None where a program calls vidface."""
     if Path(sys.argv[0]).name not in ("vidface", "vidface.exe", "__main__.py"):
         return None
-    return redacted_text(shlex.join(["vidface", *sys.argv[1:]]))
+    return shlex.join(["vidface", *map(redacted_argument, sys.argv[1:])])
 
 
 def _versions() -> dict[str, str]:

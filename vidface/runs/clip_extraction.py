@@ -21,6 +21,7 @@ from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import ClipProgress, Notify, quiet
+from vidface.core.redaction import is_url
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
@@ -40,7 +41,6 @@ from vidface.runs.retrying import FailedClips, stage_failed_clips
 from vidface.runs.run import Run
 from vidface.runs.staging import ClipShard, Staging, cut_into_shards, open_staging
 from vidface.storage.media import MediaRoot
-from vidface.storage.urls import is_url
 
 
 def extract_clips(

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from vidface.backbones.embedder import Embedder
 from vidface.core.clips import Clip
+from vidface.core.redaction import redacted
 from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
 from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import artefacts
-from vidface.storage.urls import redacted
 
 EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95

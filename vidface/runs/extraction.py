@@ -10,6 +10,7 @@ from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
 from vidface.core.progress import ClipProgress, Notify, quiet
+from vidface.core.redaction import is_url
 from vidface.core.states import FAILED_STATES
 from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
@@ -19,7 +20,6 @@ from vidface.runs.features import extract_features
 from vidface.runs.run import Run
 from vidface.settings.pipeline import pipeline_document
 from vidface.storage.locks import locked
-from vidface.storage.urls import is_url
 
 
 def extract(

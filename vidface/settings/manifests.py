@@ -20,10 +20,11 @@ from pathlib import Path
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file, csv_rows, named_errors
+from vidface.core.redaction import is_url, redacted
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
 from vidface.storage.names import VIDEO_SUFFIXES, Kind, is_image_name, natural_key
-from vidface.storage.urls import Address, is_url, redacted, unsigned
+from vidface.storage.urls import Address, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
 OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")

@@ -101,8 +101,10 @@ def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
         for setting_field in table_settings(kind):
             value = values[setting_field.name]
             value = setting_field.none_text if value is None else value
-            if isinstance(value, Path | Address):
+            if isinstance(value, Path):
                 value = str(value)
+            if isinstance(value, Address):
+                value = value.stored
             if isinstance(value, tuple):
                 value = list(value)
             if value is not None:
@@ -184,7 +186,8 @@ def parse_pipeline(
             raise VidfaceError(f"{where}: unknown table [{name}] (known: {known}, published)")
         if not isinstance(table, dict):
             raise VidfaceError(f"{where}: [{name}] must be a table")
-        tables[name] = read_table(fields[name], f"[{name}]", table, file, where)
+        kept = {key: value for key, value in table.items() if (name, key) not in overrides}
+        tables[name] = read_table(fields[name], f"[{name}]", kept, file, where)
     if ("backbone", "weights") in overrides:
         # What the file says its own recogniser is and is fed does not hold for another one.
         for key in ("weights", "architecture", "color", "mean", "std", "size"):

@@ -17,10 +17,11 @@ from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import absolute_path
+from vidface.core.redaction import is_url
 from vidface.core.settings import SettingField
 from vidface.storage.cache import cache_folder
 from vidface.storage.media import as_location
-from vidface.storage.urls import Address, is_url
+from vidface.storage.urls import Address
 
 
 def read_table(

@@ -16,11 +16,12 @@ from typing import Any, BinaryIO, Protocol
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
+from vidface.core.redaction import is_url
 from vidface.storage.clip_urls import UrlReader
 from vidface.storage.names import Kind, is_image_name, natural_key
 from vidface.storage.objects import Retries
 from vidface.storage.seekable import SeekableFile
-from vidface.storage.urls import Address, is_url, local_path
+from vidface.storage.urls import Address, local_path
 
 
 class MediaRoot(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from vidface.storage.urls import redacted_text
+from vidface.core.redaction import redacted_text
 
 
 class ShortTroubleError(Exception):

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from vidface.core.errors import VidfaceError
+from vidface.core.redaction import (
+    AZURE,
+    HIDDEN,
+    URL_START,
+    is_url,
+    partition_any,
+    redacted,
+)
 
 # Protocol → the extra of vidface that installs what reads it.
 PROTOCOLS = {
@@ -27,70 +34,15 @@ PROTOCOLS = {
     "abfs": "az",
 }
 HTTP = frozenset(("http", "https"))
-_AZURE = frozenset(("az", "abfs"))  # container@account is an address there, no secret
 MAX_URL_CHARACTERS = 8192
-_HIDDEN = "***"
 
-_URL = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*)://", re.ASCII)
 _CHAIN = re.compile(r"::[A-Za-z0-9+.-]*://|^[^/]*::", re.ASCII)
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-_SECRET_IN_TEXT = re.compile(
-    r"(?i)([\w-]*(?:signature|token|credential|password|secret|accesskeyid|sig|key))=[^&\s'\"<>)]+"
-)
 # What a signed address carries beside the object's name; it is another one with every signing.
 _SIGNING = frozenset(
     ("signature", "expires", "key-pair-id", "policy", "awsaccesskeyid", "googleaccessid",
      "access_token", "token",
      "sig", "se", "sp", "sv", "st", "sr", "spr", "skoid", "sktid", "skt", "ske", "sks", "skv")
 )  # fmt: skip
-
-
-def is_url(text: object) -> bool:
-    """Whether a manifest's or a pipeline's text is meant as a URL, allowed or not.
-
-    >>> [is_url(t) for t in ("s3://b/k", "zip::s3://b", "clips/a.mp4", "/a", "C:/a", "a/b://c")]
-    [True, True, False, False, False, False]
-    """
-    text = str(text)
-    return _URL.match(text) is not None or re.match(r"[^/]*::.*://", text) is not None
-
-
-def redacted(url: str) -> str:
-    """A URL as it may be shown and stored: without user, password, query and fragment.
-
-    What is no URL stays as it is. To be called wherever a clip's path gets into an artefact, a
-    message or a log.
-
-    >>> redacted("https://me:pw@host/a.mp4?X-Amz-Signature=12ab")
-    'https://***@host/a.mp4?***'
-    >>> redacted("clips/a.mp4")
-    'clips/a.mp4'
-    """
-    if not is_url(url):
-        return url
-    scheme, _, rest = url.partition("://")
-    place, mark, _ = _partition_any(rest, "?#")
-    host, slash, path = place.partition("/")
-    user, at, server = host.rpartition("@")
-    protocol = scheme.rpartition("::")[2].lower()
-    shown_user = user if protocol in _AZURE and ":" not in user else _HIDDEN
-    port = server.rpartition(":")[2] if ":" in server else ""
-    if not at and "@" in rest and not (port.isdigit() or port == "" or server.endswith("]")):
-        return f"{scheme}://{_HIDDEN}"  # a password with a slash in it
-    if at:
-        host = f"{shown_user}@{server}"
-    inner = redacted_text(path) if "://" in path else path
-    return f"{scheme}://{host}{slash}{inner}" + (f"?{_HIDDEN}" if mark else "")
-
-
-def redacted_text(text: str) -> str:
-    """A message with every URL in it redacted, and every `token=…`.
-
-    >>> redacted_text("cannot open https://h/a?sig=1 (x-amz-signature=77)")
-    'cannot open https://h/a?*** (x-amz-signature=***)'
-    """
-    text = _URL_IN_TEXT.sub(lambda url: redacted(url.group()), text)
-    return _SECRET_IN_TEXT.sub(rf"\1={_HIDDEN}", text)
 
 
 def unsigned(path: str) -> str:
@@ -125,15 +77,8 @@ def base_name(path: str) -> str:
         return posixpath.basename(path)
     rest = path.partition("://")[2]
     if path.partition("://")[0].lower() in HTTP:
-        rest = unquote(_partition_any(rest, "?#")[0])
+        rest = unquote(partition_any(rest, "?#")[0])
     return posixpath.basename(rest)
-
-
-def _partition_any(text: str, marks: str) -> tuple[str, str, str]:
-    mark = re.search(f"[{re.escape(marks)}]", text)
-    if mark is None:
-        return text, "", ""
-    return text[: mark.start()], mark.group(), text[mark.end() :]
 
 
 def local_path(text: str) -> Path | None:
@@ -153,23 +98,31 @@ def local_path(text: str) -> Path | None:
     return Path(url2pathname(parts.path))
 
 
-@dataclass(frozen=True)
 class Address:
     """A URL that is allowed, checked when made; `str` and `repr` hide what may be secret.
 
+    No dataclass: `asdict` and JSON would take it apart and store what it hides.
+
     Raises:
-        VidfaceError: a protocol that is not in `PROTOCOLS`, a chain, no host or bucket.
+        VidfaceError: a protocol that is not in `PROTOCOLS`, a chain, no host or bucket, a URL of
+            an artefact, which was stored without its query.
     """
 
-    url: str = field(repr=False)
+    __slots__ = ("_url",)
 
-    def __post_init__(self) -> None:
+    def __init__(self, url: str) -> None:
+        self._url = url
         shown = redacted(self.url)[:200]
         if len(self.url) > MAX_URL_CHARACTERS or not self.url.isprintable():
             raise VidfaceError(
                 f"{shown!r}: not a URL (over {MAX_URL_CHARACTERS} characters, or unprintable ones)"
             )
-        match = _URL.match(self.url)
+        match = URL_START.match(self.url)
+        if self.url.endswith(f"?{HIDDEN}"):
+            raise VidfaceError(
+                f"{shown}: what stood behind the ? may be secret and was not stored; give the "
+                "whole URL again"
+            )
         if _CHAIN.search(self.url):
             raise VidfaceError(f"{shown}: chained URLs (::) are refused; give the address itself")
         if match is None:
@@ -181,19 +134,19 @@ class Address:
             known = ", ".join(PROTOCOLS)
             raise VidfaceError(f"{shown}: protocol '{protocol}' is not allowed (known: {known})")
         rest = self.url[match.end() :]
-        host = _partition_any(rest, "/?#" if protocol in HTTP else "/")[0]
+        host = partition_any(rest, "/?#" if protocol in HTTP else "/")[0]
         if protocol in HTTP:
             self._check_http(shown)
-            rest = _partition_any(rest, "#")[0]
+            rest = partition_any(rest, "#")[0]
             # Spaces and letters beyond ASCII as the net writes them; what is written so, stays.
             rest = quote(rest, safe="%/:?[]@!$&'()*+,;=-._~")
         elif not host and protocol != "memory":
             raise VidfaceError(f"{shown}: names no bucket; write {protocol}://bucket/folder")
-        elif "@" in host and (protocol not in _AZURE or ":" in host):
+        elif "@" in host and (protocol not in AZURE or ":" in host):
             raise VidfaceError(
                 f"{shown}: credentials don't belong into a URL; give them through the environment"
             )
-        object.__setattr__(self, "url", f"{protocol}://{rest}")
+        self._url = f"{protocol}://{rest}"
 
     def _check_http(self, shown: str) -> None:
         try:
@@ -204,8 +157,19 @@ class Address:
         if not fits:
             raise VidfaceError(f"{shown}: names no host, or one that cannot be")
 
+    @property
+    def url(self) -> str:
+        """The whole of it, for those who connect; never to be shown or stored."""
+        return self._url
+
     def __str__(self) -> str:
         return redacted(self.url)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Address) and self.url == other.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
 
     def __repr__(self) -> str:
         return f"Address({redacted(self.url)!r})"
@@ -213,6 +177,15 @@ class Address:
     @property
     def protocol(self) -> str:
         return self.url.partition("://")[0]
+
+    @property
+    def stored(self) -> str:
+        """It as artefacts hold it: user and password come from the environment, a query is hidden.
+
+        >>> Address("https://me:pw@host/a.csv").stored, Address("https://host/a.csv?k=1").stored
+        ('https://host/a.csv', 'https://host/a.csv?***')
+        """
+        return str(self).replace(f"://{HIDDEN}@", "://", 1)
 
     @property
     def is_http(self) -> bool:
@@ -241,7 +214,7 @@ class Address:
         """The folder it lies in, without a query; a bucket or host is its own."""
         scheme, _, rest = self.url.partition("://")
         if self.is_http:
-            rest = _partition_any(rest, "?")[0]
+            rest = partition_any(rest, "?")[0]
         folder = rest.rstrip("/").rpartition("/")[0]
         return Address(f"{scheme}://{folder or rest}")
 
