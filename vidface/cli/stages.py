@@ -41,9 +41,10 @@ from vidface.core.values import printable
 def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
     """Write a manifest for a FOLDER of clips, to be edited.
 
-    Layouts: person/clip.mp4, person/clip/*.jpg, split/person/clip, or flat files. The first clip of
-    a person becomes train (the gallery), the others val. A vidface.toml beside the manifest makes
-    it what the other commands work on.
+    Layouts: person/clip.mp4, person/clip/*.jpg, split/person/clip, or flat files; clips may lie
+    deeper in a person's folder. The first clip of a person becomes train (the gallery), the others
+    val. What is left out is counted. A vidface.toml beside the manifest makes it what the other
+    commands work on.
     """
     from vidface.settings.initialise import initialise
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.settings.manifests import clips_in_folder, write_manifest
+from vidface.settings.folders import FolderClips, clips_in_folder
+from vidface.settings.manifests import write_manifest
 from vidface.settings.pipeline import LOCAL_PIPELINE
 
 PIPELINE_TEXT = """\
@@ -53,10 +54,18 @@ class InitialFiles:
     clips: int
     identities: int
     splits: dict[str, int]
+    contents: FolderClips
 
     def to_dict(self) -> dict[str, Any]:
-        pipeline = str(self.pipeline) if self.pipeline else None
-        return {**dataclasses.asdict(self), "manifest": str(self.manifest), "pipeline": pipeline}
+        return {
+            "manifest": str(self.manifest),
+            "pipeline": str(self.pipeline) if self.pipeline else None,
+            "clips": self.clips,
+            "identities": self.identities,
+            "splits": self.splits,
+            "skipped": self.contents.skipped,
+            "notes": list(self.contents.notes),
+        }
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {count}" for name, count in self.splits.items())
@@ -68,6 +77,7 @@ class InitialFiles:
             flags = f" --pipeline {shlex.quote(str(self.pipeline))}"
         lines = [
             f"{self.manifest}: {self.clips} clips, {self.identities} identities ({splits})",
+            *([str(self.contents)] if str(self.contents) else []),
             note,
             "Edit identity and split (an empty identity is a distractor), then:",
         ]
@@ -91,9 +101,9 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
         raise VidfaceError(f"{start}: no such folder to write {out.name} into")
     where = folder.resolve()
     prefix = Path(os.path.relpath(where, start)) if where.is_relative_to(start) else where
+    contents = clips_in_folder(folder)
     clips = [
-        dataclasses.replace(clip, path=(prefix / clip.path).as_posix())
-        for clip in clips_in_folder(folder)
+        dataclasses.replace(clip, path=(prefix / clip.path).as_posix()) for clip in contents.clips
     ]
     pipeline = out.parent / LOCAL_PIPELINE
     try:
@@ -112,6 +122,7 @@ def initialise(folder: Path, out: Path, *, force: bool = False) -> InitialFiles:
         clips=len(clips),
         identities=len({clip.identity for clip in clips if clip.identity}),
         splits=dict(Counter(clip.split for clip in clips)),
+        contents=contents,
     )
 
 

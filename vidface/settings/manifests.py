@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from vidface.core.files import atomic_file, csv_rows, named_errors
 from vidface.core.redaction import is_url, redacted
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
-from vidface.storage.names import VIDEO_SUFFIXES, Kind, is_image_name, natural_key
+from vidface.storage.names import Kind, is_image_name
 from vidface.storage.urls import Address, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
@@ -282,70 +281,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{r[0]}–{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
 
 
-def clips_in_folder(folder: str | Path) -> list[Clip]:
-    """The clips that a folder seems to hold, as a first draft of its manifest.
-
-    Layouts: `person/clip` (a clip is a video file or a folder of images; the person's first clip,
-    in natural order, becomes `train`, the others `val`), `split/person/clip` where every top folder
-    is a known split, and flat files or image folders (identity unknown, all `val`). Paths are
-    relative to `folder`; clip ids are made from them.
-
-    Raises:
-        VidfaceError: not a folder, or nothing in it that looks like a clip.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise VidfaceError(f"{folder}: no such folder; give the folder that holds the clips")
-    try:
-        clips = _find_clips(folder)
-    except OSError as error:
-        raise VidfaceError(f"{error.filename}: {error.strerror or error}") from None
-    if not clips:
-        raise VidfaceError(
-            f"{folder}: no clips found; expected video files, or folders person/clip.mp4, "
-            "or folders of images person/clip/0001.jpg"
-        )
-    return clips
-
-
-def _find_clips(folder: Path) -> list[Clip]:
-    top = _visible(folder)
-    folders = [entry for entry in top if entry.is_dir()]
-    by_split = [("", top)]
-    if folders and all(entry.name in SPLITS for entry in folders):
-        by_split = [(entry.name, _visible(entry)) for entry in folders]
-    clips = []
-    for split, entries in by_split:
-        for entry in entries:
-            if _is_clip(entry):
-                clips.append(_as_clip(entry, folder, "", split or "val"))
-            elif entry.is_dir():
-                of_person = [clip for clip in _visible(entry) if _is_clip(clip)]
-                for number, clip in enumerate(of_person):
-                    its_split = split or ("val" if number else "train")
-                    clips.append(_as_clip(clip, folder, entry.name, its_split))
-    return clips
-
-
-def _visible(folder: Path) -> list[Path]:
-    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(entries, key=lambda entry: natural_key(entry.name))
-
-
-def _is_clip(entry: Path) -> bool:
-    if entry.is_file():
-        return entry.suffix.lower() in VIDEO_SUFFIXES
-    if not entry.is_dir():  # a link that leads nowhere, a device
-        return False
-    return any(is_image_name(child.name) and child.is_file() for child in entry.iterdir())
-
-
-def _as_clip(entry: Path, folder: Path, identity: str, split: str) -> Clip:
-    relative = entry.relative_to(folder)
-    clip_id = (relative.with_suffix("") if entry.is_file() else relative).as_posix()
-    return Clip(clip_id.replace("/", "."), relative.as_posix(), identity, split)
-
-
 def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
     """Write clips as a manifest that `read_manifest` reads back."""
     data = manifest_bytes(clips)
@@ -354,17 +289,12 @@ def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
 
 
 def manifest_bytes(clips: Sequence[Clip]) -> bytes:
-    """The content of a manifest of these clips.
-
-    Clip ids that two files share (`a.mp4`, `a.mov`) are told apart by their full name.
-    """
-    counts = Counter(clip.clip_id for clip in clips)
+    """The content of a manifest of these clips."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(REQUIRED_COLUMNS)
     for clip in clips:
-        clip_id = clip.clip_id if counts[clip.clip_id] == 1 else clip.path
-        writer.writerow((clip_id, clip.path, clip.identity, clip.split))
+        writer.writerow((clip.clip_id, clip.path, clip.identity, clip.split))
     try:
         return text.getvalue().encode("utf-8")
     except UnicodeEncodeError:

@@ -13,8 +13,14 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 )
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg")
-) | {".flv", ".wmv", ".3gp", ".ogv"}
+    (
+        *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".asf", ".wmv", ".flv"),
+        *(".f4v", ".3gp", ".3g2", ".ogv", ".ogm", ".rm", ".rmvb", ".mxf", ".nut", ".gif", ".apng"),
+        *(".mpg", ".mpeg", ".mpe", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mod", ".tod", ".dv"),
+        *(".h264", ".264", ".h265", ".265", ".hevc", ".ivf", ".y4m", ".mjpeg", ".insv", ".lrv"),
+    )
+)
+"""What vidface takes for a video where it looks through folders; a manifest may name any file."""
 
 Kind = Literal["file", "folder"]
 
