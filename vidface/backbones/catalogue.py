@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from vidface.backbones.architectures import ARCHITECTURES, Architecture, LayerRow, find_architecture
 from vidface.backbones.budget import Budget, BudgetLimits, count_graph, count_module
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
+from vidface.backbones.feeding import decide_feed
 from vidface.backbones.files import read_network
-from vidface.backbones.loading import declared_preprocessing
 from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
@@ -175,7 +175,8 @@ def export_architecture(
         if path.suffix.lower() == ".onnx":
             raise VidfaceError(f"weights {path}: are ONNX already")
         network = read_network(path, path.name, named.name)
-        module, fed = network.require_module(), declared_preprocessing(weights, preprocessing)
+        feed = decide_feed(weights, preprocessing)
+        module, fed = network.require_module(), None if feed.assumed else feed.preprocessing
         declaration = {**network.declaration, "made_from_sha256": network.sha256}
     declaration["architecture"] = named.name
     declaration.pop("preprocessing", None)

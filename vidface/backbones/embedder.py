@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vidface.backbones.feeding import Feed
 from vidface.backbones.runtimes import Runner, RuntimePlan
 from vidface.backbones.runtimes.plans import make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
@@ -27,16 +28,15 @@ class Embedder:
         name, sha256: of the weights (a module's: of its state).
         architecture: the name of its architecture, where it is one of vidface's.
         dimension: d of its embeddings.
-        preprocessing, assumed: what the network is fed, and whether nobody said so.
+        feed: what the network is fed and who says so; `preprocessing`, `assumed` are of it.
         plan: runtime, precision and device that run it.
     """
 
     def __init__(
         self,
         network: Network,
-        preprocessing: Preprocessing,
+        fed: Preprocessing | Feed,
         *,
-        assumed: bool = False,
         runtime: str = "auto",
         precision: str = "float32",
         device: str = "auto",
@@ -46,13 +46,14 @@ class Embedder:
         self._network = network
         self.name, self.sha256 = network.name, network.sha256
         self.architecture, self.live = network.architecture, network.live
-        self.preprocessing, self.assumed = preprocessing, assumed
+        self.feed = fed if isinstance(fed, Feed) else Feed(fed)
+        self.preprocessing, self.assumed = self.feed.preprocessing, self.feed.assumed
         if plans is None:
             threads = available_cores() if threads is None else threads
             if threads < 1:
                 raise VidfaceError(f"threads must be at least 1, not {threads}")
             plans = possible_plans(network, runtime, precision, device, threads)
-        self.plan, self._runner = fastest(network, preprocessing, plans)
+        self.plan, self._runner = fastest(network, self.preprocessing, plans)
         self._alone: Runner | None = None  # made when it is first of use
         trial = np.zeros((self._runner.batch, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         self.dimension = self._vectors(self._runner.run([trial])[0], len(trial)).shape[1]

@@ -28,6 +28,7 @@ from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
+    import onnx
     from torch import Tensor, nn
 
 SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".params")
@@ -78,23 +79,24 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
     )
 
 
-def read_declaration(path: Path) -> Mapping[str, Any]:
-    """What a file of weights says of itself, without building the network."""
-    suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        import onnx
+def read_bare_graph(path: Path) -> onnx.ModelProto | None:
+    """An ONNX file without what lies in others beside it; None where it can't be read.
 
-        try:
-            return graph_declaration(onnx.load(str(path), load_external_data=False), path.name)
-        except VidfaceError:
-            raise
-        except Exception:
-            return {}  # reading it in earnest says what is wrong
-    if suffix == ".params":
+    Reading it in earnest says what is wrong.
+    """
+    import onnx
+
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception:
+        return None
+
+
+def read_declaration(path: Path) -> Mapping[str, Any]:
+    """What a file of bare parameters says of itself, without building the network."""
+    if path.suffix.lower() == ".params":
         return MXNET_DECLARATION
-    if suffix == ".safetensors":
-        return read_state(path)[1]
-    return {}
+    return read_state(path)[1] if path.suffix.lower() == ".safetensors" else {}
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidface.backbones.architectures import is_architecture
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.files import read_declaration, read_network
+from vidface.backbones.feeding import Feed, decide_feed
+from vidface.backbones.files import read_network
 from vidface.backbones.graphs import onnx_sha256
 from vidface.backbones.network import wrap_module
 from vidface.backbones.preprocessing import Preprocessing
@@ -32,6 +34,7 @@ def load_backbone(
     precision: str = "float32",
     device: str = "auto",
     threads: int | None = None,
+    force: bool = False,
 ) -> Embedder:
     """Load a recogniser.
 
@@ -41,8 +44,9 @@ def load_backbone(
             `.params` of an InsightFace MobileFaceNet; or a torch module of the same form, which is
             used as it is at every call, so that a training loop can watch itself.
         preprocessing: what the network wants to be fed. A registered name brings its own, and so
-            does a file that vidface wrote; where nobody says, InsightFace's usual (RGB,
-            (x − 127.5)/127.5) is assumed, and `Embedder.assumed` is then True.
+            does a file that vidface wrote or knows; a graph that normalises its pictures itself is
+            fed raw pixels; where nobody says, InsightFace's usual (RGB, (x − 127.5)/127.5) is
+            assumed, and `Embedder.assumed` is then True.
         architecture: what a file of bare parameters is of; where nobody says, the one of vidface's
             that it fits in all names and shapes.
         runtime: "onnxruntime", "openvino", "torch", or "auto": a short trial on this machine, its
@@ -50,18 +54,19 @@ def load_backbone(
         precision: "float32", "bf16" or "fp16", as the runtime can.
         device: "cpu", "cuda", or "auto": CUDA for torch networks where there is one.
         threads: threads of the runtime (default: all cores).
+        force: go on where `preprocessing` contradicts the file, or a run's trial fails.
 
     Raises:
-        VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file.
+        VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file, a
+            preprocessing that contradicts it.
     """
     network = load_network(weights, architecture)
-    fed = preprocessing
+    feed = Feed(preprocessing or Preprocessing(), assumed=preprocessing is None)
     if isinstance(weights, str | Path):
-        fed = declared_preprocessing(str(weights), preprocessing)
+        feed = decide_feed(str(weights), preprocessing, force=force)
     return Embedder(
         network,
-        fed or Preprocessing(),
-        assumed=fed is None,
+        replace(feed, force=force),
         runtime=runtime,
         precision=precision,
         device=device,
@@ -70,7 +75,7 @@ def load_backbone(
 
 
 def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedder:
-    """The recogniser of a table [backbone], with a word where its preprocessing is assumed."""
+    """The recogniser of a table [backbone], with a word on what it is fed where one is due."""
     backbone = load_backbone(
         settings.weights,
         settings.preprocessing,
@@ -78,13 +83,10 @@ def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedde
         runtime=settings.runtime,
         precision=settings.precision,
         device=settings.device,
+        force=settings.force_recogniser,
     )
-    if backbone.assumed:
-        fed = backbone.preprocessing
-        notify(
-            f"{backbone.name}: nobody says what it is fed; assuming {fed.color}, mean {fed.mean}, "
-            f"std {fed.std} (say it with --color, --mean, --std or in [backbone])"
-        )
+    if backbone.feed.remark:
+        notify(backbone.feed.remark)
     return backbone
 
 
@@ -115,26 +117,6 @@ def load_network(weights: str | Path | torch.nn.Module, architecture: str | None
         )
     known = ", ".join(n for n, r in WEIGHTS.items() if r.kind == "recogniser")
     raise VidfaceError(f"weights '{name}': no such file, and no known name (known: {known})")
-
-
-def declared_preprocessing(weights: str, given: Preprocessing | None) -> Preprocessing | None:
-    """What a recogniser is fed: what was given, or its record's or its file's word; else None.
-
-    Raises:
-        VidfaceError: a registered name and another preprocessing beside it.
-    """
-
-    if weights in WEIGHTS:
-        if given is not None:
-            raise VidfaceError(
-                f"weights '{weights}' bring their own preprocessing; "
-                "leave color, mean, std and size out"
-            )
-        return WEIGHTS[weights].preprocessing
-    if given is not None or not Path(weights).is_file():
-        return given
-    declared = read_declaration(Path(weights)).get("preprocessing")
-    return None if declared is None else Preprocessing.from_dict(declared, f"weights {weights}")
 
 
 def weights_sha256(weights: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
@@ -14,24 +14,28 @@ if TYPE_CHECKING:
     import numpy as np
 
 COLORS = ("rgb", "bgr")
+_USUAL: Mapping[str, Any] = {"color": "rgb", "mean": 127.5, "std": 127.5, "size": CROP_SIZE}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What a network is fed: (x − mean) / std on the 0–255 scale, channels in `color` order.
 
-    A sequence of three is in the order of the channels as fed.
+    A sequence of three is in the order of the channels as fed. What is left out is InsightFace's
+    usual; `said` names what was not.
     """
 
-    color: str | None = "rgb"
-    mean: float | tuple[float, ...] | None = 127.5
-    std: float | tuple[float, ...] | None = 127.5
-    size: int | None = CROP_SIZE  # pixels
+    color: str | None = None
+    mean: float | tuple[float, ...] | None = None
+    std: float | tuple[float, ...] | None = None
+    size: int | None = None  # pixels
+    said: frozenset[str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if getattr(self, field.name) is None:
-                object.__setattr__(self, field.name, field.default)
+        said = {name for name in _USUAL if getattr(self, name) is not None}
+        object.__setattr__(self, "said", frozenset(said))
+        for name in set(_USUAL) - said:
+            object.__setattr__(self, name, _USUAL[name])
         check_choice("color", str(self.color), COLORS)
         if self.size != CROP_SIZE:
             raise VidfaceError(
@@ -47,10 +51,14 @@ class Preprocessing:
             check(above, name, f"must be above 0, not {value}")
 
     def __str__(self) -> str:
-        return f"{self.color} (x − {_plain(self.mean)}) / {_plain(self.std)}"
+        return f"{self.color} (x − {plain_numbers(self.mean)}) / {plain_numbers(self.std)}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in _USUAL}
+
+    def over(self, base: Preprocessing) -> Preprocessing:
+        """What was said here, and what `base` says of the rest."""
+        return Preprocessing(**{**base.to_dict(), **{n: getattr(self, n) for n in self.said}})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], where: str) -> Preprocessing:
@@ -59,7 +67,7 @@ class Preprocessing:
         Raises:
             VidfaceError: keys or values that are none of a preprocessing's.
         """
-        unknown = set(document) - {"color", "mean", "std", "size"}
+        unknown = set(document) - set(_USUAL)
         if unknown:
             raise VidfaceError(f"{where}: unknown preprocessing key '{sorted(unknown)[0]}'")
         missing = [key for key in ("color", "mean", "std") if document.get(key) is None]
@@ -90,6 +98,6 @@ class Preprocessing:
         return scaled
 
 
-def _plain(value: float | tuple[float, ...] | None) -> str:
+def plain_numbers(value: float | tuple[float, ...] | None) -> str:
     values = value if isinstance(value, tuple) else (value,)
     return ", ".join(f"{v:g}" for v in values if v is not None)

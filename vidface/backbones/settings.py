@@ -70,6 +70,12 @@ class BackboneSettings:
         default_text="112",
         rare=True,
     )
+    force_recogniser: bool = setting(
+        False,
+        help="Go on where color, mean and std contradict what weights given as a file are known or "
+        "seen to want, or where the recogniser fails its trial; score files say so.",
+        rare=True,
+    )
     runtime: str = setting(
         "auto",
         metavar="NAME",

@@ -12,6 +12,7 @@ from vidface.cli.options import (
     PATH,
     CommandGroup,
     fed_options,
+    note,
     output_options,
     preprocessing_from,
     show,
@@ -160,17 +161,22 @@ def models_quantize(
     weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
 ) -> None:
     """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
-    from vidface.backbones.loading import declared_preprocessing, load_network
+    from vidface.backbones.feeding import decide_feed
+    from vidface.backbones.loading import load_network
     from vidface.backbones.quantize import quantize_file
     from vidface.storage.media import open_root
 
     network = load_network(weights, flags["architecture"])
     fed = preprocessing_from(flags["color"], flags["mean"], flags["std"])
-    fed = declared_preprocessing(weights, fed)
-    if fed is None:
+    feed = decide_feed(weights, fed)
+    if feed.assumed:
         raise VidfaceError(
             f"weights {weights}: nobody says what it is fed, and calibration must know: "
             "--color, --mean, --std"
         )
-    quantised = quantize_file(network, fed, open_root(crops), out, count=count, seed=seed)
+    if feed.remark:
+        note(feed.remark)
+    quantised = quantize_file(
+        network, feed.preprocessing, open_root(crops), out, count=count, seed=seed
+    )
     show(as_json, quantised.to_dict(), lambda: printable(model_tables.format_quantised(quantised)))

@@ -130,8 +130,10 @@ def together(*options: Decorator) -> Decorator:
 fed_options = setting_options("backbone", only=("architecture", "color", "mean", "std"))
 """What a recogniser given as a file is, and is fed."""
 
-runtime_options = setting_options("backbone", only=("runtime", "precision", "device"))
-"""What runs a recogniser."""
+runtime_options = setting_options(
+    "backbone", only=("force_recogniser", "runtime", "precision", "device")
+)
+"""What runs a recogniser, and whether it must."""
 
 executor_options = setting_options("run", only=("executor", "scheduler", "workers"))
 """Who does the work."""

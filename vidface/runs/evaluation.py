@@ -102,6 +102,8 @@ def _load_recogniser(
         raise VidfaceError("evaluate: a loaded backbone has its preprocessing; leave it out here")
     if backbone.assumed:
         warnings.warn(f"nobody says what the recogniser is fed: {backbone}", stacklevel=3)
+    elif backbone.feed.remark:
+        warnings.warn(backbone.feed.remark, stacklevel=3)
     return backbone
 
 

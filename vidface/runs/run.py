@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from vidface.backbones.loading import declared_preprocessing, weights_sha256
-from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.feeding import Feed, decide_feed
+from vidface.backbones.loading import weights_sha256
 from vidface.backbones.weights import weights_record
 from vidface.challenges.registry import CHALLENGES
 from vidface.core.errors import VidfaceError
@@ -67,26 +67,28 @@ class Run:
     mirror: Mirror | None = None  # of a run directory at a URL, whose files `folder` holds
 
     @cached_property
+    def feed(self) -> Feed:
+        """What the recogniser is fed."""
+        if self.backbone is not None:
+            return self.backbone.feed
+        wanted = self.pipeline.backbone
+        return decide_feed(wanted.weights, wanted.preprocessing, force=wanted.force_recogniser)
+
+    @cached_property
     def extraction_settings(self) -> dict[str, Any]:
         """All that the embeddings depend on, as artefacts record and compare it."""
 
         frames, faces = self.pipeline.frames, self.pipeline.faces
-        fed: Preprocessing | None
         weights: str | None
         precision: str | None
         if self.of_features:
             # Which files: their paths are the clips'; sizes and hashes are in the provenance.
-            weights = fed = precision = None
+            weights = precision = None
         elif self.backbone is None:
             weights = weights_sha256(self.pipeline.backbone.weights)
-            declared = declared_preprocessing(
-                self.pipeline.backbone.weights, self.pipeline.backbone.preprocessing
-            )
-            fed = declared or Preprocessing()
             precision = self.pipeline.backbone.precision
         else:
-            weights, fed = self.backbone.sha256, self.backbone.preprocessing
-            precision = self.backbone.precision
+            weights, precision = self.backbone.sha256, self.backbone.precision
         detect = faces.source == "detect"
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
@@ -100,7 +102,7 @@ class Run:
             "faces.min_det_score": faces.min_det_score if detect else None,
             "faces.min_face_pixels": faces.min_face_pixels if detect else None,
             "backbone.weights_sha256": weights,
-            "backbone.preprocessing": fed.to_dict() if fed else None,
+            "backbone.preprocessing": self.feed.preprocessing.to_dict() if weights else None,
             "backbone.precision": precision,
         }
 

@@ -212,6 +212,9 @@ def score_provenance(run: Run, denoised: Denoised, recorded: Mapping[str, Any]) 
         recorded: the settings of the scores.
     """
     denoising = denoised.denoising or resolve_denoising(run, denoised.threshold)
+    extracted = artefacts.read_provenance(run.folder.clips_path)
+    forced = [] if run.of_features else [run.feed.forced, extracted.get("forced")]
+    overridden = "; ".join(dict.fromkeys(text for text in forced if text))
     return artefacts.provenance(
         "score",
         {
@@ -223,7 +226,8 @@ def score_provenance(run: Run, denoised: Denoised, recorded: Mapping[str, Any]) 
         manifest_sha256=run.manifest.sha256,
         weights=run.weights_name,
         weights_sha256=run.extraction_settings.get("backbone.weights_sha256"),
-        rules=artefacts.read_provenance(run.folder.clips_path).get("rules"),
+        rules=extracted.get("rules"),
+        **({"forced": overridden} if overridden else {}),  # by --force-recogniser
     )
 
 

@@ -115,4 +115,5 @@ def _provenance(embedder: Embedder, pairs: PairSet) -> dict[str, Any]:
         "backbone.runtime": embedder.runtime,
         "pairs_sha256": pairs.sha256,
     }
-    return artefacts.provenance("verify", settings)
+    forced = {"forced": embedder.feed.forced} if embedder.feed.forced else {}
+    return artefacts.provenance("verify", settings, **forced)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def open_kept_answers(
         **{name: getattr(teacher, name) for name in deciding},
     }
     if teacher.preprocessing is not None:
-        about["fed"] = asdict(teacher.preprocessing)
+        about["fed"] = teacher.preprocessing.to_dict()
 
     def open_answers() -> np.ndarray:
         embedder = load_backbone(

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
+from vidface.backbones.feeding import decide_feed
 from vidface.backbones.graphs import inferred_shapes, with_preprocessing
-from vidface.backbones.loading import declared_preprocessing, load_network
+from vidface.backbones.loading import load_network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError, first_line
@@ -62,7 +63,7 @@ class LiveTeacher:
     ) -> None:
         network = load_network(weights)
         self.name, self.sha256 = network.name, network.sha256
-        fed = declared_preprocessing(str(weights), preprocessing) or Preprocessing()
+        fed = decide_feed(str(weights), preprocessing).preprocessing
         graph = network.graph()
         self.shapes = _map_shapes(graph, self.name, maps)
         model = with_preprocessing(_with_outputs(graph, self.shapes), fed)
