@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from tests.conftest import absent, crop_of, write_crop
 from tests.decoding_faults import faulty, shade_of, tell_modules
@@ -28,8 +29,20 @@ from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.states import KEPT_STATES
 from vidface.faces import pool, queues, shared
-from vidface.faces.clip_faces import Tools, find_faces, make_one_line, state_after_error
-from vidface.faces.detector import ARCFACE_TEMPLATE, DetectedFaces, FaceDetector, align_face
+from vidface.faces.clip_faces import (
+    Tools,
+    find_faces,
+    make_one_line,
+    state_after_error,
+    state_at_end,
+)
+from vidface.faces.detector import (
+    ARCFACE_TEMPLATE,
+    DetectedFaces,
+    DroppedFaces,
+    FaceDetector,
+    align_face,
+)
 from vidface.faces.events import ClipEnd, ClipLimits, Face, FoundFaces, Seconds
 from vidface.faces.pool import decode_clips
 from vidface.faces.processes import DecodingProcess
@@ -222,6 +235,69 @@ def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
     [face] = picture.faces
     assert (face.face_index, face.det_score) == (0, 0.8)
     assert np.abs(picture.crops[0].astype(int) - crop_of("red")).max() <= 1
+
+
+class CountingDetector:
+    """One face in every picture but black ones, where two are too small and one is too faint."""
+
+    def __init__(self) -> None:
+        self.pictures = 0
+
+    def detect(self, image: np.ndarray) -> DetectedFaces:
+        self.pictures += 1
+        n = int(image.any())
+        boxes, landmarks = np.tile([0, 0, 9, 9.0], (n, 1)), np.tile(ARCFACE_TEMPLATE, (n, 1, 1))
+        dropped = DroppedFaces(small=2 * (1 - n), faint=1 - n)
+        return DetectedFaces(boxes, landmarks, np.full(n, 0.9), dropped)
+
+
+def test_a_picture_that_comes_again_is_detected_once(tmp_path: Path) -> None:
+    """The pictures A B A B C A are three, whatever stands between them."""
+    for number, name in enumerate(["red", "green", "red", "green", "blue", "red"]):
+        write_crop(tmp_path / "a" / f"{number}.png", name)
+    detector = CountingDetector()
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), detector)  # type: ignore[arg-type]
+    pictures = list(find_faces(clip("a"), tools))
+    assert detector.pictures == 3
+    assert [picture.faces[0].frame_index for picture in pictures] == list(range(6))
+    assert [picture.faces[0].file for picture in pictures] == [f"{k}.png" for k in range(6)]
+    for picture, name in zip(
+        pictures, ["red", "green", "red", "green", "blue", "red"], strict=True
+    ):
+        assert np.abs(picture.crops[0].astype(int) - crop_of(name)).max() <= 1
+
+
+def test_what_is_found_and_not_taken_is_counted_a_frame(tmp_path: Path) -> None:
+    for number in range(3):
+        black = tmp_path / "a" / f"{number}.png"
+        black.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(black)
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), CountingDetector())  # type: ignore[arg-type]
+    pictures = list(find_faces(clip("a"), tools))
+    dropped = sum((picture.dropped for picture in pictures), DroppedFaces())
+    assert dropped == DroppedFaces(small=6, faint=3)
+    assert state_at_end(clip("a"), 3, 0, dropped, FaceSettings(min_face_pixels=30.5)) == (
+        "no_face",
+        "a: no face in 3 frames; 6 faces under 30.5 px: lower --min-face-pixels; "
+        "3 faces under the score 0.7: lower --min-det-score",
+    )
+    assert state_at_end(clip("a"), 3, 1, dropped, FaceSettings()) == ("ok", "")
+
+
+def test_faces_too_small_are_told_of_in_the_message(data: Path, weights_at_hand: None) -> None:
+    """A real clip of 6 frames whose faces are about 70 px, all of them clear."""
+    clips, frames = ["01377.mp4"], data / "clips" / "wlasl"
+    [end] = decoded(
+        clips, frames, work=find_faces, faces=FaceSettings(min_face_pixels=500)
+    ).ends.values()
+    assert end.state == "no_face"
+    assert end.message == (
+        "01377.mp4: no face in 6 frames; 6 faces under 500 px: lower --min-face-pixels"
+    )
+    [end] = decoded(
+        clips, frames, work=find_faces, faces=FaceSettings(min_det_score=0.999)
+    ).ends.values()
+    assert end.message.endswith("; 6 faces under the score 0.999: lower --min-det-score")
 
 
 def test_every_decoded_frame_is_a_sign_of_life() -> None:

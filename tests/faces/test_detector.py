@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vidface.backbones.weights import weights_path
 from vidface.core.errors import VidfaceError
 from vidface.faces.detector import (
     ARCFACE_TEMPLATE,
     DetectedFaces,
+    DroppedFaces,
     FaceDetector,
     align_face,
     similarity_transform,
@@ -139,6 +141,36 @@ class TestOnRealFaces:
         assert len(FaceDetector(min_face_pixels=side - 0.1).detect(portrait)) == 1
         assert len(FaceDetector(min_face_pixels=side + 0.1).detect(portrait)) == 0
         assert len(FaceDetector(min_score=0.99).detect(portrait)) == 0
+
+    def test_what_is_dropped_is_counted_once(self, portrait: np.ndarray) -> None:
+        found = FaceDetector().detect(portrait)
+        side, score = float((found.boxes[0, 2:] - found.boxes[0, :2]).min()), found.scores[0]
+        limits = [(side, score), (side + 1, score), (side, score + 0.01), (side + 1, score + 0.01)]
+        counted = [
+            FaceDetector(min_face_pixels=pixels, min_score=float(least)).detect(portrait).dropped
+            for pixels, least in limits
+        ]
+        assert counted == [
+            DroppedFaces(), DroppedFaces(small=1), DroppedFaces(faint=1), DroppedFaces(both=1),
+        ]  # fmt: skip
+
+    def test_counting_fainter_candidates_changes_no_face(self, portrait: np.ndarray) -> None:
+        """Against YuNet with the score as its own threshold, on noise around and over the face."""
+        import cv2
+
+        rng = np.random.default_rng(0)
+        for level in (10, 40, 70):
+            image = np.clip(portrait + rng.normal(0, level, portrait.shape), 0, 255)
+            image = image.astype(np.uint8)
+            for score in (0.1, 0.3, 0.5, 0.7):
+                yunet = cv2.FaceDetectorYN.create(
+                    str(weights_path("yunet")), "", image.shape[1::-1], score_threshold=score
+                )
+                _, rows = yunet.detect(image[:, :, ::-1].copy())
+                rows = np.zeros((0, 15), np.float32) if rows is None else rows
+                found = FaceDetector(min_score=score, min_face_pixels=0, which="all").detect(image)
+                assert sorted(found.scores.tolist()) == sorted(rows[:, 14].tolist())
+                assert sorted(found.boxes[:, 0].tolist()) == sorted(rows[:, 0].tolist())
 
     def test_boxes_are_in_pixels_of_the_frame(self, portrait: np.ndarray) -> None:
         import cv2

@@ -93,6 +93,35 @@ def test_bits_do_not_depend_on_how_faces_come(backbone, monkeypatch, at_once: in
         assert one.rows.equals(other.rows)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_a_crop_that_comes_again_is_embedded_once_a_clip(backbone, monkeypatch, at_once) -> None:
+    """Rows and pictures are those of clips whose every face is embedded by itself."""
+    monkeypatch.setattr(embeddings, "EMBED_AT_ONCE", at_once)
+    embedded = []
+    embed = backbone.embed
+    monkeypatch.setattr(
+        backbone, "embed", lambda crops, **more: embedded.append(len(crops)) or embed(crops, **more)
+    )
+    names = ["red", "red", "green", "red", "green", "blue"]
+    events: list[Event] = [
+        found(0, *names),
+        found(1, "red"),
+        found(0, "blue", "blue", start=6),
+        ended(0, frames=8),
+        ended(1),
+        ended(2),
+    ]
+    first, second, _ = made(events, backbone, keep_crops=True)
+    assert sum(embedded) == 3 + 1
+    shown = [*names, "blue", "blue"]
+    assert vectors(first).tolist() == [
+        embed(crop_of(name)[None], whole_batches=True)[0].tolist() for name in shown
+    ]
+    assert first.rows["frame_index"].to_pylist() == list(range(8))
+    assert first.jpegs == tuple(encode_jpeg(crop_of(name)) for name in shown)
+    assert vectors(second).tolist() == vectors(first)[:1].tolist()
+
+
 @pytest.mark.parametrize("state", ["corrupt", "timeout", "crashed", "missing", "no_video_stream"])
 def test_of_a_failed_clip_nothing_is_kept(backbone, state: str) -> None:
     events: list[Event] = [
@@ -170,3 +199,5 @@ def test_summary_counts_every_state() -> None:
     assert (summary.clips, summary.frames, summary.faces) == (4, 10, 6)
     assert summary.failed == (("c", "timeout", "late"), ("d", "truncated", "cut"))
     assert summary.to_dict()["failed"][0]["state"] == "timeout"
+    assert summary.no_face == (("b", "no_face", "none"),)
+    assert summary.to_dict()["no_face"] == [{"clip_id": "b", "state": "no_face", "message": "none"}]

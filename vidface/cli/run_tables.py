@@ -21,18 +21,19 @@ LISTED_CLIPS = 200
 
 
 def format_extraction(summary: ExtractionSummary, run: Run) -> str:
-    """States and counts of an extraction, and the clips that failed."""
+    """States and counts of an extraction, and the clips that failed or show no face."""
     states = ", ".join(f"{state} {count}" for state, count in summary.states.items())
     lines = [
         f"{summary.clips} clips ({states})",
         f"{summary.frames} frames, {summary.frames_without_face} without a face, "
         f"{summary.faces} faces",
     ]
-    for clip_id, state, message in summary.failed[:LISTED_FAILURES]:
-        lines.append(f"  {state}  {clip_id}: {message}")
-    more = len(summary.failed) - LISTED_FAILURES
-    if more > 0:
-        lines.append(f"  and {more} more, in {run.folder.clips_path}")
+    for named in (summary.failed, summary.no_face):
+        for clip_id, state, message in named[:LISTED_FAILURES]:
+            lines.append(f"  {state}  {clip_id}: {message}")
+        more = len(named) - LISTED_FAILURES
+        if more > 0:
+            lines.append(f"  and {more} more, in {run.folder.clips_path}")
     lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
     return "\n".join(lines)
 

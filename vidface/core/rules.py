@@ -18,13 +18,11 @@ class ReadingRules:
         joined_clocks: where a clock starts anew in a container without one clock, the time goes on.
         square_pixels: pictures are stretched to square pixels before faces are sought.
         tone_mapping: HLG and PQ pictures become SDR ones.
-        still_pictures: a clip's bit-equal pictures are detected and embedded once.
     """
 
     joined_clocks: bool = True
     square_pixels: bool = True
     tone_mapping: bool = True
-    still_pictures: bool = True
 
     @classmethod
     def as_before(cls) -> ReadingRules:

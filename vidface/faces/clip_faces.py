@@ -20,8 +20,9 @@ from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.redaction import redacted, redacted_text
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import CROP_SIZE
-from vidface.faces.detector import FaceDetector, align_face
+from vidface.faces.detector import DroppedFaces, FaceDetector, align_face
 from vidface.faces.events import CROP_SHAPE, Face, Seconds
+from vidface.faces.recent import RecentPictures
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
@@ -39,6 +40,7 @@ class Picture:
 
     faces: tuple[Face, ...]
     crops: tuple[np.ndarray, ...] = field(repr=False)  # of each face: (112, 112, 3) uint8 RGB
+    dropped: DroppedFaces = field(default_factory=DroppedFaces)
 
 
 @dataclass
@@ -72,9 +74,7 @@ def find_faces(clip: Clip, tools: Tools) -> Iterator[Picture]:
         VidfaceError: what concerns every clip, such as a decoder that isn't installed.
     """
     images = _sample_images(clip, tools)
-    last_image: np.ndarray | None = None
-    detections: list[_Detection] = []
-    crops: tuple[np.ndarray, ...] = ()
+    recent: RecentPictures[_PictureFaces] = RecentPictures()
     with contextlib.closing(images):
         while True:
             begun = time.perf_counter()
@@ -83,11 +83,12 @@ def find_faces(clip: Clip, tools: Tools) -> Iterator[Picture]:
             if sampled is None:
                 return
             image, index, moment, source_moment, file = sampled
-            if image is not last_image:  # a picture may be shown for long
-                last_image = image
-                detections, crops = _detect_faces(image, tools)
-            faces = (Face(index, moment, source_moment, file, *found) for found in detections)
-            yield Picture(tuple(faces), crops)
+            if (found := recent.recall(image)) is None:  # a picture may be shown for long
+                found = _detect_faces(image, tools)
+                recent.remember(image, found)
+            detections, crops, dropped = found
+            faces = (Face(index, moment, source_moment, file, *face) for face in detections)
+            yield Picture(tuple(faces), crops, dropped)
 
 
 _Sampled = tuple[np.ndarray, int, float | None, float | None, str | None]
@@ -95,6 +96,9 @@ _Sampled = tuple[np.ndarray, int, float | None, float | None, str | None]
 
 _Detection = tuple[int, np.ndarray | None, np.ndarray | None, float | None]
 """face_index, box, landmarks, det_score, as a `Face` has them."""
+
+_PictureFaces = tuple[list[_Detection], tuple[np.ndarray, ...], DroppedFaces]
+"""The faces of one picture, their crops, and what was found and not taken."""
 
 
 def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
@@ -147,12 +151,9 @@ def _read_images(path: str, is_folder: bool, tools: Tools) -> Iterator[_Sampled]
         yield image, index, None, None, name
 
 
-def _detect_faces(
-    image: np.ndarray, tools: Tools
-) -> tuple[list[_Detection], tuple[np.ndarray, ...]]:
-    """The faces of one picture, and their crops."""
+def _detect_faces(image: np.ndarray, tools: Tools) -> _PictureFaces:
     if tools.detector is None:
-        return [(0, None, None, None)], (image,)
+        return [(0, None, None, None)], (image,), DroppedFaces()
     begun = time.perf_counter()
     faces = tools.detector.detect(image)
     detected = time.perf_counter()
@@ -166,7 +167,7 @@ def _detect_faces(
         detections.append((len(detections), box, landmarks, float(score)))
     tools.seconds.detect += detected - begun
     tools.seconds.align += time.perf_counter() - detected
-    return detections, tuple(crops)
+    return detections, tuple(crops), faces.dropped
 
 
 def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
@@ -192,15 +193,27 @@ def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
     return "corrupt", make_one_line(f"{clip.path}: {type(error).__name__}: {error}")
 
 
-def state_at_end(clip: Clip, frames: int, faces: int) -> tuple[str, str]:
-    """(state, message) of a clip that was read to its end."""
+def state_at_end(
+    clip: Clip, frames: int, faces: int, dropped: DroppedFaces, settings: FaceSettings
+) -> tuple[str, str]:
+    """(state, message) of a clip that was read to its end.
+
+    Args:
+        dropped: of all its frames; said where no face was taken.
+    """
     if faces:
         return "ok", ""
     if not frames:
         return "no_face", make_one_line(
             f"{clip.path}: start_seconds lies behind the end of the clip"
         )
-    return "no_face", make_one_line(f"{clip.path}: no face in {frames} frames")
+    message = f"{clip.path}: no face in {frames} frames"
+    if dropped != DroppedFaces():
+        limits = dropped.describe(
+            min_face_pixels=settings.min_face_pixels, min_det_score=settings.min_det_score
+        )
+        message += f"; {limits}"
+    return "no_face", make_one_line(message)
 
 
 def clip_bytes(clip: Clip, root: MediaRoot) -> int:

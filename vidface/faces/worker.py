@@ -38,7 +38,7 @@ from vidface.faces.clip_faces import (
     state_after_error,
     state_at_end,
 )
-from vidface.faces.detector import FaceDetector
+from vidface.faces.detector import DroppedFaces, FaceDetector
 from vidface.faces.events import ClipEnd, ClipLimits, Face, Seconds
 from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import SLOTS, WAITING, WORKING, SharedBlock, WorkerChannel
@@ -238,17 +238,19 @@ class _Worker:
         self._sent_at = time.monotonic()
         self._block.clip_bytes = size = clip_bytes(clip, tools.root)
         frames = without = faces = 0
+        dropped = DroppedFaces()
         state = ""
         try:
             for picture in self._work(clip, tools):
                 frames += 1
                 without += not picture.faces
                 faces += len(picture.faces)
+                dropped += picture.dropped
                 self._add(number, picture)
         except Exception as error:  # a stranger's file never stops a run
             state, message = state_after_error(error, clip)
         if not state:
-            state, message = state_at_end(clip, frames, faces)
+            state, message = state_at_end(clip, frames, faces, dropped, tools.faces)
         if state not in KEPT_STATES:
             frames = without = 0  # of a damaged clip nothing is trusted
         self._send_faces(number)

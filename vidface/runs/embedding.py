@@ -5,6 +5,7 @@ Artefact: see `vidface.runs.artefacts.embeddings_schema`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import time
 from collections import deque
@@ -59,18 +60,36 @@ class EmbeddedClip:
 
 
 class _Waiting:
-    """A clip on its way: rows so far, faces that still wait to be embedded, its end if it came."""
+    """A clip on its way: rows so far, faces that still wait to be embedded, its end if it came.
+
+    A crop that comes again, bit for bit, is the picture that it was: pictures are numbered, and
+    each is embedded once.
+    """
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
         self.batches: list[pa.RecordBatch] = []
-        self.jpegs: list[bytes] = []
+        self.pictures: dict[bytes, int] = {}  # a crop's digest → its number
+        self.vectors: list[np.ndarray] = []  # of each picture: (d,) float32
+        self.picture_jpegs: list[bytes] = []
+        self.jpegs: list[bytes] = []  # of each face
         self.unembedded = 0
         self.end: ClipEnd | None = None
 
     @property
     def thrown_away(self) -> bool:
         return self.end is not None and self.end.state not in KEPT_STATES
+
+    def number_pictures(self, crops: np.ndarray) -> tuple[list[int], np.ndarray]:
+        """Give each crop its picture's number, and the crops of pictures that are new."""
+        numbers, new = [], []
+        for place, crop in enumerate(crops):
+            digest = hashlib.blake2b(crop.tobytes(), digest_size=16).digest()
+            if digest not in self.pictures:
+                self.pictures[digest] = len(self.pictures)
+                new.append(place)
+            numbers.append(self.pictures[digest])
+        return numbers, crops if len(new) == len(crops) else crops[new]
 
 
 def embed_clips(
@@ -84,7 +103,7 @@ def embed_clips(
 
     Faces are embedded in batches of one shape whatever clip they are of, so that a row has the
     same bits however the clips came in. Memory: rows of clips that are not done yet, a few hundred
-    crops.
+    crops. Of a clip every bit-equal crop is embedded once.
 
     Args:
         clips: what was decoded; an event's `clip_number` counts from 0 in them.
@@ -93,7 +112,7 @@ def embed_clips(
     """
     schema = artefacts.embeddings_schema(backbone.dimension)
     on_the_way: dict[int, _Waiting] = {}
-    queue: deque[tuple[_Waiting, tuple[Face, ...], np.ndarray]] = deque()
+    queue: deque[tuple[_Waiting, tuple[Face, ...], list[int], np.ndarray]] = deque()
     queued, next_number, embed_seconds = 0, 0, 0.0
 
     def embed_all() -> None:
@@ -101,16 +120,22 @@ def embed_clips(
         begun = time.perf_counter()
         wanted = [entry for entry in queue if not entry[0].thrown_away]
         if wanted:
-            crops = np.concatenate([crops for _, _, crops in wanted])
-            vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
+            crops = np.concatenate([crops for *_, crops in wanted])
+            vectors = np.empty((0, backbone.dimension), np.float32)
+            if len(crops):
+                vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
             start = 0
-            for waiting, faces, face_crops in wanted:
-                stop = start + len(faces)
-                waiting.batches.append(_rows(waiting.clip, faces, vectors[start:stop], schema))
+            for waiting, faces, pictures, new_crops in wanted:
+                rows = vectors[start : start + len(new_crops)]
+                start += len(new_crops)
+                waiting.vectors += list(rows)  # views: what is embedded lies in memory once
+                if len(rows) < len(faces):
+                    rows = np.stack([waiting.vectors[number] for number in pictures])
+                waiting.batches.append(_rows(waiting.clip, faces, rows, schema))
                 if keep_crops:
-                    waiting.jpegs += [encode_jpeg(crop) for crop in face_crops]
-                start = stop
-        for waiting, faces, _ in queue:
+                    waiting.picture_jpegs += [encode_jpeg(crop) for crop in new_crops]
+                    waiting.jpegs += [waiting.picture_jpegs[number] for number in pictures]
+        for waiting, faces, *_ in queue:
             waiting.unembedded -= len(faces)
         queue.clear()
         queued = 0
@@ -131,9 +156,10 @@ def embed_clips(
         number = event.clip_number
         waiting = on_the_way.setdefault(number, _Waiting(clips[number]))
         if isinstance(event, FoundFaces):
-            queue.append((waiting, event.faces, event.crops))
+            pictures, new_crops = waiting.number_pictures(event.crops)
+            queue.append((waiting, event.faces, pictures, new_crops))
             waiting.unembedded += len(event.faces)
-            queued += len(event.faces)
+            queued += len(new_crops)
             if queued >= EMBED_AT_ONCE:
                 embed_all()
         else:
@@ -196,23 +222,32 @@ class ExtractionSummary:
     frames_without_face: int
     faces: int
     failed: tuple[tuple[str, str, str], ...]  # clip_id, state, message
+    no_face: tuple[tuple[str, str, str], ...] = ()  # likewise
 
     def to_dict(self) -> dict[str, Any]:
         names = ("clip_id", "state", "message")
-        failed = [dict(zip(names, clip, strict=True)) for clip in self.failed]
-        return {**vars(self), "states": dict(self.states), "failed": failed}
+        named = {
+            key: [dict(zip(names, clip, strict=True)) for clip in getattr(self, key)]
+            for key in ("failed", "no_face")
+        }
+        return {**vars(self), "states": dict(self.states), **named}
 
 
 def summarise(clips: pa.Table) -> ExtractionSummary:
     """The summary of clips.parquet."""
     counted = {row["values"]: row["counts"] for row in clips["state"].value_counts().to_pylist()}
-    failed = clips.filter(pc.is_in(clips["state"], pa.array(sorted(FAILED_STATES))))
-    columns = [failed[name].to_pylist() for name in ("clip_id", "state", "message")]
+
+    def name_clips(states: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
+        there = clips.filter(pc.is_in(clips["state"], pa.array(sorted(states))))
+        columns = [there[name].to_pylist() for name in ("clip_id", "state", "message")]
+        return tuple(zip(*columns, strict=True))
+
     return ExtractionSummary(
         clips=len(clips),
         states={state: counted[state] for state in STATES if state in counted},
         frames=pc.sum(clips["frames"]).as_py(),
         frames_without_face=pc.sum(clips["frames_without_face"]).as_py(),
         faces=pc.sum(clips["faces"]).as_py(),
-        failed=tuple(zip(*columns, strict=True)),
+        failed=name_clips(FAILED_STATES),
+        no_face=name_clips(["no_face"]),
     )
