@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_colour_network, write_crop
+from vidface.cli import commands
 
 
 def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> None:
@@ -298,6 +299,24 @@ def test_version_and_module_entry_point() -> None:
     from vidface import __version__
 
     assert done.stdout.strip() == f"vidface, version {__version__}"
+
+
+def test_an_interrupt_that_an_import_turns_into_its_own_error_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt_an_import(**_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(commands.cli, "main", interrupt_an_import)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        commands.main(["extract"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f"vidface: error: {commands.INTERRUPTED}\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.slow

@@ -7,11 +7,14 @@ package is one group of commands; what they share is in `vidface.cli.options`.
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections import UserDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -22,6 +25,9 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.redaction import redacted_text
 from vidface.core.values import printable
 from vidface.core.version import __version__
+
+INTERRUPTED = "interrupted; what was finished before stays as it was"
+_MAIN_THREAD = threading.main_thread()
 
 
 class CommandTable(UserDict[str, Any]):
@@ -85,8 +91,35 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' own, about strangers' files
+    with _noted_interrupts() as interrupts:
+        code = _run(arguments, interrupts)
+    sys.exit(code)
+
+
+@contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Note every Ctrl-C: a library that is being imported makes another error of it."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not _MAIN_THREAD:
+        yield interrupts
+        return
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        code = cli.main(args=arguments, prog_name="vidface", standalone_mode=False)
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _run(arguments: Sequence[str], interrupts: Sequence[int]) -> int:
+    """The exit code of a command; what went wrong is said in one line."""
+    try:
+        code = cli.main(args=list(arguments), prog_name="vidface", standalone_mode=False)
         code = code if isinstance(code, int) else DONE
     except click.exceptions.Exit as stop:
         code = stop.exit_code
@@ -96,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         click.echo(redacted_text(shown.getvalue()), err=True, nl=False)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; what was finished before stays as it was", arguments)
+        code = _fail(INTERRUPTED, arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, and with it everybody who wanted to know
         code = ERROR
@@ -107,8 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _fail(f"{error.filename or 'output'}: {error.strerror or error}", arguments)
     except Exception as error:
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
-        code = _fail(text, arguments)
-    sys.exit(code)
+        code = _fail(INTERRUPTED if interrupts else text, arguments)
+    return code
 
 
 def _fail(text: str, arguments: Sequence[str]) -> int:
