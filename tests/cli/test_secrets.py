@@ -117,7 +117,7 @@ def test_a_run_of_signed_addresses_stores_no_secret(
         ("run", "--pipeline", HIDDEN_URL),
         ("report", HIDDEN_URL),
         ("compare", HIDDEN_URL, HIDDEN_URL),
-        ("plot", "separation", HIDDEN_URL),
+        ("plot", "roc", HIDDEN_URL),
         ("import", "lfrc", HIDDEN_URL),
         ("import", HIDDEN_URL),
         ("export", "iqiyi", "--pipeline", HIDDEN_URL),

@@ -19,7 +19,7 @@ from vidface.backbones.graphs import fix_batch
 from vidface.backbones.runtimes.base import library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.core.values import CROP_SIZE
 
 if TYPE_CHECKING:
@@ -104,5 +104,5 @@ def cosine_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> None:
     """Write an ONNX file that appears complete or not at all."""
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(model.SerializeToString())

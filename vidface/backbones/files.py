@@ -23,7 +23,7 @@ from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError, first_line
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
 
@@ -238,5 +238,5 @@ def save_safetensors(
         for name, tensor in state.items():
             if not tensor.isfinite().all():
                 raise VidfaceError(f"weights {path}: '{name}' leaves float16's range")
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(save(state, metadata={METADATA_KEY: json.dumps(declaration)}))

@@ -23,7 +23,7 @@ from vidface.backbones.graphs import free_batch
 from vidface.backbones.network import MICRO_BATCH, Network
 from vidface.backbones.runtimes.base import library_errors
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.core.values import CROP_SIZE
 from vidface.storage.images import decode_image
 
@@ -98,7 +98,7 @@ def quantize_file(
         Embedder(network, preprocessing).embed(held_out),
         Embedder(small, preprocessing).embed(held_out),
     )
-    with atomic_file(out) as file:  # not before it has run
+    with output_file(out) as file:  # not before it has run
         file.write(data)
     return Quantised(
         out, small.sha256, len(data), graph_declaration(model, out.name)["calibration_images"],

@@ -13,7 +13,7 @@ from typing import Any
 from vidface.challenges.preparing import read_if_there
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.settings.initialise import toml_string
 from vidface.settings.manifests import manifest_bytes, read_manifest
 from vidface.settings.pipeline import LOCAL_PIPELINE, load_pipeline
@@ -177,7 +177,7 @@ def place_manifest(clips: Sequence[Clip], path: Path, force: bool) -> None:
             f"{path}: a manifest with other content is there; --out names another folder, "
             "--force replaces it"
         )
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(data)
 
 
@@ -207,6 +207,6 @@ def _place_pipeline(challenge: Challenge, root: Path, score: str, out: Path, for
                 f"{path}: is of other clips; --out names another folder, --force replaces it"
             )
         return path
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(text.encode("utf-8"))
     return path

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vidface.cli.options import (
+    OutputFile,
     StageCommand,
     clustering_option,
     denoising_from,
@@ -77,10 +78,11 @@ def clips(
 @clustering_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    type=OutputFile(".png"),
     default=Path("sheet.png"),
     show_default=True,
-    help="The picture to write: a .png, .jpg or .webp file.",
+    help="The picture to write: a .png, .jpg or .webp file; - prints a PNG to standard output.",
 )
 @output_options
 def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **flags: Any) -> None:

@@ -10,6 +10,8 @@ import click
 from vidface.cli.options import (
     PATH,
     CommandGroup,
+    Decorator,
+    OutputFile,
     clustering_option,
     denoising_from,
     exit_for,
@@ -159,10 +161,19 @@ def import_ijb(
 _from_run = together(
     run_options,
     noise_options,
-    file_option("--out", required=True, help="The file to write."),
     clustering_option,
 )
-"""Which run and which clustering, and where the file goes."""
+"""Which run and which clustering."""
+
+
+def _written_to(suffix: str) -> Decorator:
+    """The flag that says where the file goes."""
+    return file_option(
+        "--out",
+        required=True,
+        type=OutputFile(suffix),
+        help="The file to write; - is standard output.",
+    )
 
 
 @click.group(cls=CommandGroup, name="export")
@@ -177,6 +188,7 @@ def export_data() -> None:
     help="List of the clips, and their order. [default: the manifest's]",
 )
 @_from_run
+@_written_to(".bin")
 @output_options
 def export_lfrc(
     split: str | None,
@@ -216,6 +228,7 @@ def export_lfrc(
     help="How a person's clips are searched with: mean or max. [default: the pipeline's]",
 )
 @_from_run
+@_written_to(".txt")
 @output_options
 def export_iqiyi(
     split: str | None,

@@ -11,6 +11,7 @@ from vidface.cli import model_tables
 from vidface.cli.options import (
     PATH,
     CommandGroup,
+    OutputFile,
     fed_options,
     note,
     output_options,
@@ -95,7 +96,7 @@ def models_count(file: Path, as_json: bool, **max_costs: Any) -> None:
 
 @models.command(name="export")
 @click.argument("name")
-@click.argument("out", type=PATH)
+@click.argument("out", type=OutputFile(".onnx"))
 @click.option(
     "--weights",
     metavar="FILE",
@@ -134,7 +135,7 @@ def models_export(
 
 @models.command(name="quantize")
 @click.argument("weights")
-@click.argument("out", type=PATH)
+@click.argument("out", type=OutputFile(".onnx"))
 @click.option(
     "--crops",
     type=PATH,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import find_output
 from vidface.core.redaction import redacted_text
 from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
@@ -28,6 +31,40 @@ Decorator = Callable[[Command], Command]
 
 PATH = click.Path(path_type=Path)
 file_option = functools.partial(click.option, metavar="FILE", type=PATH)
+_TAKEN = "vidface.standard_output_is_taken"
+
+
+class OutputFile(click.ParamType):
+    """A file to write; `-` is standard output, and what a command prints goes to standard error.
+
+    Args:
+        suffix: of what is written to standard output, where the suffix says the format.
+    """
+
+    name = "file"
+
+    def __init__(self, suffix: str) -> None:
+        self._suffix = suffix
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if str(value) != "-" or ctx is None:
+            try:
+                find_output(Path(value))  # known before hours of work
+            except VidfaceError as error:
+                self.fail(str(error), param, ctx)
+            return Path(value)
+        folder = ctx.with_resource(tempfile.TemporaryDirectory(prefix="vidface-"))
+        path = Path(folder) / f"standard-output{self._suffix}"
+        ctx.meta[_TAKEN] = True
+        ctx.call_on_close(functools.partial(_print_file, path))
+        return path
+
+
+def _print_file(path: Path) -> None:
+    """Copy a file to standard output, if it was written."""
+    if path.is_file():
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 class SettingOption(click.Option):
@@ -255,10 +292,12 @@ def denoising_to_make(run: Run, threshold: str | None) -> Denoising:
 
 
 def show(as_json: bool, document: dict[str, Any], text: Callable[[], str]) -> None:
+    """Print a document as JSON or as text: where a file goes to standard output, to the other."""
+    err = bool(click.get_current_context().meta.get(_TAKEN))
     if as_json:
-        click.echo(json.dumps(document, indent=2, allow_nan=False))
+        click.echo(json.dumps(document, indent=2, allow_nan=False), err=err)
     else:
-        click.echo(text(), color=sys.stdout.isatty())
+        click.echo(text(), color=(sys.stderr if err else sys.stdout).isatty(), err=err)
 
 
 def note(text: str) -> None:

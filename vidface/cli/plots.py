@@ -8,14 +8,23 @@ from typing import Any
 
 import click
 
-from vidface.cli.options import CommandGroup, file_option, note, output_options, show, together
+from vidface.cli.options import (
+    CommandGroup,
+    OutputFile,
+    file_option,
+    note,
+    output_options,
+    show,
+    together,
+)
 from vidface.core.errors import VidfaceError
 
 _runs = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
 _out = file_option(
     "--out",
     required=True,
-    help="File to write: .svg, .pdf or .png.",
+    type=OutputFile(".svg"),
+    help="File to write: .svg, .pdf or .png; - prints an SVG to standard output.",
 )
 _figure_options = together(
     output_options,

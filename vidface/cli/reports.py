@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vidface.cli.options import StageCommand, note, output_options, show
+from vidface.cli.options import OutputFile, StageCommand, note, output_options, show
 from vidface.core.values import printable
 
 
@@ -16,10 +16,11 @@ from vidface.core.values import printable
 @click.argument("runs", metavar="[RUN]...", nargs=-1)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    type=OutputFile(".html"),
     default=Path("report.html"),
     show_default=True,
-    help="File to write.",
+    help="File to write; - is standard output.",
 )
 @click.option("--no-faces", is_flag=True, help="Leave every picture out.")
 @click.option(

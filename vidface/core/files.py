@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,11 +36,15 @@ def named_errors(what: object) -> Iterator[None]:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete or not at all (temporary, fsync, rename).
 
+    A symlink is replaced, so that one in a stranger's run directory leads nowhere.
+
     Raises:
-        VidfaceError: the folder cannot be made or written, the disk is full.
+        VidfaceError: the folder cannot be made or written, the disk is full; a device, a pipe or
+            whatever else is no file is there.
     """
     if path.name == "":
         raise VidfaceError(f"{path}: not the name of a file; name one to write")
+    _check_replaceable(path)
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +61,39 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             reason = error.strerror or error
             raise VidfaceError(f"{path}: cannot be written: {reason}") from None
         raise
+
+
+def output_file(path: Path) -> AbstractContextManager[IO[bytes]]:
+    """As `atomic_file`, for a file that the user names: a symlink stays, its target is written.
+
+    Raises:
+        VidfaceError: as `atomic_file`; a loop of links.
+    """
+    return atomic_file(find_output(path))
+
+
+def find_output(path: Path) -> Path:
+    """The file that is to be written where a user names `path`: behind a symlink its target.
+
+    Raises:
+        VidfaceError: a folder, a device, a pipe or a socket is there, or a loop of links.
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    if target.is_symlink():
+        raise VidfaceError(f"{path}: its symlinks lead in a circle; name another file")
+    _check_replaceable(target)
+    return target
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of what is none: as root a rename replaces /dev/null."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return  # nothing is there, or the folder can't be looked into: writing says so
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise VidfaceError(f"{path}: is {kind}; name a file, or - for standard output")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.datasets.iqiyi import (
     MOST_BYTES,
     SUFFIX,
@@ -117,7 +117,7 @@ def write_submission(path: str | Path, descriptors: NDArray[np.float32]) -> Subm
             f"{what}: ({rows}, {cols}) does not fit the header: rows and cols * 4 are int32, "
             f"at most {_LARGEST_INT32}"
         )
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(_HEADER.pack(rows, cols, cols * 4, _FLOAT32))
         for start in range(0, rows, _BLOCK_ROWS):
             block = _little_endian(descriptors[start : start + _BLOCK_ROWS])
@@ -298,7 +298,7 @@ def write_ranked_list(
         " ".join([identity, *(video + SUFFIX for video in videos)])
         for identity, videos in written.items()
     ]
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(("\n".join(lines) + "\n").encode("utf-8"))
     if read_ranked_list(path) != written:
         raise VidfaceError(f"{what}: does not read back as it was written; write it again")

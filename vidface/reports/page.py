@@ -18,7 +18,7 @@ from typing import IO, Any
 from markupsafe import Markup
 
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.core.progress import Notify, quiet
 from vidface.core.version import __version__
 from vidface.reports import page_data
@@ -106,7 +106,7 @@ def write_report(
         settings=settings,
         printer=ChartPrinter(runs),
     )
-    with atomic_file(out) as file:
+    with output_file(out) as file:
         pictures = _write_page(file, contents)
         size = file.tell()
     return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures)

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.core.fitting import cut_end, fit_by_cutting
 from vidface.core.values import CROP_SIZE
 from vidface.runs.clip_drawing import ClipFaces, SheetLook, draw_clip_faces
@@ -80,7 +80,7 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
     }[kind]
     buffer = io.BytesIO()
     sheet.save(buffer, format=kind, **options)
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(buffer.getbuffer())
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, csv_rows, named_errors
+from vidface.core.files import csv_rows, named_errors, output_file
 from vidface.core.redaction import is_url, redacted
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
@@ -284,7 +284,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
     """Write clips as a manifest that `read_manifest` reads back."""
     data = manifest_bytes(clips)
-    with atomic_file(Path(path)) as file:
+    with output_file(Path(path)) as file:
         file.write(data)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import output_file
 from vidface.reports.figures.bands import draw_cmc, draw_precision_recall
 from vidface.reports.figures.clip import draw_clip
 from vidface.reports.figures.histogram import draw_histogram
@@ -89,7 +89,7 @@ def write_figure(path: Path, name: str, data: FigureData, **options: Any) -> Non
         VidfaceError: as `figure_svg`; another suffix; a file that cannot be written.
     """
     drawing = _draw_file(name, data, check_path(path), FigureOptions(**options))
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(drawing)
 
 
