@@ -11,15 +11,14 @@ import pytest
 
 from tests.made_runs import made_run
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.runs.noise_removal import cluster
 from vidface.runs.pair_scoring import score_listed_pairs
 from vidface.runs.score_documents import (
-    MOST_BYTES,
     WRITTEN_BY,
     CheckedDocument,
     check_document,
     read_document,
-    read_json_object,
     score_schema,
 )
 from vidface.runs.scoring import score
@@ -161,13 +160,3 @@ def test_files_that_are_not_ours(tmp_path: Path, content: bytes, message: str) -
     path.write_bytes(content)
     with pytest.raises(VidfaceError, match=message):
         read_json_object(path)
-
-
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "huge.json"
-    with path.open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
-    with pytest.raises(VidfaceError, match="larger than 64 MiB"):
-        read_json_object(path)
-    with pytest.raises(VidfaceError, match="cannot be read"):
-        read_json_object(tmp_path / "none.json")

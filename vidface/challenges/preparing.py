@@ -11,7 +11,7 @@ from typing import Any
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, named_errors
+from vidface.core.files import atomic_file, named_errors, read_json_object
 from vidface.settings.manifests import manifest_bytes
 
 
@@ -78,7 +78,6 @@ def _state(source: Path) -> list[Any]:
 
 def _read_stamp(path: Path) -> dict[str, Any]:
     try:
-        stamp = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json_object(path)
+    except VidfaceError:
         return {}
-    return stamp if isinstance(stamp, dict) else {}

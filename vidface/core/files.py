@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from vidface.core.errors import VidfaceError
+
+MOST_JSON_BYTES = 64 * 2**20
+"""A larger file of JSON is refused; vidface's own have some kilobytes."""
 
 PART_SUFFIX = ".part"  # of a file that is being written
 
@@ -140,6 +143,35 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_file(path) as file:
         file.write(text.encode("utf-8") + b"\n")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read any JSON object that vidface wrote.
+
+    Raises:
+        VidfaceError: not there, too large, too deep, no JSON, NaN in it, no object.
+    """
+    with named_errors(f"{path}: cannot be read"), path.open("rb") as file:
+        content = file.read(MOST_JSON_BYTES + 1)
+    if len(content) > MOST_JSON_BYTES:
+        raise VidfaceError(
+            f"{path}: larger than {MOST_JSON_BYTES >> 20} MiB, which no file of vidface's is; "
+            "make it again"
+        )
+    try:
+        document = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise VidfaceError(
+            f"{path}: no JSON that vidface wrote ({reason}); make it again"
+        ) from None
+    if not isinstance(document, dict):
+        raise VidfaceError(f"{path}: not a JSON object, so not what vidface wrote; make it again")
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} in it")
 
 
 def absolute_path(text: str, start: Path) -> Path:

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
 from vidface.demo.photographs import Photographs, load_photographs
 from vidface.demo.plan import DemoPlan, PlannedClip, plan_clips
@@ -174,9 +175,9 @@ def _stamp(plan: DemoPlan, seed: int, clips: list[PlannedClip]) -> dict[str, Any
 
 def _read_stamp(folder: Path) -> dict[str, Any] | None:
     try:
-        stamp = json.loads((folder / STAMP_FILE).read_text(encoding="utf-8"))
+        stamp = read_json_object(folder / STAMP_FILE)
         names = [str(name) for name in stamp["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (VidfaceError, KeyError, TypeError):
         return None
     # Names are deleted by this list: it must not lead out of the folder.
     inside = all(not Path(name).is_absolute() and ".." not in Path(name).parts for name in names)

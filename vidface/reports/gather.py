@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.noise.diagnostics import FLAGS
 from vidface.reports.loose_values import mapping, number, text
 from vidface.reports.pseudonyms import Names
@@ -32,7 +33,7 @@ from vidface.reports.scores import (
 from vidface.runs import artefacts
 from vidface.runs.profiles import Profile, read_profile
 from vidface.runs.run_folder import RunFolder
-from vidface.runs.score_documents import CURVES_SUFFIX, read_json_object
+from vidface.runs.score_documents import CURVES_SUFFIX
 from vidface.settings.manifests import read_manifest
 
 MOST_SCORES = 6

@@ -282,7 +282,7 @@ def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
     try:
         made = json.loads((schema.metadata or {})[METADATA_KEY])
         made["settings"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise VidfaceError(f"{path}: no vidface provenance in it; it is not an artefact") from None
     return made
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.runs.run_folder import RunFolder
-from vidface.runs.score_documents import read_json_object
 
 # Stages of the decoding processes, in order, and the embedder's; both run at the same time.
 DECODING_STAGES = ("decode", "detect", "align")

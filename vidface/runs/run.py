@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from vidface.backbones.loading import weights_sha256
 from vidface.backbones.weights import weights_record
 from vidface.challenges.registry import CHALLENGES
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
@@ -236,17 +236,12 @@ def open_run_folder(
 
     here = _open_mirror(folder).folder if isinstance(folder, Address) else folder
     path = RunFolder(here).pipeline_path
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_file():
         raise VidfaceError(
             f"{folder}: no {path.name} in it, so its settings are not known; name the pipeline "
             "instead, or run `vidface extract` once more"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise VidfaceError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(document, dict):
-        raise VidfaceError(f"{path}: not what vidface wrote; run `vidface extract` once more")
+        )
+    document = read_json_object(path)
     where = folder.url if isinstance(folder, Address) else str(folder.absolute())
     document["run"] = {"dir": where}  # wherever it was moved
     return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)

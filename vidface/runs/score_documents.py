@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import named_errors
+from vidface.core.files import read_json_object
 from vidface.core.values import printable
 
 SCORE_VERSION = 1
 CURVES_FORMAT = "vidface-curves"
 CURVES_SUFFIX = ".curves.json"
 """Of the schema: files of another version are refused."""
-
-MOST_BYTES = 64 * 2**20
-"""A larger file is refused; vidface's own have some kilobytes."""
 
 WRITTEN_BY = {
     "score": "vidface score",
@@ -58,31 +55,6 @@ def read_document(path: Path, kind: str) -> CheckedDocument:
         VidfaceError: unreadable, too large, no JSON object, or not of that kind.
     """
     return check_document(read_json_object(path), kind, str(path))
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read any JSON object that vidface wrote.
-
-    Raises:
-        VidfaceError: not there, too large, too deep, no JSON, NaN in it, no object.
-    """
-    with named_errors(f"{path}: cannot be read"), path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise VidfaceError(
-            f"{path}: larger than {MOST_BYTES >> 20} MiB, which no file of vidface's is; "
-            "make it again"
-        )
-    try:
-        document = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise VidfaceError(
-            f"{path}: no JSON that vidface wrote ({reason}); make it again"
-        ) from None
-    if not isinstance(document, dict):
-        raise VidfaceError(f"{path}: not a JSON object, so not what vidface wrote; make it again")
-    return document
 
 
 def check_document(document: Any, kind: str, name: str) -> CheckedDocument:
@@ -176,10 +148,6 @@ def _check_lengths(document: Mapping[str, Any], name: str) -> None:
             lengths.add(len(values["edges"]) - 1)
         if len(lengths) > 1:
             _fail("curves", name, f"{section}.{block}: columns of several lengths")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} in it")
 
 
 def _fail(kind: str, name: str, what: str) -> NoReturn:

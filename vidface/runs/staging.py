@@ -14,7 +14,6 @@ unbroken one makes.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ import pyarrow as pa
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.core.files import named_errors, write_json
+from vidface.core.files import named_errors, read_json_object, write_json
 from vidface.runs import artefacts
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run_folder import STAGING, RunFolder
@@ -167,10 +166,10 @@ def open_staging(
 def _read_about(folder: Path) -> dict[str, Any] | None:
     """What an unfinished extraction says of itself; None where there is none to go on with."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = read_json_object(folder / ABOUT)
         about["made"]["settings"], about["made"]["created"]
         return about if isinstance(about["shard_clips"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (VidfaceError, KeyError, TypeError):
         return None
 
 

@@ -166,8 +166,9 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
     try:
         with named_errors(f"{what} {file}"):
             return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise VidfaceError(f"{what} {file}: not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise VidfaceError(f"{what} {file}: not TOML: {reason}") from None
 
 
 def parse_pipeline(

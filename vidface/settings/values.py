@@ -130,7 +130,7 @@ def _literal(text: str) -> Any:
     """What TOML takes a text for: a number, a truth value; else the text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

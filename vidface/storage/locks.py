@@ -9,10 +9,9 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import named_errors
+from vidface.core.files import named_errors, read_json_object
 
 LOCK = ".lock"  # the system's lock, which goes with its process, however that ends
 OWNER = ".lock.json"  # whose it is, for the message
@@ -88,14 +87,14 @@ def _write_owner(path: Path, what: str) -> None:
 def _describe_owner(path: Path) -> str:
     """`in use by process 12 on host, for 3 min (extract)`, as far as it is known."""
     try:
-        owner: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        owner = read_json_object(path)
         since = datetime.datetime.fromisoformat(owner["since"])
         minutes = (datetime.datetime.now(datetime.UTC) - since).total_seconds() / 60
         return (
             f"in use by process {int(owner['pid'])} on {owner['host']}, for "
             f"{age_text(60 * minutes)} ({owner['what']})"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (VidfaceError, ValueError, KeyError, TypeError):
         return "in use by another process"
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, named_errors
+from vidface.core.files import atomic_file, named_errors, read_json_object
 from vidface.storage.cache import cache_folder
 from vidface.storage.http_reads import Info
 from vidface.storage.locks import hold_file
@@ -298,10 +298,10 @@ def _stamp(path: Path) -> Stamp | None:
 def _read_index(path: Path) -> dict[str, Entry]:
     """What is remembered of a mirror; nothing where it is damaged: all is fetched again then."""
     try:
-        entries: Iterable[tuple[str, list]] = json.loads(path.read_bytes())["entries"].items()
+        entries: Iterable[tuple[str, list]] = read_json_object(path)["entries"].items()
         return {
             name: Entry(int(size), str(etag), None if stamp is None else tuple(stamp))
             for name, (size, etag, stamp) in entries
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (VidfaceError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import write_json
+from vidface.core.files import read_json_object, write_json
 from vidface.runs.artefacts import provenance
 
 
@@ -71,8 +71,8 @@ class TrainingFolder:
             write_json(self.description, about)
             return
         try:
-            kept = json.loads(self.description.read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, KeyError, TypeError):
+            kept = read_json_object(self.description)["settings"]
+        except (VidfaceError, KeyError):
             raise VidfaceError(
                 f"{self.description}: damaged; give --restart to begin anew, or another --run"
             ) from None

@@ -8,7 +8,6 @@ on where it was. The folder holds `answers.json`, which says of whom and by whom
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors.numpy import load_file, save
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, write_json
+from vidface.core.files import atomic_file, read_json_object, write_json
 from vidface.core.progress import Notify
 from vidface.training.folder import list_differences
 from vidface.training.processes import Processes
@@ -138,9 +137,9 @@ def _claim(folder: Path, description: dict[str, Any]) -> None:
         write_json(path, description)
         return
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = None
+        kept = read_json_object(path)
+    except VidfaceError:
+        kept = {}
     if kept != description:
         raise VidfaceError(
             f"{folder}: holds a teacher's answers about something else "

@@ -70,5 +70,5 @@ def forget_later_lines(path: Path, step: int, *, ends_again: bool = False) -> No
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # cut off by the kill

@@ -17,7 +17,7 @@ import numpy as np
 from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan
 from vidface.backbones.runtimes.plans import make_runner
 from vidface.core.errors import VidfaceError
-from vidface.core.files import write_json
+from vidface.core.files import read_json_object, write_json
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import TRIALS, cache_folder
 
@@ -93,8 +93,8 @@ def _record(network: Network, plans: Sequence[RuntimePlan]) -> Path:
 def _read(path: Path, plans: Sequence[RuntimePlan]) -> RuntimePlan | None:
     """The plan that an earlier trial chose; None where there was none, or its record is no use."""
     try:
-        chosen = json.loads(path.read_text(encoding="utf-8"))["chosen"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        chosen = read_json_object(path).get("chosen")
+    except VidfaceError:
         return None
     return next((plan for plan in plans if asdict(plan) == chosen), None)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_json_object
 from vidface.reports.loose_values import mapping, number
 from vidface.runs.score_documents import (
     CURVES_SUFFIX,
     CheckedDocument,
     created_of,
     read_document,
-    read_json_object,
 )
 
 MOST_FILES = 1000
