@@ -1,5 +1,8 @@
-"""Score files, and the curves and tables beside them."""
+"""Score files, and the curves and
+import csv
+ tables beside them."""
 
+import csv
 import json
 
 import numpy as np
@@ -7,7 +10,8 @@ import numpy as np
 from tests.made_scores import made_score
 from vidface.metrics.curves import verification_block
 from vidface.metrics.verification import score_verification
-from vidface.runs.score_writing import curves_document, curves_path, write_score
+from vidface.reports.scores import read_average_precision
+from vidface.runs.score_writing import curves_document, curves_path, write_csv, write_score
 
 
 def test_the_document_of_a_score():
@@ -44,3 +48,15 @@ def test_tables_of_an_earlier_score_go(tmp_path):
     write_score(path, {"a": 1}, [{"average_precision": [("identity",)]}], print)
     assert not path.with_name("val_roc.csv").exists()
     assert path.with_name("val_average_precision.csv").exists()
+
+
+def test_no_cell_is_a_formula_and_the_report_reads_what_was_meant(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+1", "-2+3", "'tis", "''", "ann", "a,b"]
+    rows = [("identity", "average_precision"), *((name, 0.5) for name in names), ("bob", -0.25)]
+    path = tmp_path / "ap.csv"
+    write_csv(path, rows)
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = list(csv.reader(file))[1:]
+    assert not [cell for cell, _ in cells if cell.startswith(tuple("=+-@"))]
+    assert cells[-1] == ["bob", "-0.25"]  # a number stays one
+    assert list(read_average_precision(path)) == [*names, "bob"]

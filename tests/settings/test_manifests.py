@@ -47,6 +47,17 @@ def test_excel_and_quotes(clips: Path) -> None:
     assert (clip.clip_id, clip.identity) == ('a, "b"', "Zoë")
 
 
+@pytest.mark.parametrize("control", ["\x1b[31m", "\x07", "\x7f", "\x9b"])
+@pytest.mark.parametrize("line", ["a{}b,a.mp4,ann,val", "one,a.mp4,a{}nn,val"])
+def test_control_characters_are_refused(clips: Path, control: str, line: str) -> None:
+    path = manifest_of(clips, HEADER + line.format(control) + "\n")
+    with pytest.raises(VidfaceError, match=r"line 2: .* holds control characters") as caught:
+        read_manifest(path)
+    assert control not in str(caught.value)
+    joined = line.format("\u200c")  # between letters of a Persian name
+    assert read_manifest(manifest_of(clips, HEADER + joined + "\n")).clips
+
+
 def test_lists_every_bad_line_at_once(clips: Path) -> None:
     text = HEADER
     text += "one,a.mp4,ann,train\n"  # line 2: fine

@@ -93,6 +93,29 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What steers terminals; joiners, which names in some scripts need, are none of them."""
+
+
+def guard_cell(value: Any) -> Any:
+    """A cell of an exported table: text that a spreadsheet would run begins with an apostrophe.
+
+    Numbers stay numbers; `unguard_cell` takes the apostrophe off.
+
+    >>> [guard_cell(value) for value in ("ann", "=1+1", "-2", -2, "'tis", "a\x1b[31m")]
+    ['ann', "'=1+1", "'-2", -2, "''tis", 'a�[31m']
+    """
+    if not isinstance(value, str):
+        return value
+    text = CONTROL_CHARACTERS.sub("�", value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "'")) else text
+
+
+def unguard_cell(text: str) -> str:
+    """What `guard_cell` made a cell of."""
+    return text.removeprefix("'")
+
+
 def printable(text: str) -> str:
     """Text of strangers (clip ids, paths) without the control characters that steer a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import unguard_cell
 from vidface.reports.loose_values import interval, mapping, number, text
 from vidface.runs.score_documents import CheckedDocument, created_of, read_document
 from vidface.runs.score_writing import curves_path
@@ -153,7 +154,7 @@ def read_average_precision(path: Path) -> dict[str, float]:
                 except (KeyError, TypeError, ValueError):
                     continue
                 if value is not None and len(precision) < MOST_IDENTITIES:
-                    precision[text(row.get("identity"))] = value
+                    precision[unguard_cell(text(row.get("identity")))] = value
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, csv.Error) as error:

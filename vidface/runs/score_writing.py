@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.files import atomic_file, write_json
+from vidface.core.values import guard_cell
 from vidface.metrics.bands import Draws
 from vidface.metrics.protocols import PROTOCOLS
 from vidface.runs.run import Notify
@@ -86,8 +87,8 @@ def curves_document(score: Score, name: str, bootstrap: Bootstrap | None = None)
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
-    """Write a table as CSV, complete or not at all."""
+    """Write a table as CSV, complete or not at all; no cell is a spreadsheet's formula."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
+    csv.writer(text).writerows([guard_cell(cell) for cell in row] for row in rows)
     with atomic_file(path) as file:
         file.write(text.getvalue().encode("utf-8", "replace"))

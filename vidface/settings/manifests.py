@@ -20,6 +20,7 @@ from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import csv_rows, named_errors, output_file
 from vidface.core.redaction import is_url, redacted
+from vidface.core.values import CONTROL_CHARACTERS
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
 from vidface.storage.names import Kind, is_image_name
@@ -169,6 +170,9 @@ def _read_clips(
         for column in ("clip_id", "path"):
             if not row[column]:
                 problems.append((line, f"empty {column}"))
+        for column in ("clip_id", "identity"):
+            if CONTROL_CHARACTERS.search(row[column]):
+                problems.append((line, f"{column} {row[column][:80]!r} holds control characters"))
         if row["split"] not in SPLITS:
             known = ", ".join(SPLITS)
             problems.append((line, f"unknown split '{row['split'][:80]}' (known: {known})"))
