@@ -338,7 +338,7 @@ VALUES = [
     ("std", "0", "std: must be above 0"),
     ("std", "[1, -1, 1]", "std: must be above 0"),
     ("color", '"grey"', "color: unknown value 'grey'"),
-    ("size", "224", "size: 224, but aligned crops are 112x112"),
+    ("size", "224", "takes faces of 112x112 pixels, not 224x224"),
 ]
 for key, value, message in VALUES:
     said = {"color": '"rgb"', "mean": "0", "std": "1", key: value}
@@ -389,7 +389,7 @@ def test_onnx_of_an_unknown_type_of_numbers(tmp_path: Path) -> None:
 
     path = write_colour_network(tmp_path / "net.onnx")
     model = onnx.load(path)
-    for number, name in ((10, "float16"), (999, "an unknown type")):
+    for number, name in ((11, "double"), (999, "an unknown type")):
         model.graph.input[0].type.tensor_type.elem_type = number
         onnx.save(model, path)
         with pytest.raises(VidfaceError, match=rf"\['batch', 3, 112, 112\] of {name}; a recog"):

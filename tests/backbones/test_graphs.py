@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.backbones.test_loading import save
 from tests.conftest import absent, crop_of, write_colour_network
+from vidface.backbones.conforming import fixed_batch
 from vidface.backbones.graphs import (
-    check_recogniser,
     fix_batch,
     free_batch,
     inferred_shapes,
@@ -289,9 +289,9 @@ def test_batches_are_fixed_and_freed(tmp_path: Path) -> None:
         assert shape_of(changed.graph.output[0]) == [batch, 3]
         onnx.checker.check_model(changed, full_check=True)
     assert model.SerializeToString() == before
-    assert check_recogniser(model, "n") == 5
-    assert check_recogniser(fix_batch(model, 7), "n") == 7
-    assert check_recogniser(free_batch(model), "n") is None
+    assert fixed_batch(model) == 5
+    assert fixed_batch(fix_batch(model, 7)) == 7
+    assert fixed_batch(free_batch(model)) is None
 
 
 def test_a_batch_of_a_name_fixes_the_rest_too(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_batch_of_a_name_fixes_the_rest_too(tmp_path: Path) -> None:
     model = graph_of(
         [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"],
          ["y"])], shape=("n", "c", "h", "w"), out=("n", "d"))  # fmt: skip
-    assert check_recogniser(model, "n") is None
+    assert fixed_batch(model) is None
     assert shape_of(fix_batch(model, 2).graph.input[0]) == [2, 3, 112, 112]
     onnx.save(model, tmp_path / "n.onnx")
     crops = np.stack([crop_of("red"), crop_of("blue")])

@@ -98,9 +98,11 @@ def test_a_crop_that_comes_again_is_embedded_once_a_clip(backbone, monkeypatch, 
     """Rows and pictures are those of clips whose every face is embedded by itself."""
     monkeypatch.setattr(embeddings, "EMBED_AT_ONCE", at_once)
     embedded = []
-    embed = backbone.embed
+    embed, embed_faces = backbone.embed, backbone.embed_faces
     monkeypatch.setattr(
-        backbone, "embed", lambda crops, **more: embedded.append(len(crops)) or embed(crops, **more)
+        backbone,
+        "embed_faces",
+        lambda crops, **more: embedded.append(len(crops)) or embed_faces(crops, **more),
     )
     names = ["red", "red", "green", "red", "green", "blue"]
     events: list[Event] = [

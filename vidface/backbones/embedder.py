@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidface.backbones.feeding import Feed
+from vidface.backbones.preprocessing import ARCFACE
 from vidface.backbones.runtimes import Runner, RuntimePlan
 from vidface.backbones.runtimes.plans import make_runner, possible_plans
 from vidface.backbones.runtimes.trial import fastest
@@ -46,7 +48,8 @@ class Embedder:
         self._network = network
         self.name, self.sha256 = network.name, network.sha256
         self.architecture, self.live = network.architecture, network.live
-        self.feed = fed if isinstance(fed, Feed) else Feed(fed)
+        feed = fed if isinstance(fed, Feed) else Feed(fed)
+        self.feed = replace(feed, preprocessing=network.fit_preprocessing(feed.preprocessing))
         self.preprocessing, self.assumed = self.feed.preprocessing, self.feed.assumed
         if plans is None:
             threads = available_cores() if threads is None else threads
@@ -55,13 +58,17 @@ class Embedder:
             plans = possible_plans(network, runtime, precision, device, threads)
         self.plan, self._runner = fastest(network, self.preprocessing, plans)
         self._alone: Runner | None = None  # made when it is first of use
-        trial = np.zeros((self._runner.batch, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        self.dimension = self._vectors(self._runner.run([trial])[0], len(trial)).shape[1]
+        trial = np.zeros((self._runner.batch, *self.crop_shape), np.uint8)
+        width = self._vectors(self._runner.run([trial])[0], len(trial)).shape[1]
+        self.dimension = width - self._runner.gives_norm
 
     def __str__(self) -> str:
         kind = f"{self.architecture}, " if self.architecture else ""
+        fed = self.preprocessing
+        unusual = fed.size != CROP_SIZE or fed.template != ARCFACE
+        crops = f", {fed.template} {fed.size_text}" if unusual else ""
         return (
-            f"{self.name} ({kind}{self.plan}, {self.dimension}-d, {self.preprocessing}"
+            f"{self.name} ({kind}{self.plan}, {self.dimension}-d, {self.preprocessing}{crops}"
             f"{', assumed' if self.assumed else ''})"
         )
 
@@ -75,34 +82,46 @@ class Embedder:
         """The type of the numbers in the network's products: "float32", "bf16" or "fp16"."""
         return self.plan.precision
 
+    @property
+    def crop_shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of the faces that it takes."""
+        return self.preprocessing.shape
+
     def embed(self, crops: np.ndarray, *, whole_batches: bool = False) -> np.ndarray:
-        """Embeddings of aligned faces, raw (not normalised).
+        """Embeddings of aligned faces, raw (not normalised), (n, d) float32; see `embed_faces`."""
+        return self.embed_faces(crops, whole_batches=whole_batches)[0]
+
+    def embed_faces(
+        self, crops: np.ndarray, *, whole_batches: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of aligned faces, raw (not normalised), and how long each is.
 
         All batches have the same shape, the last one filled up with black, so that an embedding
         does not depend on its neighbours; a last few faces are embedded one by one, which moves
         a value by rounding at most.
 
         Args:
-            crops: (n, 112, 112, 3) uint8 RGB. Not changed.
+            crops: (n, *crop_shape) uint8 RGB. Not changed.
             whole_batches: also the last few, so that a face's bits are the same however faces are
                 spread over calls.
 
         Returns:
-            (n, d) float32.
+            (n, d) float32, and (n,) float32: what the network itself gives as the norm, if it does,
+            else the lengths of the embeddings.
 
         Raises:
             VidfaceError: another shape or type.
         """
         crops = np.asarray(crops)
-        shape = (CROP_SIZE, CROP_SIZE, 3)
+        shape = self.crop_shape
         if crops.ndim != 4 or crops.shape[1:] != shape or crops.dtype != np.uint8:
             raise VidfaceError(
-                f"crops: want (n, {CROP_SIZE}, {CROP_SIZE}, 3) uint8 RGB, "
+                f"crops: want (n, {shape[0]}, {shape[1]}, 3) uint8 RGB, "
                 f"got {crops.shape} {crops.dtype}"
             )
         n, batch = len(crops), self._runner.batch
         if n == 0:
-            return np.empty((0, self.dimension), np.float32)
+            return np.empty((0, self.dimension), np.float32), np.empty(0, np.float32)
         few = n % batch if n % batch * FEW <= batch and self.plan.device == "cpu" else 0
         few = 0 if whole_batches else few
         batches = [np.ascontiguousarray(crops[i : i + batch]) for i in range(0, n - few, batch)]
@@ -113,7 +132,11 @@ class Embedder:
         outputs = [self._vectors(output, batch) for output in self._runner.run(batches)]
         if few:
             outputs.append(self._embed_alone(np.ascontiguousarray(crops[n - few :])))
-        return np.concatenate(outputs)[:n].astype(np.float32, copy=False)
+        rows = np.concatenate(outputs)[:n].astype(np.float32, copy=False)
+        if self._runner.gives_norm:
+            return np.ascontiguousarray(rows[:, :-1]), rows[:, -1].copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            return rows, np.linalg.norm(rows, axis=1).astype(np.float32)
 
     def _embed_alone(self, crops: np.ndarray) -> np.ndarray:
         """The last few faces, one by one: faster than a batch that is mostly black."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidface.backbones.conforming import fit_to_graph
 from vidface.backbones.declarations import graph_declaration
 from vidface.backbones.files import read_bare_graph, read_declaration
 from vidface.backbones.own_affine import OwnAffine, read_own_affine
@@ -55,8 +56,8 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
     path = Path(weights)
     if weights in WEIGHTS and given is not None and not force:
         raise VidfaceError(
-            f"weights '{weights}' bring their own preprocessing; leave color, mean, std and size "
-            "out (--force-recogniser goes on with them)"
+            f"weights '{weights}' bring their own preprocessing; leave color, mean, std, size "
+            "and template out (--force-recogniser goes on with them)"
         )
     record = WEIGHTS.get(weights) or _find_record(path)
     if record is not None and record.preprocessing is not None:
@@ -70,6 +71,8 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
     if "preprocessing" in declaration:
         declared = Preprocessing.from_dict(declaration["preprocessing"], f"weights {weights}")
     fed = said.over(declared) if declared else said
+    if graph is not None:
+        fed = fit_to_graph(fed, graph, path.name)
     if affine is not None and affine.fits_pixels:
         return _normalised_inside(path.name, affine, fed, force)
     if affine is not None and not affine.after(fed).fits_pixels:
@@ -77,10 +80,10 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
             f"{path.name}: its graph begins with {affine}, which fits no pixels from 0 to 255; fed "
             f"{fed} before that (does it want pixels from 0 to 1? --mean 0 --std 255)"
         )
-        return Feed(fed, assumed=not fed.said, remark=remark)
+        return Feed(fed, assumed=fed.is_assumed, remark=remark)
     if declared and fed != declared:
         return Feed(fed, remark=f"{path.name}: its file says {declared}; fed {fed}, as was said")
-    if fed.said:
+    if not fed.is_assumed:
         return Feed(fed)
     remark = (
         f"{path.name}: nobody says what it is fed; assuming {fed.color}, mean {fed.mean}, "

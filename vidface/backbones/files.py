@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.architectures import ARCHITECTURES, Architecture, find_architecture
+from vidface.backbones.conforming import conform_graph
 from vidface.backbones.declarations import (
     METADATA_KEY,
     MXNET_DECLARATION,
     graph_declaration,
     parse_declaration,
 )
-from vidface.backbones.graphs import check_recogniser, onnx_sha256, read_onnx
+from vidface.backbones.graphs import drop_weight_inputs, onnx_sha256, read_onnx
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import output_file
-from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
@@ -35,12 +35,15 @@ SUFFIXES = (".onnx", ".safetensors", ".pt", ".pth", ".params")
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "network")
 
 
-def read_network(path: Path, name: str, architecture_name: str | None = None) -> Network:
+def read_network(
+    path: Path, name: str, architecture_name: str | None = None, output: str | None = None
+) -> Network:
     """Read a file of weights.
 
     Args:
         architecture_name: what a file of bare parameters is of; where nobody says, the
             architecture that fits it name by name and shape by shape.
+        output: the embedding's name among an ONNX file's outputs, where it isn't plain.
 
     Raises:
         VidfaceError: no such file, another kind of file, damaged, or not fitting.
@@ -49,15 +52,14 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
     if suffix not in SUFFIXES:
         raise VidfaceError(
             f"weights {path}: unknown kind of file (known: {', '.join(SUFFIXES)}); export the "
-            f"network to ONNX with input (n, 3, {CROP_SIZE}, {CROP_SIZE}) and output (n, d)"
+            "network to ONNX with input (n, 3, height, width) and output (n, d)"
         )
     if suffix == ".onnx":
         if architecture_name is not None:
             raise VidfaceError(
                 f"weights {path}: an ONNX file holds its own network; leave --architecture out"
             )
-        model = read_onnx(path)
-        check_recogniser(model, name)
+        model = conform_graph(read_onnx(path), name, output)
         declared = graph_declaration(model, name)
         return Network(
             name,
@@ -66,6 +68,8 @@ def read_network(path: Path, name: str, architecture_name: str | None = None) ->
             architecture=declared.get("architecture"),
             declaration=declared,
         )
+    if output is not None:
+        raise VidfaceError(f"weights {path}: has no outputs to choose from; leave the output out")
     state, declaration = read_state(path)
     fitting = _find_fitting(state, architecture_name or declaration.get("architecture"), path)
     module = fitting.build()
@@ -87,9 +91,11 @@ def read_bare_graph(path: Path) -> onnx.ModelProto | None:
     import onnx
 
     try:
-        return onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False)
     except Exception:
         return None
+    drop_weight_inputs(model)
+    return model
 
 
 def read_declaration(path: Path) -> Mapping[str, Any]:

@@ -41,11 +41,16 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         ) from None
     if not model.graph.node or not model.opset_import:
         raise VidfaceError(f"weights {path}: not an ONNX file, or cut off (no graph in it)")
+    drop_weight_inputs(model)
+    return model
+
+
+def drop_weight_inputs(model: onnx.ModelProto) -> None:
+    """Leave a graph its inputs proper, without the weights that old exports list; in place."""
     weights = {tensor.name for tensor in model.graph.initializer}
     images = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(images)
-    return model
 
 
 def onnx_sha256(path: Path) -> str:
@@ -68,40 +73,6 @@ def onnx_sha256(path: Path) -> str:
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
-def check_recogniser(model: onnx.ModelProto, name: str) -> int | None:
-    """The batch size that the graph fixes, or None; an error where it is no recogniser's graph.
-
-    Raises:
-        VidfaceError: other inputs or outputs than one image and one vector, another size.
-    """
-    from onnx import TensorProto
-
-    inputs, outputs = model.graph.input, model.graph.output
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise VidfaceError(
-            f"weights {name}: {len(inputs)} inputs and {len(outputs)} outputs; "
-            "a recogniser has one image input and one output"
-        )
-    tensor = inputs[0].type.tensor_type
-    shape = [
-        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim
-    ]
-    wanted = (3, CROP_SIZE, CROP_SIZE)
-    fits = len(shape) == 4 and all(
-        not isinstance(have, int) or have == want
-        for have, want in zip(shape[1:], wanted, strict=True)
-    )
-    if not fits or tensor.elem_type != TensorProto.FLOAT:
-        known = {number: name.lower() for name, number in TensorProto.DataType.items()}
-        kind = known.get(tensor.elem_type, "an unknown type")
-        raise VidfaceError(
-            f"weights {name}: input {shape} of {kind}; a recogniser takes "
-            f"(n, 3, {CROP_SIZE}, {CROP_SIZE}) float"
-        )
-    batch = shape[0]
-    return batch if isinstance(batch, int) and batch > 0 else None
-
-
 def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model that can be changed."""
     twin = type(model)()
@@ -109,12 +80,17 @@ def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     return twin
 
 
-def fix_batch(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
-    """The graph with its input fixed to (batch, 3, 112, 112): fixed graphs run faster."""
+def fix_batch(
+    model: onnx.ModelProto, batch: int, size: tuple[int, int] = (CROP_SIZE, CROP_SIZE)
+) -> onnx.ModelProto:
+    """The graph with its input fixed to (batch, 3, height, width): fixed graphs run faster.
+
+    Height and width are `size` where the graph leaves them open.
+    """
     fixed = copy_graph(model)
-    shape = fixed.graph.input[0].type.tensor_type.shape
-    for dim, size in zip(shape.dim, (batch, 3, CROP_SIZE, CROP_SIZE), strict=False):
-        dim.dim_value = size
+    dims = fixed.graph.input[0].type.tensor_type.shape.dim
+    for number, (dim, wanted) in enumerate(zip(dims, (batch, 3, *size), strict=False)):
+        dim.dim_value = wanted if number < 2 else dim.dim_value or wanted
     for value in fixed.graph.output:  # an output need not declare a shape
         for dim in value.type.tensor_type.shape.dim[:1]:
             dim.dim_value = batch
@@ -149,7 +125,7 @@ def inferred_shapes(model: onnx.ModelProto, name: str) -> dict[str, tuple[int, .
 
 
 def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.ModelProto:
-    """The graph with its preprocessing in front: it takes crops, (n, 112, 112, 3) uint8 RGB.
+    """The graph with its preprocessing in front: it takes crops, (n, height, width, 3) uint8 RGB.
 
     Element by element what `Preprocessing.apply` does, so that nothing is done per image in Python
     and a batch crosses into the runtime as bytes.
@@ -162,7 +138,7 @@ def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.Mo
     image = graph.input[0]
     first = image.type.tensor_type.shape.dim[0]
     batch = first.dim_value if first.HasField("dim_value") else first.dim_param or "batch"
-    shape = [batch, CROP_SIZE, CROP_SIZE, 3]
+    shape = [batch, *wanted.shape]
     nodes = [
         helper.make_node("Cast", ["vidface_crops"], ["vidface_float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["vidface_float"], ["vidface_planes"], perm=[0, 3, 1, 2]),

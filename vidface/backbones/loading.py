@@ -30,6 +30,7 @@ def load_backbone(
     preprocessing: Preprocessing | None = None,
     *,
     architecture: str | None = None,
+    output: str | None = None,
     runtime: str = "auto",
     precision: str = "float32",
     device: str = "auto",
@@ -39,8 +40,8 @@ def load_backbone(
     """Load a recogniser.
 
     Args:
-        weights: a registered name ("sface"); a file: `.onnx` with one image input (n, 3, 112, 112)
-            and one output (n, d), `.safetensors`, a PyTorch state dict (`.pt`, `.pth`), MXNet's
+        weights: a registered name ("sface"); a file: `.onnx` with one image input and an output
+            (n, d), `.safetensors`, a PyTorch state dict (`.pt`, `.pth`), MXNet's
             `.params` of an InsightFace MobileFaceNet; or a torch module of the same form, which is
             used as it is at every call, so that a training loop can watch itself.
         preprocessing: what the network wants to be fed. A registered name brings its own, and so
@@ -49,6 +50,7 @@ def load_backbone(
             assumed, and `Embedder.assumed` is then True.
         architecture: what a file of bare parameters is of; where nobody says, the one of vidface's
             that it fits in all names and shapes.
+        output: the embedding's name, where several outputs of an ONNX file could be it.
         runtime: "onnxruntime", "openvino", "torch", or "auto": a short trial on this machine, its
             outcome kept in the cache.
         precision: "float32", "bf16" or "fp16", as the runtime can.
@@ -60,7 +62,7 @@ def load_backbone(
         VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file, a
             preprocessing that contradicts it.
     """
-    network = load_network(weights, architecture)
+    network = load_network(weights, architecture, output)
     feed = Feed(preprocessing or Preprocessing(), assumed=preprocessing is None)
     if isinstance(weights, str | Path):
         feed = decide_feed(str(weights), preprocessing, force=force)
@@ -80,6 +82,7 @@ def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedde
         settings.weights,
         settings.preprocessing,
         architecture=settings.architecture,
+        output=settings.output,
         runtime=settings.runtime,
         precision=settings.precision,
         device=settings.device,
@@ -90,7 +93,11 @@ def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedde
     return backbone
 
 
-def load_network(weights: str | Path | torch.nn.Module, architecture: str | None = None) -> Network:
+def load_network(
+    weights: str | Path | torch.nn.Module,
+    architecture: str | None = None,
+    output: str | None = None,
+) -> Network:
     """Read a recogniser without preparing it for running; arguments as `load_backbone`'s."""
 
     if not isinstance(weights, str | Path):
@@ -105,10 +112,10 @@ def load_network(weights: str | Path | torch.nn.Module, architecture: str | None
     if name in WEIGHTS:
         if WEIGHTS[name].kind != "recogniser":
             raise VidfaceError(f"weights '{name}' are a {WEIGHTS[name].kind}, not a recogniser")
-        return read_network(weights_path(name), name, architecture)
+        return read_network(weights_path(name), name, architecture, output)
     path = Path(weights)
     if path.is_file():
-        return read_network(path, path.name, architecture)
+        return read_network(path, path.name, architecture, output)
     if is_architecture(name):
         raise VidfaceError(
             f"'{name}' is an architecture without weights: it can be shown, counted, exported and "

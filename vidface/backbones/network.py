@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.conforming import crop_size, fit_to_graph, fixed_batch
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
-from vidface.backbones.graphs import check_recogniser, fix_batch, read_onnx
+from vidface.backbones.graphs import fix_batch, read_onnx
 from vidface.backbones.runtimes.base import library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
@@ -21,6 +22,8 @@ from vidface.storage.cache import EXPORTS, cache_folder
 if TYPE_CHECKING:
     import onnx
     from torch import nn
+
+    from vidface.backbones.preprocessing import Preprocessing
 
 MICRO_BATCH = 4  # crops a run of a graph: larger ones leave the cache of a core (docs/log.md)
 
@@ -37,6 +40,7 @@ class Network:
     declaration: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
     live: bool = False  # a module of the caller's, who may go on training it
     batch: int = MICRO_BATCH
+    size: tuple[int, int] = (CROP_SIZE, CROP_SIZE)  # of its faces, where the graph leaves it open
 
     def graph(self, *, alone: bool = False) -> onnx.ModelProto:
         """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached).
@@ -45,11 +49,27 @@ class Network:
         """
         if self.model is None:
             self.model = _export_cached(self)
-        fixed = check_recogniser(self.model, self.name)
+        fixed = fixed_batch(self.model)
         if fixed is not None and fixed != self.batch and not _can_free_batch(self.model, self):
             self.batch = fixed  # built in: it runs at that size
         free = fixed is None or fixed != self.batch
-        return fix_batch(self.model, 1 if alone and free else self.batch)
+        return fix_batch(self.model, 1 if alone and free else self.batch, self.size)
+
+    def fit_preprocessing(self, fed: Preprocessing) -> Preprocessing:
+        """What it is fed, in the size that it is built for; its open dimensions become that size.
+
+        Raises:
+            VidfaceError: it is built for other faces, or takes bytes and scales them itself.
+        """
+        if self.model is not None:
+            fed = fit_to_graph(fed, self.model, self.name)
+        elif self.architecture is not None and fed.shape != (CROP_SIZE, CROP_SIZE, 3):
+            raise VidfaceError(
+                f"weights {self.name}: {self.architecture} takes faces of {CROP_SIZE}x{CROP_SIZE} "
+                f"pixels, not {fed.size_text}"
+            )
+        self.size = fed.shape[:2]
+        return fed
 
     def require_module(self) -> nn.Module:
         """The torch module.
@@ -98,17 +118,17 @@ def _export_cached(network: Network) -> onnx.ModelProto:
 
 def _can_free_batch(model: onnx.ModelProto, network: Network) -> bool:
     """Whether a graph with its batch built in gives the same for several faces at once."""
-    built_in = check_recogniser(model, network.name) or 1
+    built_in = fixed_batch(model) or 1
     image = model.graph.input[0].name
     n = -(-network.batch // built_in) * built_in  # all of them different
-    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, CROP_SIZE, CROP_SIZE))
+    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, *(crop_size(model) or network.size)))
     filled = filled.astype(np.float32)
     session = open_session(model, network.name, threads=1)
     with library_errors(f"weights {network.name}"):
         pieces = np.split(filled, len(filled) // built_in)
         apart = np.concatenate([session.run(None, {image: piece})[0] for piece in pieces])
     try:
-        freed = open_session(fix_batch(model, network.batch), network.name, threads=1)
+        freed = open_session(fix_batch(model, network.batch, network.size), network.name, threads=1)
         together = freed.run(None, {image: filled[: network.batch]})[0]
     except Exception:
         return False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidface.backbones.conforming import has_channels_last
 from vidface.backbones.preprocessing import Preprocessing, plain_numbers
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.values import CROP_SIZE
@@ -148,7 +149,7 @@ def _measure_affine(front: onnx.ModelProto, folder: Path) -> OwnAffine | None:
             del tensor.external_data[:]
     kind = front.graph.input[0].type.tensor_type
     sizes = [dim.dim_value for dim in kind.shape.dim]
-    axis = next(axis for axis in (1, 3) if sizes[axis] in (0, 3))
+    axis = 3 if has_channels_last(sizes) else 1
     sizes = [1, *(size or CROP_SIZE for size in sizes[1:])]
     sizes[axis] = 3
     black = np.zeros(sizes, helper.tensor_dtype_to_np_dtype(kind.elem_type))

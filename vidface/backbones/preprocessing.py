@@ -1,4 +1,4 @@
-"""What a network is fed: colour order, mean, standard deviation, size."""
+"""What a network is fed: colour order, mean, standard deviation, size, how faces are cut out."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ if TYPE_CHECKING:
     import numpy as np
 
 COLORS = ("rgb", "bgr")
-_USUAL: Mapping[str, Any] = {"color": "rgb", "mean": 127.5, "std": 127.5, "size": CROP_SIZE}
+ARCFACE, FACENET = "arcface-112", "facenet-160"
+TEMPLATES = (ARCFACE, FACENET)  # how faces are cut out: `vidface.faces.alignment`
+_SMALLEST, _LARGEST = 16, 512  # pixels
+_USUAL: Mapping[str, Any] = {
+    "color": "rgb", "mean": 127.5, "std": 127.5, "size": CROP_SIZE, "template": ARCFACE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """What a network is fed: (x − mean) / std on the 0–255 scale, channels in `color` order.
 
-    A sequence of three is in the order of the channels as fed. What is left out is InsightFace's
-    usual; `said` names what was not.
+    A sequence of three is in the order of the channels as fed. `size` is the side of the faces, or
+    (height, width); `template` is how they are cut out of pictures. What is left out is
+    InsightFace's usual; `said` names what was not.
     """
 
     color: str | None = None
     mean: float | tuple[float, ...] | None = None
     std: float | tuple[float, ...] | None = None
-    size: int | None = None  # pixels
+    size: int | tuple[int, int] | None = None  # pixels
+    template: str | None = None
     said: frozenset[str] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -37,11 +44,13 @@ class Preprocessing:
         for name in set(_USUAL) - said:
             object.__setattr__(self, name, _USUAL[name])
         check_choice("color", str(self.color), COLORS)
-        if self.size != CROP_SIZE:
-            raise VidfaceError(
-                f"size: {self.size}, but aligned crops are {CROP_SIZE}x{CROP_SIZE} and never "
-                "resized; use a recogniser of that input size"
-            )
+        check_choice("template", str(self.template), TEMPLATES)
+        sides = tuple(self.size) if isinstance(self.size, Iterable) else (self.size, self.size)
+        fits = len(sides) == 2 and all(type(side) is int for side in sides)
+        fits = fits and all(_SMALLEST <= side <= _LARGEST for side in sides)  # type: ignore[operator]
+        wanted = f"a side of {_SMALLEST} to {_LARGEST} pixels, or a height and a width"
+        check(fits, "size", f"must be {wanted}, not {self.size}")
+        object.__setattr__(self, "size", sides[0] if sides[0] == sides[1] else sides)
         for name in ("mean", "std"):
             value = getattr(self, name)
             numbers = tuple(value) if isinstance(value, Iterable) else (value,)
@@ -53,12 +62,34 @@ class Preprocessing:
     def __str__(self) -> str:
         return f"{self.color} (x − {plain_numbers(self.mean)}) / {plain_numbers(self.std)}"
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3) of a face."""
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        return (*sides, 3)  # type: ignore[return-value]
+
+    @property
+    def size_text(self) -> str:
+        """Height and width as people write them: 112x112."""
+        return "x".join(map(str, self.shape[:2]))
+
     def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _USUAL}
+        """The preprocessing as files record it; the template only where it isn't the usual one."""
+        names = [name for name in _USUAL if name != "template" or self.template != ARCFACE]
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether nothing was said of colours and scale."""
+        return not self.said & {"color", "mean", "std"}
+
+    def saying(self, **values: Any) -> Preprocessing:
+        """What was said here, but for these values."""
+        return Preprocessing(**{**{name: getattr(self, name) for name in self.said}, **values})
 
     def over(self, base: Preprocessing) -> Preprocessing:
         """What was said here, and what `base` says of the rest."""
-        return Preprocessing(**{**base.to_dict(), **{n: getattr(self, n) for n in self.said}})
+        return base.saying(**{name: getattr(self, name) for name in self.said})
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], where: str) -> Preprocessing:
@@ -84,7 +115,7 @@ class Preprocessing:
             raise VidfaceError(f"{where}: {error}") from None
 
     def apply(self, crops: np.ndarray) -> np.ndarray:
-        """(n, 112, 112, 3) uint8 RGB → (n, 3, 112, 112) float32 as the network wants it."""
+        """(n, h, w, 3) uint8 RGB → (n, 3, h, w) float32 as the network wants it."""
         import numpy as np
 
         ordered = crops if self.color == "rgb" else crops[..., ::-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.preprocessing import TEMPLATES, Preprocessing
 from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES
 from vidface.core.errors import VidfaceError
 from vidface.core.files import absolute_path
@@ -31,7 +31,7 @@ class BackboneSettings:
     weights: str = setting(
         "sface",
         metavar="NAME|FILE",
-        help="The recogniser: a name of `vidface models`, or a file: .onnx (nx3x112x112 to nxD), "
+        help="The recogniser: a name of `vidface models`, or a file: .onnx (faces to nxD), "
         ".safetensors, a state dict (.pt, .pth) or MXNet's .params.",
         parse=resolve_weights,
     )
@@ -62,12 +62,30 @@ class BackboneSettings:
         "name three numbers.",
         default_text="the file's own, else 127.5",
     )
-    size: int | None = setting(
+    output: str | None = setting(
+        None,
+        flag="--output-name",
+        metavar="NAME",
+        help="The embedding among the outputs of an .onnx file, where several could be it.",
+        default_text="the only one",
+        rare=True,
+    )
+    size: int | tuple[int, int] | None = setting(
         None,
         flag=None,
-        help="The side of the faces that weights given as a file are fed.",
+        help="The side of the faces that the recogniser takes, or [height, width], where an .onnx "
+        "file leaves it open.",
         unit="pixels",
-        default_text="112",
+        default_text="the file's own, else 112",
+        rare=True,
+    )
+    template: str | None = setting(
+        None,
+        metavar="NAME",
+        help="How faces are cut out for weights given as a file: arcface-112, by five landmarks, "
+        "scaled to its size; or facenet-160, the box and a margin of a quarter.",
+        choices=TEMPLATES,
+        default_text="the file's own, else arcface-112",
         rare=True,
     )
     force_recogniser: bool = setting(
@@ -111,6 +129,7 @@ class BackboneSettings:
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the recogniser is fed, as far as it is said here; None where nothing is."""
-        if self.color is None and self.mean is None and self.std is None and self.size is None:
+        said = self.color, self.mean, self.std, self.size, self.template
+        if all(value is None for value in said):
             return None
-        return Preprocessing(self.color, self.mean, self.std, self.size)
+        return Preprocessing(*said)

@@ -85,7 +85,7 @@ def embeddings_schema(dimension: int, *, quality: bool = False) -> pa.Schema:
     then began; both count from the clip's first frame and are null for image folders, which name
     their `file`. `box` is left, top, right, bottom and `landmarks` five (x, y), both in pixels of
     the upright frame, null for aligned crops, as is `det_score`, in [0, 1]. `embedding` is as the
-    network gave it, `norm` its length.
+    network gave it, `norm` its length, or what the network itself gives as its norm.
 
     Args:
         dimension: d of the embeddings.

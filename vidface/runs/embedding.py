@@ -70,7 +70,7 @@ class _Waiting:
         self.clip = clip
         self.batches: list[pa.RecordBatch] = []
         self.pictures: dict[bytes, int] = {}  # a crop's digest → its number
-        self.vectors: list[np.ndarray] = []  # of each picture: (d,) float32
+        self.vectors: list[np.ndarray] = []  # of each picture: (d + 1,) float32
         self.picture_jpegs: list[bytes] = []
         self.jpegs: list[bytes] = []  # of each face
         self.unembedded = 0
@@ -121,9 +121,10 @@ def embed_clips(
         wanted = [entry for entry in queue if not entry[0].thrown_away]
         if wanted:
             crops = np.concatenate([crops for *_, crops in wanted])
-            vectors = np.empty((0, backbone.dimension), np.float32)
+            # The norm is the last column.
+            vectors = np.empty((0, backbone.dimension + 1), np.float32)
             if len(crops):
-                vectors = backbone.embed(crops, whole_batches=True)  # (n, d) float32
+                vectors = np.column_stack(backbone.embed_faces(crops, whole_batches=True))
             start = 0
             for waiting, faces, pictures, new_crops in wanted:
                 rows = vectors[start : start + len(new_crops)]
@@ -172,16 +173,14 @@ def embed_clips(
 def _rows(
     clip: Clip, faces: Sequence[Face], vectors: np.ndarray, schema: pa.Schema
 ) -> pa.RecordBatch:
-    """Rows of some faces of a clip."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.linalg.norm(vectors, axis=1).astype(np.float32)
+    """Rows of some faces of a clip; vectors (n, d + 1) float32 with their norms behind them."""
     alike = ("frame_index", "time_seconds", "source_time_seconds", "file", "face_index", "box")
     columns: dict[str, Any] = {
         "clip_id": [clip.clip_id] * len(faces),
         **{name: [getattr(face, name) for face in faces] for name in (*alike, "det_score")},
         "landmarks": [None if face.landmarks is None else face.landmarks.ravel() for face in faces],
-        "norm": norms,
-        "embedding": artefacts.fixed_lists(vectors),
+        "norm": vectors[:, -1],
+        "embedding": artefacts.fixed_lists(np.ascontiguousarray(vectors[:, :-1])),
     }
     return pa.RecordBatch.from_pydict(columns, schema=schema)
 

@@ -191,7 +191,8 @@ def parse_pipeline(
         tables[name] = read_table(fields[name], f"[{name}]", kept, file, where)
     if ("backbone", "weights") in overrides:
         # What the file says its own recogniser is and is fed does not hold for another one.
-        for key in ("weights", "architecture", "color", "mean", "std", "size"):
+        said = ("architecture", "output", "color", "mean", "std", "size", "template")
+        for key in ("weights", *said):
             tables["backbone"].pop(key, None)
     if ("manifest", "path") in overrides:
         tables["manifest"].pop("prepare", None)  # makes the file's own manifest, no other

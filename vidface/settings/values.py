@@ -87,7 +87,7 @@ def read_value(field: SettingField, value: Any, file: Path, spot: str) -> Any:
             if all(isinstance(item, str) for item in value):
                 return tuple(value)
         elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-            return tuple(float(item) for item in value)
+            return tuple(value) if int in kinds else tuple(float(item) for item in value)
     elif isinstance(value, dict) and Mapping in kinds:
         return value
     elif value is None and type(None) in kinds:
@@ -106,7 +106,7 @@ _TYPE_NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    tuple: "three numbers",
+    tuple: "a list of numbers",
     Mapping: "a table",
 }
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from vidface.backbones.preprocessing import Preprocessing
 
 
+WITH_NORM = "vidface_embedding_and_norm"
+"""The output of a graph whose last column is the norm: `vidface.backbones.conforming.join_norm`."""
+
+
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
     """Turn any error within the block into a VidfaceError: libraries' share no base class."""
@@ -44,13 +48,17 @@ class RuntimePlan:
 
 
 class Runner(ABC):
-    """A network ready to run on batches of exactly `batch` crops."""
+    """A network ready to run on batches of exactly `batch` crops.
+
+    Where it `gives_norm`, the last column of its rows is no part of the embedding but its norm.
+    """
 
     batch: int
+    gives_norm = False
 
     @abstractmethod
     def run(self, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """(batch, 112, 112, 3) uint8 RGB each → (batch, …) float32 each, in order."""
+        """(batch, height, width, 3) uint8 RGB each → (batch, …) float32 each, in order."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan
 from vidface.backbones.runtimes.plans import make_runner
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object, write_json
-from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import TRIALS, cache_folder
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def fastest(
     remembered = _read(path, plans)
     if remembered is not None:
         return remembered, make_runner(network, preprocessing, remembered)
-    crops = np.random.default_rng(0).integers(
-        0, 256, (TRIAL_FACES, CROP_SIZE, CROP_SIZE, 3), np.uint8
-    )
+    crops = np.random.default_rng(0).integers(0, 256, (TRIAL_FACES, *preprocessing.shape), np.uint8)
     best: tuple[float, RuntimePlan, Runner] | None = None
     failures: list[VidfaceError] = []
     rates = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan, library_errors
+from vidface.backbones.runtimes.base import WITH_NORM, Runner, Runtime, RuntimePlan, library_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,13 @@ SILENT = 3  # severity "error"; it warns of every initialiser of old exports
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
+    from vidface.backbones.conforming import join_norm
     from vidface.backbones.graphs import split_prelu, with_preprocessing
 
     graph = network.graph(alone=alone)
     if plan.split_prelu:
         graph = split_prelu(graph)
-    model = with_preprocessing(graph, preprocessing)
+    model = with_preprocessing(join_norm(graph), preprocessing)
     streams = 1 if alone else plan.threads
     return OnnxRuntimeRunner(model, network.name, streams, plan.threads // streams)
 
@@ -41,6 +42,7 @@ class OnnxRuntimeRunner(Runner):
         from concurrent.futures import ThreadPoolExecutor
 
         self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        self.gives_norm = model.graph.output[0].name == WITH_NORM
         self._name = name
         self._session = open_session(model, name, threads)
         self._input = self._session.get_inputs()[0].name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan, library_errors
+from vidface.backbones.runtimes.base import WITH_NORM, Runner, Runtime, RuntimePlan, library_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +21,10 @@ _PRECISION_HINTS = {"float32": "f32", "bf16": "bf16"}
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
+    from vidface.backbones.conforming import join_norm
     from vidface.backbones.graphs import with_preprocessing
 
-    model = with_preprocessing(network.graph(alone=alone), preprocessing)
+    model = with_preprocessing(join_norm(network.graph(alone=alone)), preprocessing)
     return OpenvinoRunner(model, network.name, plan, 1 if alone else plan.threads)
 
 
@@ -34,6 +35,7 @@ class OpenvinoRunner(Runner):
         import openvino
 
         self.batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+        self.gives_norm = model.graph.output[0].name == WITH_NORM
         self._name = name
         options = {
             "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[plan.precision],
