@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VideoSource = str | os.PathLike | BinaryIO
 Item = TypeVar("Item")
 
+MAX_PIXELS = 2**25  # 8192 x 4096, above 8K television; about seven pictures are held at a time
 MAX_GAP_SECONDS = 3600  # that one frame is shown; beyond it the timestamps are damaged
 MAX_SECONDS_PER_FRAME = 60  # on average, after the first hour: a small file is no endless film
 
@@ -29,8 +30,9 @@ class Frame:
     index: k = 0, 1, 2, …
     time_seconds: the moment asked for, start_seconds + k / fps.
     source_time_seconds: when this picture began to be shown, ≤ time_seconds.
-    image: (height, width, 3) uint8 RGB, upright, C-contiguous and READ-ONLY: a picture that is
-        shown at several k is the same array. Copy it to draw on it.
+    image: (height, width, 3) uint8 RGB as a player shows it: upright, square pixels, SDR colours.
+        C-contiguous and READ-ONLY: a picture that is shown at several k is the same array. Copy
+        it to draw on it.
     """
 
     index: int

@@ -14,6 +14,8 @@ Two decoders, both measured against frames that ffmpeg produced (tests/make_gold
 | rotation                  | mended here (display matrix)     | applied; a quarter turn raises if |
 |                           |                                  | rows are not a multiple of 64 B   |
 | flip                      | mended here                      | not applied, silently             |
+| pixels that aren't square | stretched here, none is lost     | refused: the message names it     |
+| HLG, PQ (HDR)             | mapped to SDR here (BT.2390)     | refused: the message names it     |
 | edit list                 | right                            | counts the pre-roll: a longer clip|
 | MPEG-TS                   | right                            | one GOP off, silently             |
 | AVI                       | mended here (no times of its own)| often no usable times: raises     |

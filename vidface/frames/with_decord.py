@@ -20,6 +20,7 @@ from vidface.frames.common import (
     select_shown,
     unreadable_error,
 )
+from vidface.frames.with_pyav import describe_change
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,11 @@ def decode_with_decord(
             path.open("rb").close()  # a better message than decord's
     except OSError as error:
         raise unreadable_error(name, error) from error
+    change = describe_change(source, window.rules)
+    if change is not None:
+        raise ClipError(
+            f"{name}: {change}, which decord leaves as stored. Use decoder 'pyav'", "corrupt"
+        )
     try:
         reader = decord.VideoReader(file or str(path), ctx=decord.cpu(0), num_threads=threads)
         # A list: with a slice it misbehaves. (frames, 2) float32: shown in [begin, end).

@@ -1,7 +1,7 @@
 """Frames through PyAV (libav). What it leaves to its caller is done here.
 
-That is: rotation, files that end too early, frames dropped without a word, which frames are certain
-when a film breaks off, playlists that would open other files.
+That is: files that end too early, frames dropped without a word, which frames are certain when a
+film breaks off, playlists that would open other files. How a picture looks: frames/pictures.py.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from vidface.core.errors import ClipError
 from vidface.core.rules import ReadingRules
 from vidface.frames.common import (
     MAX_GAP_SECONDS,
+    MAX_PIXELS,
     VideoSource,
     Window,
     corrupt_error,
@@ -36,6 +38,7 @@ from vidface.frames.lengths import (
     tick_seconds_of,
 )
 from vidface.frames.log import LogListener
+from vidface.frames.pictures import PictureViewer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +53,6 @@ _DEMUXERS = (
     "mjpeg,yuv4mpegpipe,rm,dv,wtv,gif,apng,jpeg_pipe,png_pipe,webp_pipe,wav,mp3,aac,flac"
 )
 _READ_BYTES = 1 << 16
-MAX_PIXELS = 2**25  # 8192 x 4096, above 8K television; about seven pictures are held at a time
 _FORESEES_JUMPS = 0x200  # libav's AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, Ogg
 _MAX_AVI_FPS = 10_000  # beyond it the header is damaged
 # The declared length may exceed what is decoded by this many frames before the clip counts as
@@ -98,6 +100,7 @@ def decode_with_pyav(
             raise corrupt_error(name, error) from error
         stream = _film_stream(container, name)
         stream.thread_count = threads
+        viewer = PictureViewer(stream, window.rules)
         cut = unfinished is not None
         changes = stack.enter_context(
             contextlib.closing(_changes(container, stream, name, cut, log, window.rules))
@@ -106,12 +109,37 @@ def decode_with_pyav(
         for k, begin, picture in select_shown(changes, window):
             if last is None or last[0] is not picture:
                 try:
-                    last = picture, freeze_image(_upright(picture))
+                    last = picture, freeze_image(viewer.show(picture))
                 except (av.error.FFmpegError, ValueError) as error:
                     raise corrupt_error(name, error, begin) from error
             yield k, begin, last[1]
         if log.heard is not None:
             raise corrupt_error(name, log.heard)
+
+
+def describe_change(source: VideoSource, rules: ReadingRules) -> str | None:
+    """What is not as a film's headers have it stored, once decoded here: its shape, its colours.
+
+    None: nothing, or it can't be opened. A file object is left at its beginning.
+    """
+    import av
+
+    change = None
+    with contextlib.ExitStack() as stack:
+        file, path = open_or_locate(source)
+        file = stack.enter_context(path.open("rb")) if path is not None else file
+        with contextlib.suppress(av.error.FFmpegError, ClipError, ValueError):
+            container = stack.enter_context(
+                av.open(
+                    file,
+                    metadata_errors="replace",
+                    container_options={"format_whitelist": _DEMUXERS},
+                )
+            )
+            change = PictureViewer(_film_stream(container, ""), rules).describe_change()
+    if path is None:
+        file.seek(0)
+    return change
 
 
 def _film_stream(container: InputContainer, name: str) -> VideoStream:
@@ -276,26 +304,3 @@ def _more(packets: Iterator[Any], stream: VideoStream) -> bool:
         return any(packet.stream.index == stream.index and packet.size for packet in packets)
     except (av.error.FFmpegError, OSError, ValueError):
         return False
-
-
-def _upright(picture: VideoFrame) -> np.ndarray:
-    """RGB with the display matrix applied: any of the eight quarter turns and flips.
-
-    Other angles go to the nearest quarter turn.
-    """
-    import numpy as np
-
-    # Bicubic as ffmpeg does; it matters where chroma is interpolated: odd sizes, 10 bits.
-    # One thread: each frame would start some of its own, and keep them until it goes.
-    image = picture.to_ndarray(format="rgb24", interpolation="BICUBIC", threads=1)
-    side_data: Any = picture.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return image
-    # Row vectors: (x, y) is shown at (a x + c y, b x + d y), y downwards; 16.16 fixed point.
-    a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        image = image.transpose(1, 0, 2)
-        flip_x, flip_y = c < 0, b < 0
-    else:
-        flip_x, flip_y = a < 0, d < 0
-    return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
