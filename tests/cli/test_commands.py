@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import write_colour_network, write_crop
 from vidface.cli import commands
+from vidface.core.rules import ReadingRules
+from vidface.runs import clip_extraction
 
 
 def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> None:
@@ -52,6 +54,27 @@ def test_json_everywhere(vidface, colour_pipeline: Path) -> None:
     assert "already done" in ran.err
     assert ran.json["extraction"]["clips"] == 7
     assert ran.json["retrieval"] == scored["retrieval"]
+
+
+def test_files_passed_over_are_noted_and_an_older_run_keeps_its_pictures(
+    vidface, colour_pipeline: Path, colour_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = next(path for path in colour_clips.parent.rglob("*.png")).parent
+    (folder / "one.jfif").write_bytes(next(folder.glob("*.png")).read_bytes())
+    (folder / "two.heic").write_bytes(b"text")
+    with monkeypatch.context() as older:
+        older.setattr(clip_extraction, "NEW_RULES", ReadingRules.as_before())
+        before = vidface("extract", "--pipeline", colour_pipeline)
+    assert "passed over" not in before.out
+    again = vidface("extract", "--pipeline", colour_pipeline)
+    assert "already done" in again.err
+    assert again.code == 0
+    new = vidface("extract", "--pipeline", colour_pipeline, "--force", "--json").json
+    [noted] = new["noted"]
+    assert "files passed over: two.heic. Save pictures" in noted["message"]
+    shown = vidface("extract", "--pipeline", colour_pipeline).out
+    assert f"ok  {noted['clip_id']}: {noted['message']}" in shown
+    assert new["frames"] == 27  # one more than test_extraction.py counts by hand
 
 
 def test_failed_clips_are_listed_and_exit_3(vidface, colour_pipeline, colour_clips: Path) -> None:

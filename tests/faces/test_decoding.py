@@ -27,6 +27,7 @@ from tests.conftest import absent, crop_of, write_crop
 from tests.decoding_faults import faulty, shade_of, tell_modules
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
+from vidface.core.rules import ReadingRules
 from vidface.core.states import KEPT_STATES
 from vidface.faces import pool, queues, shared
 from vidface.faces.clip_faces import (
@@ -144,6 +145,57 @@ def test_aligned_folders_and_images_come_as_they_are(kind: str, tmp_path: Path) 
     assert read.ends[2].message == "none: no such file or folder"
     assert (read.ends[0].frames, read.ends[0].frames_without_face) == (3, 0)
     assert read.ends[0].seconds.decode > 0 == read.ends[0].seconds.detect
+
+
+def test_pictures_that_a_folder_passes_over_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    for number, name in enumerate(["1.png", "2.bmp", "3.dib", "4.pnm"]):
+        write_crop(folder / "0.png", "red", seed=number)
+        with Image.open(folder / "0.png") as picture:
+            kind = {"dib": "DIB", "pnm": "PPM"}.get(name[2:])
+            picture.save(folder / name, kind)
+    (folder / "0.png").unlink()
+    for name in ("5.heic", "6.mp4", "notes.txt"):
+        (folder / name).write_bytes(b"text")
+    (tmp_path / "unread").mkdir()
+    (tmp_path / "unread" / "1.heic").write_bytes(b"text")
+    (tmp_path / "a.heic").write_bytes(b"text")
+    names = ["mixed", "unread", "a.heic"]
+    read = decoded(names, tmp_path, work=find_faces, faces=ALIGNED)
+    assert read.states == ["ok", "no_video_stream", "corrupt"]
+    assert [face.file for face in read.faces[0]] == ["1.png", "2.bmp", "3.dib", "4.pnm"]
+    assert np.array_equal(read.crops[0], [crop_of("red", seed=seed) for seed in range(4)])
+    note = "2 of 6 files passed over: 5.heic, 6.mp4. Save pictures as JPEG or PNG"
+    assert read.ends[0].message.startswith(f"mixed: {note}")
+    assert "no images in this folder; unread: 1 of 1 files passed over" in read.ends[1].message
+    before = decoded(["mixed"], tmp_path, work=find_faces, rules=ReadingRules.as_before())
+    assert [face.file for face in before.faces[0]] == ["1.png", "2.bmp"]
+    assert before.ends[0].message == ""
+    sizes = [
+        sum((folder / face.file).stat().st_size for face in r.faces[0]) for r in (read, before)
+    ]
+    assert [read.ends[0].bytes, before.ends[0].bytes] == sizes
+
+
+def test_an_animated_picture_is_a_clip(weights_at_hand: None, tmp_path: Path) -> None:
+    """No face is in it; its pictures are counted as a film's frames."""
+    pictures = [Image.new("RGB", (64, 48), (grey, 0, 0)) for grey in range(0, 250, 50)]
+    path = tmp_path / "film.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250, lossless=True)
+    settings = {"work": find_faces, "faces": FaceSettings(), "workers": 1}
+    read = decoded(["film.webp"], tmp_path, **settings)
+    assert (read.states, read.ends[0].frames) == (["no_face"], 10)
+    before = decoded(["film.webp"], tmp_path, rules=ReadingRules.as_before(), **settings)
+    assert (before.states, before.ends[0].frames) == (["no_face"], 1)
+
+
+def test_a_pipe_is_called_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    read = decoded(["pipe.mp4", "circle.mp4"], tmp_path, work=find_faces)
+    assert read.states == ["corrupt", "corrupt"]
+    assert read.ends[0].message.startswith("pipe.mp4: cannot be read: a named pipe (FIFO)")
+    assert "symbolic links" in read.ends[1].message
 
 
 def test_every_kind_of_damage_is_a_state(tmp_path: Path) -> None:

@@ -407,9 +407,11 @@ def test_member_of_a_tar(tmp_path, decoder):
 
 def test_images_are_shared_and_read_only(monkeypatch):
     converted = []
-    upright = with_pyav._upright
+    show = with_pyav.PictureViewer.show
     monkeypatch.setattr(
-        with_pyav, "_upright", lambda picture: converted.append(1) or upright(picture)
+        with_pyav.PictureViewer,
+        "show",
+        lambda viewer, picture: converted.append(1) or show(viewer, picture),
     )
     frames = list(sample_frames(GOLDEN / "fps5.mp4"))
     assert (len(frames), len(converted)) == (16, 10)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from vidface.core.errors import VidfaceError
+from vidface.core.rules import ReadingRules
 from vidface.storage.media import FolderRoot, TarRoot, open_root
 from vidface.storage.names import natural_key
 
@@ -52,6 +55,66 @@ def test_folder_and_tar_answer_alike(root) -> None:
     video = root.open_video("set/clip.mp4")
     content = Path(video).read_bytes() if isinstance(video, str) else video.read()
     assert content == FILES["./set/clip.mp4"]
+
+
+MIXED = [
+    *("1.jpg", "2.JPE", "3.jfif", "4.avif", "5.jp2", "6.pbm", "7.heic", "8.jxl", "9.mp4"),
+    *("10.gif", "notes.txt", ".hidden.jfif"),
+]
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_pictures_that_are_read_and_those_that_are_not(kind: str, tmp_path: Path) -> None:
+    files = {f"p/{name}": name.encode() for name in MIXED}
+    if kind == "tar":
+        root = open_root(tar_with(tmp_path / "a.tar", files))
+    else:
+        (tmp_path / "p").mkdir()
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        root = open_root(tmp_path)
+    assert root.image_names("p") == MIXED[:6]
+    assert root.unread_names("p") == MIXED[6:10]
+    assert root.size("p") == sum(map(len, MIXED[:6]))
+    before = ReadingRules.as_before()
+    assert root.image_names("p", before) == ["1.jpg"]
+    assert root.size("p", before) == len("1.jpg")
+
+
+def test_links_of_a_tar_are_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, kind in (("p/1.jpg", tarfile.REGTYPE), ("p/2.jpg", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "1.jpg"
+            archive.addfile(info, io.BytesIO())
+    root = open_root(tmp_path / "a.tar")
+    assert (root.image_names("p"), root.unread_names("p")) == (["1.jpg"], ["2.jpg"])
+
+
+def test_what_is_neither_file_nor_folder_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "circle.mp4").symlink_to("circle.mp4")
+    (tmp_path / "astray.mp4").symlink_to("nothing.mp4")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        root = open_root(tmp_path)
+        for name, error, message in (
+            ("pipe.mp4", OSError, "a named pipe"),
+            ("circle.mp4", OSError, "symbolic links"),
+            ("astray.mp4", FileNotFoundError, "a link that leads to nothing"),
+            ("zero", OSError, "a device, not a file"),
+            ("s", OSError, "a socket, not a file"),
+        ):
+            with pytest.raises(error, match=message):
+                root.kind(name)
+    assert root.kind("pipe.mp4/deeper") is None
+    assert root.kind("nul\0") is None
+    os.mkfifo(tmp_path / "1.jpg")
+    (tmp_path / "2.jpg").symlink_to("nothing.jpg")
+    (tmp_path / "3.jpg").write_bytes(b"")
+    assert root.image_names("") == ["3.jpg"]
+    assert {"1.jpg", "2.jpg"} <= set(root.unread_names(""))
 
 
 def test_all_images_of_folder_and_tar(root) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 LISTED_FAILURES = 20
+LISTED_NOTES = 5  # of clips that are ok
 LISTED_CLIPS = 200
 
 
@@ -28,12 +29,16 @@ def format_extraction(summary: ExtractionSummary, run: Run) -> str:
         f"{summary.frames} frames, {summary.frames_without_face} without a face, "
         f"{summary.faces} faces",
     ]
-    for named in (summary.failed, summary.no_face):
-        for clip_id, state, message in named[:LISTED_FAILURES]:
+    named = (
+        (summary.failed, LISTED_FAILURES),
+        (summary.no_face, LISTED_FAILURES),
+        (summary.noted, LISTED_NOTES),
+    )
+    for clips, most in named:
+        for clip_id, state, message in clips[:most]:
             lines.append(f"  {state}  {clip_id}: {message}")
-        more = len(named) - LISTED_FAILURES
-        if more > 0:
-            lines.append(f"  and {more} more, in {run.folder.clips_path}")
+        if len(clips) > most:
+            lines.append(f"  and {len(clips) - most} more, in {run.folder.clips_path}")
     lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
     return "\n".join(lines)
 

@@ -18,11 +18,14 @@ class ReadingRules:
         joined_clocks: where a clock starts anew in a container without one clock, the time goes on.
         square_pixels: pictures are stretched to square pixels before faces are sought.
         tone_mapping: HLG and PQ pictures become SDR ones.
+        all_pictures: an animated WebP, PNG or AVIF file is a clip, else its first picture alone is
+            read; folders' .jfif, .jpe, .avif, .jp2 … are read as their .jpg are.
     """
 
     joined_clocks: bool = True
     square_pixels: bool = True
     tone_mapping: bool = True
+    all_pictures: bool = True
 
     @classmethod
     def as_before(cls) -> ReadingRules:

@@ -238,8 +238,9 @@ def _find_below(root: MediaRoot, top: str, names: Sequence[str]) -> list[str | N
     by_stem: dict[str, str] = {}
     for person in {posixpath.dirname(name) for name in names}:
         folder = posixpath.join(top, person)
-        if root.kind(folder) != "folder":
-            continue
+        with named_errors(f"root {root.location}, {folder}"):
+            if root.kind(folder) != "folder":
+                continue
         parts = [posixpath.splitext(file) for file in root.image_names(folder)]
         for suffix in SUFFIXES:
             for stem, end in parts:

@@ -33,6 +33,7 @@ _FRAME = struct.Struct("<II")
 _HEADER = struct.Struct("<IfQQ")
 _LENGTH_MASK = 2**29 - 1
 _LOOKED_AT = 64  # records that opening checks
+_LABELS_AT_MOST = 8  # of a record without a picture
 _ROWS = 2**16  # headers that are read at once
 
 
@@ -183,6 +184,12 @@ class RecordIO:
                 flags[i], data_bytes[i] = record.flag, len(record.data)
                 labels[i] = np.append(record.labels, np.float32(np.nan))[:2]
         return Heads(flags, labels, data_bytes)
+
+    def find_empty(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of (m,) positions whose picture has no byte; by the index few are looked at."""
+        spans = np.diff(np.append(self.offsets, self.size_bytes))[positions]
+        short = positions[spans <= _FRAME.size + _HEADER.size + 4 * _LABELS_AT_MOST]
+        return short[self.heads(short).data_bytes == 0]
 
     def _check_index(self) -> None:
         offsets, size = self.offsets, self.size_bytes

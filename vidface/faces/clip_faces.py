@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import posixpath
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,12 +28,13 @@ from vidface.faces.recent import RecentPictures
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
-from vidface.storage.images import decode_image
+from vidface.storage.images import decode_image, is_animated
 from vidface.storage.media import MediaRoot
-from vidface.storage.names import is_image_name
+from vidface.storage.names import is_image_name, is_unread_picture_name
 from vidface.storage.urls import base_name
 
 MESSAGE_CHARACTERS = 1000
+_NAMED = 10  # files that a note names
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Tools:
         detector: None with source = "aligned", where images are used as they are.
         on_frame: to be called at every sign of life: a frame decoded, an image read.
         seconds: spent so far on the clip at hand.
+        notes: what to say of the clip at hand whatever becomes of it, such as files passed over.
         rules: of the run that the clips are read for.
     """
 
@@ -60,6 +64,7 @@ class Tools:
     detector: FaceDetector | None = None
     on_frame: Callable[[], None] = lambda: None
     seconds: Seconds = field(default_factory=Seconds)
+    notes: list[str] = field(default_factory=list)
     rules: ReadingRules = NEW_RULES
 
 
@@ -107,16 +112,29 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
     kind = root.kind(clip.path)
     if kind is None:
         raise FileNotFoundError(errno.ENOENT, "no such file or folder", clip.path)
-    if kind == "folder" or is_image_name(clip.path):
-        yield from _read_images(clip.path, kind == "folder", tools)
+    if kind == "folder":
+        yield from _read_folder(clip.path, tools)
         return
+    source: str | BinaryIO | None = None
+    if is_image_name(clip.path, tools.rules):
+        data = root.read(clip.path)
+        if not (tools.rules.all_pictures and is_animated(data)):
+            # Without what signs a URL.
+            yield from _read_images([(clip.path, base_name(clip.path), data)], tools)
+            return
+        source = io.BytesIO(data)
     if faces.source == "aligned":
         raise ClipError(
             f"{clip.path}: a video file where aligned crops are expected; "
             'set [faces] source = "detect"',
             state="corrupt",
         )
-    source = root.open_video(clip.path)
+    if is_unread_picture_name(clip.path):
+        raise ClipError(
+            f"{redacted(clip.path)}: no way to read pictures of this kind; save it as JPEG or PNG",
+            "corrupt",
+        )
+    source = source or root.open_video(clip.path)
     with contextlib.nullcontext() if isinstance(source, str) else source:
         for frame in sample_frames(
             source,
@@ -132,15 +150,26 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
             yield frame.image, frame.index, frame.time_seconds, frame.source_time_seconds, None
 
 
-def _read_images(path: str, is_folder: bool, tools: Tools) -> Iterator[_Sampled]:
-    if is_folder:
-        files = [(posixpath.join(path, name), name) for name in tools.root.image_names(path)]
-    else:
-        files = [(path, base_name(path))]  # without what signs a URL
-    if not files:
+def _read_folder(path: str, tools: Tools) -> Iterator[_Sampled]:
+    names = tools.root.image_names(path, tools.rules)
+    unread = tools.root.unread_names(path) if tools.rules.all_pictures else []
+    if unread:
+        more = ", …" if len(unread) > _NAMED else ""
+        tools.notes.append(
+            f"{path}: {len(unread)} of {len(names) + len(unread)} files passed over: "
+            f"{', '.join(unread[:_NAMED])}{more}. Save pictures as JPEG or PNG; a video is a clip "
+            "of its own"
+        )
+    if not names:
         raise ClipError(f"{path}: no images in this folder", state="no_video_stream")
-    for index, (file, name) in enumerate(files):
-        image = decode_image(tools.root.read(file), redacted(file))
+    files = ((posixpath.join(path, name), name) for name in names)
+    yield from _read_images(((file, name, tools.root.read(file)) for file, name in files), tools)
+
+
+def _read_images(files: Iterable[tuple[str, str, bytes]], tools: Tools) -> Iterator[_Sampled]:
+    """The pictures of files: (path, name, content)."""
+    for index, (file, name, data) in enumerate(files):
+        image = decode_image(data, redacted(file))
         tools.on_frame()
         if tools.faces.source == "aligned" and image.shape != CROP_SHAPE:
             raise ClipError(
@@ -216,10 +245,10 @@ def state_at_end(
     return "no_face", make_one_line(message)
 
 
-def clip_bytes(clip: Clip, root: MediaRoot) -> int:
+def clip_bytes(clip: Clip, root: MediaRoot, rules: ReadingRules = NEW_RULES) -> int:
     """The size by which a changed clip is noticed; 0 where it can't be read."""
     try:
-        return root.size(clip.path)
+        return root.size(clip.path, rules)
     except (OSError, VidfaceError):
         return 0
 

@@ -124,7 +124,7 @@ class ClipEnd:
         clip_number: as in `FoundFaces`.
         state: one of `vidface.core.states.STATES`; of a clip whose state isn't in `KEPT_STATES` the
             faces that came before count for nothing.
-        message: what went wrong and what to do, one line; "" for "ok".
+        message: what went wrong and what to do, one line; of "ok" mostly "", else what to note.
         frames: sampled frames, or images; 0 where nothing is kept.
         frames_without_face: of these.
         bytes: the size by which a changed clip is noticed; 0 where it isn't known.

@@ -233,10 +233,10 @@ class _Worker:
     def _end_of(self, number: int, clip: Clip) -> tuple[Any, ...]:
         """The clip's faces sent, its end returned."""
         tools = self._tools
-        tools.seconds = Seconds()
+        tools.seconds, tools.notes = Seconds(), []
         self._unsent.clear()
         self._sent_at = time.monotonic()
-        self._block.clip_bytes = size = clip_bytes(clip, tools.root)
+        self._block.clip_bytes = size = clip_bytes(clip, tools.root, tools.rules)
         frames = without = faces = 0
         dropped = DroppedFaces()
         state = ""
@@ -251,6 +251,7 @@ class _Worker:
             state, message = state_after_error(error, clip)
         if not state:
             state, message = state_at_end(clip, frames, faces, dropped, tools.faces)
+        message = make_one_line("; ".join(filter(None, [message, *tools.notes])))
         if state not in KEPT_STATES:
             frames = without = 0  # of a damaged clip nothing is trusted
         self._send_faces(number)

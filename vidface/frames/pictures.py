@@ -57,7 +57,7 @@ class PictureViewer:
         maps_tones = self._rules.tone_mapping and picture.color_trc in (PQ, HLG)
         # Bicubic as ffmpeg does; it matters where chroma is interpolated: odd sizes, 10 bits.
         # One thread: each frame would start some of its own, and keep them until it goes.
-        image = picture.to_ndarray(
+        image: Any = picture.to_ndarray(
             width=width,
             height=height,
             format="rgb48le" if maps_tones else "rgb24",

@@ -39,6 +39,7 @@ from vidface.frames.lengths import (
 )
 from vidface.frames.log import LogListener
 from vidface.frames.pictures import PictureViewer
+from vidface.frames.with_pillow import decode_with_pillow, is_animated_webp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,9 @@ def decode_with_pyav(
             if file.seek(0, os.SEEK_END) == 0:
                 raise ValueError("the file is empty")
             file.seek(0)
+            if is_animated_webp(file):
+                yield from decode_with_pillow(file, name, window)
+                return
             if unfinished == b"moov":
                 raise ValueError("cut off: its index, the moov atom, is incomplete")
             if lost_its_index(file):
@@ -128,10 +132,11 @@ def describe_change(source: VideoSource, rules: ReadingRules) -> str | None:
     with contextlib.ExitStack() as stack:
         file, path = open_or_locate(source)
         file = stack.enter_context(path.open("rb")) if path is not None else file
-        with contextlib.suppress(av.error.FFmpegError, ClipError, ValueError):
+        with contextlib.suppress(av.error.FFmpegError, ClipError, OSError, ValueError):
             container = stack.enter_context(
                 av.open(
                     file,
+                    "r",
                     metadata_errors="replace",
                     container_options={"format_whitelist": _DEMUXERS},
                 )

@@ -94,7 +94,8 @@ def extract_clips(
                 f"going on with an extraction that was begun: {n_done} of {len(shards)} shards "
                 "are done"
             )
-    shards_left = _find_shards_left(staging, shards, manifest.root, progress)
+    rules = ReadingRules.from_record(staging.made.get("rules"))
+    shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
     counts = _Counts(progress)
     clip_work = ClipEmbedder(
         manifest.root,
@@ -107,7 +108,7 @@ def extract_clips(
         ),
         settings.workers or available_cores(),
         weights_path(faces.detector) if faces.source == "detect" else None,
-        ReadingRules.from_record(staging.made.get("rules")),
+        rules,
     )
     job = ShardJob(clip_work, staging, run.pipeline.backbone, failed)
     if settings.executor == "dask":
@@ -240,24 +241,28 @@ class _Counts:
 
 
 def _find_shards_left(
-    staging: Staging, shards: Sequence[ClipShard], root: MediaRoot, progress: ClipProgress | None
+    staging: Staging,
+    shards: Sequence[ClipShard],
+    root: MediaRoot,
+    rules: ReadingRules,
+    progress: ClipProgress | None,
 ) -> list[ClipShard]:
     """Those that are not done, or whose clips changed since; the others count as progress."""
     left = []
     for shard in shards:
         staged = staging.read_states(shard)
-        if staged is None or _has_changed(shard, staged[0], root):
+        if staged is None or _has_changed(shard, staged[0], root, rules):
             left.append(shard)
         elif progress is not None:
             progress(len(shard.clips), 0, 0)
     return left
 
 
-def _has_changed(shard: ClipShard, states: pa.Table, root: MediaRoot) -> bool:
+def _has_changed(shard: ClipShard, states: pa.Table, root: MediaRoot, rules: ReadingRules) -> bool:
     if root.remote:  # a question each would take hours
         return False
     sizes = states["bytes"].to_pylist()
     return any(
-        not is_url(clip.path) and clip_bytes(clip, root) != size
+        not is_url(clip.path) and clip_bytes(clip, root, rules) != size
         for clip, size in zip(shard.clips, sizes, strict=True)
     )

@@ -222,12 +222,13 @@ class ExtractionSummary:
     faces: int
     failed: tuple[tuple[str, str, str], ...]  # clip_id, state, message
     no_face: tuple[tuple[str, str, str], ...] = ()  # likewise
+    noted: tuple[tuple[str, str, str], ...] = ()  # likewise, clips that are ok with a message
 
     def to_dict(self) -> dict[str, Any]:
         names = ("clip_id", "state", "message")
         named = {
             key: [dict(zip(names, clip, strict=True)) for clip in getattr(self, key)]
-            for key in ("failed", "no_face")
+            for key in ("failed", "no_face", "noted")
         }
         return {**vars(self), "states": dict(self.states), **named}
 
@@ -249,4 +250,5 @@ def summarise(clips: pa.Table) -> ExtractionSummary:
         faces=pc.sum(clips["faces"]).as_py(),
         failed=name_clips(FAILED_STATES),
         no_face=name_clips(["no_face"]),
+        noted=tuple(clip for clip in name_clips(["ok"]) if clip[2]),
     )

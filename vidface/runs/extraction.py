@@ -11,6 +11,7 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
 from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.core.redaction import is_url
+from vidface.core.rules import ReadingRules
 from vidface.core.states import FAILED_STATES
 from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
@@ -65,7 +66,8 @@ def _finished(run: Run, notify: Notify, *, retry: bool) -> ExtractionSummary:
     table, made = run.folder.read_clips()
     remedy = "choose another --run, or --force to replace it"
     artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
-    _check_unchanged(run, table, remedy, retry=retry)
+    rules = ReadingRules.from_record(made.get("rules"))
+    _check_unchanged(run, table, rules, remedy, retry=retry)
     if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
         raise VidfaceError(
             f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
@@ -108,7 +110,9 @@ def fetch_weights(run: Run, notify: Notify = quiet) -> None:
         weights_path(name, notify=notify)
 
 
-def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = False) -> None:
+def _check_unchanged(
+    run: Run, clips: pa.Table, rules: ReadingRules, remedy: str, *, retry: bool = False
+) -> None:
     """Refuse an extraction whose clips have since changed, come or gone, by their sizes.
 
     A clip that failed may have changed where it is to be done again.
@@ -127,7 +131,7 @@ def _check_unchanged(run: Run, clips: pa.Table, remedy: str, *, retry: bool = Fa
         for clip in run.manifest.clips
         if clip.clip_id in sizes
         and not is_url(clip.path)
-        and clip_bytes(clip, run.manifest.root) != sizes[clip.clip_id]
+        and clip_bytes(clip, run.manifest.root, rules) != sizes[clip.clip_id]
     ]
     if clip_ids:
         named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")

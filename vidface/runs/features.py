@@ -122,10 +122,12 @@ def _group_by_file(manifest: Manifest) -> dict[str, _File]:
                 "start_seconds and end_seconds out"
             )
         if clip.path not in files:
-            if root.kind(clip.path) == "folder":
-                raise VidfaceError(f"{root.location / clip.path}: a folder, not a feature file")
             path = root.location / clip.path
-            files[clip.path] = _File(path, root.kind(clip.path) == "file")
+            with named_errors(path):
+                kind = root.kind(clip.path)
+            if kind == "folder":
+                raise VidfaceError(f"{path}: a folder, not a feature file")
+            files[clip.path] = _File(path, kind == "file")
         rows, video = files[clip.path].rows, video_key(clip.clip_id)
         if rows.setdefault(video, row) != row:
             raise VidfaceError(

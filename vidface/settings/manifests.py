@@ -240,10 +240,6 @@ def _look_up_paths(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Cli
     The error of a library that isn't installed concerns them all, and is raised.
     """
     named = [clip for clip in clips if clip.path]
-    if isinstance(root.location, Path) and not any(is_url(clip.path) for clip in named):
-        for clip in named:
-            yield clip, root.kind(clip.path)
-        return
 
     def look_up(clip: Clip) -> PathKind:
         if is_url(clip.path):
@@ -256,6 +252,9 @@ def _look_up_paths(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Cli
         except OSError as error:
             return error
 
+    if isinstance(root.location, Path) and not any(is_url(clip.path) for clip in named):
+        yield from ((clip, look_up(clip)) for clip in named)
+        return
     batch = 64 * ASKED_AT_ONCE
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
         for first in range(0, len(named), batch):

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from typing import Any, BinaryIO
 
 from vidface.core.errors import VidfaceError
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.http_reads import Info
-from vidface.storage.names import Kind, is_image_name, natural_key
+from vidface.storage.names import Kind, is_image_name, is_unread_name, natural_key
 from vidface.storage.objects import Retries, Store
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address
@@ -69,14 +70,18 @@ class UrlReader:
                 return self._infos.get(address.url)
             return self._folders.get(address.parent.url, {}).get(address.name)
 
-    def _images(self, address: Address) -> dict[str, Info]:
-        """Name → what is known, of the images that lie directly in a folder, in natural order."""
+    def _files(self, address: Address) -> dict[str, Info]:
+        """Name → what is known, of pictures and videos directly in a folder, in natural order."""
         with self._lock:
             if address.url in self._folders:
                 return self._folders[address.url]
         entries = self._store(address).folder(address)
         names = sorted(
-            (n for n, i in entries.items() if is_image_name(n) and not i.is_folder),
+            (
+                name
+                for name, info in entries.items()
+                if not info.is_folder and (is_image_name(name) or is_unread_name(name))
+            ),
             key=natural_key,
         )
         return self._keep(self._folders, address, {name: entries[name] for name in names})
@@ -95,17 +100,23 @@ class UrlReader:
         except FileNotFoundError:
             return None
 
-    def image_names(self, path: str) -> list[str]:
+    def image_names(self, path: str, rules: ReadingRules = NEW_RULES) -> list[str]:
         """Names of a folder's images, in natural order."""
-        return list(self._images(self._address(path)))
+        return [name for name in self._files(self._address(path)) if is_image_name(name, rules)]
 
-    def size(self, path: str) -> int:
+    def unread_names(self, path: str) -> list[str]:
+        """Names of a folder's other pictures and videos, in natural order."""
+        return list(filter(is_unread_name, self._files(self._address(path))))
+
+    def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         try:
             address = self._address(path)
             info = self._info(address)
-            images = self._images(address).values() if info.is_folder else (info,)
-            return sum(image.size_bytes for image in images)
+            if not info.is_folder:
+                return info.size_bytes
+            files = self._files(address).items()
+            return sum(file.size_bytes for name, file in files if is_image_name(name, rules))
         except FileNotFoundError:
             return 0
 

@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import posixpath
+import stat
 import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -17,11 +18,19 @@ from typing import Any, BinaryIO, Protocol
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.redaction import is_url
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.clip_urls import UrlReader
-from vidface.storage.names import Kind, is_image_name, natural_key
+from vidface.storage.names import Kind, is_image_name, is_unread_name, natural_key
 from vidface.storage.objects import Retries
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address, local_path
+
+_SPECIAL_FILES = (
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class MediaRoot(Protocol):
@@ -35,9 +44,10 @@ class MediaRoot(Protocol):
     @property
     def location(self) -> Path | Address: ...
     def kind(self, path: str) -> Kind | None: ...
-    def image_names(self, path: str) -> list[str]: ...
+    def image_names(self, path: str, rules: ReadingRules = ...) -> list[str]: ...
+    def unread_names(self, path: str) -> list[str]: ...
     def all_images(self) -> list[str]: ...
-    def size(self, path: str) -> int: ...
+    def size(self, path: str, rules: ReadingRules = ...) -> int: ...
     def read(self, path: str) -> bytes: ...
     def open_video(self, path: str) -> str | BinaryIO: ...
 
@@ -52,23 +62,46 @@ class FolderRoot:
         self._urls = UrlReader()
 
     def kind(self, path: str) -> Kind | None:
-        """What a path is; for a URL OSError where nobody knows: access denied, no answer."""
+        """What a path is; OSError where it is neither file nor folder, or nobody may know.
+
+        That is: a device, a pipe, a socket, a link to nothing or in a circle, no access.
+        """
         if is_url(path):
             return self._urls.kind(path)
         full = self.location / path
         try:
-            if full.is_file():
-                return "file"
-            return "folder" if full.is_dir() else None
-        except (OSError, ValueError):  # a name too long, or with a NUL byte
+            mode = full.stat().st_mode
+        except ValueError:  # a NUL byte
             return None
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                raise
+            if error.errno == errno.ENOENT and full.is_symlink():
+                raise FileNotFoundError(errno.ENOENT, "a link that leads to nothing") from None
+            return None
+        special = next((name for is_one, name in _SPECIAL_FILES if is_one(mode)), None)
+        if special is not None:
+            raise OSError(errno.EINVAL, f"{special}, not a file or folder")
+        return "folder" if stat.S_ISDIR(mode) else "file"
 
-    def image_names(self, path: str) -> list[str]:
+    def image_names(self, path: str, rules: ReadingRules = NEW_RULES) -> list[str]:
         """Names of a folder's images, in natural order."""
         if is_url(path):
-            return self._urls.image_names(path)
+            return self._urls.image_names(path, rules)
         entries = (self.location / path).iterdir()
-        names = [e.name for e in entries if is_image_name(e.name) and e.is_file()]
+        names = [e.name for e in entries if is_image_name(e.name, rules) and e.is_file()]
+        return sorted(names, key=natural_key)
+
+    def unread_names(self, path: str) -> list[str]:
+        """Names of a folder's other pictures and videos, links to nothing among them."""
+        if is_url(path):
+            return self._urls.unread_names(path)
+        names = [
+            entry.name
+            for entry in (self.location / path).iterdir()
+            if (is_unread_name(entry.name) and not entry.is_dir())
+            or (is_image_name(entry.name) and not (entry.is_file() or entry.is_dir()))
+        ]
         return sorted(names, key=natural_key)
 
     def all_images(self) -> list[str]:
@@ -76,15 +109,15 @@ class FolderRoot:
         images = [p for p in self.location.rglob("*") if is_image_name(p.name) and p.is_file()]
         return sorted((p.relative_to(self.location).as_posix() for p in images), key=natural_key)
 
-    def size(self, path: str) -> int:
+    def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         if is_url(path):
-            return self._urls.size(path)
+            return self._urls.size(path, rules)
         full = self.location / path
         if self.kind(path) != "folder":
             return full.stat().st_size if self.kind(path) else 0
         with os.scandir(full) as entries:
-            return sum(e.stat().st_size for e in entries if is_image_name(e.name))
+            return sum(e.stat().st_size for e in entries if is_image_name(e.name, rules))
 
     def read(self, path: str) -> bytes:
         if is_url(path):
@@ -140,7 +173,7 @@ class UrlRoot(UrlReader):
 class TarRoot:
     """Clips inside an uncompressed tar, read in place by offset; nothing is unpacked.
 
-    Only regular files exist here: links and devices of the archive are passed over.
+    Only regular files exist here: links and devices of the archive are among the unread names.
     """
 
     remote = False
@@ -148,7 +181,8 @@ class TarRoot:
     def __init__(self, location: Path) -> None:
         self.location = location
         self._files: dict[str, tuple[int, int]] = {}  # name → (offset, size), bytes
-        self._folders: dict[str, list[str]] = {}  # folder → names of the images in it
+        self._folders: dict[str, list[str]] = {}  # folder → names of the files in it
+        self._irregular: dict[str, list[str]] = {}  # folder → names of its links, devices …
         try:
             with tarfile.open(location, "r:") as archive:
                 last = -1
@@ -175,12 +209,13 @@ class TarRoot:
         elif member.isreg() and not member.issparse():
             self._files[name] = (member.offset_data, member.size)
             folder, base = posixpath.split(name)
-            images = self._folders.setdefault(folder, [])
-            if is_image_name(base):
-                images.append(base)
+            self._folders.setdefault(folder, []).append(base)
             while folder:  # an archive need not list its folders
                 folder = posixpath.dirname(folder)
                 self._folders.setdefault(folder, [])
+        else:
+            folder, base = posixpath.split(name)
+            self._irregular.setdefault(folder, []).append(base)
 
     def kind(self, path: str) -> Kind | None:
         name = _inside(path)
@@ -188,20 +223,28 @@ class TarRoot:
             return "file"
         return "folder" if name in self._folders else None
 
-    def image_names(self, path: str) -> list[str]:
+    def image_names(self, path: str, rules: ReadingRules = NEW_RULES) -> list[str]:
         """Names of a folder's images, in natural order; a name stored twice counts once."""
-        return sorted(set(self._folders[_inside(path) or ""]), key=natural_key)
+        names = {n for n in self._folders[_inside(path) or ""] if is_image_name(n, rules)}
+        return sorted(names, key=natural_key)
+
+    def unread_names(self, path: str) -> list[str]:
+        """Names of a folder's other pictures and videos, links among them, in natural order."""
+        folder = _inside(path) or ""
+        names = set(filter(is_unread_name, self._folders[folder]))
+        names.update(filter(is_image_name, self._irregular.get(folder, ())))
+        return sorted(names, key=natural_key)
 
     def all_images(self) -> list[str]:
         """Paths of all images in the archive, in natural order."""
         return sorted(filter(is_image_name, self._files), key=natural_key)
 
-    def size(self, path: str) -> int:
+    def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
         name = _inside(path) or ""
         if name in self._files:
             return self._files[name][1]
-        images = set(self._folders.get(name, []))
+        images = {n for n in self._folders.get(name, []) if is_image_name(n, rules)}
         return sum(self._files[posixpath.join(name, image)][1] for image in images)
 
     def read(self, path: str) -> bytes:

@@ -7,11 +7,26 @@ import re
 import sys
 from typing import Literal
 
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.urls import base_name
 
-IMAGE_SUFFIXES = frozenset(
+_IMAGE_SUFFIXES_BEFORE = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 )
+IMAGE_SUFFIXES = _IMAGE_SUFFIXES_BEFORE | frozenset(
+    (
+        *(".jpe", ".jfif", ".dib", ".pbm", ".pnm", ".avif", ".avifs"),
+        *(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+    )
+)
+"""Of pictures that are read."""
+UNREAD_IMAGE_SUFFIXES = frozenset(
+    (
+        *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".tga", ".exr", ".svg", ".dng"),
+        *(".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+    )
+)
+"""Of pictures that nothing here reads."""
 VIDEO_SUFFIXES = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".asf", ".wmv", ".flv"),
@@ -25,10 +40,24 @@ VIDEO_SUFFIXES = frozenset(
 Kind = Literal["file", "folder"]
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file name is that of a picture; hidden files (`._a.jpg`) are not."""
+def is_image_name(name: str, rules: ReadingRules = NEW_RULES) -> bool:
+    """Whether a file name is that of a picture that is read; hidden files (`._a.jpg`) are not."""
+    return _has_suffix(name, IMAGE_SUFFIXES if rules.all_pictures else _IMAGE_SUFFIXES_BEFORE)
+
+
+def is_unread_picture_name(name: str) -> bool:
+    """Whether a file name is that of a picture that nothing here reads."""
+    return _has_suffix(name, UNREAD_IMAGE_SUFFIXES)
+
+
+def is_unread_name(name: str) -> bool:
+    """Whether a file name among pictures is that of a video, or a picture that nothing reads."""
+    return is_unread_picture_name(name) or _has_suffix(name, VIDEO_SUFFIXES)
+
+
+def _has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     base = base_name(name)
-    return not base.startswith(".") and posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES
+    return not base.startswith(".") and posixpath.splitext(base)[1].lower() in suffixes
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.files import named_errors
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.storage.media import MediaRoot
 from vidface.storage.names import is_image_name
@@ -73,7 +74,9 @@ class RootPictures(Pictures):
 def _list_images(clip: Clip, manifest: Manifest) -> list[str]:
     """Paths of a clip's images, in natural order."""
     where = f"{manifest.path}, line {clip.line}: clip '{clip.clip_id}'"
-    if manifest.root.kind(clip.path) == "folder":
+    with named_errors(f"{where}: {clip.path}"):
+        kind = manifest.root.kind(clip.path)
+    if kind == "folder":
         names = manifest.root.image_names(clip.path)
         if not names:
             raise VidfaceError(f"{where}: no image in {clip.path}")

@@ -40,7 +40,8 @@ def open_recordio(path: Path, *, resize: bool = False) -> PictureSource:
 
     Raises:
         VidfaceError: a file is missing, cut off, or not of this format; a label beyond the
-            property's classes; a class without an image; pictures that are not 112x112.
+            property's classes; a class without an image; a picture without a byte, or of a size
+            other than 112x112.
     """
     if not path.is_dir():
         raise VidfaceError(f"{path}: no such folder; give the one with {', '.join(_FILES)}")
@@ -50,6 +51,12 @@ def open_recordio(path: Path, *, resize: bool = False) -> PictureSource:
     n_classes, size = _read_property(path / "property", resize)
     records = RecordIO(path / "train.rec", path / "train.idx")
     positions, raw = _find_images(records)
+    empty = records.find_empty(positions)
+    if len(empty):
+        raise VidfaceError(
+            f"{records.path}: {len(empty):,} of {len(positions):,} pictures have no byte in them, "
+            f"record {records.keys[empty[0]]} for one; fetch the set again, or pack it without them"
+        )
     labels = _check_classes(raw, positions, records, n_classes)
     if n_classes > len(labels):  # before names are made for them
         raise VidfaceError(
@@ -123,7 +130,7 @@ def _find_images(records: RecordIO) -> tuple[NDArray[np.int64], NDArray[np.float
     first, end = _read_range(header.labels, records, 0)
     if end > _EXACT:  # then people's records are told by having no picture
         heads = records.heads(everything)
-        with_picture = heads.data_bytes > 0
+        with_picture = (heads.data_bytes > 0) | (heads.flags == 0)  # people have two labels
         return everything[with_picture], heads.labels[with_picture, 0]
     if not 1 <= first <= end or end - first > len(records) or first > len(records):
         raise VidfaceError(
