@@ -270,7 +270,7 @@ END = pickle.dumps((SMALL, [True, False]), protocol=3)[2:]  # a set, without its
         (START + b"h\x00.", r"is damaged \(Memo value not found at index 0\)"),
         (START + b"g5\n.", r"is damaged \(Memo value not found at index 5\)"),
         (START + b"]q\x00h\x00a.", "is not a tuple of two lists"),  # itself
-        (START + b"]\x94(h\x00h\x00e.", "is not a tuple of two lists"),
+        (START + b"]\x94(h\x00h\x00e.", "something else than pictures"),
         (START + b"((llt.", "is damaged"),
         (START + b"]]a.", "is not a tuple of two lists"),
         (START + b"])a.", "is not a tuple of two lists"),
@@ -310,8 +310,14 @@ def test_what_is_no_such_set_is_refused(content: bytes, message: str, path: Path
         ((SMALL[:3], [True, False]), "3 pictures for 2 pairs"),
         ((SMALL[:2], [True]), r"1 pair\(s\) where at least 2"),
         (([], []), r"0 pair\(s\)"),
-        ((SMALL, [1, 0]), "its second list holds something else than booleans"),
-        ((SMALL, [np.True_, np.False_]), "has a dtype that is not one of plain numbers"),
+        ((SMALL, [1, 2]), "its second list holds something else than booleans, or 0 and 1"),
+        ((SMALL, [1, -1]), "its second list holds something else"),
+        ((SMALL, [1, None]), "its second list holds something else"),
+        ((SMALL, [1.0, float("nan")]), "its second list holds something else"),
+        ((SMALL, np.array([1, 2])), "its second list holds something else"),
+        ((SMALL, np.eye(2, dtype=bool)), r"an array of shape \(2, 2\), not one row"),
+        ((SMALL, np.array(["True", "False"])), "has a dtype that is not one of plain numbers"),
+        ((array(b"1234"), [True, False]), "is not a tuple of two lists"),
         (
             ([*SMALL[:3], "four"], [True, False]),
             "its first list holds something else than pictures",
@@ -331,13 +337,92 @@ def test_what_is_no_such_set_is_refused(content: bytes, message: str, path: Path
             "has a dtype that is not one of plain numbers",
         ),
         ({"bins": SMALL, "same": [True, False]}, "asks for EMPTY_DICT"),
-        ([SMALL, [True, False]], "is not a tuple of two lists"),
+        ([SMALL, [True, False], []], "is not a tuple of two lists"),
+        ([SMALL], "is not a tuple of two lists"),
         ((SMALL, [True, False], []), "is not a tuple of two lists"),
-        ((SMALL, (True, False)), "is not a tuple of two lists"),
     ],
 )
 def test_other_values_are_refused(value: object, message: str, path: Path) -> None:
     refused(path, pickle.dumps(value, protocol=4), message)
+
+
+LABELS = [True, False, True]
+PEOPLES_SETS = {
+    "an outer list": [PICTURES[:6], LABELS],
+    "tuples": (tuple(PICTURES[:6]), tuple(LABELS)),
+    "0 and 1": (PICTURES[:6], [int(label) for label in LABELS]),
+    "floats": (PICTURES[:6], [float(label) for label in LABELS]),
+    "NumPy's booleans": (PICTURES[:6], [np.bool_(label) for label in LABELS]),
+    "NumPy's whole numbers": (PICTURES[:6], list(np.array(LABELS, np.int64))),
+    "an array of booleans": (PICTURES[:6], np.array(LABELS)),
+    "an array of whole numbers": [PICTURES[:6], np.array(LABELS, np.int32)],
+    "a column of numbers": (PICTURES[:6], np.array(LABELS, np.float32)[:, None]),
+    "bytearrays": ([bytearray(data) for data in PICTURES[:6]], LABELS),
+    "all at once": [[bytearray(PICTURES[0]), *map(array, PICTURES[1:6])], np.array(LABELS)],
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", PEOPLES_SETS)
+def test_sets_of_peoples_own_scripts(kind: str, protocol: int, path: Path) -> None:
+    pairs = read(path, pickle.dumps(PEOPLES_SETS[kind], protocol=protocol))
+    assert [pairs.read(i) for i in range(6)] == PICTURES[:6]
+    assert all(type(pairs.read(i)) is bytes for i in range(6))
+    assert pairs.same.tolist() == LABELS
+    assert pairs.same.dtype == np.bool_
+    assert np.array_equal(pairs.image(5), crop_of("blue", seed=5))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", PEOPLES_SETS)
+def test_a_stranger_among_the_harmless_is_not_run(
+    kind: str, protocol: int, path: Path, tmp_path: Path
+) -> None:
+    """Each of the harmless forms, with one thing in it that would call."""
+    pictures, labels = PEOPLES_SETS[kind]
+    for number, (first, second) in enumerate(
+        [
+            ([*list(pictures)[:5], Evil(tmp_path / "0")], labels),
+            (pictures, [*list(labels)[:2], Evil(tmp_path / "1")]),
+            (pictures, Evil(tmp_path / "2")),
+            (Evil(tmp_path / "3"), labels),
+        ]
+    ):
+        with pytest.raises(VidfaceError, match="not a verification set"):
+            read(path, pickle.dumps(type(PEOPLES_SETS[kind])((first, second)), protocol=protocol))
+        assert not (tmp_path / str(number)).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (b"J\xff\xff\xff\x7f\x85", "calls bytearray in another way"),  # of 2 GiB
+        (b"\x8a\x08" + b"\xff" * 7 + b"\x7f\x85", "calls bytearray in another way"),
+        (b"]\x85", "calls bytearray in another way"),
+        (b"C\x01aX\x06\0\0\0latin1\x86", "calls bytearray in another way"),
+        (b"X\x01\0\0\0aX\x05\0\0\0utf_8\x86", "calls bytearray in another way"),
+        (b"X\x01\0\0\0aX\x06\0\0\0latin1K\x01\x87", "calls bytearray in another way"),
+        (b"X\x01\0\0\0a\x85", "calls bytearray in another way"),
+    ],
+)
+def test_a_bytearray_is_made_of_bytes_alone(arguments: bytes, message: str, path: Path) -> None:
+    one = b"cbuiltins\nbytearray\n%sR"
+    content = START + b"](" + one % b"C\x01a\x85" + one % arguments + b"CbC\x01ce](\x88\x88e\x86."
+    tracemalloc.start()
+    try:
+        refused(path, content, message)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+
+
+def test_numpys_booleans_are_of_one_byte(path: Path) -> None:
+    """A scalar whose data are longer than its type is damage, not something to guess at."""
+    scalar = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\nU\x02b1K\x00K\x01\x87R%stR"
+    content = START + b"](C\x01aC\x01be](" + scalar + b"e\x86."
+    refused(path, content % b"C\x01\x01", "1 pair")  # read, and too few
+    refused(path, content % b"C\x02\x01\x01", "is damaged")
+    refused(path, content % b"K\x01", "calls scalar in another way")
 
 
 def test_an_array_without_its_data_is_refused(path: Path) -> None:

@@ -153,6 +153,28 @@ def test_the_command_on_a_bin(colour_network: Path, tmp_path: Path, vidface) -> 
     assert document["pairs"] == {"genuine": 4, "impostor": 4}
 
 
+def test_a_list_of_ones_own_has_no_accuracy_without_folds(
+    colour_network: Path, faces: Path, vidface
+) -> None:
+    """The pairs of `PAIRS` by their paths: all that needs no fold is the same."""
+    lines = []
+    for line in PAIRS.splitlines()[1:]:
+        words = line.split("\t")
+        first = f"{words[0]}/{words[0]}_{int(words[1]):04}.png"
+        second = f"{words[-2] if len(words) == 4 else words[0]}"
+        lines.append(f"{first} {second}/{second}_{int(words[-1]):04}.png {+(len(words) == 3)}")
+    (faces.parent / "own.txt").write_text("\n".join(lines), encoding="utf-8")
+    arguments = ("verify", str(colour_network), str(faces), *FED, "--pairs")
+    done = vidface(*arguments, str(faces.parent / "own.txt"))
+    assert (done.code, done.err) == (0, "")
+    assert "accuracy  n/a: one fold leaves no other to choose the threshold on; name" in done.out
+    assert "AUC       1.00000" in done.out
+    own = vidface(*arguments, str(faces.parent / "own.txt"), "--json").json
+    lfw = vidface(*arguments, str(faces.parent / "pairs.txt"), "--json").json
+    assert own["accuracy"]["mean"] is None
+    assert (own["auc"], own["pairs"]) == (lfw["auc"], lfw["pairs"])
+
+
 def test_what_the_command_says_of_a_wrong_call(
     colour_network: Path, faces: Path, tmp_path: Path, vidface
 ) -> None:

@@ -118,3 +118,8 @@ def test_a_benchmark_that_is_not_there(tmp_path: Path) -> None:
     assert "CFP-FP: n/a" in told[0]
     with pytest.raises(VidfaceError):
         open_benchmarks((BenchmarkSettings("LFW", tmp_path / "lfw.bin"),), told.append)
+    (tmp_path / "a_1.png").write_bytes(b"x")
+    (tmp_path / "list.txt").write_text("a_1.png b_1.png 1\na_1.png b_2.png 0\n", encoding="utf-8")
+    one_fold = BenchmarkSettings("own", tmp_path, tmp_path / "list.txt")
+    with pytest.raises(VidfaceError, match="benchmark own: accuracy n/a: one fold"):
+        open_benchmarks((one_fold,), told.append)

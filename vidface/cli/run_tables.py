@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vidface.cli.text_tables import grid, render
 from vidface.metrics.figures import format_rate, tabulate_points
+from vidface.metrics.pairs import NO_ACCURACY, PairScore
 
 if TYPE_CHECKING:
     from vidface.runs.clips import ClipLine, ClipList
@@ -132,6 +133,13 @@ def format_drawn_clip(line: ClipLine, out: Path) -> str:
     )
 
 
+def _accuracy(score: PairScore) -> str:
+    if score.accuracy is None or score.accuracy_standard_error is None:
+        return f"{NO_ACCURACY}; name folds in the list, a column 'fold'"
+    folds = f"({len(score.thresholds)} folds; ± standard error)"
+    return f"{score.accuracy:.4f} ± {score.accuracy_standard_error:.4f}  {folds}"
+
+
 def format_verified(result: Verified) -> str:
     """A recogniser on face pairs."""
     score = result.score
@@ -142,8 +150,7 @@ def format_verified(result: Verified) -> str:
         f"{result.images} images, {score.genuine_pairs} genuine and "
         f"{score.impostor_pairs} impostor pairs",
         "",
-        f"accuracy  {score.accuracy:.4f} ± {score.accuracy_standard_error:.4f}  "
-        f"({len(score.thresholds)} folds; ± standard error)",
+        f"accuracy  {_accuracy(score)}",
         f"AUC       {score.auc:.5f}",
     ]
     errors = ["" if e is None else format_rate(e) for e in score.tar_standard_errors]

@@ -26,7 +26,8 @@ from vidface.cli.progress import images_bar
 @click.option(
     "--pairs",
     type=PATH,
-    help="LFW's pairs.txt, for a folder or tar of aligned crops (NAME/NAME_0001.jpg).",
+    help="Pairs in a folder or tar of aligned crops: LFW's pairs.txt (NAME/NAME_0001.jpg), or a "
+    "list of paths, 'a.jpg b.jpg 1' a line or a CSV with a header.",
 )
 @click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
 @fed_options
@@ -41,7 +42,8 @@ def verify(
     vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
     vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
 
-    Aligned 112x112 crops in a folder or tar with a pairs.txt, or an InsightFace .bin.
+    Aligned 112x112 crops in a folder or tar with a list of pairs, or an InsightFace .bin. A list
+    without folds gives AUC and TAR@FAR, but no accuracy.
     """
     from vidface.cli import run_tables
     from vidface.datasets.pair_sources import open_pairs

@@ -66,9 +66,9 @@ _ESCAPED = re.compile(rb"(?:[^\\]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{2}))*+")
 def read_value(file: BinaryIO) -> Any:
     """The one value of a pickle: plain values, lists and tuples of them, `PickledArray`s.
 
-    Plain values are bytes (a str of Python 2 among them), text, int, float, bool and None; NumPy's
-    scalars become int and float. A list may hold itself. Reads up to the pickle's end; memory
-    grows with what the file holds, not with what it declares.
+    Plain values are bytes (a str of Python 2 and bytearrays among them), text, int, float, bool and
+    None; NumPy's scalars become int, float and bool. A list may hold itself. Reads up to the
+    pickle's end; memory grows with what the file holds, not with what it declares.
 
     Raises:
         RefusedError: no pickle, damaged, or one that asks for anything else.

@@ -20,8 +20,9 @@ N_FOLDS = 10
 def read_insightface_bin(path: str | Path) -> PairSet:
     """An InsightFace verification set (lfw.bin, cfp_fp.bin, agedb_30.bin); nothing in it is run.
 
-    The file is a pickle of (pictures, same): 2n encoded images, as byte strings or uint8 arrays,
-    and n booleans; pair k is the pictures 2k and 2k + 1. It gets 10 contiguous folds, as
+    The file is a pickle of (pictures, same), a tuple or a list: 2n encoded images, as byte strings,
+    bytearrays or uint8 arrays, and n labels, as booleans, 0 and 1, NumPy's scalars of these or one
+    array of them; pair k is the pictures 2k and 2k + 1. It gets 10 contiguous folds, as
     sklearn's KFold(10) without shuffling makes them and InsightFace scores them (n if n < 10).
     All pictures are held in memory, encoded, once.
 
@@ -40,7 +41,7 @@ def read_insightface_bin(path: str | Path) -> PairSet:
     except ValueError as error:  # ours and pickletools'
         raise VidfaceError(
             f"{path}: {reason(error)}; not a verification set of InsightFace's, which is a pickle "
-            "of 2n encoded images and n booleans"
+            "of 2n encoded images and n labels"
         ) from None
     n = len(same)
     k = np.arange(n)
@@ -71,12 +72,18 @@ def _load(file: BinaryIO) -> tuple[list[bytes], list[bool]]:
     value = read_value(file)
     if file.read(1):
         raise ValueError("goes on behind the end of the pickle")
-    if not isinstance(value, tuple) or list(map(type, value)) != [list, list]:
+    lists = (list, tuple)
+    if type(value) not in lists or len(value) != 2 or type(value[0]) not in lists:
         raise ValueError("is not a tuple of two lists")
-    items, same = value
+    items, labels = value
+    if type(labels) is PickledArray:
+        labels = labels.numbers().tolist()
+    elif type(labels) not in lists:
+        raise ValueError("is not a tuple of two lists")
     pictures = [_picture_bytes(item) for item in items]
-    if not all(isinstance(flag, bool) for flag in same):
-        raise ValueError("its second list holds something else than booleans")
+    if not all(type(label) in (bool, int, float) and label in (0, 1) for label in labels):
+        raise ValueError("its second list holds something else than booleans, or 0 and 1")
+    same = [bool(label) for label in labels]
     if len(pictures) != 2 * len(same):
         raise ValueError(f"{len(pictures)} pictures for {len(same)} pairs")
     if len(same) < 2:

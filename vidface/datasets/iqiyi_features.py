@@ -274,7 +274,7 @@ def _rows(values: Sequence[Any], what: str) -> NDArray[Any]:
 
 
 def _row(value: Any, what: str, k: int) -> NDArray[Any]:
-    if type(value) is PickledArray:
+    if type(value) is PickledArray and value.dtype.kind != "b":
         try:
             return value.numbers()
         except ValueError as error:

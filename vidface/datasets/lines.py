@@ -121,11 +121,14 @@ def numbered_words(
             yield number, words
 
 
-def numbered_rows(file: BinaryIO, what: str) -> Iterator[tuple[int, list[str]]]:
+def numbered_rows(
+    file: BinaryIO, what: str, width: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """(line number, stripped fields) of every line that is not blank.
 
-    The first line tells what separates the fields: commas if it has two or more, else white space.
-    In comma-separated lines quotes work as in CSV, within a line.
+    The first line tells what separates the fields: commas if it has two or more, else white space,
+    or tabs alone where they give `width` fields. In comma-separated lines quotes work as in CSV,
+    within a line.
 
     >>> list(numbered_rows(io.BytesIO(b'a, "b, c",1\\nd ,e,0'), "list"))
     [(1, ['a', 'b, c', '1']), (2, ['d', 'e', '0'])]
@@ -134,7 +137,20 @@ def numbered_rows(file: BinaryIO, what: str) -> Iterator[tuple[int, list[str]]]:
     for number, text in numbered_lines(file, what):
         if has_commas is None:
             has_commas = text.count(",") >= 2
-        yield number, comma_fields(text, number, what) if has_commas else text.split()
+        yield number, comma_fields(text, number, what) if has_commas else word_fields(text, width)
+
+
+def word_fields(text: str, width: int | None) -> list[str]:
+    """Fields between white space, or between tabs if those make `width`: names may hold spaces.
+
+    >>> word_fields("ann lee\\t1\\t2", 3), word_fields("ann 1\\t2", 3)
+    (['ann lee', '1', '2'], ['ann', '1', '2'])
+    """
+    if "\t" in text:
+        fields = [field.strip() for field in text.split("\t")]
+        if len(fields) == width and all(fields):
+            return fields
+    return text.split()
 
 
 def comma_fields(text: str, number: int, what: str) -> list[str]:

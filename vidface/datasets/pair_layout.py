@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -11,18 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.datasets.lines import comma_fields, named_columns, numbered_lines, single_places
+from vidface.datasets.lines import (
+    comma_fields,
+    named_columns,
+    numbered_lines,
+    single_places,
+    word_fields,
+)
 
 SAME_WORDS: dict[str, bool] = {
     **dict.fromkeys(("1", "true", "same", "yes", "genuine"), True),
-    **dict.fromkeys(("0", "false", "different", "no", "impostor"), False),
+    **dict.fromkeys(("0", "false", "different", "no", "impostor", "diff"), False),
 }
 """How a list may say whether a pair is one person, in any case."""
 
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
-    "first": ("a", "first", "first name", "template_1", "enroll", "enroll_template_id"),
-    "second": ("b", "second", "second name", "template_2", "verif", "verif_template_id"),
-    "same": ("same", "label", "is same", "is_same"),
+    "first": (
+        *("a", "first", "first name", "template_1", "enroll", "enroll_template_id"),
+        *("img1", "image1", "path1", "file1", "img_1", "image_1", "path_1", "file_1"),
+    ),
+    "second": (
+        *("b", "second", "second name", "template_2", "verif", "verif_template_id"),
+        *("img2", "image2", "path2", "file2", "img_2", "image_2", "path_2", "file_2"),
+    ),
+    "same": ("same", "label", "is same", "is_same", "issame"),
     "fold": ("fold", "split", "split number"),
 }
 """What a header may call the columns, in any case; `fold` may be missing."""
@@ -52,10 +64,14 @@ def read_layout(file: BinaryIO, what: str) -> PairLayout:
     after = file.tell()
     comma = text.count(",") >= 2
     fields = comma_fields(text, line, what) if comma else text.split()
-    separator = "," if comma else "\t" if "\t" in text and " " not in text else " "
+    between_tabs = word_fields(text, text.count("\t") + 1)  # names may hold spaces
+    if not comma and (len(between_tabs) == 3 or names_columns(between_tabs)):
+        fields = between_tabs
+    by_tabs = "\t" in text and (" " not in text or fields != text.split())
+    separator = "," if comma else "\t" if by_tabs else " "
     width = len(fields)
-    columns = named_columns(fields, COLUMN_NAMES)
-    if {"first", "second", "same"} <= columns.keys():
+    if names_columns(fields):
+        columns = named_columns(fields, COLUMN_NAMES)
         place = single_places(columns, fields, f"{what}, line {line}")
         first, second, same = place["first"], place["second"], place["same"]
         fold = place.get("fold")
@@ -70,6 +86,11 @@ def read_layout(file: BinaryIO, what: str) -> PairLayout:
     if fields[2].lower() in SAME_WORDS or re.fullmatch(r"[-+]?[0-9]+(\.[0-9]*)?", fields[2]):
         return PairLayout(0, 1, 2, None, 3, separator, None, line, False, 0)
     return PairLayout(0, 1, 2, None, 3, separator, fields, line, False, after)
+
+
+def names_columns(fields: Sequence[str]) -> bool:
+    """Whether a line is a header that names the columns a pair needs."""
+    return {"first", "second", "same"} <= named_columns(fields, COLUMN_NAMES).keys()
 
 
 PairColumns = tuple[

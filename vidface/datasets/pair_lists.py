@@ -81,9 +81,9 @@ class PairList:
 def read_pair_list(path: str | Path, known: Sequence[str] | None = None) -> PairList:
     """A list of pairs, one a line: two names and whether they are one person.
 
-    Fields are separated by commas (if the first line has two or more; quotes as in CSV) or by
-    white space. Without a header a line is `a b same`; `same` is a word of `SAME_WORDS`. The first
-    line is a header if
+    Fields are separated by commas (if the first line has two or more; quotes as in CSV), by white
+    space, or by tabs alone where that gives the right number: names may hold spaces then. Without a
+    header a line is `a b same`; `same` is a word of `SAME_WORDS`. The first line is a header if
 
     - it names the columns (`COLUMN_NAMES`): in any order, others are ignored, and a column for the
       fold may be among them. So "a b same" is a header, and never a pair; or
@@ -157,7 +157,7 @@ def _read_lines(
     first, second, same, folds = array("q"), array("q"), array("b"), array("q")
     i, j, k = layout.first, layout.second, layout.same
     fold_column, width = layout.fold, layout.width
-    rows = numbered_rows(file, what)
+    rows = numbered_rows(file, what, width)
     if layout.header is not None:
         next(rows)
     for line, fields in rows:

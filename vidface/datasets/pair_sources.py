@@ -7,10 +7,11 @@ from pathlib import Path
 from vidface.core.errors import VidfaceError
 from vidface.datasets.insightface_bin import read_insightface_bin
 from vidface.datasets.pairs import PairSet, read_lfw_pairs
+from vidface.datasets.path_pairs import lists_paths, read_path_pairs
 
 
 def open_pairs(faces: Path, pairs: Path | None) -> PairSet:
-    """The pairs of a folder or tar with its pairs.txt, or of an InsightFace `.bin` (no pairs.txt).
+    """The pairs of a folder or tar with a list, LFW's or of paths, or of an InsightFace `.bin`.
 
     Raises:
         VidfaceError: neither, or not what it should be.
@@ -24,4 +25,4 @@ def open_pairs(faces: Path, pairs: Path | None) -> PairSet:
             f"{faces}: which pairs? --pairs pairs.txt for a folder or tar of faces, or give an "
             "InsightFace .bin"
         )
-    return read_lfw_pairs(faces, pairs)
+    return read_path_pairs(faces, pairs) if lists_paths(pairs) else read_lfw_pairs(faces, pairs)

@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.values import CROP_SIZE, check_array
-from vidface.datasets.lines import FirstProblem, decoded_lines, parse_whole_number
+from vidface.datasets.lines import (
+    FirstProblem,
+    comma_fields,
+    decoded_lines,
+    parse_whole_number,
+    word_fields,
+)
 from vidface.storage.images import decode_image
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
+from vidface.storage.names import is_image_name
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # the first that there is, in either case
 
@@ -122,7 +129,10 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
 
     The list's first line holds two counts, "10 300": folds, and pairs of either kind in a fold; or
     one, "500": a single fold (View 1's pairsDevTest.txt). Each fold is that many lines
-    `NAME N1 N2` (one person), then as many `NAME1 N1 NAME2 N2`; any white space separates.
+    `NAME N1 N2` (one person), then as many `NAME1 N1 NAME2 N2`; any white space separates, or tabs
+    alone where names hold spaces. Or it is a CSV of such pairs in any order under the header
+    `name,imagenum1,imagenum2` (Kaggle's pairs.csv): its folds are equal blocks, each as many pairs
+    of one person as then of two, and one fold where it has no such order.
 
     Args:
         root: a folder or an uncompressed tar that holds the persons' folders, at its top or below
@@ -139,37 +149,47 @@ def read_lfw_pairs(root: str | Path, pairs: str | Path) -> PairSet:
     path = Path(pairs)
     with named_errors(f"pairs {path}"):
         data = path.read_bytes()
-    listed, per_fold = _parse(data, f"pairs {path}")
+    listed, folds = _parse(data, f"pairs {path}")
 
     numbers: dict[PersonImage, int] = {}
     indices = [[numbers.setdefault(image, len(numbers)) for image in pair] for pair in listed]
     first, second = np.array(indices, dtype=np.int64).T
-    k = np.arange(len(listed))
     opened = open_root(Path(root))
     names = [f"{name}/{name}_{number:04d}" for name, number in numbers]
     return PairSet(
         name=path.stem,
         first=first,
         second=second,
-        same=k % (2 * per_fold) < per_fold,
-        folds=k // (2 * per_fold),
+        same=np.array([one[0] == other[0] for one, other in listed]),
+        folds=folds,
         image_names=names,
-        read=partial(_read_image, opened, _find(opened, names, path)),
+        read=image_reader(opened, names, path),
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
 
-def _parse(data: bytes, what: str) -> tuple[list[tuple[PersonImage, PersonImage]], int]:
-    """The pairs, and how many of either kind a fold has."""
+def is_csv_of_names(header: str) -> bool:
+    """Whether a line is the header of Kaggle's pairs.csv, `name,imagenum1,imagenum2,`."""
+    fields = header.lower().replace(" ", "").split(",")
+    return fields[0] in ("name", "name1") and fields[1:2] == ["imagenum1"]
+
+
+def _parse(
+    data: bytes, what: str
+) -> tuple[list[tuple[PersonImage, PersonImage]], NDArray[np.int64]]:
+    """The pairs, and (n_pairs,) their folds."""
     lines = list(decoded_lines(io.BytesIO(data.rstrip()), FirstProblem(what)))
     if not lines or not lines[0][1].strip():
         raise VidfaceError(f"{what}, line 1: no header; is the file empty?")
+    if is_csv_of_names(lines[0][1]):
+        return _parse_csv(lines[1:], what)
     header = [parse_whole_number(field) for field in lines[0][1].split()]
     counts = [count for count in header if count]  # neither None nor 0
     if len(counts) != len(header) or len(counts) not in (1, 2):
         raise VidfaceError(
             f"{what}, line 1: not LFW's format, which begins with its counts: "
-            f"folds and pairs of either kind in a fold ('10 300'), or the latter alone; "
+            "folds and pairs of either kind in a fold ('10 300'), or the latter alone; nor a pair "
+            "as 'path path 0', or a header that names such columns; "
             f"got {lines[0][1].strip()[:80]!r}"
         )
     folds, per_fold = counts if len(counts) == 2 else (1, *counts)
@@ -182,7 +202,8 @@ def _parse(data: bytes, what: str) -> tuple[list[tuple[PersonImage, PersonImage]
             )
         fold, place = divmod(len(listed), 2 * per_fold)
         try:
-            listed.append(_pair(text.split(), place < per_fold))
+            same = place < per_fold
+            listed.append(_pair(word_fields(text, 3 if same else 4), same))
         except ValueError as error:
             raise VidfaceError(f"{what}, line {line} (fold {fold + 1}): {error}") from None
     if len(listed) < expected:
@@ -190,7 +211,29 @@ def _parse(data: bytes, what: str) -> tuple[list[tuple[PersonImage, PersonImage]
             f"{what}, line {len(lines)}: the file ends after {len(listed)} pairs, "
             f"the header announces {expected}"
         )
-    return listed, per_fold
+    return listed, np.arange(expected) // (2 * per_fold)
+
+
+def _parse_csv(
+    lines: Sequence[tuple[int, str]], what: str
+) -> tuple[list[tuple[PersonImage, PersonImage]], NDArray[np.int64]]:
+    listed = []
+    for line, text in lines:
+        fields = comma_fields(text, line, what)
+        while fields and not fields[-1]:
+            fields.pop()
+        try:
+            listed.append(_pair(fields, len(fields) == 3))
+        except ValueError as error:
+            raise VidfaceError(f"{what}, line {line}: {error}") from None
+    if not listed:
+        raise VidfaceError(f"{what}: there is no pair in it")
+    same = np.array([one[0] == other[0] for one, other in listed])
+    starts = np.flatnonzero(same[1:] & ~same[:-1]) + 1
+    blocks = np.split(same, starts)
+    size = len(blocks[0])
+    alike = all(len(block) == size and 2 * int(block.sum()) == size for block in blocks)
+    return listed, np.arange(len(listed)) // size if alike else np.zeros(len(listed), np.int64)
 
 
 def _pair(fields: list[str], same: bool) -> tuple[PersonImage, PersonImage]:
@@ -211,6 +254,15 @@ def _pair(fields: list[str], same: bool) -> tuple[PersonImage, PersonImage]:
     return (name, numbers[0]), (other, numbers[1])
 
 
+def image_reader(root: MediaRoot, names: Sequence[str], pairs: Path) -> Callable[[int], bytes]:
+    """What reads image i of a list, whose names are paths below the root, with an ending or not.
+
+    Raises:
+        VidfaceError: the root holds none of them.
+    """
+    return partial(_read_image, root, _find(root, names, pairs))
+
+
 def _read_image(root: MediaRoot, paths: Sequence[str | None], i: int) -> bytes:
     """The file of image i; one that the root lacks has no path."""
     path = paths[i]
@@ -227,26 +279,33 @@ def _find(root: MediaRoot, names: Sequence[str], pairs: Path) -> list[str | None
         if top is not None:
             paths = _find_below(root, top, names)
     if not any(paths):
+        example = names[0] if is_image_name(names[0]) else f"{names[0]}.jpg"
         raise VidfaceError(
             f"root {root.location}: none of the {len(names)} images of {pairs} is in it, "
-            f"{names[0]}.jpg for one; give the folder or tar that holds the persons' folders"
+            f"{example} for one; give the folder or tar at which the list's paths start"
         )
     return paths
 
 
 def _find_below(root: MediaRoot, top: str, names: Sequence[str]) -> list[str | None]:
+    whole: dict[str, str] = {}  # name with its ending → path
     by_stem: dict[str, str] = {}
     for person in {posixpath.dirname(name) for name in names}:
-        folder = posixpath.join(top, person)
+        folder = posixpath.join(top, person).rstrip("/")
         with named_errors(f"root {root.location}, {folder}"):
             if root.kind(folder) != "folder":
                 continue
-        parts = [posixpath.splitext(file) for file in root.image_names(folder)]
+        files = root.image_names(folder)
+        whole |= {posixpath.join(person, f): posixpath.join(folder, f) for f in files}
+        parts = [posixpath.splitext(file) for file in files]
         for suffix in SUFFIXES:
             for stem, end in parts:
                 if end.lower() == suffix:
-                    by_stem.setdefault(f"{person}/{stem}", f"{folder}/{stem}{end}")
-    return [by_stem.get(name) for name in names]
+                    path = posixpath.join(folder, stem + end)
+                    by_stem.setdefault(posixpath.join(person, stem), path)
+    # An image may be kept as another kind of file than the list says: a.png for a.jpg.
+    stems = [posixpath.splitext(name)[0] if is_image_name(name) else name for name in names]
+    return [whole.get(name) or by_stem.get(stem) for name, stem in zip(names, stems, strict=True)]
 
 
 def _top_folder(root: MediaRoot) -> str | None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 _STRUCT_CODES = dict(
     zip(
-        ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"],
-        "efdbhiqBHIQ",
+        ["b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"],
+        "?efdbhiqBHIQ",
         strict=True,
     )
 )
@@ -143,6 +143,13 @@ def _make_bytes(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _make_bytearray(data: Any = b"", encoding: Any = None) -> bytes:
+    """A bytearray as bytes: of bytes, or of text with its encoding; never of a length."""
+    if type(data) is bytes and encoding is None:
+        return data
+    return _make_bytes(data, encoding)
+
+
 def _make_nothing() -> NoReturn:
     raise TypeError
 
@@ -157,6 +164,7 @@ NAMES = {
         (("numpy",), "dtype", _make_dtype),
         (("_codecs",), "encode", _make_bytes),
         (("__builtin__", "builtins"), "bytes", lambda: b""),  # empty bytes alone are written so
+        (("__builtin__", "builtins"), "bytearray", _make_bytearray),
     )
     for module in modules  # NumPy's before version 2, and since; Python 2's and 3's
 } | {("numpy", "ndarray"): _NDARRAY}

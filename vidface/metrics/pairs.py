@@ -16,6 +16,8 @@ from vidface.metrics.inputs import check_of_pairs
 from vidface.metrics.operating_points import OperatingPoint, check_targets
 from vidface.metrics.roc import Steps
 
+NO_ACCURACY = "n/a: one fold leaves no other to choose the threshold on"
+
 
 @dataclass(frozen=True)
 class PairScore:
@@ -25,8 +27,8 @@ class PairScore:
     the figure isn't defined.
     """
 
-    accuracy: float  # mean over the folds
-    accuracy_standard_error: float
+    accuracy: float | None  # mean over the folds; None with one, which leaves none to choose on
+    accuracy_standard_error: float | None
     fold_accuracies: tuple[float, ...]
     thresholds: tuple[float | None, ...]  # of each fold; None: nothing is accepted
     auc: float
@@ -43,7 +45,8 @@ class PairScore:
                 "mean": self.accuracy,
                 "standard_error": self.accuracy_standard_error,
                 "thresholds": list(self.thresholds),
-                "folds": len(self.thresholds),
+                "folds": len(self.thresholds) or 1,
+                **({"note": NO_ACCURACY} if self.accuracy is None else {}),
             },
             "auc": self.auc,
             "auc_standard_error": self.auc_standard_error,
@@ -70,7 +73,8 @@ def score_pairs(
       decisions on all other folds, among their scores and None. Where m thresholds are equally
       good, it is the lower median: in rising order, None last, number ⌈m / 2⌉. The figure is the
       mean over the k folds, every fold counting alike; its standard error is s / √k, s the sample
-      standard deviation (k − 1) of the folds' accuracies.
+      standard deviation (k − 1) of the folds' accuracies. With one fold there is no accuracy, and
+      no standard error.
     - AUC: |{(g, i): g > i}| + ½ |{(g, i): g = i}| over genuine scores g and impostor scores i,
       divided by the number of such (g, i).
     - TAR at FAR: over all pairs, pooled, by the step rule of `score_verification`: the largest TAR
@@ -86,12 +90,12 @@ def score_pairs(
     Args:
         scores: (n,) numbers, higher = more alike, such as cosines in [−1, 1]. Not changed.
         same: (n,) bool, one person?
-        folds: (n,) whole numbers 0 … k − 1, each used, k ≥ 2.
+        folds: (n,) whole numbers 0 … k − 1, each used.
         fars: target FARs as decimal text ("1e-3"), each in (0, 1].
 
     Raises:
         VidfaceError: shapes or types that disagree, a score that isn't finite, no genuine or no
-            impostor pair, fewer than 2 folds, a bad target.
+            impostor pair, a bad target.
 
     Source: Huang et al., Labeled Faces in the Wild, 2007, and its results page (mean and standard
     error over View 2's ten folds); Efron and Tibshirani 1993, ch. 11 (jackknife).
@@ -119,7 +123,7 @@ def score_pairs(
     thresholds, accuracies = [], []
     aucs: list[float | None] = []  # of all but a fold
     tars: dict[str, list[float | None]] = {text: [] for text in targets}
-    for j in range(k):
+    for j in range(k if k > 1 else 0):
         inside = fold_of == j
         others = Steps.of(values[~inside], is_same[~inside])
         threshold = _best_threshold(others)
@@ -129,12 +133,15 @@ def score_pairs(
         aucs.append(_auc(others))
         for text, far in targets.items():
             tars[text].append(_point(others, text, far).tar)
-    mean = math.fsum(accuracies) / k
-    variance = math.fsum((accuracy - mean) ** 2 for accuracy in accuracies) / (k - 1)
+    mean = standard_error = None
+    if k > 1:
+        mean = math.fsum(accuracies) / k
+        variance = math.fsum((accuracy - mean) ** 2 for accuracy in accuracies) / (k - 1)
+        standard_error = math.sqrt(variance / k)
     points = tuple(_point(whole, text, far) for text, far in targets.items())
     return PairScore(
         accuracy=mean,
-        accuracy_standard_error=math.sqrt(variance / k),
+        accuracy_standard_error=standard_error,
         fold_accuracies=tuple(accuracies),
         thresholds=tuple(thresholds),
         auc=auc,
@@ -176,7 +183,7 @@ def _jackknife(left_out: Sequence[float | None]) -> float | None:
     """The standard error of a figure, from what it is without each of k folds."""
     values = [value for value in left_out if value is not None]
     k = len(left_out)
-    if len(values) < k:
+    if len(values) < k or not k:
         return None
     mean = math.fsum(values) / k
     return math.sqrt((k - 1) / k * math.fsum((value - mean) ** 2 for value in values))
@@ -200,10 +207,5 @@ def _checked(
     if not np.array_equal(used, np.arange(len(used))):
         raise VidfaceError(
             f"folds must be numbered 0, 1, 2, … without a gap, got {used[:10].tolist()}"
-        )
-    if len(used) < 2:
-        raise VidfaceError(
-            "one fold leaves no other to choose the threshold on; give 2 or more, "
-            "for LFW the View 2 list of 10 folds"
         )
     return values, is_same, fold_of.astype(np.int64), len(used)

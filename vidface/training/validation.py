@@ -12,7 +12,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify
 from vidface.datasets.pair_sources import open_pairs
 from vidface.datasets.pairs import PairSet
-from vidface.metrics.pairs import score_pairs
+from vidface.metrics.pairs import NO_ACCURACY, score_pairs
 from vidface.runs.verify import verify
 from vidface.training.settings import BenchmarkSettings
 from vidface.training.synthetic import FaceImages, read_blocks
@@ -88,7 +88,7 @@ class HeldOutPairs:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         units = rows / np.where(norms > 0, norms, 1)
         scores = np.clip(np.einsum("nd,nd->n", units[self.first], units[self.second]), -1, 1)
-        return score_pairs(scores, self.same, self.folds).accuracy
+        return _known(score_pairs(scores, self.same, self.folds).accuracy)
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,18 @@ class BenchmarkPairs:
 
     def accuracy(self, embedder: Embedder) -> float:
         """Mean accuracy over the folds, in [0, 1]."""
-        return verify(embedder, self.pairs, flip=self.flip).score.accuracy
+        return _known(verify(embedder, self.pairs, flip=self.flip).score.accuracy)
 
     @property
     def fingerprint(self) -> str:
         """What of it decides the weights where it chooses a stage's best model."""
         return f"{self.pairs.sha256} {'with' if self.flip else 'without'} the flip test"
+
+
+def _known(accuracy: float | None) -> float:
+    if accuracy is None:
+        raise VidfaceError(f"accuracy {NO_ACCURACY}")
+    return accuracy
 
 
 def open_benchmarks(
@@ -120,5 +126,7 @@ def open_benchmarks(
             notify(f"benchmark {settings.name}: n/a, {absent[0]} is not there")
             continue
         pairs = open_pairs(settings.images, settings.pairs)
+        if pairs.n_folds == 1:
+            raise VidfaceError(f"benchmark {settings.name}: accuracy {NO_ACCURACY}; name folds")
         opened[settings.name] = BenchmarkPairs(pairs, settings.flip)
     return opened
