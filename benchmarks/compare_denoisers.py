@@ -73,7 +73,7 @@ def line(run: Run, denoising: Denoising, thresholds: list[float | None]) -> None
         return
     chosen, map_at_k = 0, None
     if len(found) > 1:
-        plan = plan_folds(run.manifest, split, gallery)
+        plan = plan_folds(run.manifest, split, gallery, settings=run.pipeline.score)
         # The plan tells candidates apart by a number: here, their place in the list.
         numbered = [replace(one, threshold=i / 1000) for i, one in enumerate(found)]
         selection = plan.choose([plan.observe(one) for one in numbered])

@@ -7,6 +7,7 @@ out again in plain Python.
 from __future__ import annotations
 
 import csv
+import json
 import math
 from itertools import combinations
 from pathlib import Path
@@ -146,6 +147,58 @@ def test_track_3_figures_are_those_of_all_pairs(track3: Path, vidface) -> None:
         best = max(hits for rate, hits in rates if rate <= far) / len(genuine)
         assert points[text]["tar"] == pytest.approx(best)
     assert points["1e-4"]["tar"] is None
+
+
+def test_table_5_is_chosen_honestly_at_far_1e_4(
+    tmp_path: Path, colour_network: Path, monkeypatch: pytest.MonkeyPatch, vidface
+) -> None:
+    """The paper's Table 5 on the challenge's layout: no gallery, and the FAR that is asked for.
+
+    Each clip is a crop of its person, then one of somebody else. At 0.4 they are parted and the
+    earlier one stays, so that all genuine pairs score higher than any impostor. With both, a clip
+    of one with another looks like one of the other with the one.
+    """
+    folder, lines = tmp_path / "lfrc", []
+    for who in PEOPLE:
+        write_crop(tmp_path / "crops" / f"{who}.jpg", who)
+    for number in range(420):  # 105 a person: in a fold of two people 11,025 impostor pairs
+        person, video = number % 4, f"{number:04d}"
+        (folder / "iQIYI_VID_FACE" / video).mkdir(parents=True)
+        stranger = (person + 1 + number // 4 % 3) % 4
+        for k, who in enumerate((person, stranger)):
+            crop = tmp_path / "crops" / f"{PEOPLE[who]}.jpg"
+            (folder / "iQIYI_VID_FACE" / video / f"{k}.jpg").hardlink_to(crop)
+        lines.append(f"{video} {person}\n")
+    (folder / "filelist.txt").write_text("".join(lines))
+    (folder / "ground_truth.txt").write_text("".join(lines))
+    monkeypatch.setenv("LFRC_ROOT", str(folder))
+    monkeypatch.setenv("VIDFACE_WEIGHTS", str(colour_network))
+    flags = ("--pipeline", "lfr_track3", *FED)
+    assert vidface("extract", *flags).code == 0
+    chosen = ("sweep", *flags, "--folds", 2, "--thresholds", "0.4")
+
+    done = vidface(*chosen, "--select-by", "tar@1e-4")
+    assert done.code == 0, done.err
+    assert "threshold chosen by TAR@1e-4 over 2 folds of the identities of val" in done.out
+    path = next(Path().glob("runs/*/sweeps/selected_over_2_folds_of_val_seed_0_by_tar_1e-4.json"))
+    found = json.loads(path.read_text())
+    assert (found["criterion_far"], found["optimistic_far"]) == ("1e-4", "1e-4")
+    assert (found["gallery"], found["honest"]["map_at_100"]) == (None, None)
+    assert found["honest"]["thresholds"] == [0.4, 0.4]
+    assert found["honest"]["tar_at_far"]["1e-4"]["tar"] == 1
+    assert found["no_clustering"]["tar_at_far"]["1e-4"]["tar"] < 0.5
+    rounds = found["honest"]["tar_at_far"]["1e-4"]["rounds"]
+    assert [point["impostor"] for point in rounds] == [105 * 105] * 2
+
+    done = vidface(*chosen)  # of several, the lowest that there is, and said
+    assert done.code == 0, done.err
+    assert "chosen at FAR 1e-4, the lowest of 1e-3, 1e-4, 1e-5 that all clips" in done.out
+    for asked in (("--select-by", "tar@1e-5"), ("--fars", "1e-5"), ("--fars", "1e-5,1e-6")):
+        done = vidface(*chosen, *asked)  # one that is not there is an error, never another one
+        assert (done.code, done.out) == (1, "")
+        assert "with 11025 impostor pairs none of the target FARs (1e-5" in done.err
+    done = vidface(*chosen, "--select-by", "map")
+    assert (done.code, "map has no gallery to enrol people from" in done.err) == (1, True)
 
 
 def test_track_3_without_labels(track3: Path, vidface) -> None:

@@ -21,6 +21,7 @@ from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.retrieval import score_retrieval
+from vidface.metrics.settings import ScoreSettings
 from vidface.metrics.verification import score_verification
 from vidface.runs.denoised import Denoised
 from vidface.runs.selection import Observation, plan_folds, plan_splits
@@ -35,6 +36,10 @@ def manifest_of(clips):
     """Of (clip_id, identity, split)."""
     lines = tuple(Clip(clip_id, clip_id, who, split) for clip_id, who, split in clips)
     return Manifest(lines, Path("m.csv"), Path(), "")
+
+
+def at_fars(fars, **parameters):
+    return ScoreSettings(parameters={"fars": ",".join(fars), **parameters})
 
 
 def fake(threshold, clip_ids, rows):
@@ -87,7 +92,7 @@ TWO_TABLE = {
 
 
 def test_chosen_by_map_on_val_and_reported_on_test():
-    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY, fars=["0.1", "0.25"])
+    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY, settings=at_fars(["0.1", "0.25"]))
     result = chosen(plan, denoised_of(TWO, TWO_TABLE))
     # Val ties at 0.2 and 0.4: the lowest. On test 0.6 would have been best.
     assert (result.honest.thresholds, result.honest.map_at_k) == ((0.2,), 0.5)
@@ -105,7 +110,7 @@ def test_chosen_by_map_on_val_and_reported_on_test():
 
 def test_chosen_by_tar_at_the_lowest_far_that_val_resolves():
     # In falling order: the list's order isn't the order of the targets.
-    plan = plan_splits(manifest_of(TWO), "val", "test", None, "tar", ["1", "0.25", "0.1"])
+    plan = plan_splits(manifest_of(TWO), "val", "test", None, "tar", at_fars(["1", "0.25", "0.1"]))
     result = chosen(plan, denoised_of(TWO, TWO_TABLE))
     assert (result.criterion_far, result.optimistic_far) == ("0.25", "0.25")
     assert result.honest.thresholds == (0.2,)  # 0.2 and 0.4 accept one of val's two
@@ -120,12 +125,12 @@ def test_tar_needs_no_gallery_for_the_select_split_and_still_reports_map():
     table = {t: {GALLERY: good["val"], "test": good["test"]} for t, good in TWO_TABLE.items()}
     clips = [*TWO[:2], ("ann-again", "ann", GALLERY), *TWO[6:]]
     denoised = list(denoised_of(clips, table, others=[("ann-again", "ann")]))
-    plan = plan_splits(manifest_of(clips), GALLERY, "test", GALLERY, "tar", ["0.5"])
+    plan = plan_splits(manifest_of(clips), GALLERY, "test", GALLERY, "tar", at_fars(["0.5"]))
     result = chosen(plan, denoised)
     # The gallery's genuine pair is always accepted, so that all tie: the lowest is no clustering.
     assert (result.honest.thresholds, result.honest.map_at_k) == ((None,), 0.25)
     # The other way round test would be searched in itself: no figure, and no error.
-    plan = plan_splits(manifest_of(clips), "test", GALLERY, GALLERY, "tar", ["0.5"])
+    plan = plan_splits(manifest_of(clips), "test", GALLERY, GALLERY, "tar", at_fars(["0.5"]))
     result = chosen(plan, denoised)
     assert (result.honest.thresholds, result.honest.map_at_k) == ((0.6,), None)
     assert result.map_note == "n/a: gallery is its own gallery"
@@ -135,7 +140,9 @@ def test_optimistic_falls_back_to_a_far_that_the_report_resolves():
     # Val has 5 clips and 8 impostor pairs, test 4 and 4: at 0.125 only val has a figure.
     clips = [*TWO, ("x", "", "val")]
     denoised = list(denoised_of(clips, TWO_TABLE, others=[("x", "bob")]))
-    plan = plan_splits(manifest_of(clips), "val", "test", None, "tar", ["0.125", "0.5", "0.25"])
+    plan = plan_splits(
+        manifest_of(clips), "val", "test", None, "tar", at_fars(["0.125", "0.5", "0.25"])
+    )
     result = chosen(plan, denoised)
     assert (result.criterion_far, result.optimistic_far) == ("0.125", "0.25")
     # At 0.2 x scores 1 against both of bob's clips, one more than allowed: 0.4 is chosen.
@@ -143,34 +150,76 @@ def test_optimistic_falls_back_to_a_far_that_the_report_resolves():
     assert [tar.tar for tar in result.honest.tars] == [None, 0, 0]
     assert result.optimistic.thresholds == (0.6,)
     # The other way round the report could tell at 0.125, but the choice was made at 0.25.
-    plan = plan_splits(manifest_of(clips), "test", "val", None, "tar", ["0.125", "0.5", "0.25"])
+    plan = plan_splits(
+        manifest_of(clips), "test", "val", None, "tar", at_fars(["0.125", "0.5", "0.25"])
+    )
     result = chosen(plan, denoised)
     assert (result.criterion_far, result.optimistic_far) == ("0.25", "0.25")
 
 
-def test_two_splits_report_the_plain_score():
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"k": 1}, {"k": 3, "enrolment": "max"}, {"convention": "nearest", "fars": "3e-2,1e-1"}],
+)
+def test_two_splits_report_the_plain_score(parameters):
+    settings = ScoreSettings(parameters=parameters)
+    used = settings.parameters
     clips, denoised = random_run(seed=3)
-    plan = plan_splits(manifest_of(clips), "val", "test", GALLERY)
+    plan = plan_splits(manifest_of(clips), "val", "test", GALLERY, settings=settings)
     result = chosen(plan, denoised)
     [one] = [d for d in denoised if d.threshold is None]
     order = sorted(range(len(clips)), key=lambda i: clips[i][0])
-    test = [i for i in order if clips[i][2] == "test"]
-    enrolled = [i for i in order if clips[i][2] == GALLERY]
-    retrieval = score_retrieval(
-        one.descriptors[enrolled],
-        [clips[i][1] for i in enrolled],
+    val, test, enrolled = (
+        [i for i in order if clips[i][2] == split] for split in ("val", "test", GALLERY)
+    )
+
+    def search(denoised, rows):
+        return score_retrieval(
+            denoised.descriptors[enrolled],
+            [clips[i][1] for i in enrolled],
+            denoised.descriptors[rows],
+            [clips[i][1] for i in rows],
+            [clips[i][0] for i in rows],
+            used["k"],
+            enrolment=used["enrolment"],
+        )
+
+    retrieval = search(one, test)
+    verification = score_verification(
         one.descriptors[test],
         [clips[i][1] for i in test],
-        [clips[i][0] for i in test],
+        used["fars"].split(","),
+        convention=used["convention"],
     )
-    verification = score_verification(one.descriptors[test], [clips[i][1] for i in test])
     assert 0.1 < retrieval.map_at_k < 0.95
     assert result.none.map_at_k == retrieval.map_at_k
+    assert f"map_at_{used['k']}" in result.to_dict()["honest"]
+    assert result.criterion_values == (max(search(d, val).map_at_k for d in denoised),)
     assert tuple(tar.points[0] for tar in result.none.tars) == verification.points
     # The plan counts pairs as the score does, which says which targets are resolved.
     counted = (verification.genuine_pairs, verification.impostor_pairs)
     assert plan.rounds[0].report.pairs == counted
     assert verification.distractor_pairs_left_out > 0
+
+
+def test_tar_chooses_at_the_far_that_is_named():
+    three, four = ["0.1", "0.25", "1"], ["0.1", "0.25", "1", "0.50"]
+    plan = plan_splits(manifest_of(TWO), "val", "test", None, "tar", at_fars(three))
+    # At FAR 1 each clip that is there is accepted, also at −1: all tie, and the lowest is chosen.
+    named = plan_splits(manifest_of(TWO), "val", "test", None, "tar@1", at_fars(three))
+    other = plan_splits(manifest_of(TWO), "val", "test", None, "tar@0.50", at_fars(three))
+    results = [chosen(p, denoised_of(TWO, TWO_TABLE)) for p in (plan, named, other)]
+    assert [r.criterion_far for r in results] == ["0.25", "1", "0.50"]
+    assert [r.optimistic_far for r in results] == ["0.25", "1", "0.50"]
+    assert [r.honest.thresholds for r in results] == [(0.2,), (None,), (0.2,)]
+    assert [tar.target_far for tar in results[2].honest.tars] == four  # it is reported, too
+    assert [bool(r.criterion_note) for r in results] == [True, False, False]
+    assert "FAR 0.25, the lowest of 0.1, 0.25, 1 that" in results[0].criterion_note
+    # What is asked for is chosen at, or nothing: the report has 4 impostor pairs, val 8.
+    clips = [*TWO, ("x", "", "val")]
+    for how, settings in (("tar", at_fars(["0.125"])), ("tar@0.125", at_fars(three))):
+        with pytest.raises(VidfaceError, match=r"--report-on test has not .* FAR \(0\.125\)"):
+            plan_splits(manifest_of(clips), "val", "test", None, how, settings)
 
 
 # -- folds ------------------------------------------------------------------------------------
@@ -193,7 +242,9 @@ FOLD_TABLE = fold_table(table={None: (0, 0), 0.2: (2, 0), 0.4: (1, 2), 0.6: (1, 
 
 
 def test_folds_by_map_choose_on_the_others():
-    plan = plan_folds(manifest_of(ONE_SPLIT), "val", GALLERY, folds=2, seed=7, fars=["0.25"])
+    plan = plan_folds(
+        manifest_of(ONE_SPLIT), "val", GALLERY, folds=2, seed=7, settings=at_fars(["0.25"])
+    )
     result = chosen(plan, denoised_of(ONE_SPLIT, FOLD_TABLE))
     # The first fold gets what is best on the second, 0.4 (tied with 0.6), the second gets 0.2.
     assert result.honest.thresholds == (0.4, 0.2)
@@ -210,7 +261,7 @@ def test_folds_by_map_choose_on_the_others():
 def test_folds_by_tar_report_the_mean_of_folds_that_resolve():
     # The first fold has 6 clips and 12 impostor pairs, the second 4 and 4.
     fars = ["0.05", "0.1", "0.25"]
-    plan = plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", fars, folds=2, seed=7)
+    plan = plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", at_fars(fars), folds=2, seed=7)
     result = chosen(plan, denoised_of(ONE_SPLIT, FOLD_TABLE))
     assert result.criterion_far == "0.25"  # the lowest that both resolve
     assert result.honest.thresholds == (0.4, 0.2)
@@ -230,7 +281,9 @@ def test_distractors_are_candidates_for_map_and_out_of_fold_tar():
     # "0" precedes all ids, so that it ranks first for ann, whose axis it has.
     clips = [*ONE_SPLIT, ("0", "", "val")]
     denoised = list(denoised_of(clips, fold_table(table={0.2: (2, 2)}), others=[("0", "ann")]))
-    plan = plan_folds(manifest_of(clips), "val", GALLERY, folds=2, seed=7, fars=["0.25"])
+    plan = plan_folds(
+        manifest_of(clips), "val", GALLERY, folds=2, seed=7, settings=at_fars(["0.25"])
+    )
     result = chosen(plan, denoised)
     assert result.honest.map_at_k == pytest.approx((4 + 7 / 12) / 5)  # ann: (1/2 + 2/3) / 2
     assert [point.impostor for point in result.honest.tars[0].points] == [12, 4]
@@ -242,13 +295,15 @@ def test_a_fold_without_a_genuine_pair_has_no_tar():
     # Two people with one clip each: 1 impostor pair at FAR 1, no genuine one. The others: 2 and 4.
     few = [clip for clip in ONE_SPLIT if clip[1] not in SECOND or not clip[0].endswith("-2")]
     denoised = list(denoised_of(few, fold_table(table={0.2: (2, 2)})))
-    plan = plan_folds(manifest_of(few), "val", GALLERY, fars=["1", "0.5"], folds=2, seed=7)
+    plan = plan_folds(
+        manifest_of(few), "val", GALLERY, settings=at_fars(["1", "0.5"]), folds=2, seed=7
+    )
     tars = chosen(plan, denoised).honest.tars
     assert [point.note for point in tars[0].points] == ["", "n/a: no genuine pair"]
     assert [tar.note for tar in tars] == ["1 of 2 folds", "1 of 2 folds"]
     alone = [clip for clip in few if clip[1] in SECOND]
     denoised = list(denoised_of(alone, fold_table(table={0.2: (2, 2)})))
-    plan = plan_folds(manifest_of(alone), "val", GALLERY, fars=["1"], folds=2)
+    plan = plan_folds(manifest_of(alone), "val", GALLERY, settings=at_fars(["1"]), folds=2)
     assert chosen(plan, denoised).honest.tars[0].note == "n/a: needs ≥ 1 pairs"
 
 
@@ -351,7 +406,7 @@ def test_no_observation_holds_descriptors_and_json_holds_no_nan():
 
 
 def test_as_text():
-    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY, fars=["0.1", "0.25"])
+    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY, settings=at_fars(["0.1", "0.25"]))
     assert str(chosen(plan, denoised_of(TWO, TWO_TABLE))).splitlines() == [
         "threshold chosen by mAP on val, reported on test",
         "honest, threshold 0.2: mAP@100 0.5000, TAR@0.1 n/a: needs ≥ 10 pairs, TAR@0.25 0.0000",
@@ -360,7 +415,7 @@ def test_as_text():
         "TAR@0.25 0.0000",
     ]
     fars = ["0.1", "0.25"]
-    plan = plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", fars, folds=2, seed=7)
+    plan = plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", at_fars(fars), folds=2, seed=7)
     lines = str(chosen(plan, denoised_of(ONE_SPLIT, FOLD_TABLE))).splitlines()
     assert lines[:2] == [
         "threshold chosen by TAR@0.25 over 2 folds of the identities of val (seed 7)",
@@ -369,7 +424,7 @@ def test_as_text():
 
 
 def test_ties_but_for_rounding_go_to_the_lowest():
-    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY, fars=[])
+    plan = plan_splits(manifest_of(TWO), "val", "test", GALLERY)
 
     def at(threshold, ann, bob):
         both = {"ann": ann, "bob": bob}
@@ -419,10 +474,10 @@ def test_equals_the_naive_twin(run, by, protocol):
     manifest = manifest_of(clips)
     pairs = {s: [(c, who) for c, who, where in clips if where == s] for s in ("val", "test")}
     if protocol == "splits":
-        plan = plan_splits(manifest, "val", "test", GALLERY, by, FARS)
+        plan = plan_splits(manifest, "val", "test", GALLERY, by, at_fars(FARS))
         parts, report = [(pairs["val"], pairs["test"])], "test"
     else:
-        plan = plan_folds(manifest, "val", GALLERY, by, FARS, folds=2, seed=4)
+        plan = plan_folds(manifest, "val", GALLERY, by, at_fars(FARS), folds=2, seed=4)
         report = "val"
         cut = oracles.folds({who for _, who in pairs["val"]} - {""}, 2, 4)
         parts = [
@@ -470,11 +525,17 @@ ODD = manifest_of(
         (("train", "test", GALLERY), "--select-on train has no labelled clip whose identity is"),
         (("val", "train", GALLERY), "--report-on train has no labelled clip whose identity is"),
         (("probe", "val", None, "tar"), "--select-on probe has no two clips of one person"),
-        (("val", "probe", None, "tar", ["1"]), "--report-on probe has not enough pairs for a TAR"),
-        (("val", "test", None, "tar", ["0.2"]), "--select-on val: with 4 impostor pairs none of"),
-        (("val", "test", None, "tar", []), r"4 impostor pairs none of .* \(none given\)"),
-        (("val", "test", GALLERY, "map", "0.2"), "fars must be a list"),
-        (("val", "test", GALLERY, "map", ["0"]), "a target FAR must be decimal text"),
+        (
+            ("val", "probe", None, "tar", at_fars(["1"])),
+            "--report-on probe has not enough pairs for a TAR",
+        ),
+        (
+            ("val", "test", None, "tar", at_fars(["0.2"])),
+            "--select-on val: with 4 impostor pairs none of",
+        ),
+        (("val", "test", None, "tar@0.2", at_fars(["0.25"])), r"with 4 impostor .* FARs \(0\.2\)"),
+        (("val", "test", GALLERY, "tar@2"), r"--select-by tar@2: '2' is no rate in \(0, 1\]"),
+        (("val", "test", GALLERY, "map@0.1"), "--select-by map@0.1: there are map and tar"),
         (("dev", "test", GALLERY), r"--select-on dev: no clip .* \(there: train, val, test"),
         (("val", "dev", GALLERY), "--report-on dev: no clip of the manifest"),
         (("val", "test", "dev", "tar"), "--gallery dev: no clip of the manifest"),
@@ -497,7 +558,6 @@ def test_wrong_splits(arguments, message):
         (("val",), {"folds": 2}, "map has no gallery"),
         (("dev", GALLERY), {"folds": 2}, "--split dev: no clip"),
         (("val", None, "tpr"), {"folds": 2}, "--select-by tpr"),
-        (("val", GALLERY, "map", "0.2"), {"folds": 2}, "fars must be a list"),
         # A fold of one person has no impostor pair.
         (("val", None, "tar"), {"folds": 2}, "without fold 1 of 2: with 0 impostor pairs"),
     ],
@@ -510,10 +570,10 @@ def test_wrong_folds(arguments, options, message):
 def test_folds_without_any_pair_to_report_or_to_choose_on():
     # Each fold is one person: the four others resolve FAR 0.25, no fold has an impostor pair.
     with pytest.raises(VidfaceError, match=r"no fold of --split val has enough .* fewer --folds"):
-        plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", ["0.25"], folds=5)
+        plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", at_fars(["0.25"]), folds=5)
     # The others of the first fold are the second's two people: the fewest pairs.
     with pytest.raises(VidfaceError, match="without fold 1 of 2: with 4 impostor pairs"):
-        plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", ["0.05"], folds=2, seed=7)
+        plan_folds(manifest_of(ONE_SPLIT), "val", None, "tar", at_fars(["0.05"]), folds=2, seed=7)
     # One of two is enrolled: the fold with that one has none to be chosen on.
     clips = [clip for clip in TWO if clip[0] != "bob-g"]
     with pytest.raises(VidfaceError, match=r"without fold \d of 2 has no labelled clip whose"):

@@ -185,6 +185,47 @@ def test_a_sweep_of_another_method_and_pooling(run: Run) -> None:
     assert [row["counts"]["kept"] for row in done["rows"]] == [9, 7]
 
 
+UNUSUAL = (
+    {"k": 1},
+    {"enrolment": "max"},
+    {"convention": "nearest"},
+    {"protocols": "verification"},
+)
+
+
+def test_other_score_settings_are_other_files(run: Run) -> None:
+    """As score files are: what changes a figure's meaning stands in the name, by one function."""
+    from vidface.runs.scoring import score
+
+    folder = run.folder.folder
+    for changes in ({}, *UNUSUAL):
+        settings = run.pipeline.score.replaced(bootstrap=0, **changes)
+        other = replace(run, pipeline=replace(run.pipeline, score=settings))
+        score(other, None)
+        done = sweep(other, [0.5])
+        select(
+            other, [0.5], folds=3, **({} if "protocols" not in changes else {"gallery": "train"})
+        )
+        assert (done.gallery is None) == ("protocols" in changes)
+    suffixes = ["", "_k_1", "_max", "_nearest"]
+    names = {path.name for path in (folder / "scores").glob("*.json")}
+    names = {name for name in names if not name.endswith(".curves.json")}
+    assert names == {
+        *(f"val_against_train_threshold_none{suffix}.json" for suffix in suffixes),
+        "val_threshold_none.json",
+    }
+    start = "selected_over_3_folds_of_val_seed_0_against_train_by_map"
+    assert {path.name for path in (folder / "sweeps").iterdir()} == {
+        *(f"val_against_train{suffix}.json" for suffix in suffixes),
+        "val.json",
+        *(f"{start}{suffix}.json" for suffix in suffixes),
+    }
+    for path in (folder / "sweeps").iterdir():
+        settings = json.loads(path.read_text())["provenance"]["settings"]
+        assert settings["score.k"] == (1 if "_k_1" in path.name else 100)
+        assert settings["score.enrolment"] == ("max" if "_max" in path.name else "mean")
+
+
 class TestCommand:
     @pytest.fixture
     def flags(self, vidface, three_splits: Path) -> tuple:
@@ -218,6 +259,24 @@ class TestCommand:
         found = vidface("sweep", *flags, "--folds", 3, "--gallery", "test", "--json").json
         assert found["gallery"] == "test"
 
+    def test_settings_of_scores(self, vidface, flags) -> None:
+        given = ("--k", 1, "--enrolment", "max", "--convention", "nearest", "--fars", "1,0.5")
+        swept = vidface("sweep", *flags, *given, "--thresholds", "0.5", "--json").json
+        chosen = ("sweep", *flags, *given, "--folds", 3, "--thresholds", "0.5")
+        found = vidface(*chosen, "--json").json
+        for row in ("honest", "no_clustering"):
+            assert list(found[row]["tar_at_far"]) == ["1", "0.5"]
+        assert found["no_clustering"]["map_at_1"] == swept["rows"][0]["retrieval"]["map_at_1"]
+        for document in (swept, found):
+            settings = document["provenance"]["settings"]
+            assert [settings[f"score.{key}"] for key in ("k", "enrolment", "convention")] == [
+                1, "max", "nearest",
+            ]  # fmt: skip
+        text = vidface(*chosen).out
+        assert "mAP@1" in text
+        assert "mAP@100" not in text
+        assert "; enrolment max; convention nearest" in text
+
     @pytest.mark.parametrize(
         ("more", "code", "message"),
         [
@@ -227,6 +286,8 @@ class TestCommand:
             (("--seed", "1"), 2, "go with --select-on or --folds"),
             (("--select-by", "tar"), 2, "go with --select-on or --folds"),
             (("--folds", "3", "--split", "val", "--report-on", "test"), 2, "give one of them"),
+            (("--folds", "3", "--select-by", "tar@0"), 1, "'0' is no rate in (0, 1]"),
+            (("--fars", "2"), 2, "--fars: '2' is no rate"),
             (("--folds", "1"), 1, "--folds 1: it takes a whole number from 2 on"),
             (("--folds", "many"), 2, "not a valid integer"),
             (("--folds", "3", "--seed", "-1"), 1, "--seed -1: it takes a whole number from 0 on"),

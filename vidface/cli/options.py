@@ -178,6 +178,9 @@ executor_options = setting_options("run", only=("executor", "scheduler", "worker
 score_options = setting_options("score")
 """What is scored, and how sure it is."""
 
+sweep_options = setting_options("score", without=("bootstrap", "seed", "fpirs", "ranks"))
+"""What is scored at every threshold: `vidface.runs.sweeps` leaves out what takes long."""
+
 noise_options = together(setting_options("cluster"), setting_options("descriptor"))
 """Which faces are noise, and how the kept ones are pooled."""
 

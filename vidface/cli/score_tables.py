@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vidface.cli.text_tables import grid, render
 from vidface.core.thresholds import threshold_name
 from vidface.metrics.figures import NamedFigure, TextTable, format_rate, with_interval
+from vidface.metrics.settings import ScoreSettings
 
 if TYPE_CHECKING:
     from vidface.challenges.submissions import SubmissionScore
@@ -146,7 +147,13 @@ def selected(stored: StoredSelection, run: Run) -> str:
     selection = stored.selection
     targets = [tar.target_far for tar in selection.honest.tars if tar.tar is not None]
     judged = ("precision", "recall") if stored.removals else ()
-    columns = ("", "threshold", "mAP@100", *(f"TAR@{t}" for t in targets), *judged)
+    columns = (
+        "",
+        "threshold",
+        f"mAP@{selection.honest.k}",
+        *(f"TAR@{t}" for t in targets),
+        *judged,
+    )
     rows = []
     for row in selection.rows:
         chosen = set(row.thresholds)
@@ -162,15 +169,23 @@ def selected(stored: StoredSelection, run: Run) -> str:
     notes = [f"TAR@{t.target_far} {t.note}" for t in selection.honest.tars if t.note]
     if selection.map_note:
         notes.append(f"mAP {selection.map_note}")
-    notes.append("optimistic: the threshold that is best on the reported clips themselves")
+    if selection.criterion_note:
+        notes.append(selection.criterion_note)
+    optimistic = "optimistic: the threshold that is best on the reported clips themselves"
+    if selection.optimistic_far != selection.criterion_far:
+        optimistic += f", by TAR@{selection.optimistic_far}, for they resolve no lower FAR"
+    notes.append(optimistic)
     return render(head, grid(columns, rows, text=("threshold",)), *notes)
 
 
 def _unusual(run: Run) -> str:
-    """The method and the pooling, where they are not the usual ones."""
+    """The method, the pooling and how scores are read, where they are not the usual ones."""
     method, pooling = run.pipeline.cluster.method, run.pipeline.descriptor.pooling
     text = "" if method == "union-find" else f"; {method}"
-    return text if pooling == "mean" else f"{text}; pooling {pooling}"
+    text += "" if pooling == "mean" else f"; pooling {pooling}"
+    read, usual = run.pipeline.score.parameters, ScoreSettings().parameters
+    keys = ("enrolment", "convention")  # which no column names
+    return text + "".join(f"; {key} {read[key]}" for key in keys if read[key] != usual[key])
 
 
 def _removal_cells(removal: NoiseRemoval | None) -> tuple[str, ...]:

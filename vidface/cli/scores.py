@@ -22,6 +22,7 @@ from vidface.cli.options import (
     score_options,
     show,
     split_options,
+    sweep_options,
 )
 from vidface.cli.progress import pairs_bar
 from vidface.core.errors import VidfaceError
@@ -96,7 +97,8 @@ def score(
     if submission is not None:
         _refuse_unused(flag_values, "--submission", keep=("k", "bootstrap", "seed"))
     elif pairs is not None:
-        unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact")
+        unused = ("split", "gallery", "protocols", "k", "enrolment", "fpirs", "ranks", "exact",
+                  "score_device")  # fmt: skip
         _refuse_unused({name: flag_values[name] for name in unused}, "--pairs")
     if submission is not None and gt is not None:
         _score_submission(submission, gt, flags, as_json)
@@ -138,9 +140,11 @@ def score(
 @click.option(
     "--select-by",
     metavar="FIGURE",
-    help="Figure that chooses the threshold: map, or tar at the lowest FAR. [default: map]",
+    help="Figure that chooses the threshold: map, tar@FAR such as tar@1e-4, or tar at the only or "
+    "lowest of --fars. [default: map, or tar where retrieval is not scored]",
 )
 @click.option("--seed", type=int, help="Seed of the folds. [default: 0]")
+@sweep_options
 @output_options
 def sweep(
     split: str | None,
@@ -160,6 +164,7 @@ def sweep(
     A threshold to publish is chosen on other clips than it is reported on:
     vidface sweep --select-on val --report-on test
     vidface sweep --folds 5
+    vidface sweep --folds 5 --select-by tar@1e-4
     """
     from vidface.cli import score_tables
     from vidface.core.thresholds import parse_thresholds
@@ -183,7 +188,7 @@ def sweep(
         report_on=report_on or split,
         gallery=gallery,
         folds=folds,
-        select_by=select_by or "map",
+        select_by=select_by,
         seed=seed or 0,
     )
     show(as_json, chosen.to_dict(), lambda: score_tables.selected(chosen, run))
@@ -241,7 +246,7 @@ def _score_submission(submission: Path, truth: Path, flags: dict[str, Any], as_j
     from vidface.cli import score_tables
     from vidface.metrics.protocols.retrieval import RetrievalProtocol
     from vidface.metrics.settings import ScoreSettings
-    from vidface.runs.scoring import make_bootstrap
+    from vidface.runs.score_tasks import make_bootstrap
 
     names = ("k", "bootstrap", "seed")
     values = {name: flags[name] for name in names if flags[name] is not None}

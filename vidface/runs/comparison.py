@@ -10,6 +10,7 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.metrics.uncertainty import paired_difference
 from vidface.runs.run import Run
+from vidface.runs.score_tasks import make_bootstrap
 from vidface.runs.scoring import (
     LATEST,
     ClusteringChoice,
@@ -17,7 +18,6 @@ from vidface.runs.scoring import (
     WhichClustering,
     check_splits,
     load_denoised,
-    make_bootstrap,
     score_descriptors,
 )
 

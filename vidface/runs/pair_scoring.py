@@ -18,12 +18,12 @@ from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.metrics.templates import pool_templates
 from vidface.metrics.verification import score_pair_list
 from vidface.runs.run import Run, writing
+from vidface.runs.score_tasks import make_bootstrap
 from vidface.runs.score_writing import write_score
 from vidface.runs.scoring import (
     LATEST,
     ClusteringChoice,
     load_denoised,
-    make_bootstrap,
     score_provenance,
 )
 from vidface.storage.cache import sha256_of
@@ -145,8 +145,8 @@ def score_listed_pairs(
         provenance=provenance,
     )
     of = "" if templates is None else f"_of_{templates.stem}"
-    convention = "" if protocol.convention == "step" else f"_{protocol.convention}"
-    name = f"pairs_{pairs.stem}_{listed.sha256[:8]}{of}_{chosen.name}{convention}.json"
+    unusual = "".join(f"_{part}" for part in protocol.name_parts())
+    name = f"pairs_{pairs.stem}_{listed.sha256[:8]}{of}_{chosen.name}{unusual}.json"
     tables = [verification.side_tables()]
     write_score(run.folder.folder / "scores" / name, result.to_dict(), tables, notify)
     return result

@@ -15,14 +15,20 @@ from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.core.states import STATES
 from vidface.metrics.figures import ProtocolResult
 from vidface.metrics.protocols import PROTOCOLS
-from vidface.metrics.protocols.base import ScoringTask
-from vidface.metrics.uncertainty import Bootstrap
 from vidface.runs import artefacts
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.denoised import Denoised
 from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run, writing
+from vidface.runs.score_tasks import (
+    NO_CLIPS,
+    clips_of_split,
+    find_rows,
+    make_bootstrap,
+    make_task,
+    name_score_file,
+)
 from vidface.runs.score_writing import curves_document, write_score
 from vidface.settings.run_settings import choose_executor
 
@@ -123,12 +129,6 @@ def failure_to_acquire(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {"clips": clips, "failed": without, "rate": without / clips if clips else None}
 
 
-def make_bootstrap(settings: ScoreSettings) -> Bootstrap | None:
-    """The resamples that the settings ask for; None for none."""
-
-    return Bootstrap(settings.bootstrap, settings.seed) if settings.bootstrap else None
-
-
 def score_descriptors(
     run: Run,
     denoised: Denoised,
@@ -150,27 +150,10 @@ def score_descriptors(
 
     settings = settings or replace(run.pipeline.score, bootstrap=0)
     check_splits(run, split, gallery, settings)
-    clips = {clip.clip_id: clip for clip in run.manifest.clips}
-    of_split = np.array([clips[c].split for c in denoised.clip_ids])
-    identities = np.array([clips[c].identity for c in denoised.clip_ids], dtype=object)
-    # By clip id, so that whoever resamples distractors, clip by clip, draws the same ones for
-    # another run, in whatever order its manifest has them.
-    by_id = np.argsort(np.array(denoised.clip_ids, dtype=object), kind="stable")
-    probes = by_id[of_split[by_id] == split]
-    enrolled = by_id[of_split[by_id] == gallery]
-    if not settings.needs_gallery:
-        enrolled = enrolled[:0]
-    task = ScoringTask(
-        descriptors=denoised.descriptors[probes],
-        identities=identities[probes].tolist(),
-        clip_ids=[denoised.clip_ids[row] for row in probes],
-        gallery_descriptors=denoised.descriptors[enrolled],
-        gallery_identities=identities[enrolled].tolist(),
-        bootstrap=make_bootstrap(settings),
-        progress=progress,
-        device=None if settings.device == "cpu" else settings.device,
-        executor=choose_executor(run.pipeline.run),
-    )
+    clips = clips_of_split(run.manifest, split)
+    enrolled = clips_of_split(run.manifest, gallery) if settings.needs_gallery else NO_CLIPS
+    executor = choose_executor(run.pipeline.run)
+    task = make_task(denoised, clips, enrolled, settings, executor=executor, progress=progress)
     return Score(
         split=split,
         gallery=gallery if settings.needs_gallery else None,
@@ -180,8 +163,8 @@ def score_descriptors(
         },
         removal=denoised.removal,
         denoising=str(denoised.denoising or ""),
-        counts=_counts(denoised, probes),
-        gallery_counts=_counts(denoised, enrolled),
+        counts=_counts(denoised, find_rows(denoised, clips)),
+        gallery_counts=_counts(denoised, find_rows(denoised, enrolled)),
         provenance=score_provenance(run, denoised, recorded_settings(settings, split, gallery)),
     )
 
@@ -297,8 +280,8 @@ def score(
     check_splits(run, split, gallery, settings)
     denoised, chosen = load_denoised(run, threshold, notify)
     result = score_descriptors(run, denoised, split, gallery, settings=settings, progress=progress)
-    against = f"_against_{gallery}" if settings.needs_gallery else ""
-    name = f"{split}{against}_{chosen.name}{settings.name_suffix}.json"
+    against = gallery if settings.needs_gallery else None
+    name = name_score_file(split, against, chosen.name, settings)
     write_score(
         run.folder.folder / "scores" / name,
         result.to_dict(),

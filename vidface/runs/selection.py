@@ -15,30 +15,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-import numpy as np
-
 from vidface.core.errors import VidfaceError
 from vidface.core.thresholds import threshold_name
-from vidface.metrics.conventions import DEFAULT_FARS
-from vidface.metrics.operating_points import OperatingPoint
-from vidface.metrics.retrieval import score_retrieval
-from vidface.metrics.verification import check_targets, score_verification
+from vidface.executor.shards import Executor
+from vidface.metrics.operating_points import OperatingPoint, check_targets
+from vidface.metrics.protocols.base import ScoringTask
+from vidface.metrics.protocols.retrieval import RetrievalProtocol
+from vidface.metrics.protocols.verification import VerificationProtocol
+from vidface.metrics.settings import ScoreSettings
 from vidface.runs.denoised import Denoised
-from vidface.runs.selection_results import (
-    MAP_RANKS,
-    Selection,
-    SelectionRow,
-    TarOverRounds,
-    mean_of,
-)
-from vidface.runs.selection_rounds import LabelledClips, SelectionRound, fold_identities, sort_clips
+from vidface.runs.score_tasks import NO_CLIPS, LabelledClips, clips_of_split, make_task
+from vidface.runs.selection_criterion import Criterion
+from vidface.runs.selection_results import Selection, SelectionRow, TarOverRounds, mean_of
+from vidface.runs.selection_rounds import SelectionRound, fold_identities
 from vidface.settings.manifests import Manifest
 
-CRITERIA = ("map", "tar")
 TIE = 1e-12
 """Criteria this close are tied: means of different precisions can be equal but for rounding."""
 
@@ -48,7 +43,7 @@ class Observation:
     """What a plan keeps of one threshold: scores, no descriptors."""
 
     threshold: float | None
-    average_precision: Mapping[str, Mapping[str, float]]  # split: {identity: AP@100}
+    average_precision: Mapping[str, Mapping[str, float]]  # split: {identity: AP@k}
     select_tars: tuple[float | None, ...]  # of each round at the plan's target; empty for "map"
     report_points: tuple[tuple[OperatingPoint, ...], ...]  # [round][target]
 
@@ -61,14 +56,14 @@ class SelectionPlan:
     select_on: str
     report_on: str
     gallery: str | None
-    select_by: str
-    fars: tuple[str, ...]
+    criterion: Criterion
+    settings: ScoreSettings  # of all figures
     splits: Mapping[str, LabelledClips]  # all clips of the splits that take part
     rounds: tuple[SelectionRound, ...]
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if self.select_by == "map":
+        if self.criterion.figure == "map":
             self._check_map()
         else:
             self._targets  # noqa: B018 - raises where no target is resolved
@@ -77,7 +72,7 @@ class SelectionPlan:
         where = f"{self.select_on} to {self.report_on}"
         if self.protocol == "folds":
             where = f"{len(self.rounds)} folds of {self.report_on}"
-        return f"SelectionPlan({where}, by {self.select_by})"
+        return f"SelectionPlan({where}, by {self.criterion.figure})"
 
     def _check_map(self) -> None:
         enrolled = set(self.splits[str(self.gallery)].identities)
@@ -98,7 +93,8 @@ class SelectionPlan:
     @cached_property
     def _targets(self) -> tuple[str, str]:
         """The FAR at which "tar" chooses, and at which it finds the optimistic threshold."""
-        rising = sorted(check_targets(self.fars).items(), key=lambda item: item[1])
+        fars = self.fars if self.criterion.far is None else (self.criterion.far,)
+        rising = sorted(check_targets(fars).items(), key=lambda item: item[1])
         for part in self.rounds:
             if not part.select.pairs[0]:
                 raise VidfaceError(
@@ -110,7 +106,7 @@ class SelectionPlan:
             least = min(self.rounds, key=lambda part: part.select.pairs[1])
             raise VidfaceError(
                 f"{least.name}: with {least.select.pairs[1]} impostor pairs none of the target "
-                f"FARs ({', '.join(self.fars) or 'none given'}) has a figure; "
+                f"FARs ({', '.join(fars)}) has a figure; "
                 "name a higher FAR, or use --select-by map"
             )
         reported = [
@@ -122,10 +118,25 @@ class SelectionPlan:
             else:
                 who, remedy = f"--report-on {self.report_on} has not", "another split"
             raise VidfaceError(
-                f"{who} enough pairs for a TAR at any target FAR ({', '.join(self.fars)}); "
+                f"{who} enough pairs for a TAR at any target FAR ({', '.join(fars)}); "
                 f"name a higher FAR, {remedy}, or use --select-by map"
             )
         return chosen[0], chosen[0] if chosen[0] in reported else reported[0]
+
+    @property
+    def fars(self) -> tuple[str, ...]:
+        """The target FARs: exact decimal texts."""
+        return self.settings.protocol(VerificationProtocol).far_list
+
+    @property
+    def criterion_note(self) -> str:
+        """Which of several targets chooses; empty where there is one, or it was named."""
+        if self.criterion.figure == "map" or self.criterion.far is not None:
+            return ""
+        return (
+            f"chosen at FAR {self._targets[0]}, the lowest of {', '.join(self.fars)} that all "
+            "clips chosen on resolve; --select-by tar@FAR names another"
+        )
 
     @property
     def map_note(self) -> str:
@@ -134,56 +145,46 @@ class SelectionPlan:
             return "n/a: no gallery named"
         return f"n/a: {self.gallery} is its own gallery" if self.gallery == self.report_on else ""
 
-    def observe(self, denoised: Denoised) -> Observation:
+    def observe(self, denoised: Denoised, executor: Executor | None = None) -> Observation:
         """The scores of one threshold; what comes back is small and holds no descriptor.
 
         Args:
             denoised: every clip of the plan's splits, in any order. Not changed.
+            executor: as for scores.
 
         Raises:
             VidfaceError: a clip of the manifest that isn't there, or descriptors that can't be
                 scored.
         """
-        row_of = {clip_id: row for row, clip_id in enumerate(denoised.clip_ids)}
 
-        def descriptors_of(clips: LabelledClips) -> np.ndarray:
-            try:
-                rows = [row_of[clip_id] for clip_id in clips.ids]
-            except KeyError as error:
-                raise VidfaceError(
-                    f"clip {error} of the manifest has no descriptor row at threshold "
-                    f"{threshold_name(denoised.threshold)}; give the manifest it was made with"
-                ) from None
-            return np.asarray(denoised.descriptors[np.array(rows, dtype=np.int64)])
+        def task(clips: LabelledClips, gallery: LabelledClips = NO_CLIPS) -> ScoringTask:
+            return make_task(denoised, clips, gallery, self.settings, executor=executor)
 
+        retrieval = self.settings.protocol(RetrievalProtocol)
+        verification = self.settings.protocol(VerificationProtocol)
         searched = [] if self.map_note else [self.report_on]
-        if self.select_by == "map":
+        if self.criterion.figure == "map":
             searched = list(dict.fromkeys([self.select_on, *searched]))
-        precisions = {}
-        for split in searched:
-            gallery, clips = self.splits[str(self.gallery)], self.splits[split]
-            precisions[split] = score_retrieval(
-                descriptors_of(gallery),
-                gallery.who,
-                descriptors_of(clips),
-                clips.who,
-                clips.ids,
-                MAP_RANKS,
+        precisions = {
+            split: retrieval.score(
+                task(self.splits[split], self.splits[str(self.gallery)])
             ).average_precision
-
-        def points(clips: LabelledClips, fars: Sequence[str]) -> tuple[OperatingPoint, ...]:
-            return score_verification(descriptors_of(clips), clips.who, fars).points
-
+            for split in searched
+        }
         select_tars: tuple[float | None, ...] = ()
-        if self.select_by == "tar":
-            far = self._targets[0]
-            select_tars = tuple(points(part.select, (far,))[0].tar for part in self.rounds)
+        if self.criterion.figure == "tar":
+            at_target = replace(verification, fars=self._targets[0])
+            select_tars = tuple(
+                at_target.score(task(part.select)).points[0].tar for part in self.rounds
+            )
         cosine = denoised.threshold
         return Observation(
             threshold=None if cosine is None or cosine <= -1 else float(cosine),
             average_precision=precisions,
             select_tars=select_tars,
-            report_points=tuple(points(part.report, self.fars) for part in self.rounds),
+            report_points=tuple(
+                verification.score(task(part.report)).points for part in self.rounds
+            ),
         )
 
     def choose(self, observations: Sequence[Observation]) -> Selection:
@@ -213,15 +214,15 @@ class SelectionPlan:
 
         def report(observation: Observation) -> float:
             row = self._make_row("", [observation] * n)
-            if self.select_by == "map":
+            if self.criterion.figure == "map":
                 return _require_figure(row.map_at_k)
             return _require_figure(row.tars[self.fars.index(self._targets[1])].tar)
 
         optimistic, _ = _find_best(rising, report)
-        by_tar = self.select_by == "tar"
+        by_tar = self.criterion.figure == "tar"
         return Selection(
             protocol=self.protocol,
-            criterion=self.select_by,
+            criterion=self.criterion.figure,
             criterion_far=self._targets[0] if by_tar else None,
             optimistic_far=self._targets[1] if by_tar else None,
             select_on=self.select_on,
@@ -230,6 +231,7 @@ class SelectionPlan:
             seed=self.seed,
             candidates=candidates,
             criterion_values=tuple(value for _, value in best),
+            criterion_note=self.criterion_note,
             map_note=self.map_note,
             honest=self._make_row("honest", [observation for observation, _ in best]),
             optimistic=self._make_row("optimistic", [optimistic] * n),
@@ -243,7 +245,7 @@ class SelectionPlan:
         names = self.rounds[i].select.identities
 
         def value(observation: Observation) -> float:
-            if self.select_by == "tar":
+            if self.criterion.figure == "tar":
                 return _require_figure(observation.select_tars[i])
             precisions = observation.average_precision[self.select_on]
             return _require_figure(mean_of([precisions[name] for name in names]))
@@ -266,6 +268,7 @@ class SelectionPlan:
             map_at_k=mean_of([value for part in precisions for value in part]),
             round_maps=tuple(mean_of(part) for part in precisions),
             tars=tuple(TarOverRounds(points) for points in by_target),
+            k=self.settings.protocol(RetrievalProtocol).k,
         )
 
 
@@ -275,20 +278,21 @@ def plan_splits(
     report_on: str,
     gallery: str | None = None,
     select_by: str = "map",
-    fars: Sequence[str] = DEFAULT_FARS,
+    settings: ScoreSettings | None = None,
 ) -> SelectionPlan:
     """Choose the threshold on one split, report it on another.
 
-    The criterion is the select split's mAP@100 against the gallery ("map"), or its TAR at the
-    lowest target FAR that it resolves, the same for all thresholds ("tar"). The report is the
-    plain score of the other split. The clips differ; people may be in both.
+    The criterion is the select split's mAP@k against the gallery ("map"), or its TAR: at the FAR
+    that is named ("tar@1e-4"), or else ("tar") at the settings' only target, or the lowest of them
+    that it resolves; the same for all thresholds. The report is the plain score of the other split.
+    The clips differ; people may be in both.
 
     Args:
         manifest: all clips.
         select_on, report_on, gallery: splits. Without a gallery, or where the report split is its
             own, the report has no mAP, and only "tar" can choose.
-        select_by: "map" or "tar".
-        fars: target FARs as decimal text ("1e-4"), each in (0, 1].
+        select_by: "map", "tar" or "tar@FAR".
+        settings: of all figures, as for scores (default: the usual ones); none is resampled.
 
     Raises:
         VidfaceError: a split without a clip; select_on is report_on; for "map" a split that is its
@@ -317,15 +321,17 @@ def plan_splits(
             f"--select-on and --report-on are both {select_on}, which would flatter the figures; "
             "name two splits, or use --folds on the one"
         )
-    _check_criterion(select_by, gallery, {f: wanted[f] for f in ("--select-on", "--report-on")})
+    settings = settings or ScoreSettings()
+    criterion = Criterion.of(select_by, settings)
+    criterion.check_gallery(gallery, {f: wanted[f] for f in ("--select-on", "--report-on")})
     part = SelectionRound(splits[select_on], splits[report_on], f"--select-on {select_on}")
     return SelectionPlan(
         "splits",
         select_on,
         report_on,
         gallery,
-        select_by,
-        tuple(check_targets(fars)),
+        criterion,
+        criterion.add_target(settings),
         splits,
         rounds=(part,),
     )
@@ -336,7 +342,7 @@ def plan_folds(
     split: str,
     gallery: str | None = None,
     select_by: str = "map",
-    fars: Sequence[str] = DEFAULT_FARS,
+    settings: ScoreSettings | None = None,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -345,11 +351,11 @@ def plan_folds(
 
     `fold_identities` cuts the folds. For each, the threshold is the best on the others':
 
-    - "map": the mean AP@100 of the other folds' identities. Each identity's AP is that of the
+    - "map": the mean AP@k of the other folds' identities. Each identity's AP is that of the
       plain score, on the ranking of the whole split, so figures compare with it; it follows that
       the clips of the fold left out are among the candidates when choosing, without their labels.
-    - "tar": TAR over the pairs among the other folds' clips, at the lowest target FAR that each
-      fold's others resolve, the same for all folds and thresholds.
+    - "tar": TAR over the pairs among the other folds' clips, at a FAR found as in `plan_splits`
+      that each fold's others resolve, the same for all folds and thresholds.
 
     The reported mAP is the mean over all identities of the AP under their own fold's threshold;
     the means per fold and their standard deviation (K − 1) come with it. A reported TAR is the
@@ -361,8 +367,8 @@ def plan_folds(
     Args:
         manifest: all clips.
         split, gallery: as for `plan_splits`.
-        select_by: "map" or "tar".
-        fars: target FARs as decimal text ("1e-4"), each in (0, 1].
+        select_by: "map", "tar" or "tar@FAR".
+        settings: of all figures, as for scores (default: the usual ones); none is resampled.
         folds: K, from 2 to the number of identities.
         seed: whole number from 0 on, of the shuffle.
 
@@ -371,7 +377,9 @@ def plan_folds(
             folds of each fold must share an identity with the gallery.
     """
     splits = _find_splits(manifest, {"--split": split, "--gallery": gallery})
-    _check_criterion(select_by, gallery, {"--split": split})
+    settings = settings or ScoreSettings()
+    criterion = Criterion.of(select_by, settings)
+    criterion.check_gallery(gallery, {"--split": split})
     clips = splits[split]
     parts = fold_identities(clips.identities, folds, seed)
     rounds = tuple(
@@ -382,9 +390,8 @@ def plan_folds(
         )
         for i, part in enumerate(parts, start=1)
     )
-    return SelectionPlan(
-        "folds", split, split, gallery, select_by, tuple(check_targets(fars)), splits, rounds, seed
-    )
+    settings = criterion.add_target(settings)
+    return SelectionPlan("folds", split, split, gallery, criterion, settings, splits, rounds, seed)
 
 
 def _find_splits(manifest: Manifest, wanted: Mapping[str, str | None]) -> dict[str, LabelledClips]:
@@ -396,26 +403,8 @@ def _find_splits(manifest: Manifest, wanted: Mapping[str, str | None]) -> dict[s
         if split not in manifest.splits:
             there = ", ".join(manifest.splits)
             raise VidfaceError(f"{flag} {split}: no clip of the manifest is in it (there: {there})")
-        clips = ((clip.clip_id, clip.identity) for clip in manifest.of_split(split))
-        splits[split] = sort_clips(clips)
+        splits[split] = clips_of_split(manifest, split)
     return splits
-
-
-def _check_criterion(
-    select_by: str, gallery: str | None, searched: Mapping[str, str | None]
-) -> None:
-    if select_by not in CRITERIA:
-        raise VidfaceError(f"--select-by {select_by}: there are {' and '.join(CRITERIA)}")
-    if select_by == "tar":
-        return
-    remedy = "name another --gallery, or use --select-by tar, which needs no gallery"
-    if gallery is None:
-        raise VidfaceError(f"--select-by map has no gallery to enrol people from; {remedy}")
-    for flag, split in searched.items():
-        if split == gallery:
-            raise VidfaceError(
-                f"{flag} {split} is its own gallery: every clip would find itself; {remedy}"
-            )
 
 
 def _find_best(

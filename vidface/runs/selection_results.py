@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidface.core.thresholds import threshold_name
+from vidface.metrics.conventions import DEFAULT_K
 from vidface.metrics.operating_points import OperatingPoint
-
-MAP_RANKS = 100  # ranks that count for mAP
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class SelectionRow:
     map_at_k: float | None  # the mean over all reported identities
     round_maps: tuple[float | None, ...]  # the mean over each round's identities
     tars: tuple[TarOverRounds, ...]  # in the order of the targets
+    k: int = DEFAULT_K  # ranks that count for mAP
 
     @property
     def map_standard_deviation(self) -> float | None:
@@ -77,7 +77,7 @@ class SelectionRow:
 
     def __str__(self) -> str:
         names = ", ".join(threshold_name(t) for t in dict.fromkeys(self.thresholds))
-        figures = [f"mAP@{MAP_RANKS} {_text(self.map_at_k)}"]
+        figures = [f"mAP@{self.k} {_text(self.map_at_k)}"]
         for tar in self.tars:
             note = f" ({tar.note})" if tar.tar is not None and tar.note else ""
             figures.append(f"TAR@{tar.target_far} {_text(tar.tar, tar.note)}{note}")
@@ -87,7 +87,7 @@ class SelectionRow:
         """The JSON form."""
         return {
             "thresholds": list(self.thresholds),
-            f"map_at_{MAP_RANKS}": self.map_at_k,
+            f"map_at_{self.k}": self.map_at_k,
             "map_standard_deviation": self.map_standard_deviation,
             "map_of_rounds": list(self.round_maps),
             "tar_at_far": {tar.target_far: tar.to_dict() for tar in self.tars},
@@ -113,6 +113,7 @@ class Selection:
     seed: int | None  # of the folds
     candidates: tuple[float | None, ...]  # rising, no clustering first
     criterion_values: tuple[float, ...]  # of each round, where its threshold was chosen
+    criterion_note: str  # which of several targets chose; empty where one was named
     map_note: str  # why there is no mAP; empty where there is one
     honest: SelectionRow
     optimistic: SelectionRow
@@ -146,6 +147,7 @@ class Selection:
             "seed": self.seed,
             "candidates": list(self.candidates),
             "criterion_values": list(self.criterion_values),
+            "criterion_note": self.criterion_note,
             "map_note": self.map_note,
             "honest": self.honest.to_dict(),
             "optimistic": self.optimistic.to_dict(),

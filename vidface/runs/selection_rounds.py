@@ -2,54 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
 from itertools import pairwise
 
 from vidface.core.errors import VidfaceError
-
-
-@dataclass(frozen=True)
-class LabelledClips:
-    """Some clips in the order of their ids, so that the manifest's order can't change a figure."""
-
-    ids: tuple[str, ...]
-    who: tuple[str, ...]  # the identity of each; "" is a distractor
-
-    def keep_identities(self, identities: Iterable[str]) -> LabelledClips:
-        """Leave out the clips of all but these identities."""
-        wanted = set(identities)
-        pairs = zip(self.ids, self.who, strict=True)
-        return sort_clips(pair for pair in pairs if pair[1] in wanted)
-
-    @cached_property
-    def identities(self) -> tuple[str, ...]:
-        """The identities, each once, in string order, without the distractors'."""
-        return tuple(sorted(set(self.who) - {""}))
-
-    @cached_property
-    def pairs(self) -> tuple[int, int]:
-        """Genuine and impostor pairs, as `score_verification` counts them."""
-        sizes = Counter(self.who)
-        distractors = sizes.pop("", 0)
-        genuine = sum(math.comb(size, 2) for size in sizes.values())
-        return genuine, math.comb(len(self.who), 2) - math.comb(distractors, 2) - genuine
-
-    def resolves(self, far: Fraction) -> bool:
-        """Whether there is a TAR at this FAR."""
-        genuine, impostor = self.pairs
-        return genuine > 0 and far * impostor >= 1
-
-
-def sort_clips(clips: Iterable[tuple[str, str]]) -> LabelledClips:
-    """Put clips, (clip_id, identity) in any order, into the order of their ids."""
-    ordered = sorted(clips)
-    return LabelledClips(tuple(i for i, _ in ordered), tuple(who for _, who in ordered))
+from vidface.runs.score_tasks import LabelledClips
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising
 from vidface.runs.noise_removal import denoise_all
 from vidface.runs.run import Run, writing
-from vidface.runs.scoring import Score, check_splits, score_descriptors
+from vidface.runs.score_tasks import name_score_file
+from vidface.runs.scoring import Score, check_splits, recorded_settings, score_descriptors
 from vidface.runs.selection import plan_folds, plan_splits
+from vidface.settings.run_settings import choose_executor
 
 if TYPE_CHECKING:
+    from vidface.metrics.settings import ScoreSettings
     from vidface.noise.truth import NoiseRemoval
     from vidface.runs.selection_results import Selection
 
@@ -26,7 +29,7 @@ class Sweep:
     """The scores of one split over thresholds; the first row is "none"."""
 
     split: str
-    gallery: str
+    gallery: str | None  # None: no protocol needed one
     rows: tuple[tuple[Score, Mapping[str, Any]], ...]  # score, summary of the noise removal
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,21 +65,17 @@ def sweep(
     Returns:
         A row for each threshold, "none" first; also written to `sweeps/` of the run directory.
     """
-    split = split or run.pipeline.score.split
-    gallery = gallery or run.pipeline.score.gallery
-    # The curves of Table 5; identification and intervals, a threshold each, are `score`'s.
-    from_pipeline = run.pipeline.score
-    names = [name for name in from_pipeline.protocol_names if PROTOCOLS[name].in_sweeps]
-    protocols = ",".join(names) or from_pipeline.protocols
-    settings = replace(from_pipeline, protocols=protocols, bootstrap=0)
+    settings = _sweep_settings(run)
+    split = split or settings.split
+    gallery = gallery or settings.gallery
     check_splits(run, split, gallery, settings)
     wanted = _with_none_first(thresholds)
     rows = []
     for denoised in denoise_all(run, wanted):
         scored = score_descriptors(run, denoised, split, gallery, settings=settings)
         rows.append((scored, denoised.summary()))
-    result = Sweep(split, gallery, tuple(rows))
-    name = f"{split}_against_{gallery}{_suffix(run)}.json"
+    result = Sweep(split, gallery if settings.needs_gallery else None, tuple(rows))
+    name = name_score_file(split, result.gallery, _name_removal(run), settings)
     write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
 
@@ -107,7 +106,7 @@ def select(
     report_on: str | None = None,
     gallery: str | None = None,
     folds: int | None = None,
-    select_by: str = "map",
+    select_by: str | None = None,
     seed: int = 0,
 ) -> StoredSelection:
     """Choose a threshold honestly: on one split for another, or over folds of one split.
@@ -116,53 +115,59 @@ def select(
         thresholds: the candidates; "none" is always one of them.
         select_on: the split to choose on; None for folds of `report_on`.
         report_on: the split to report (default: the pipeline's).
-        gallery: the split whose identities are enrolled (default: the pipeline's).
+        gallery: the split whose identities are enrolled (default: the pipeline's, where retrieval
+            is one of its protocols; otherwise none, and no mAP).
         folds: parts of the identities, where `select_on` is None.
-        select_by: "map", or "tar", which needs no gallery.
+        select_by: "map", or "tar" or "tar@FAR", which need no gallery (default: "map" where there
+            is a gallery).
         seed: of the folds.
 
     Raises:
         VidfaceError: as `vidface.runs.selection.plan_splits` and `plan_folds`.
     """
-
-    report_on = report_on or run.pipeline.score.split
-    gallery = gallery or run.pipeline.score.gallery
+    settings = _sweep_settings(run)
+    report_on = report_on or settings.split
+    if gallery is None and "retrieval" in settings.protocol_names:
+        gallery = settings.gallery
+    select_by = select_by or ("tar" if gallery is None else "map")
     if select_on is not None:
         if folds is not None:
             raise UsageError("--folds chooses within one split: leave --select-on out")
-        plan = plan_splits(run.manifest, select_on, report_on, gallery, select_by)
+        plan = plan_splits(run.manifest, select_on, report_on, gallery, select_by, settings)
         name = f"selected_on_{select_on}_reported_on_{report_on}"
     else:
+        folds = 5 if folds is None else folds
         plan = plan_folds(
-            run.manifest,
-            report_on,
-            gallery,
-            select_by,
-            folds=5 if folds is None else folds,
-            seed=seed,
+            run.manifest, report_on, gallery, select_by, settings, folds=folds, seed=seed
         )
         name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}_seed_{seed}"
     wanted = _with_none_first(thresholds)
+    executor = choose_executor(run.pipeline.run)
     observed, removals = [], {}
     for denoised in denoise_all(run, wanted):
-        observed.append(plan.observe(denoised))
+        observed.append(plan.observe(denoised, executor))
         if denoised.removal is not None:
             removals[denoised.threshold] = denoised.removal
     selection = plan.choose(observed)
-    settings = {
-        **run.extraction_settings,
-        **Denoising.from_pipeline(run.pipeline).settings,
-        "cluster.threshold": wanted,
-    }
+    scored = {**recorded_settings(plan.settings, report_on, ""), "gallery": gallery}
     made = artefacts.provenance(
         "select",
-        settings,
+        {
+            **run.extraction_settings,
+            **Denoising.from_pipeline(run.pipeline).settings,
+            "cluster.threshold": wanted,
+            **{f"score.{key}": value for key, value in scored.items()},
+        },
         manifest=run.manifest.path.name,
         manifest_sha256=run.manifest.sha256,
         weights=run.weights_name,
     )
     result = StoredSelection(selection, made, removals)
-    name += f"_against_{gallery}_by_{select_by}{_suffix(run)}.json"
+    how = (
+        selection.criterion if selection.criterion_far is None else f"tar_{selection.criterion_far}"
+    )
+    how = "_".join(filter(None, (f"by_{how}", _name_removal(run))))
+    name = name_score_file(name, gallery, how, settings)
     write_json(run.folder.folder / "sweeps" / name, result.to_dict())
     return result
 
@@ -172,7 +177,17 @@ def _with_none_first(thresholds: Sequence[float | None]) -> list[float | None]:
     return [None, *(t for t in dict.fromkeys(thresholds) if t is not None)]
 
 
-def _suffix(run: Run) -> str:
-    """The end of a file's name, where the noise removal is not the default."""
+def _sweep_settings(run: Run) -> ScoreSettings:
+    """The settings of scores, for the curves of Table 5.
+
+    Identification and intervals, a threshold each, are `score`'s.
+    """
+    settings = run.pipeline.score
+    names = [name for name in settings.protocol_names if PROTOCOLS[name].in_sweeps]
+    return replace(settings, protocols=",".join(names) or settings.protocols, bootstrap=0)
+
+
+def _name_removal(run: Run) -> str:
+    """The noise removal, for a file's name; "" where it is the usual one."""
     denoising = Denoising.from_pipeline(run.pipeline).with_threshold(None)
-    return "" if denoising.name == "threshold_none" else f"_{denoising.name}"
+    return "" if denoising.name == "threshold_none" else denoising.name
