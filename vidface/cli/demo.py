@@ -50,6 +50,7 @@ def demo(folder: str | None, force: bool, as_json: bool) -> None:
 def format_demo(results: DemoRun, run: Run) -> str:
     """The demo's closing tables."""
     from vidface.cli import score_tables
+    from vidface.metrics.uncertainty import few_people_note
 
     extraction, after = results.extraction, results.after
     summary = results.denoised.summary()
@@ -71,6 +72,7 @@ def format_demo(results: DemoRun, run: Run) -> str:
         grid(("", "demo"), counts),
         grid(columns, score_tables.side_by_side(results.before, after)),
         "in brackets 95 % intervals; * the clips that are searched are held fixed",
+        *filter(None, [few_people_note(after.people)]),
         "",
         score_tables.sweep(results.sweep, run),
         "",

@@ -10,6 +10,7 @@ from vidface.cli.text_tables import grid, render
 from vidface.core.thresholds import threshold_name
 from vidface.metrics.figures import NamedFigure, TextTable, format_rate, with_interval
 from vidface.metrics.settings import ScoreSettings
+from vidface.metrics.uncertainty import few_people_note
 
 if TYPE_CHECKING:
     from vidface.challenges.submissions import SubmissionScore
@@ -68,15 +69,18 @@ def printed(section: Sequence[str | TextTable]) -> list[Any]:
 
 
 def notes(scored: Score) -> list[str]:
-    """What the stars of the intervals stand for."""
-    return _stars([replicates for _, replicates in scored.figures().values()])
+    """What the stars of the intervals stand for, and whether people are few."""
+    few = few_people_note(scored.people)
+    return _stars([replicates for _, replicates in scored.figures().values()], few)
 
 
-def _stars(many: Sequence[Replicates | None]) -> list[str]:
+def _stars(many: Sequence[Replicates | None], few: str) -> list[str]:
     notes = {r.note for r in many if r is not None and r.note and r.ci95 is not None}
     lines = [f"* {note}" for note in sorted(notes)]
     if any(r is not None and r.ci95 is None for r in many):
         lines.append("n/a in place of an interval: too many resamples have no figure")
+    if few and any(r is not None and r.ci95 is not None for r in many):
+        lines.append(few)
     return lines
 
 
@@ -220,7 +224,8 @@ def comparison(compared: Comparison) -> str:
     )
     notes = sorted({d.note for d in compared.differences.values() if d.note})
     tail = "real: zero lies outside of the 95 % interval of the paired difference"
-    return render(head, grid(columns, rows), tail, *(f"* {note}" for note in notes))
+    few = filter(None, [few_people_note(compared.identities)])
+    return render(head, grid(columns, rows), tail, *(f"* {note}" for note in notes), *few)
 
 
 def pair_list(listed: PairListScore) -> str:
@@ -231,7 +236,7 @@ def pair_list(listed: PairListScore) -> str:
     )
     v = listed.verification
     varied = [figure.replicates for figure in v.figures()]
-    stars = _stars(varied)
+    stars = _stars(varied, few_people_note(listed.people, listed.resampled))
     if any(replicates is not None for replicates in varied):
         stars = [f"95 % intervals: {listed.resampled} are resampled", *stars]
     return render(head, *printed(v.describe("", None)), *stars)
@@ -249,4 +254,4 @@ def submission(ranked: SubmissionScore) -> str:
         named = ", ".join(json.dumps(i, ensure_ascii=False) for i in result.unknown_identities[:5])
         text += f"\n{len(result.unknown_identities)} identities of the list are not in the truth"
         text += f" and do not count: {named}"
-    return render(text, *_stars([ranked.replicates]))
+    return render(text, *_stars([ranked.replicates], few_people_note(result.identities)))

@@ -22,6 +22,23 @@ LEAST_SHARE = 0.9
 """Of the resamples that must have a figure (a genuine pair, say) for there to be an interval."""
 
 
+FEW_PEOPLE = 100
+"""Fewer people than this, and intervals that say 95 % are shown with a word of caution."""
+
+
+def few_people_note(n: int, what: str = "people") -> str:
+    """What is to be said of 95 % intervals over so many people; "" where they are enough.
+
+    >>> few_people_note(60)
+    '60 people are few: intervals called 95 % cover the truth in 90 to 94 % of such samples'
+    """
+    if n >= FEW_PEOPLE:
+        return ""
+    return (
+        f"{n} {what} are few: intervals called 95 % cover the truth in 90 to 94 % of such samples"
+    )
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """How often, and from which seed, the people of a split are drawn again.

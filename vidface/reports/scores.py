@@ -12,6 +12,7 @@ from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import unguard_cell
+from vidface.metrics.uncertainty import few_people_note
 from vidface.reports.loose_values import interval, mapping, number, text
 from vidface.runs.score_documents import CheckedDocument, created_of, read_document
 from vidface.runs.score_writing import curves_path
@@ -22,7 +23,7 @@ MOST_ROWS = 1000
 MOST_IDENTITIES = 1_000_000  # lines that are read of an average precision table
 
 _NO_PROTOCOLS = ("failure_to_acquire", "counts", "gallery_counts", "noise_removal", "provenance",
-                 "denoised")  # fmt: skip
+                 "denoised", "people")  # fmt: skip
 _KNOWN_PROTOCOLS = ("retrieval", "clip_retrieval", "verification", "cross_verification",
                     "identification")  # fmt: skip
 
@@ -55,6 +56,14 @@ class ReportedScore:
     def provenance(self) -> Mapping[str, Any]:
         """Settings, versions and hashes that the score was made with."""
         return mapping(self.document["provenance"])
+
+    @property
+    def interval_note(self) -> str:
+        """What is to be said of the intervals, where a few people are behind them."""
+        people = number(self.document.get("people"))
+        if people is None or not any(figure.ci95 for figure in self.figures):
+            return ""
+        return few_people_note(int(people))
 
     def failures(self) -> Iterator[tuple[str, int, int, float | None]]:
         """(split or gallery by name, clips, failed, rate) of the failure to acquire."""

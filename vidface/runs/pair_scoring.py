@@ -45,6 +45,7 @@ class PairListScore:
     without_descriptor: int
     denoising: str
     resampled: str  # "people", or what stands for them where nobody knows who is in it
+    people: int  # how many of them there are
     verification: Verification
     provenance: Mapping[str, Any]
 
@@ -59,6 +60,7 @@ class PairListScore:
             self.what: self.rows,
             "denoising": self.denoising,
             "resampled": self.resampled,
+            "people": self.people,
             "failure_to_acquire": {
                 self.what: self.rows,
                 "failed": self.without_descriptor,
@@ -141,6 +143,7 @@ def score_listed_pairs(
         without_descriptor=int(np.count_nonzero(~descriptors[used].any(axis=1))),
         denoising=str(chosen),
         resampled=_name_resampled(identities, used, what),
+        people=len({identities[row] or row for row in used.tolist()}),
         verification=verification,
         provenance=provenance,
     )

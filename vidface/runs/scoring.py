@@ -63,6 +63,7 @@ class Score:
     counts: Mapping[str, Any]
     gallery_counts: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    people: int = 0  # labelled, whom a bootstrap draws
     removal: NoiseRemoval | None = None  # of all clips' faces, where a truth is named
     denoising: str = ""  # in words: "threshold 0.4", "trim, trim share 0.25, pooling norm"
 
@@ -100,6 +101,7 @@ class Score:
             "gallery": self.gallery,
             "threshold": self.threshold,
             "denoising": self.denoising,
+            "people": self.people,
             **{name: result.to_dict() for name, result in self.protocols.items()},
             **({} if self.removal is None else {"noise_removal": self.removal.to_dict()}),
             "failure_to_acquire": {
@@ -161,6 +163,7 @@ def score_descriptors(
         results={
             name: settings.protocol(PROTOCOLS[name]).score(task) for name in settings.protocol_names
         },
+        people=len(clips.identities),
         removal=denoised.removal,
         denoising=str(denoised.denoising or ""),
         counts=_counts(denoised, find_rows(denoised, clips)),

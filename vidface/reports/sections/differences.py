@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vidface.metrics.uncertainty import few_people_note
 from vidface.reports.contents import ReportContents
 from vidface.reports.templating import format_rate
 from vidface.runs.comparison import Comparison
@@ -37,6 +38,7 @@ def _describe(comparison: Comparison) -> Mapping[str, Any]:
             f"A: {comparison.a}; B: {comparison.b}. {comparison.split}{comparison.against}: "
             f"{comparison.clips} clips, {comparison.identities} identities, "
             f"{comparison.bootstrap.resamples} paired resamples"
+            + (f"; {few}" if (few := few_people_note(comparison.identities)) else "")
         ),
         "notes": sorted({d.note for d in comparison.differences.values() if d.note}),
     }

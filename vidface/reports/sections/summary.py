@@ -95,11 +95,14 @@ def _score_table(runs: Sequence[RunData]) -> Mapping[str, Any] | None:
         best = (min if name.endswith("eer") else max)(values) if len(values) > 1 else None
         rows.append((labels[name], *((f, f is not None and f.value == best) for f in figures)))
         notes |= {f.note for f in figures if f is not None and f.ci95 and f.note}
+    few = sorted({score.interval_note for _, _, score in columns} - {""})
     what = {f"{s.split}{f' against {s.gallery}' if s.gallery else ''}" for _, _, s in columns}
     return {
         "heads": ["", *(label for label, _, _ in columns)],
         "rows": rows,
-        "caption": f"Scores of {', '.join(sorted(what))}; in brackets 95 % intervals",
+        "caption": "; ".join(
+            [f"Scores of {', '.join(sorted(what))}", "in brackets 95 % intervals", *few]
+        ),
         "notes": sorted(notes),
     }
 
