@@ -35,6 +35,7 @@ def peak_bytes(reset: bool = False) -> int:
 def read(path: str, threads: int) -> dict[str, object]:
     """What vidface makes of one clip."""
     from vidface.core.errors import ClipError
+    from vidface.core.rules import ReadingRules
     from vidface.frames.sampling import sample_frames
 
     samples: list[tuple[float, str]] = []
@@ -42,7 +43,9 @@ def read(path: str, threads: int) -> dict[str, object]:
     before, begun = peak_bytes(reset=True), time.process_time()
     last = None
     try:
-        for frame in sample_frames(path, threads=threads):
+        # Pixels are compared as they are stored, whatever shape and colours damage gives them.
+        as_stored = ReadingRules(square_pixels=False, tone_mapping=False)
+        for frame in sample_frames(path, threads=threads, rules=as_stored):
             frames += 1
             if frame.image is not last and len(samples) < 400:
                 last = frame.image

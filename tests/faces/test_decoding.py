@@ -189,6 +189,18 @@ def test_an_animated_picture_is_a_clip(weights_at_hand: None, tmp_path: Path) ->
     assert (before.states, before.ends[0].frames) == (["no_face"], 1)
 
 
+def test_times_of_an_animation_and_of_a_picture(weights_at_hand: None, tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (64, 48), (grey, 0, 0)) for grey in range(0, 250, 50)]
+    pictures[0].save(
+        tmp_path / "film.webp", save_all=True, append_images=pictures[1:], duration=250
+    )
+    pictures[0].save(tmp_path / "still.png")
+    clips = [Clip(p, p, "", "val", 0.5, 1.0, 1) for p in ("film.webp", "still.png")]
+    read = Read(decode_clips(clips, FolderRoot(tmp_path), FRAMES, FaceSettings(), workers=1))
+    assert (read.states, read.ends[0].frames) == (["no_face", "corrupt"], 4)
+    assert "one picture, which has no time; leave start_seconds" in read.ends[1].message
+
+
 def test_a_pipe_is_called_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "circle.mp4").symlink_to("circle.mp4")

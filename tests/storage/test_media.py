@@ -108,6 +108,10 @@ def test_what_is_neither_file_nor_folder_is_named(tmp_path: Path) -> None:
         ):
             with pytest.raises(error, match=message):
                 root.kind(name)
+    with pytest.raises(
+        VidfaceError, match=r"pipe.mp4: a named pipe \(FIFO\), not a file or folder"
+    ):
+        open_root(tmp_path / "pipe.mp4")
     assert root.kind("pipe.mp4/deeper") is None
     assert root.kind("nul\0") is None
     os.mkfifo(tmp_path / "1.jpg")

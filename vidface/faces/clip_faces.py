@@ -119,6 +119,12 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
     if is_image_name(clip.path, tools.rules):
         data = root.read(clip.path)
         if not (tools.rules.all_pictures and is_animated(data)):
+            if clip.start_seconds is not None or clip.end_seconds is not None:
+                raise ClipError(
+                    f"{redacted(clip.path)}: one picture, which has no time; leave start_seconds "
+                    "and end_seconds out",
+                    "corrupt",
+                )
             # Without what signs a URL.
             yield from _read_images([(clip.path, base_name(clip.path), data)], tools)
             return

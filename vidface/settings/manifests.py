@@ -23,7 +23,7 @@ from vidface.core.redaction import is_url, redacted
 from vidface.core.values import CONTROL_CHARACTERS
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
-from vidface.storage.names import Kind, is_image_name
+from vidface.storage.names import Kind, is_image_name, may_be_animated
 from vidface.storage.urls import Address, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
@@ -224,11 +224,15 @@ def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]
         timed = clip.start_seconds is not None or clip.end_seconds is not None
         if kind is None:
             absent.append((clip.line, f"no file or folder '{redacted(clip.path)}'"))
-        elif timed and (kind == "folder" or is_image_name(clip.path)):
+        elif timed and (kind == "folder" or _is_still(clip.path)):
             path = redacted(clip.path)
             text = f"start_seconds and end_seconds are for videos; '{path}' holds images"
             problems.append((clip.line, text))
     return absent + unknown
+
+
+def _is_still(path: str) -> bool:
+    return is_image_name(path) and not may_be_animated(path)
 
 
 PathKind = Kind | None | OSError | VidfaceError  # what a path is, or why that is not known

@@ -297,10 +297,10 @@ def open_root(location: Path | str | Address) -> MediaRoot:
     place = as_location(location)
     if isinstance(place, Address):
         return UrlRoot(place)
-    if place.is_dir():
-        return FolderRoot(place)
-    if place.is_file():
-        return TarRoot(place)
+    with named_errors(f"root {place}"):
+        kind = FolderRoot(Path()).kind(str(place))
+    if kind is not None:
+        return FolderRoot(place) if kind == "folder" else TarRoot(place)
     raise VidfaceError(
         f"root {place}: no such folder or tar; set [manifest] root, --root, "
         "or the variable it begins with (VIDFACE_DATA in the shipped recipes)"

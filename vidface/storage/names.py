@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = _IMAGE_SUFFIXES_BEFORE | frozenset(
     )
 )
 """Of pictures that are read."""
+ANIMATED_SUFFIXES = frozenset((".webp", ".png", ".avif", ".avifs"))
 UNREAD_IMAGE_SUFFIXES = frozenset(
     (
         *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".tga", ".exr", ".svg", ".dng"),
@@ -43,6 +44,11 @@ Kind = Literal["file", "folder"]
 def is_image_name(name: str, rules: ReadingRules = NEW_RULES) -> bool:
     """Whether a file name is that of a picture that is read; hidden files (`._a.jpg`) are not."""
     return _has_suffix(name, IMAGE_SUFFIXES if rules.all_pictures else _IMAGE_SUFFIXES_BEFORE)
+
+
+def may_be_animated(name: str) -> bool:
+    """Whether a picture of this name may be a clip; its content says whether it is."""
+    return _has_suffix(name, ANIMATED_SUFFIXES)
 
 
 def is_unread_picture_name(name: str) -> bool:
