@@ -18,7 +18,7 @@ from vidface.noise.diagnostics import BOUNDS, FLAGS, combine_diagnostics, diagno
 from vidface.vectors.descriptors import pool_descriptors
 
 COUNTS = ("clusters", "kept", "dropped", "unusable", "second_size")
-COSINES = ("lowest_similarity", "second_share", "second_cosine")
+COSINES = ("lowest_similarity", "second_share", "second_cosine", "still_share")
 
 
 def offsets_of(lengths):
@@ -69,6 +69,10 @@ def made_up(lengths, d=12, seed=0):
     offsets = offsets_of(lengths)
     embeddings = (rng.standard_normal((offsets[-1], d)) + 0.6).astype(np.float32)
     embeddings *= 10 ** rng.uniform(-3, 3, (len(embeddings), 1)).astype(np.float32)
+    again = 1 + np.flatnonzero(
+        np.random.default_rng(seed).random(max(0, len(embeddings) - 1)) < 0.1
+    )
+    embeddings[again] = embeddings[again - 1]
     labels = np.zeros(len(embeddings), np.int64)
     for a, b in pairwise(offsets):
         labels[a:b] = np.minimum(rng.geometric(0.6, b - a) - 1, 3)
@@ -91,7 +95,7 @@ def test_four_clips_on_a_circle():
     #    the second cluster, 200 and 220, has the mean 210, the kept have 45: cos 165 = −0.966.
     # 2: two kept at 10 and 30 (cos 20 = 0.940), one face at 110 (90 from the mean): thin,
     #    and the second is half as large as the first: contested.
-    # 3: five at 50, one other at 140: nothing to say, cosine 1 between any two.
+    # 3: five at 50, one other at 140: cosine 1 between any two, so one picture in 5 of 6: still.
     # 4: one unusable face: no descriptor, no flag.
     clip_1 = on_circle(0, 30, 200, 60, 90, 220)
     clip_2 = on_circle(10, 110, 30)
@@ -110,7 +114,7 @@ def test_four_clips_on_a_circle():
     assert found.second_share == pytest.approx([0.5, 0.5, 0.2, math.nan], nan_ok=True)
     assert found.second_cosine == pytest.approx([-0.9659258, 0, 0, math.nan], 1e-6, 1e-6, True)
     flags = [flags_of(found, row) for row in range(4)]
-    assert flags == [("chained", "contested"), ("contested", "thin"), (), ()]
+    assert flags == [("chained", "contested"), ("contested", "thin"), ("still",), ()]
     # Degrees from the descriptor: 45, 15, 155, 15, 45, 175 | 10, 90, 10 | 0, 0, 0, 90, 0, 0 | –
     degrees = [45, 15, 155, 15, 45, 175, 10, 90, 10, 0, 0, 0, 90, 0, 0]
     cosines = [math.cos(math.radians(a)) for a in degrees]
@@ -137,13 +141,14 @@ def test_summary_is_json_and_counts_every_clip_once():
         "chained": 1,
         "contested": 1,
         "thin": 2,
+        "still": 1,
         "flagged": 2,
         "lowest_similarity": pytest.approx(0, abs=1e-6),
         "median_lowest_similarity": pytest.approx(0.9396926, abs=1e-6),
         "largest_second_share": 0.5,
-        "bounds": {"chained_below": 0.1, "contested_from": 0.5, "thin_below": 3},
+        "bounds": {"chained_below": 0.1, "contested_from": 0.5, "thin_below": 3, "still_from": 0.3},
     }
-    assert str(found) == "Diagnostics(5 clips, 9 faces: 1 chained, 1 contested, 2 thin)"
+    assert str(found) == "Diagnostics(5 clips, 9 faces: 1 chained, 1 contested, 2 thin, 1 still)"
 
 
 @pytest.mark.parametrize("offsets", [[0], [0, 0, 0]])
@@ -201,9 +206,9 @@ def test_sizes_at_the_bounds(first, second, contested, thin):
 def test_other_bounds():
     rows = on_circle(0, 0, 0, 90)
     labels = [0, 0, 0, 1]
-    third = {"contested_from": 1 / 3, "thin_below": 4}
-    assert flags_of(diagnose_one(rows, labels, **third)) == ("contested", "thin")
-    none = {"contested_from": 0, "thin_below": 0, "chained_below": -1}
+    third = {"contested_from": 1 / 3, "thin_below": 4, "still_from": 3 / 4}
+    assert flags_of(diagnose_one(rows, labels, **third)) == ("contested", "thin", "still")
+    none = {"contested_from": 0, "thin_below": 0, "chained_below": -1, "still_from": 0.751}
     assert flags_of(diagnose_one(rows, labels, **none)) == ("contested",)
     assert flags_of(diagnose_one(rows[:1], [0], **none)) == ()  # no second cluster at all
 
@@ -247,12 +252,13 @@ def test_a_cosine_never_leaves_its_range():
     assert np.abs(halves.second_cosine).max() <= 1
 
 
-def test_equals_the_naive_twin():
+@pytest.mark.parametrize("repeats", ["count", "once"])
+def test_equals_the_naive_twin(repeats):
     rng = np.random.default_rng(2)
     lengths = np.concatenate([[0, 1, 2], rng.integers(0, 14, 150), [0, 60, 61, 1, 0]])
     data = made_up(lengths, seed=3)
-    found = diagnose(*data)
-    assert_equals_twin(found, *data)
+    found = diagnose(*data, repeats=repeats)
+    assert_equals_twin(found, *data, repeats=repeats)
     for flag in FLAGS:  # the fixture holds both answers to every question
         assert 0 < np.count_nonzero(getattr(found, flag)) < len(lengths)
     assert {*found.clusters.tolist()} == {0, 1, 2, 3, 4}

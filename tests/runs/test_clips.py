@@ -48,7 +48,7 @@ def test_before_a_clustering_states_are_known(run: Run) -> None:
         "clip_id": "red.v", "identity": "red", "split": "val", "state": "ok", "message": "",
         "frames": 5, "faces": 5, "clusters": None, "kept": None, "dropped": None,
         "unusable": None, "lowest_similarity": None, "second_size": None, "second_share": None,
-        "second_cosine": None, "flags": [],
+        "second_cosine": None, "still_share": None, "flags": [],
     }  # fmt: skip
     with pytest.raises(VidfaceError, match="no clustering; run `vidface cluster` first"):
         list_clips(run, flags=["thin"])
@@ -66,9 +66,10 @@ def test_what_clustering_says(run: Run) -> None:
     red, green = (np.array(colour) - 127.5 for colour in ((200, 30, 30), (30, 200, 30)))
     cosine = red @ green / np.linalg.norm(red) / np.linalg.norm(green)
     assert line.second_cosine == pytest.approx(cosine, abs=0.01)
-    assert line.flags == ("contested",)
-    assert found.lines[-1].flags == ("thin",)  # two faces
-    assert found.lines[0].flags == ()
+    assert line.flags == ("contested", "still")  # a person is one flat colour here
+    assert line.still_share == pytest.approx(3 / 5)
+    assert found.lines[-1].flags == ("thin", "still")  # two faces
+    assert found.lines[0].flags == ("still",)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ class TestCommand:
     def test_unknown_flag(self, vidface, colour_pipeline: Path) -> None:
         done = vidface("clips", "--pipeline", colour_pipeline, "--flag", "chain")
         assert (done.code, done.out) == (2, "")
-        assert "--flag chain: unknown (known: chained, contested, thin)" in done.err
+        assert "--flag chain: unknown (known: chained, contested, thin, still)" in done.err
 
     def test_long_lists_are_cut(self, vidface, colour_pipeline, monkeypatch) -> None:
         from vidface.cli import run_tables
@@ -202,7 +203,7 @@ class TestShow:
     def test_a_sheet_is_drawn(self, run: Run, tmp_path: Path) -> None:
         cluster(run, 0.5)
         line = show_clip(run, "red.v", tmp_path / "sheet.png")
-        assert (line.kept, line.faces, line.flags) == (3, 5, ("contested",))
+        assert (line.kept, line.faces, line.flags) == (3, 5, ("contested", "still"))
         with Image.open(tmp_path / "sheet.png") as image:
             assert image.format == "PNG"
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -300,11 +301,14 @@ class TestShow:
         vidface("run", colour_pipeline)
         done = vidface("show", "red.v", *flags)
         assert done.code == 0
-        assert done.out == "red.v: 3 of 5 faces kept, 2 cluster(s); contested\nsheet: sheet.png\n"
+        assert (
+            done.out
+            == "red.v: 3 of 5 faces kept, 2 cluster(s); contested, still\nsheet: sheet.png\n"
+        )
         assert (tmp_path / "sheet.png").is_file()
         found = vidface("show", "red.v", *flags, "--out", tmp_path / "a.jpg", "--json").json
         assert found["out"] == str(tmp_path / "a.jpg")
-        assert found["flags"] == ["contested"]
+        assert found["flags"] == ["contested", "still"]
         for clip_id, out, message in (
             ("none", "b.png", "clip 'none' has no faces to show (no_video_stream"),
             ("red", "b.png", "did you mean 'red.v'"),

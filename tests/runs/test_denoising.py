@@ -408,8 +408,9 @@ class TestLinkage:
     def test_it_is_the_tree(self, run: Run) -> None:
         [(number, shard)] = run.each_shard()
         source = ExtractedClips(run).source
-        made = read_or_make_tree(source, number, shard, 2**31)
-        read = read_or_make_tree(source, number, shard, 2**31)
+        path, faces = run.folder.linkage_path(number), FaceSet(shard.embeddings, shard.offsets)
+        made = read_or_make_tree(path, source, faces)
+        read = read_or_make_tree(path, source, faces)
         assert (made.order == read.order).all()
         assert made.similarities.tobytes() == read.similarities.tobytes()
 

@@ -30,7 +30,7 @@ from vidface.core.values import printable
     "raised",
     multiple=True,
     metavar="NAME",
-    help="List clips with this flag: chained, contested or thin; may be repeated.",
+    help="List clips with this flag: chained, contested, thin or still; may be repeated.",
 )
 @click.option(
     "--status",
@@ -61,6 +61,7 @@ def clips(
     chained    two kept faces are less similar than strangers may be: a chain joined them
     contested  the second cluster is at least half of the first: probably two people
     thin       fewer than 3 faces were kept
+    still      one picture fills 30 % of the samples or more: a pause or an end card may win
     """
     from vidface.cli import run_tables
     from vidface.runs.clips import list_clips

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vidface.cli.text_tables import grid, render
 from vidface.metrics.figures import format_rate, tabulate_points
 from vidface.metrics.pairs import NO_ACCURACY, PairScore
+from vidface.noise.diagnostics import FLAGS
 
 if TYPE_CHECKING:
     from vidface.runs.clips import ClipLine, ClipList
@@ -61,9 +62,7 @@ def format_clustering(denoised: Denoised, run: Run) -> str:
         )
     diagnostics = s.get("diagnostics")
     if diagnostics:
-        flags = ", ".join(
-            f"{diagnostics[flag]} {flag}" for flag in ("chained", "contested", "thin")
-        )
+        flags = ", ".join(f"{diagnostics[flag]} {flag}" for flag in FLAGS)
         line = f"worth a look: {flags} (vidface clips --flag contested)"
         if diagnostics["lowest_similarity"] is not None:
             line += (

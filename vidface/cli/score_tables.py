@@ -183,9 +183,10 @@ def selected(stored: StoredSelection, run: Run) -> str:
 
 
 def _unusual(run: Run) -> str:
-    """The method, the pooling and how scores are read, where they are not the usual ones."""
+    """The method, repeats, pooling and how scores are read, where they are not the usual ones."""
     method, pooling = run.pipeline.cluster.method, run.pipeline.descriptor.pooling
     text = "" if method == "union-find" else f"; {method}"
+    text += "" if run.pipeline.cluster.repeats == "count" else "; repeats once"
     text += "" if pooling == "mean" else f"; pooling {pooling}"
     read, usual = run.pipeline.score.parameters, ScoreSettings().parameters
     keys = ("enrolment", "convention")  # which no column names

@@ -14,6 +14,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.noise.clusters import MEMORY_BYTES, LinkageTree, cluster_frames, linkage_tree
 from vidface.noise.denoisers import Denoiser, name_of_denoiser
+from vidface.noise.repeats import check_repeats, find_repeats
 from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows_float64
 
 Labels = NDArray[np.int32]
@@ -48,11 +49,11 @@ def remove_noise(faces: FaceSet, denoiser: Denoiser) -> Labels:
             f"denoiser '{name_of_denoiser(denoiser)}' needs to know which faces are noise; "
             "give a truth"
         )
-    return denoiser.label(faces)
+    return faces.label_repeats(denoiser.label(faces))
 
 
 class FaceSet:
-    """The faces of many clips, and what denoisers ask of them.
+    """The faces of many clips that vote, and what denoisers ask of them.
 
     Args:
         embeddings: (n_rows, d) float16, float32 or float64, raw; the rows of a clip stand together
@@ -61,7 +62,13 @@ class FaceSet:
         noise: (n_rows,) bool, what is known to be noise, as `vidface.noise.truth.Truth.noise_of`
             gives it; for the denoiser "oracle", and for it alone.
         memory_bytes: upper bound for working arrays that grow with the square of a clip.
-        read_tree: who gives the linkage tree, where it is kept somewhere.
+        read_tree: who gives the linkage tree of a face set, where it is kept somewhere.
+        repeats: "count", every row votes; or "once": of rows that show one picture
+            (`vidface.noise.repeats.find_repeats`) the first alone is among the faces that denoisers
+            see, and the others get its label.
+
+    Attributes:
+        votes: (n_rows,) bool: which of the rows given are among the faces.
 
     Raises:
         VidfaceError: shapes or offsets that disagree.
@@ -74,10 +81,14 @@ class FaceSet:
         *,
         noise: NDArray[np.bool_] | None = None,
         memory_bytes: int = MEMORY_BYTES,
-        read_tree: Callable[[], LinkageTree] | None = None,
+        read_tree: Callable[[FaceSet], LinkageTree] | None = None,
+        repeats: str = "count",
     ) -> None:
+        check_repeats(repeats)
         self.embeddings = check_embeddings(embeddings)
         self.offsets = check_offsets(offsets, len(self.embeddings))
+        self.votes = np.ones(len(self.embeddings), dtype=bool)
+        self._firsts: NDArray[np.int64] | None = None
         self.memory_bytes = memory_bytes
         self._noise = None if noise is None else np.asarray(noise)
         self._read_tree = read_tree
@@ -89,6 +100,23 @@ class FaceSet:
                 f"noise must be ({n_rows},) bool, one an embedding, "
                 f"got the shape {self._noise.shape} of {self._noise.dtype}"
             )
+        if repeats == "once":
+            self._leave_repeats_out()
+
+    def _leave_repeats_out(self) -> None:
+        firsts = find_repeats(self.embeddings, self.offsets)
+        self.votes = firsts == np.arange(len(firsts))
+        if self.votes.all():
+            return
+        votes_before = np.concatenate([[0], np.cumsum(self.votes)])
+        self._firsts = votes_before[firsts]
+        self.embeddings = self.embeddings[self.votes]
+        self.offsets = votes_before[self.offsets]
+        self._noise = None if self._noise is None else self._noise[self.votes]
+
+    def label_repeats(self, labels: Labels) -> Labels:
+        """Give every row the label of its picture."""
+        return labels if self._firsts is None else labels[self._firsts]
 
     def __str__(self) -> str:
         return f"FaceSet({len(self.offsets) - 1} clips, {len(self.embeddings)} faces)"
@@ -109,7 +137,7 @@ class FaceSet:
     def tree(self) -> LinkageTree:
         """The linkage tree, read or computed once."""
         if self._read_tree is not None:
-            return self._read_tree()
+            return self._read_tree(self)
         return linkage_tree(self.embeddings, self.offsets, memory_bytes=self.memory_bytes)
 
     def label_unclustered(self, threshold: float | None) -> Labels:

@@ -34,6 +34,13 @@ class ClusterSettings:
         help="A file that says which frames are noise: the method oracle needs it, the others get "
         "precision and recall (also a member of a tar: clips.tar/truth.csv).",
     )
+    repeats: str = setting(
+        "count",
+        metavar="HOW",
+        help="What samples of one picture are, as of a pause: count, a vote each, as published; or "
+        "once, one vote together.",
+        choices=("count", "once"),
+    )
     memory: str = setting(
         "2GiB",
         metavar="SIZE",

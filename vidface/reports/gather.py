@@ -40,7 +40,7 @@ MOST_SCORES = 6
 """The newest scores of a run that are shown side by side."""
 
 COUNTS = ("kept", "dropped", "clusters", "second_size")
-COSINES = ("lowest_similarity", "second_share", "second_cosine")
+COSINES = ("lowest_similarity", "second_share", "second_cosine", "still_share")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -274,6 +274,7 @@ def _describe_denoising(made: Mapping[str, Any], path: Path) -> str:
 
 
 def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
+    table = artefacts.complete_descriptors(table)
     return replace(
         clips,
         counts={name: _read_numbers(table, name) for name in COUNTS},

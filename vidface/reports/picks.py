@@ -26,6 +26,7 @@ REASONS = {
     "contested": "contested",
     "chained": "chained",
     "thin": "thin",
+    "still": "still",
     "other": "",
 }
 """Why a clip is shown: the key → in words. "other" only where a run is so small that all are."""
@@ -92,5 +93,6 @@ def _flagged_rows(run: RunData, flag: str) -> list[int]:
     gravity = {
         "contested": -clips.cosines["second_share"],
         "chained": clips.cosines["lowest_similarity"],
+        "still": -clips.cosines["still_share"],
     }.get(flag, clips.counts["kept"].astype(float))
     return rows[np.argsort(gravity[rows], kind="stable")].tolist()

@@ -125,9 +125,19 @@ def descriptors_schema(dimension: int) -> pa.Schema:
             ("second_size", pa.int32()),
             ("second_share", pa.float64()),
             ("second_cosine", pa.float32()),
+            ("still_share", pa.float64()),
             *((flag, pa.bool_()) for flag in FLAGS),
         ]
     )
+
+
+def complete_descriptors(table: pa.Table) -> pa.Table:
+    """Add the columns that descriptors of an older vidface lack: no flag, and nothing to say."""
+    for field in descriptors_schema(1):
+        if field.name not in table.column_names:
+            value = False if field.name in FLAGS else None
+            table = table.append_column(field, pa.array([value] * len(table), field.type))
+    return table
 
 
 def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:

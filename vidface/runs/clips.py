@@ -41,6 +41,7 @@ class ClipLine:
     second_size: int | None = None
     second_share: float | None = None  # of the first cluster's size
     second_cosine: float | None = None  # between the means of the two largest clusters
+    still_share: float | None = None  # of the samples, that show one picture
     flags: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
             "run `vidface cluster` with these settings first"
         )
     path = run.folder.clustering(denoising.name) / "descriptors.parquet"
-    table, _ = artefacts.read_parquet(path)
+    table = artefacts.complete_descriptors(artefacts.read_parquet(path)[0])
     return {name: table.column(name).to_pylist() for name in CLIP_COLUMNS}
 
 
@@ -157,6 +158,8 @@ def _describe_diagnosis(line: ClipLine, denoising: Denoising) -> str:
             f"second cluster {line.second_share:.0%} of the first, "
             f"cosine of their means {line.second_cosine:.2f}"
         )
+    if line.still_share:
+        parts.append(f"one picture in {line.still_share:.0%} of the samples")
     if line.flags:
         parts.append(", ".join(line.flags).upper())
     return "; ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pyarrow as pa
 
 from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
-from vidface.noise.denoisers import make_denoiser
 from vidface.noise.diagnostics import CLIP_COLUMNS, Diagnostics
 from vidface.runs import artefacts
 from vidface.runs.denoised import NAMED_UNUSABLE, Denoised, name_faces
@@ -47,6 +45,7 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
     if not path.is_file():
         return None
     table, made = artefacts.read_parquet(path)
+    table = artefacts.complete_descriptors(table)
     _, extraction = run.folder.read_clips()
     wanted = {**run.extraction_settings, **denoising.settings}
     remedy = "run `vidface cluster` again, or give the settings it was made with"
@@ -94,13 +93,10 @@ def find_latest_denoising(run: Run) -> Denoising:
             f"run directory {run.folder.folder}: no clustering; run `vidface cluster` first, "
             "or name one with --threshold"
         )
-    record = dict(records[-1])
-    pooling = record.pop("pooling")
-    denoiser = make_denoiser(record.pop("method"), record)
-    from_pipeline = Denoising.from_pipeline(run.pipeline)
-    if denoiser.needs_truth and from_pipeline.truth_path is None:
+    denoising = Denoising.from_pipeline(run.pipeline).with_record(records[-1])
+    if denoising.denoiser.needs_truth and denoising.truth_path is None:
         raise VidfaceError(
             f"run directory {run.folder.folder}: the clustering made last is that of a truth file; "
             "name the file (--truth), or another clustering (--threshold, --method)"
         )
-    return replace(from_pipeline, denoiser=denoiser, pooling=pooling)
+    return denoising

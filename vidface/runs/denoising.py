@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.thresholds import threshold_name
-from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record
+from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record, make_denoiser
 from vidface.noise.denoisers.base import ThresholdDenoiser
 from vidface.noise.truth import Truth, read_truth
 from vidface.settings.pipeline import Pipeline
@@ -26,13 +27,18 @@ class Denoising:
     pooling: str = "mean"
     truth_path: Path | None = None
     memory_bytes: int = 2**31
+    repeats: str = "count"
 
     @classmethod
     def from_pipeline(cls, pipeline: Pipeline) -> Denoising:
         """Read the noise removal that a pipeline asks for."""
         cluster = pipeline.cluster
         return cls(
-            cluster.denoiser, pipeline.descriptor.pooling, cluster.truth, cluster.memory_bytes
+            cluster.denoiser,
+            pipeline.descriptor.pooling,
+            cluster.truth,
+            cluster.memory_bytes,
+            cluster.repeats,
         )
 
     def with_threshold(self, threshold: float | None) -> Denoising:
@@ -51,6 +57,20 @@ class Denoising:
         """The cosine threshold; None: no clustering, or a denoiser that has none."""
         return self.denoiser.threshold if isinstance(self.denoiser, ThresholdDenoiser) else None
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """The denoiser and its settings, repeats and pooling, as a clustering names them."""
+        return {**denoiser_record(self.denoiser), "repeats": self.repeats, "pooling": self.pooling}
+
+    def with_record(self, record: Mapping[str, Any]) -> Denoising:
+        """The noise removal that a clustering names in `record`; truth and memory stay."""
+        return replace(
+            self,
+            denoiser=make_denoiser(record["method"], record),
+            pooling=record["pooling"],
+            repeats=record.get("repeats", "count"),
+        )
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that labels and descriptors depend on, as artefacts record and compare it."""
@@ -59,6 +79,8 @@ class Denoising:
         settings.update({f"cluster.{name}": value for name, value in record.items()})
         if self.denoiser.needs_truth and self.truth is not None:
             settings["cluster.truth_sha256"] = _hash_truth(self.truth)
+        if self.repeats != "count":  # what clusterings mean that don't say
+            settings["cluster.repeats"] = self.repeats
         return {**settings, "descriptor.pooling": self.pooling}
 
     @cached_property
@@ -72,12 +94,16 @@ class Denoising:
         parts = ["_".join(part) for part in self._describe_denoiser()]
         if "cluster.truth_sha256" in self.settings:
             parts.append(f"truth_{self.settings['cluster.truth_sha256'][:12]}")
+        if self.repeats != "count":
+            parts.append(f"repeats_{self.repeats}")
         if self.pooling != "mean":
             parts.append(f"pooling_{self.pooling}")
         return ".".join(parts)
 
     def __str__(self) -> str:
         parts = [" ".join(part).replace("_", " ") for part in self._describe_denoiser()]
+        if self.repeats != "count":
+            parts.append(f"repeats {self.repeats}")
         if self.pooling != "mean":
             parts.append(f"pooling {self.pooling}")
         return ", ".join(parts)

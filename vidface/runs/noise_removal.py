@@ -12,7 +12,7 @@ import pyarrow as pa
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.executor.shards import Executor, map_shards
-from vidface.noise.denoisers import denoiser_record, name_of_denoiser
+from vidface.noise.denoisers import name_of_denoiser
 from vidface.noise.diagnostics import Diagnostics, combine_diagnostics
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard
@@ -94,7 +94,7 @@ def _make_missing_trees(
     works = (
         work
         for work in clips.shard_works(denoising, executor)
-        if not run.folder.linkage_path(work.number).is_file()
+        if not run.folder.linkage_path(work.number, denoising.repeats).is_file()
     )
     for _ in map_shards(make_tree, works, executor=executor):
         pass
@@ -129,7 +129,7 @@ def cluster(
         {**run.extraction_settings, **denoising.settings},
         manifest_sha256=run.manifest.sha256,
         extraction_created=clips.source.extraction_created,
-        denoiser={**denoiser_record(denoising.denoiser), "pooling": denoising.pooling},
+        denoiser=denoising.record,
     )
     collector = DenoisedCollector(clips, denoising)
     parts, rows = [], []

@@ -48,14 +48,16 @@ class RunFolder:
     def crops_path(self, number: int) -> Path:
         return self.folder / "crops" / f"shard-{number:05d}.parquet"
 
-    def linkage_path(self, number: int) -> Path:
-        return self.folder / "linkage" / f"shard-{number:05d}.arrow"
+    def linkage_path(self, number: int, repeats: str = "count") -> Path:
+        """Where a shard's linkage tree lies: of all rows, or of those that vote with "once"."""
+        name = f"shard-{number:05d}" + ("" if repeats == "count" else f".{repeats}")
+        return self.folder / "linkage" / f"{name}.arrow"
 
     def clustering(self, name: str) -> Path:
         return self.folder / "clusters" / name
 
     def clusterings(self) -> list[dict[str, Any]]:
-        """The denoiser's settings and the pooling of every finished clustering, oldest first."""
+        """`Denoising.record` of every finished clustering, oldest first."""
         paths = (self.folder / "clusters").glob("*/descriptors.parquet")
         provenances = [read_provenance(path) for path in paths]
         provenances.sort(key=lambda made: str(made["created"]))

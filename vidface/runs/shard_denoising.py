@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vidface.core.values import UNUSABLE
 from vidface.noise.clusters import LinkageTree, linkage_tree
 from vidface.noise.diagnostics import Diagnostics, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
@@ -92,16 +93,17 @@ class ShardDenoiser:
             again: the shard is to be denoised at another threshold after this one; the result is
                 remembered, so that only clips that change are pooled then.
         """
-        labels = remove_noise(self._face_set(denoising), denoising.denoiser)
+        faces = self._face_set(denoising)
+        labels = remove_noise(faces, denoising.denoiser)
         before, self._before = self._before, None
         if before is not None and before[0] == denoising.pooling:
-            denoised = self._pool_changed(labels, before[1], denoising.pooling)
+            denoised = self._pool_changed(labels, faces.votes, before[1], denoising.pooling)
         else:
             weights = pooling_weights(self.shard.table, denoising.pooling)
             pooled = pool_faces(
                 self.shard.embeddings,
                 self.shard.offsets,
-                labels,
+                _keep_votes(labels, faces.votes),
                 pooling=denoising.pooling,
                 weights=weights,
             )
@@ -116,18 +118,24 @@ class ShardDenoiser:
     def _face_set(self, denoising: Denoising) -> FaceSet:
         if self._faces is None:
             # Without `self`, which would be a cycle, and keep the shard until it is collected.
-            arguments = self._source, self._number, self.shard, denoising.memory_bytes
+            path = self._source.folder.linkage_path(self._number, denoising.repeats)
+            source = self._source
             self._faces = FaceSet(
                 self.shard.embeddings,
                 self.shard.offsets,
                 noise=self.noise if denoising.denoiser.needs_truth else None,
                 memory_bytes=denoising.memory_bytes,
-                read_tree=lambda: read_or_make_tree(*arguments),
+                read_tree=lambda faces: read_or_make_tree(path, source, faces),
+                repeats=denoising.repeats,
             )
         return self._faces
 
+    def make_tree(self, denoising: Denoising) -> None:
+        """Write the linkage tree, unless it is there."""
+        self._face_set(denoising).tree  # noqa: B018 - read or made
+
     def _pool_changed(
-        self, labels: np.ndarray, before: DenoisedShard, pooling: str
+        self, labels: np.ndarray, votes: np.ndarray, before: DenoisedShard, pooling: str
     ) -> DenoisedShard:
         """Pool the clips of which another face is kept than before."""
         shard = self.shard
@@ -138,9 +146,15 @@ class ShardDenoiser:
             lengths = np.diff(shard.offsets)
             rows = np.repeat(clips, lengths)
             offsets = np.concatenate([[0], np.cumsum(lengths[clips])])
-            pooled = pool_faces(shard.embeddings[rows], offsets, labels[rows], pooling=pooling)
+            kept = _keep_votes(labels, votes)[rows]
+            pooled = pool_faces(shard.embeddings[rows], offsets, kept, pooling=pooling)
             descriptors[clips] = pooled.descriptors
         return DenoisedShard(labels, descriptors)
+
+
+def _keep_votes(labels: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """The labels by which faces are pooled: of one picture's samples, the one that votes."""
+    return np.where(votes, labels, np.int32(UNUSABLE))
 
 
 def denoise_shard(work: ShardWork) -> tuple[DenoisedShard, Diagnostics]:
@@ -153,26 +167,25 @@ def denoise_shard(work: ShardWork) -> tuple[DenoisedShard, Diagnostics]:
         denoised.labels,
         denoised.descriptors,
         clustered=work.denoising.denoiser.makes_clusters,
+        frames=denoiser.shard.table.column("frame_index").to_numpy(),
+        repeats=work.denoising.repeats,
     )
     return denoised, diagnostics
 
 
 def make_tree(work: ShardWork) -> None:
     """Write a shard's linkage tree, unless it is there."""
-    read_or_make_tree(work.source, work.number, work.open_shard(), work.denoising.memory_bytes)
+    ShardDenoiser(work).make_tree(work.denoising)
 
 
-def read_or_make_tree(
-    source: ShardSource, number: int, shard: EmbeddingShard, memory_bytes: int
-) -> LinkageTree:
-    """Read a shard's linkage tree from its artefact, which is written if it is not there yet."""
-    path = source.folder.linkage_path(number)
+def read_or_make_tree(path: Path, source: ShardSource, faces: FaceSet) -> LinkageTree:
+    """Read the linkage tree of a shard's faces, which is written if it is not there yet."""
     if path.is_file():
         table, made = artefacts.read_arrow(path)
         if made.get("extraction_created") == source.extraction_created:
             columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
-            return LinkageTree(shard.offsets, *columns)
-    tree = linkage_tree(shard.embeddings, shard.offsets, memory_bytes=memory_bytes)
+            return LinkageTree(faces.offsets, *columns)
+    tree = linkage_tree(faces.embeddings, faces.offsets, memory_bytes=faces.memory_bytes)
     table = pa.Table.from_arrays(
         [pa.array(column) for column in (tree.order, tree.similarities)],
         schema=artefacts.LINKAGE_SCHEMA,

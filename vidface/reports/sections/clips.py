@@ -22,6 +22,7 @@ CLIP_COLUMNS = {
     "lowest_similarity": "lowest similarity",
     "second_share": "second cluster",
     "second_cosine": "cosine to the second",
+    "still_share": "one picture",
     "ap": "AP of identity",
     "flags": "flags",
 }
