@@ -34,6 +34,7 @@ from vidface.noise.diagnostics import FLAGS, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
 from vidface.runs import artefacts, noise_removal, run_folder, shard_denoising
 from vidface.runs.artefacts import EmbeddingShard
+from vidface.runs.clips import list_clips
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.denoised import ExtractedClips
 from vidface.runs.denoising import Denoising
@@ -478,6 +479,71 @@ def test_diagnostics_are_those_of_the_whole(mixed: Run) -> None:
     assert done.diagnostics is not None
     assert len(done.diagnostics.similarity) == 0  # of millions of faces: on disk alone
     assert done.summary()["diagnostics"]["contested"] == int(expected.contested.sum())
+
+
+class TestRepeatsOnce:
+    """Here a person is one flat colour, so a clip such as red, green, red, green, red is two
+    pictures, and the red one comes first."""
+
+    ONCE = Denoising(UnionFind(0.5), repeats="once")
+
+    def test_a_picture_votes_and_is_pooled_once(self, run: Run) -> None:
+        done = cluster(run, self.ONCE)
+        [(_, shard)] = run.each_shard()
+        row = done.clip_ids.index("red.v")
+        start = shard.offsets[shard.clip_ids.index("red.v")]
+        first = shard.embeddings[start] / np.linalg.norm(shard.embeddings[start])
+        assert done.descriptors[row] == pytest.approx(first, abs=1e-6)
+        labels = faces_of(run, "threshold_0.5.repeats_once").to_pylist()
+        assert [face["cluster"] for face in labels if face["clip_id"] == "red.v"] == [0, 1, 0, 1, 0]
+        found = done.diagnostics
+        assert found is not None
+        assert (found.kept[row], found.dropped[row], found.second_size[row]) == (3, 2, 1)
+        assert (found.second_share[row], found.still_share[row]) == (1, 3 / 5)
+        assert [flag for flag in FLAGS if getattr(found, flag)[row]] == [
+            "contested", "thin", "still",
+        ]  # fmt: skip
+        assert run.folder.linkage_path(0, "once").is_file()
+        assert not run.folder.linkage_path(0).exists()
+
+    def test_what_is_on_disk_says_so(self, run: Run) -> None:
+        cluster(run, self.ONCE)
+        made = artefacts.read_provenance(
+            run.folder.clustering("threshold_0.5.repeats_once") / "descriptors.parquet"
+        )
+        assert made["settings"]["cluster.repeats"] == made["denoiser"]["repeats"] == "once"
+        latest = find_latest_denoising(run)
+        assert (latest, str(latest)) == (self.ONCE, "threshold 0.5, repeats once")
+        assert read_clustering(run, latest) is not None
+        assert read_clustering(run, 0.5) is None
+        assert "cluster.repeats" not in Denoising().settings  # as those made before
+
+    def test_sweeps_honour_it(self, mixed: Run) -> None:
+        asked = replace(mixed.pipeline, cluster=replace(mixed.pipeline.cluster, repeats="once"))
+        thresholds = [None, 0.3, 0.6, 0.9, 1.0]
+        swept = list(denoise_all(replace(mixed, pipeline=asked), thresholds))
+        changed = 0
+        for threshold, denoised in zip(thresholds, swept, strict=True):
+            alone = denoise(mixed, Denoising(UnionFind(threshold), repeats="once"))
+            assert denoised.descriptors.tobytes() == alone.descriptors.tobytes()
+            counted = denoise(mixed, threshold)
+            changed += int((counted.descriptors != denoised.descriptors).any(axis=1).sum())
+        assert changed > 0
+
+    def test_clusterings_without_the_columns_stay_readable(self, run: Run) -> None:
+        """As an older vidface made them: no picture is said to stay, counts are what they were."""
+        cluster(run, 0.5)
+        path = run.folder.clustering("threshold_0.5") / "descriptors.parquet"
+        table, made = artefacts.read_parquet(path)
+        made["denoiser"].pop("repeats")
+        artefacts.write_parquet(path, table.drop_columns(["still", "still_share"]), made)
+        read = read_clustering(run, find_latest_denoising(run))
+        assert read is not None
+        assert read.diagnostics is not None
+        assert not read.diagnostics.still.any()
+        assert read.kept.tolist() == cluster(run, 0.5).kept.tolist()
+        artefacts.write_parquet(path, table.drop_columns(["still", "still_share"]), made)
+        assert [line.flags for line in list_clips(run).lines][:2] == [(), ("contested",)]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def embed_clips(
             for waiting, faces, pictures, new_crops in wanted:
                 rows = vectors[start : start + len(new_crops)]
                 start += len(new_crops)
-                waiting.vectors += list(rows)  # views: what is embedded lies in memory once
+                waiting.vectors += list(rows)
                 if len(rows) < len(faces):
                     rows = np.stack([waiting.vectors[number] for number in pictures])
                 waiting.batches.append(_rows(waiting.clip, faces, rows, schema))
