@@ -275,6 +275,25 @@ def test_the_peak_is_what_the_file_states(ffmpeg: str, tmp_path: Path) -> None:
             assert find_peak_nits(next(container.decode(video=0))) == peak
 
 
+def test_colours_that_nobody_converts_are_refused(ffmpeg: str, tmp_path: Path) -> None:
+    """Dolby Vision's own colours would come out green and purple; ICtCp is none of libswscale's."""
+    plain, dolby, ictcp = (tmp_path / name for name in ("plain.mp4", "dolby.mp4", "ictcp.mkv"))
+    source = ["-f", "lavfi", "-i", "testsrc2=s=64x64:r=8:d=0.25"]
+    codec = ["-c:v", "libx265", "-x265-params", "log-level=error", "-pix_fmt", "yuv420p10le"]
+    run_ffmpeg(ffmpeg, *source, *codec, "-tag:v", "hvc1", plain)
+    run_ffmpeg(ffmpeg, "-i", plain, "-c", "copy", "-tag:v", "dvh1", dolby)
+    assert len(images_of(plain)) == 2
+    with pytest.raises(ClipError, match="Dolby Vision without a base layer"):
+        images_of(dolby)
+    assert len(images_of(dolby, rules=ReadingRules.as_before())) == 2
+    convert = (
+        "format=gbrp,zscale=m=ictcp:r=tv:p=bt2020:t=smpte2084:tin=bt709:pin=bt709:min=gbr:rin=pc"
+    )
+    run_ffmpeg(ffmpeg, *source, "-vf", f"{convert},format=yuv444p10le", "-c:v", "ffv1", ictcp)
+    with pytest.raises(ClipError, match="not supported"):
+        images_of(ictcp)
+
+
 # --- decord says what it does not do ------------------------------------------------------------
 
 

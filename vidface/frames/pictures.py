@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MAX_STRETCH = 8  # television's are within 3, lenses' within 2; beyond it the header is damaged
 _SQUARE = Fraction(1)
+_DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")  # MP4's names of its codecs
+_UNSPECIFIED = 2  # transfer characteristics that a base layer for others would name
 
 
 class PictureViewer:
@@ -50,10 +52,17 @@ class PictureViewer:
         return self._container_aspect or self._codec.sample_aspect_ratio or _SQUARE
 
     def show(self, picture: VideoFrame) -> np.ndarray:
-        """(height, width, 3) uint8 RGB; what a run's rules do not ask for is left as stored."""
+        """(height, width, 3) uint8 RGB; what a run's rules do not ask for is left as stored.
+
+        Raises:
+            ValueError, av.FFmpegError: its colours can't be converted.
+        """
         width, height = picture.width, picture.height
         if self._rules.square_pixels:
             width, height = find_square_size(width, height, self._aspect)
+        is_dolby = self._codec.codec_tag in _DOLBY_VISION and picture.color_trc == _UNSPECIFIED
+        if is_dolby and self._rules.tone_mapping:
+            raise ValueError("Dolby Vision without a base layer that others can show, profile 5")
         maps_tones = self._rules.tone_mapping and picture.color_trc in (PQ, HLG)
         # Bicubic as ffmpeg does; it matters where chroma is interpolated: odd sizes, 10 bits.
         # One thread: each frame would start some of its own, and keep them until it goes.
