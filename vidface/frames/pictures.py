@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_STRETCH = 8  # television's are within 3, lenses' within 2; beyond it the header is damaged
 _SQUARE = Fraction(1)
+_LEAST_STRETCH = Fraction(1, 100)  # encoders round sides to even numbers and make 370:369 of it
 _DOLBY_VISION = ("dvh1", "dvhe", "dva1", "dvav", "dav1")  # MP4's names of its codecs
 _UNSPECIFIED = 2  # transfer characteristics that a base layer for others would name
 
@@ -81,12 +82,14 @@ class PictureViewer:
 def find_square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     """(width, height) of a picture whose pixels are made square: one side grows, none shrinks.
 
-    Beyond the bound of pixels both shrink alike. An aspect beyond 1:8 or 8:1 is not believed.
+    Beyond the bound of pixels both shrink alike. An aspect beyond 1:8 or 8:1 is not believed; one
+    within a hundredth of 1 is what rounding left, and no reason to resample a picture.
 
     >>> find_square_size(1440, 1080, Fraction(4, 3)), find_square_size(720, 480, Fraction(8, 9))
     ((1920, 1080), (720, 540))
     """
-    if aspect == _SQUARE or not Fraction(1, _MAX_STRETCH) <= aspect <= _MAX_STRETCH:
+    believed = Fraction(1, _MAX_STRETCH) <= aspect <= _MAX_STRETCH
+    if not believed or abs(aspect - _SQUARE) <= _LEAST_STRETCH:
         return width, height
     full_width, full_height = width * max(aspect, _SQUARE), height / min(aspect, _SQUARE)
     scale = min(1.0, sqrt(MAX_PIXELS / (full_width * full_height)))
