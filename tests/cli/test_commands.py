@@ -684,6 +684,30 @@ class TestExtractOptions:
         listed = vidface("clips", "--pipeline", broken, "--status", "corrupt", "--json").json
         assert [line["clip_id"] for line in listed["clips"]] == ["green.v"]
 
+    def test_keep_damaged_uses_the_good_pictures(self, vidface, broken: Path) -> None:
+        keep = ("--pipeline", broken, "--keep-damaged")
+        done = vidface("extract", *keep)
+        assert done.code == 3
+        said = " ".join(done.out.split())
+        assert "1 of 5 pictures are no good, the first: green/val/2.png: not a whole picture" in said
+        assert "4 frames are kept" in said
+        listed = vidface("clips", *keep, "--status", "damaged", "--json").json
+        assert [line["clip_id"] for line in listed["clips"]] == ["green.v"]
+        score = vidface("score", *keep, "--threshold", 0.5, "--json").json
+        assert score["counts"]["states"] == {"ok": 3, "damaged": 1}
+        assert score["counts"]["no_descriptor"] == 0
+        assert score["provenance"]["settings"]["frames.keep_damaged"] is True
+        assert "damaged 1" in vidface("extract", *keep, "--retry-failed").out  # the same again
+        done = vidface("score", "--pipeline", broken, "--threshold", 0.5)
+        assert done.code == 1
+        assert "frames.keep_damaged: True (there) ≠ none (asked for)" in done.err
+
+    def test_without_keep_damaged_nothing_is_recorded(self, vidface, broken: Path) -> None:
+        vidface("extract", "--pipeline", broken)
+        score = vidface("score", "--pipeline", broken, "--threshold", 0.5, "--json").json
+        assert score["counts"]["states"] == {"ok": 3, "corrupt": 1}
+        assert not [key for key in score["provenance"]["settings"] if "damaged" in key]
+
     def test_retry_failed(self, vidface, broken: Path, colour_clips: Path) -> None:
         done = vidface("extract", "--pipeline", broken, "--retry-failed")
         assert (done.code, done.out) == (1, "")

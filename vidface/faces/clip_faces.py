@@ -152,6 +152,7 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
             name=redacted(clip.path),
             on_frame=tools.on_frame,
             rules=tools.rules,
+            keep_damaged=tools.frames.keep_damaged,
         ):
             yield frame.image, frame.index, frame.time_seconds, frame.source_time_seconds, None
 
@@ -174,16 +175,32 @@ def _read_folder(path: str, tools: Tools) -> Iterator[_Sampled]:
 
 def _read_images(files: Iterable[tuple[str, str, bytes]], tools: Tools) -> Iterator[_Sampled]:
     """The pictures of files: (path, name, content)."""
+    damaged: list[ClipError] = []
+    index = -1
     for index, (file, name, data) in enumerate(files):
-        image = decode_image(data, redacted(file))
         tools.on_frame()
-        if tools.faces.source == "aligned" and image.shape != CROP_SHAPE:
-            raise ClipError(
-                f"{redacted(file)}: {image.shape[1]}x{image.shape[0]} pixels, but aligned crops "
-                f'are {CROP_SIZE}x{CROP_SIZE}; set [faces] source = "detect" for whole frames',
-                state="corrupt",
-            )
+        try:
+            image = decode_image(data, redacted(file))
+            if tools.faces.source == "aligned":
+                _check_is_crop(image, file)
+        except ClipError as error:
+            if not tools.frames.keep_damaged:
+                raise
+            damaged.append(error)
+            continue
         yield image, index, None, None, name
+    if damaged:
+        why = f"{len(damaged)} of {index + 1} pictures are no good, the first: {damaged[0]}"
+        raise ClipError(why, state="corrupt")
+
+
+def _check_is_crop(image: np.ndarray, file: str) -> None:
+    if image.shape != CROP_SHAPE:
+        raise ClipError(
+            f"{redacted(file)}: {image.shape[1]}x{image.shape[0]} pixels, but aligned crops "
+            f'are {CROP_SIZE}x{CROP_SIZE}; set [faces] source = "detect" for whole frames',
+            state="corrupt",
+        )
 
 
 def _detect_faces(image: np.ndarray, tools: Tools) -> _PictureFaces:
@@ -205,8 +222,11 @@ def _detect_faces(image: np.ndarray, tools: Tools) -> _PictureFaces:
     return detections, tuple(crops), faces.dropped
 
 
-def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
+def state_after_error(error: Exception, clip: Clip, certain_frames: int = 0) -> tuple[str, str]:
     """(state, message) of a clip that ended with this error.
+
+    Args:
+        certain_frames: how many frames of a damaged clip are to be kept.
 
     Raises:
         MemoryError: the error is a want of memory, whatever it was made into on its way.
@@ -215,6 +235,8 @@ def state_after_error(error: Exception, clip: Clip) -> tuple[str, str]:
     if _is_want_of_memory(error):
         raise MemoryError from error
     if isinstance(error, ClipError):
+        if error.state == "corrupt" and certain_frames:
+            return "damaged", make_one_line(f"{error}. {certain_frames} frames are kept")
         return error.state, make_one_line(error)
     if isinstance(error, VidfaceError):
         raise error

@@ -248,7 +248,9 @@ class _Worker:
                 dropped += picture.dropped
                 self._add(number, picture)
         except Exception as error:  # a stranger's file never stops a run
-            state, message = state_after_error(error, clip)
+            state, message = state_after_error(
+                error, clip, frames if tools.frames.keep_damaged else 0
+            )
         if not state:
             state, message = state_at_end(clip, frames, faces, dropped, tools.faces)
         message = make_one_line("; ".join(filter(None, [message, *tools.notes])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Window:
 
     on_frame: called at every decoded frame, one that is not asked for included.
     rules: of the run that the clip is read for.
+    keep_damaged: go on behind damage with frames that are certain.
     """
 
     step: Fraction
@@ -54,6 +56,7 @@ class Window:
     stop: Fraction | None
     on_frame: Callable[[], None] | None = field(default=None, repr=False, compare=False)
     rules: ReadingRules = NEW_RULES
+    keep_damaged: bool = False
 
 
 def select_shown(
@@ -62,8 +65,8 @@ def select_shown(
     """The rule, without any video: (k, begin, item) for each moment of the window.
 
     changes: (begin_seconds, item), begins not decreasing, the first one 0: from then on the item
-    is shown. Item None = nothing is shown from then on (the end). Of several items with the same
-    begin the last one is shown.
+    is shown. Item None = nothing is shown from then on (the end, or until the next begin). Of
+    several items with the same begin the last one is shown.
 
     >>> film = [(Fraction(0), "a"), (Fraction(1, 8), "b"), (Fraction(3, 8), None)]
     >>> [(k, item) for k, _, item in select_shown(film, Window(Fraction(1, 8), Fraction(0), None))]
@@ -82,6 +85,9 @@ def select_shown(
             due = window.start + k * window.step
         if window.stop is not None and due >= window.stop:
             return  # before the decoder is asked for more: damage behind the window is no matter
+        if shown is None and due < begin:  # moments at which nothing is shown
+            k = math.ceil((begin - window.start) / window.step)
+            due = window.start + k * window.step
         shown = None if item is None else (begin, item)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -67,8 +68,11 @@ class Film:
         self.last: int | None = None
         self.gap = 0  # the longest that a frame was shown
         self.duration = ticks_per_frame  # of the last frame
+        self.packet = 0  # number of the packet whose frame came last
         self.newest_packet = 0  # number of the last packet among those whose frames came
         self.parts = 1  # whose clocks were joined
+        self.stores_times = self.has_exact_times or kind in ("mpegts", "mpeg")
+        self.certain_from: int | None = None  # after damage: frames before it lack others
         # Sent to the decoder, frame still to come: pts -> (packet's number, dts).
         self.sent: dict[int | None, tuple[int, int | None]] = {}
 
@@ -106,6 +110,10 @@ class Film:
         for picture, pts in zip(pictures, self.times(pictures), strict=True):
             packet, _ = self.sent.get(picture.pts, (0, None))
             begins = self.first is None
+            if self.certain_from is not None:
+                if pts < self.certain_from:
+                    continue
+                self.certain_from, begins = None, True
             if self.joins_clocks and not self.is_on_this_clock(pts):
                 if picture.pict_type == _BIDIRECTIONAL and self.may_lack_references:
                     continue  # between a picture of the other part and the one that comes now
@@ -138,15 +146,38 @@ class Film:
                 if lost and self.has_exact_times:
                     self.duration = min(lost) - self.last
                     return Damage("a frame is lost in decoding", 0, min(lost))
-                self.gap = max(self.gap, pts - self.last)
-                self.duration = pts - self.last or self.duration
+                if not begins:
+                    self.gap = max(self.gap, pts - self.last)
+                    self.duration = pts - self.last or self.duration
             self.duration = self.stated(picture) or self.duration
             self.first = pts if self.first is None else self.first
             self.last = pts
+            self.packet = packet
             self.newest_packet = max(self.newest_packet, packet)
             self.sent = {p: v for p, v in self.sent.items() if p is not None and p > pts}
             yield self.seconds_until(pts), picture
         return None
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether later frames' times are known, whatever was lost in front of them."""
+        begin_is_known = self.first is not None or (self.has_exact_times and bool(self.sent))
+        return self.stores_times and begin_is_known
+
+    def go_on_at(self, pts: int) -> None:
+        """Behind damage, at the time of a picture that builds on no other."""
+        if self.first is None:  # nothing was shown: the film began with its first packet's frame
+            self.first = self.last = min(self.sent.items(), key=lambda packet: packet[1])[0]
+        self.certain_from, self.sent = pts, {}
+
+    @property
+    def oldest_pending(self) -> float:
+        """Number of the first packet whose frame is still to come."""
+        return min((number for number, _ in self.sent.values()), default=math.inf)
+
+    def is_left_out(self, pts: int | None) -> bool:
+        """Whether it is a frame in front of the picture with which the film goes on."""
+        return self.certain_from is not None and (pts is None or pts < self.certain_from)
 
     def _join_clock(self, pts: int) -> None:
         """Another part begins: what was shown is counted on its clock, as if just before it."""

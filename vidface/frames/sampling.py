@@ -28,7 +28,8 @@ Two decoders, both measured against frames that ffmpeg produced (tests/make_gold
 | the clock starts anew     | goes on counting where the       | as its own times say              |
 |                           | container has no single clock    |                                   |
 | the file ends too early   | mended here: frames, then raises | raises, or silent (MKV, AVI, FLV) |
-| corrupt in mid-stream     | frames before it, then raises    | raises                            |
+| corrupt in mid-stream     | frames before it (keep_damaged:  | raises                            |
+|                           | and behind it), then raises      |                                   |
 | damage that is only logged| one thread: raises at the end    | not measured                      |
 
 What neither can know: that a file without a declared length (MPEG-TS, a live recording) was cut.
@@ -59,6 +60,7 @@ def sample_frames(
     name: str | None = None,
     on_frame: Callable[[], None] | None = None,
     rules: ReadingRules = NEW_RULES,
+    keep_damaged: bool = False,
 ) -> Iterator[Frame]:
     """Yield the frame being shown at start_seconds + k / fps, for k = 0, 1, 2, … up to the end.
 
@@ -75,6 +77,8 @@ def sample_frames(
     name: the source in messages; default: the path.
     on_frame: called at every decoded frame, yielded or not: a sign of life.
     rules: of the run that the clip is read for; older runs keep theirs.
+    keep_damaged: what is certain behind damage is yielded too, from a picture on that builds on no
+        other, before the error is raised. Nothing is yielded for the moments between.
 
     Raises VidfaceError at the call for impossible arguments; while iterating ClipError:
     "no_video_stream" (none, or none with a frame), "corrupt" (not a video, or damaged: at the
@@ -100,7 +104,9 @@ def sample_frames(
         raise VidfaceError(
             f"{name}: end_seconds={end_seconds} is not after start_seconds={start_seconds or 0}"
         )
-    window = Window(1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame, rules)
+    window = Window(
+        1 / Fraction(str(fps)), start or Fraction(0), stop, on_frame, rules, keep_damaged
+    )
     return _frames(DECODERS[decoder], source, name, window, threads)
 
 

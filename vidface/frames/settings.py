@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vidface.core.settings import check_settings, setting
+from vidface.core.values import check
 from vidface.frames.decoders import DECODERS, DEFAULT_DECODER
 
 
@@ -27,5 +28,14 @@ class FrameSettings:
         rare=True,
     )
 
+    keep_damaged: bool = setting(
+        False,
+        help="Of a damaged clip use what is certain (state damaged): frames before a bad place and "
+        "from the next key frame on, pictures of a folder that decode. Needs pyav.",
+        rare=True,
+    )
+
     def __post_init__(self) -> None:
         check_settings(self, "[frames]")
+        fits = not self.keep_damaged or self.decoder == DEFAULT_DECODER
+        check(fits, "[frames] keep_damaged", f"decoder '{self.decoder}' can't tell what is certain")

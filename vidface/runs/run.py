@@ -95,6 +95,7 @@ class Run:
             "manifest.root": self.manifest.root_location.resolve().name,
             "frames.fps": frames.fps if detect else None,
             "frames.decoder": frames.decoder if detect else None,
+            **({"frames.keep_damaged": True} if frames.keep_damaged else {}),
             "faces.source": faces.source,
             "faces.which": faces.which if detect else None,
             "faces.detector_sha256": weights_record(faces.detector).sha256 if detect else None,
