@@ -185,6 +185,10 @@ def test_an_animated_picture_is_a_clip(weights_at_hand: None, tmp_path: Path) ->
     settings = {"work": find_faces, "faces": FaceSettings(), "workers": 1}
     read = decoded(["film.webp"], tmp_path, **settings)
     assert (read.states, read.ends[0].frames) == (["no_face"], 10)
+    pictures[0].save(tmp_path / "still.webp")
+    folder = decoded([""], tmp_path, **settings)
+    assert (folder.states, folder.ends[0].frames) == (["no_face"], 2)
+    assert "1 of 2 pictures are animations, of which the first" in folder.ends[0].message
     before = decoded(["film.webp"], tmp_path, rules=ReadingRules.as_before(), **settings)
     assert (before.states, before.ends[0].frames) == (["no_face"], 1)
 

@@ -30,7 +30,7 @@ from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
 from vidface.storage.images import decode_image, is_animated
 from vidface.storage.media import MediaRoot
-from vidface.storage.names import is_image_name, is_unread_picture_name
+from vidface.storage.names import is_image_name, is_unread_picture_name, may_be_animated
 from vidface.storage.urls import base_name
 
 MESSAGE_CHARACTERS = 1000
@@ -161,16 +161,31 @@ def _read_folder(path: str, tools: Tools) -> Iterator[_Sampled]:
     names = tools.root.image_names(path, tools.rules)
     unread = tools.root.unread_names(path) if tools.rules.all_pictures else []
     if unread:
-        more = ", …" if len(unread) > _NAMED else ""
         tools.notes.append(
             f"{path}: {len(unread)} of {len(names) + len(unread)} files passed over: "
-            f"{', '.join(unread[:_NAMED])}{more}. Save pictures as JPEG or PNG; a video is a clip "
-            "of its own"
+            f"{_list_names(unread)}. Save pictures as JPEG or PNG; a video is a clip of its own"
         )
     if not names:
         raise ClipError(f"{path}: no images in this folder", state="no_video_stream")
-    files = ((posixpath.join(path, name), name) for name in names)
-    yield from _read_images(((file, name, tools.root.read(file)) for file, name in files), tools)
+    animated: list[str] = []
+
+    def read_file(name: str) -> tuple[str, str, bytes]:
+        file = posixpath.join(path, name)
+        data = tools.root.read(file)
+        if tools.rules.all_pictures and may_be_animated(name) and is_animated(data):
+            animated.append(name)
+        return file, name, data
+
+    yield from _read_images(map(read_file, names), tools)
+    if animated:
+        tools.notes.append(
+            f"{path}: {len(animated)} of {len(names)} pictures are animations, of which the first "
+            f"picture alone is used: {_list_names(animated)}. An animation is a clip of its own"
+        )
+
+
+def _list_names(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _read_images(files: Iterable[tuple[str, str, bytes]], tools: Tools) -> Iterator[_Sampled]:
