@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 REMEMBERED_PICTURES = 8
-REMEMBERED_BYTES = 48 * 2**20  # 7 pictures of 1920x1080
+REMEMBERED_BYTES = 48 * 2**20  # 8 pictures of 1920x1080
 _STEP = 16  # rows and columns between the pixels that are compared first
 
 Result = TypeVar("Result")

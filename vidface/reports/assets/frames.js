@@ -37,6 +37,7 @@ function facts(run, row) {
   if (clips.ap[row] !== null) parts.push(`AP of the identity ${rate(clips.ap[row])}`);
   if (clips.lowest_similarity && clips.lowest_similarity[row] !== null) parts.push(`lowest similarity ${short(clips.lowest_similarity[row])}`);
   if (clips.second_share && clips.second_share[row]) parts.push(`second cluster ${percent(clips.second_share[row])} of the first`);
+  if (clips.still_share && clips.still_share[row]) parts.push(`one picture in ${percent(clips.still_share[row])} of the samples`);
   return parts.filter(Boolean).join(" · ");
 }
 
