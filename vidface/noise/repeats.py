@@ -17,10 +17,11 @@ REPEATS = ("count", "once")
 SAME_PICTURE_COSINE = 0.999
 """From this cosine on a face is the picture that a row shortly before it shows.
 
-A still that an encoder made is hardly ever bit-equal: x264 makes 19 pictures of one that stays for 48
-samples, x265 makes 11. With this cosine both are one picture; MPEG-2 and MPEG-4, whose keyframes
-differ, make two; x264 and VP9 at 200 kbit/s, which refine a picture for seconds, 17 and 18. Of 1,522
-pairs of neighbours in 60 clips of people who move none is above 0.9978, with three recognisers.
+A still that an encoder made is hardly ever bit-equal: x264 makes 19 pictures of one that stays for
+48 samples, x265 makes 11. With this cosine both are one picture; MPEG-2 and MPEG-4, whose
+keyframes differ, make two; x264 and VP9 at 200 kbit/s, which refine a picture for seconds, 17 and
+18. Of 1,522 pairs of neighbours in 60 clips of people who move none is above 0.9978, with three
+recognisers.
 """
 
 LOOK_BACK = 8
