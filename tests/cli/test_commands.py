@@ -689,7 +689,7 @@ class TestExtractOptions:
         done = vidface("extract", *keep)
         assert done.code == 3
         said = " ".join(done.out.split())
-        assert "1 of 5 pictures are no good, the first: green/val/2.png: not a whole picture" in said
+        assert "1 of 5 pictures are no good, the first: green/val/2.png: not a whole" in said
         assert "4 frames are kept" in said
         listed = vidface("clips", *keep, "--status", "damaged", "--json").json
         assert [line["clip_id"] for line in listed["clips"]] == ["green.v"]

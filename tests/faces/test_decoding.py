@@ -235,6 +235,45 @@ def test_every_kind_of_damage_is_a_state(tmp_path: Path) -> None:
     assert "a video file where aligned crops are expected" in read.ends[4].message
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_keep_damaged_takes_what_is_good(keep: bool, tmp_path: Path) -> None:
+    for name in ("sound", "mixed", "none"):
+        (tmp_path / name).mkdir()
+    write_crop(tmp_path / "sound" / "0.png", "red", seed=0)
+    (tmp_path / "mixed" / "0.png").write_bytes(b"no picture")
+    write_crop(tmp_path / "mixed" / "1.png", "red", seed=1)
+    Image.new("RGB", (96, 112)).save(tmp_path / "mixed" / "2.png")
+    write_crop(tmp_path / "mixed" / "3.png", "red", seed=3)
+    (tmp_path / "none" / "0.png").write_bytes(b"")
+    clips = [clip("sound"), clip("mixed"), clip("none")]
+    frames = FrameSettings(keep_damaged=keep)
+    read = Read(decode_clips(clips, FolderRoot(tmp_path), frames, ALIGNED, workers=1))
+    assert read.states == ["ok", "damaged" if keep else "corrupt", "corrupt"]
+    if keep:  # without it the faces count for nothing
+        assert [(face.frame_index, face.file) for face in read.faces[1]] == [
+            (1, "1.png"),
+            (3, "3.png"),
+        ]
+        assert np.array_equal(read.crops[1], [crop_of("red", seed=seed) for seed in (1, 3)])
+    message = read.ends[1].message
+    assert read.ends[1].frames == (2 if keep else 0)
+    assert ("2 of 4 pictures are no good" in message) is keep
+    assert ("2 frames are kept" in message) is keep
+    assert "mixed/0.png: not a whole picture" in message
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_keep_damaged_of_a_film(keep: bool, tmp_path: Path, weights_at_hand: None) -> None:
+    film = bytearray((GOLDEN / "fps25.mp4").read_bytes())
+    film[2355:2383] = b"\xff" * 28  # its frame 17, at 0.68 s; the next key frame is at 0.96 s
+    (tmp_path / "film.mp4").write_bytes(film)
+    frames = FrameSettings(keep_damaged=keep)
+    root = FolderRoot(tmp_path)
+    read = Read(decode_clips([clip("film.mp4")], root, frames, FaceSettings(), workers=1))
+    assert read.states == ["damaged" if keep else "corrupt"]
+    assert read.ends[0].frames == read.ends[0].frames_without_face == (14 if keep else 0)
+
+
 def expected_faces(path: Path, settings: FaceSettings, model: Path) -> list[tuple]:
     """The naive loop: sample, detect, align."""
     detector = FaceDetector(

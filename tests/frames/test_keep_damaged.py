@@ -149,6 +149,22 @@ def test_an_open_group_of_pictures_is_no_way_on_for_h264() -> None:
     assert len(kept) > 24
 
 
+def test_few_frames_are_held_where_one_never_comes() -> None:
+    """A packet whose frame is never seen would hold all that come after it."""
+    import av
+
+    from vidface.frames.log import LogListener
+    from vidface.frames.reading import Reading
+
+    window = Window(Fraction(1, 8), Fraction(0), None, keep_damaged=True)
+    with av.open(str(GOLDEN / "ts.ts")) as container:
+        stream = container.streams.video[0]
+        reading = Reading(container, stream, "film", False, LogListener(True), window)
+        reading.film.sent[1 << 40] = 0, None
+        most = max(len(reading.held) for _ in reading.changes())
+    assert most <= 16
+
+
 def test_an_avi_counts_its_frames_and_so_keeps_only_those_before() -> None:
     film = (GOLDEN / "rich.avi").read_bytes()
     whole, _ = read(film)

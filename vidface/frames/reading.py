@@ -41,6 +41,7 @@ _MAX_AVI_FPS = 10_000  # beyond it the header is damaged
 # The declared length may exceed what is decoded by this many frames before the clip counts as
 # truncated. Edit lists that drop a frame too many make 1.0 in ordinary files, half a frame is room.
 _SLACK_FRAMES = Fraction(3, 2)
+_MAX_REORDERED = 16  # frames that come before one they build on (H.264, H.265: A.4)
 _MAX_READ_ERRORS = 100  # in a row, on the way to where a damaged film is certain again
 
 
@@ -223,7 +224,9 @@ class Reading:
             except StopIteration as end:
                 return end.value
             self.held.append((self.film.packet, begin, picture))
-            while self.held and self.held[0][0] < self.film.oldest_pending:
+            while self.held and (
+                self.held[0][0] < self.film.oldest_pending or len(self.held) > _MAX_REORDERED
+            ):
                 yield self.held.popleft()[1:]
 
     def _withdraws_at(self, damage: Damage | None) -> bool:
