@@ -25,6 +25,7 @@ from PIL import Image
 
 from tests.conftest import absent, crop_of, write_crop
 from tests.decoding_faults import faulty, shade_of, tell_modules
+from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.rules import ReadingRules
@@ -274,7 +275,9 @@ def test_keep_damaged_of_a_film(keep: bool, tmp_path: Path, weights_at_hand: Non
     assert read.ends[0].frames == read.ends[0].frames_without_face == (14 if keep else 0)
 
 
-def expected_faces(path: Path, settings: FaceSettings, model: Path) -> list[tuple]:
+def expected_faces(
+    path: Path, settings: FaceSettings, model: Path, fed: Preprocessing = USUAL
+) -> list[tuple]:
     """The naive loop: sample, detect, align."""
     detector = FaceDetector(
         which=settings.which, long_side=settings.detector_long_side, model=model
@@ -283,23 +286,26 @@ def expected_faces(path: Path, settings: FaceSettings, model: Path) -> list[tupl
     for frame in sample_frames(path, 8, threads=1):
         found = detector.detect(frame.image)
         for number in range(len(found)):
-            crop = align_face(frame.image, found.landmarks[number])
+            crop = align_face(frame.image, found.landmarks[number], fed.shape[:2])
             rows.append((frame.index, frame.time_seconds, number, found.boxes[number], crop))
     return rows
 
 
-@pytest.mark.parametrize("which", ["largest", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("which", "size"), [("largest", (160, 144)), pytest.param("all", 112, marks=pytest.mark.slow)]
+)
 def test_faces_of_films_are_those_of_a_naive_loop(
-    which: str, data: Path, weights_at_hand: None
+    which: str, size, data: Path, weights_at_hand: None
 ) -> None:
     from vidface.backbones.weights import weights_path
 
     folder = data / "clips"
     names = ["wlasl/01558.mp4", "hard/noface_av1.mkv"]
     settings = FaceSettings(which=which)
-    read = decoded(names, folder, work=find_faces, faces=settings)
+    fed = Preprocessing(size=size)
+    read = decoded(names, folder, work=find_faces, faces=settings, fed=fed)
     for number, name in enumerate(names):
-        rows = expected_faces(folder / name, settings, weights_path("yunet"))
+        rows = expected_faces(folder / name, settings, weights_path("yunet"), fed)
         faces, crops = read.faces[number], read.crops[number]
         assert len(faces) == len(rows)
         for face, crop, row in zip(faces, crops, rows, strict=True):
@@ -763,7 +769,7 @@ def test_limits_check_themselves(wrong: dict) -> None:
 def test_events_check_themselves() -> None:
     with pytest.raises(VidfaceError, match="unknown state 'fine'"):
         ClipEnd(0, "fine")
-    with pytest.raises(VidfaceError, match="want \\(n, 112, 112, 3\\) uint8"):
+    with pytest.raises(VidfaceError, match="want \\(n, height, width, 3\\) uint8"):
         FoundFaces(0, (), np.zeros((1, 112, 112, 3), np.uint8))
     assert str(FoundFaces(3, (), np.zeros((0, 112, 112, 3), np.uint8))) == (
         "FoundFaces(clip 3: crops (0, 112, 112, 3))"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.backbones.test_conforming import write_graph
 from tests.conftest import crop_of, write_crop
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
@@ -104,6 +105,19 @@ def test_a_missing_face_stays_in_the_denominators(colour_network: Path, faces: P
     # Of four genuine pairs green alone is whole; the others score −1, below every impostor that is
     # whole (red–green 1–1) and equal to those that are not.
     assert score.auc == pytest.approx((4 + 3 * 3 * 0.5) / 16)
+
+
+def test_faces_of_another_size_are_scaled_where_asked(tmp_path: Path, faces: Path, vidface) -> None:
+    weights = write_graph(tmp_path / "n.onnx", size=(160, 160))
+    pairs = str(faces.parent / "pairs.txt")
+    done = vidface("verify", str(weights), str(faces), "--pairs", pairs, *FED)
+    assert done.code == 1
+    assert "112x112 pixels, not an aligned face of 160x160: --resize scales it" in done.err
+    done = vidface("verify", str(weights), str(faces), "--pairs", pairs, *FED, "--resize", "--json")
+    assert done.code == 0
+    assert done.json["auc"] == 1
+    assert done.json["provenance"]["settings"]["faces.resize"] is True
+    assert done.json["provenance"]["settings"]["backbone.preprocessing"]["size"] == 160
 
 
 def test_no_face_at_all(colour_network: Path, faces: Path) -> None:

@@ -28,6 +28,7 @@ class Embedder:
 
     Attributes:
         name, sha256: of the weights (a module's: of its state).
+        output: the embedding's name among the network's outputs, where it had to be said.
         architecture: the name of its architecture, where it is one of vidface's.
         dimension: d of its embeddings.
         feed: what the network is fed and who says so; `preprocessing`, `assumed` are of it.
@@ -48,6 +49,7 @@ class Embedder:
         self._network = network
         self.name, self.sha256 = network.name, network.sha256
         self.architecture, self.live = network.architecture, network.live
+        self.output = network.output
         feed = fed if isinstance(fed, Feed) else Feed(fed)
         self.feed = replace(feed, preprocessing=network.fit_preprocessing(feed.preprocessing))
         self.preprocessing, self.assumed = self.feed.preprocessing, self.feed.assumed

@@ -67,6 +67,7 @@ def read_network(
             model,
             architecture=declared.get("architecture"),
             declaration=declared,
+            output=output,
         )
     if output is not None:
         raise VidfaceError(f"weights {path}: has no outputs to choose from; leave the output out")

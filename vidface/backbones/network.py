@@ -39,6 +39,7 @@ class Network:
     architecture: str | None = None
     declaration: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
     live: bool = False  # a module of the caller's, who may go on training it
+    output: str | None = None  # the embedding's name, where it had to be said
     batch: int = MICRO_BATCH
     size: tuple[int, int] = (CROP_SIZE, CROP_SIZE)  # of its faces, where the graph leaves it open
 

@@ -129,6 +129,10 @@ class Preprocessing:
         return scaled
 
 
+USUAL = Preprocessing()
+"""InsightFace's usual."""
+
+
 def plain_numbers(value: float | tuple[float, ...] | None) -> str:
     values = value if isinstance(value, tuple) else (value,)
     return ", ".join(f"{v:g}" for v in values if v is not None)

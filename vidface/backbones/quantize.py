@@ -21,16 +21,15 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.export import cosine_rows, quiet_output
 from vidface.backbones.graphs import free_batch
 from vidface.backbones.network import MICRO_BATCH, Network
+from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.backbones.runtimes.base import library_errors
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.files import output_file
-from vidface.core.values import CROP_SIZE
 from vidface.storage.images import decode_image
 
 if TYPE_CHECKING:
     import onnx
 
-    from vidface.backbones.preprocessing import Preprocessing
     from vidface.storage.media import MediaRoot
 
 # Of the ranges that calibration saw, the outermost ten-thousandth is cut off at both ends. With the
@@ -78,8 +77,8 @@ def quantize_file(
     """Write the int8 twin of a network, calibrated on `count` aligned faces, and measure it.
 
     Args:
-        crops: a folder or tar of 112x112 face crops; as many again as are calibrated on are kept
-            apart for measuring.
+        crops: a folder or tar of face crops of the network's size; as many again as are calibrated
+            on are kept apart for measuring.
         seed: of the choice of crops.
 
     Raises:
@@ -88,7 +87,7 @@ def quantize_file(
 
     if out.suffix.lower() != ".onnx":
         raise VidfaceError(f"{out}: a quantised network's file ends in .onnx")
-    images = sampled_crops(crops, 2 * count, seed)
+    images = sampled_crops(crops, 2 * count, seed, preprocessing.shape)
     half = len(images) // 2
     model = quantize_network(network, preprocessing, images[:half])
     data = model.SerializeToString()
@@ -109,7 +108,7 @@ def quantize_file(
 def quantize_network(
     network: Network, preprocessing: Preprocessing, crops: np.ndarray
 ) -> onnx.ModelProto:
-    """The int8 twin of a network; crops (n, 112, 112, 3) uint8 RGB are what it is calibrated on."""
+    """The int8 twin of a network; crops (n, h, w, 3) uint8 RGB are what it is calibrated on."""
     import onnx
     from onnxruntime.quantization import (
         CalibrationMethod,
@@ -119,13 +118,14 @@ def quantize_network(
         shape_inference,
     )
 
+    preprocessing = network.fit_preprocessing(preprocessing)
     graph = network.graph()  # which also finds out whether the batch is free
     if network.model is not None and network.batch == MICRO_BATCH:
         graph = free_batch(network.model)
     if len(crops) < network.batch:
         raise VidfaceError(
-            f"weights {network.name}: {len(crops)} 112x112 face crops to calibrate on; at least "
-            f"{network.batch} are needed, and as many again for measuring"
+            f"weights {network.name}: {len(crops)} {preprocessing.size_text} face crops to "
+            f"calibrate on; at least {network.batch} are needed, and as many again for measuring"
         )
     crops = crops[: len(crops) // network.batch * network.batch]
     with (
@@ -193,7 +193,9 @@ def _kept_in_float(model: onnx.ModelProto) -> list[str]:
     return [node.name for number, node in enumerate(convolutions) if number in kept]
 
 
-def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:
+def sampled_crops(
+    root: MediaRoot, count: int, seed: int, shape: tuple[int, int, int] = USUAL.shape
+) -> np.ndarray:
     """Up to `count` crops of a folder or tar, drawn by the seed; what is no crop is passed over."""
 
     names = root.all_images()
@@ -203,8 +205,8 @@ def sampled_crops(root: MediaRoot, count: int, seed: int) -> np.ndarray:
             image = decode_image(root.read(names[index]), names[index])
         except (ClipError, OSError):
             continue
-        if image.shape == (CROP_SIZE, CROP_SIZE, 3):
+        if image.shape == shape:
             crops.append(image)
         if len(crops) == count:
             break
-    return np.stack(crops) if crops else np.empty((0, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    return np.stack(crops) if crops else np.empty((0, *shape), np.uint8)

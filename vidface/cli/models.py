@@ -167,7 +167,7 @@ def models_quantize(
     from vidface.backbones.quantize import quantize_file
     from vidface.storage.media import open_root
 
-    network = load_network(weights, flags["architecture"])
+    network = load_network(weights, flags["architecture"], flags["output_name"])
     fed = preprocessing_from(flags["color"], flags["mean"], flags["std"])
     feed = decide_feed(weights, fed)
     if feed.assumed:

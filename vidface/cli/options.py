@@ -164,7 +164,7 @@ def together(*options: Decorator) -> Decorator:
     return lambda command: functools.reduce(lambda f, option: option(f), reversed(options), command)
 
 
-fed_options = setting_options("backbone", only=("architecture", "color", "mean", "std"))
+fed_options = setting_options("backbone", only=("architecture", "output", "color", "mean", "std"))
 """What a recogniser given as a file is, and is fed."""
 
 runtime_options = setting_options(

@@ -15,6 +15,7 @@ from vidface.cli.options import (
     fed_options,
     output_options,
     runtime_options,
+    setting_options,
     show,
 )
 from vidface.cli.progress import images_bar
@@ -30,11 +31,18 @@ from vidface.cli.progress import images_bar
     "list of paths, 'a.jpg b.jpg 1' a line or a CSV with a header.",
 )
 @click.option("--flip", is_flag=True, help="Add every face's mirror image (raw embeddings summed).")
+@setting_options("faces", only=("resize",))
 @fed_options
 @runtime_options
 @output_options
 def verify(
-    weights: str, faces: Path, pairs: Path | None, flip: bool, as_json: bool, **flags: Any
+    weights: str,
+    faces: Path,
+    pairs: Path | None,
+    flip: bool,
+    resize: bool | None,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Face pairs, as papers report LFW: 10-fold accuracy, AUC and TAR@FAR of WEIGHTS.
 
@@ -42,8 +50,8 @@ def verify(
     vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
     vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
 
-    Aligned 112x112 crops in a folder or tar with a list of pairs, or an InsightFace .bin. A list
-    without folds gives AUC and TAR@FAR, but no accuracy.
+    Aligned crops of the recogniser's size, usually 112x112, in a folder or tar with a list of
+    pairs, or an InsightFace .bin. A list without folds gives AUC and TAR@FAR, but no accuracy.
     """
     from vidface.cli import run_tables
     from vidface.datasets.pair_sources import open_pairs
@@ -52,6 +60,6 @@ def verify(
     pair_set = open_pairs(faces, pairs)
     backbone = backbone_from(weights, flags)
     with images_bar(pair_set.n_images) as progress:
-        result = verify_pairs(backbone, pair_set, flip=flip, progress=progress)
+        result = verify_pairs(backbone, pair_set, flip=flip, resize=bool(resize), progress=progress)
     show(as_json, result.to_dict(), lambda: run_tables.format_verified(result))
     exit_for(result.failed)

@@ -24,7 +24,7 @@ from vidface.datasets.lines import (
     parse_whole_number,
     word_fields,
 )
-from vidface.storage.images import decode_image
+from vidface.storage.images import decode_image, resize_crop
 from vidface.storage.media import FolderRoot, MediaRoot, TarRoot, open_root
 from vidface.storage.names import is_image_name
 
@@ -54,8 +54,7 @@ class PairSet:
         n = len(self.first)
         return (
             f"PairSet({self.name}: first, second, same, folds ({n},), {int(self.same.sum())} pairs "
-            f"of one person, {self.n_folds} folds; {self.n_images} images "
-            f"({CROP_SIZE}, {CROP_SIZE}, 3) uint8 RGB)"
+            f"of one person, {self.n_folds} folds; {self.n_images} images)"
         )
 
     @property
@@ -66,8 +65,13 @@ class PairSet:
     def n_folds(self) -> int:
         return int(self.folds.max()) + 1
 
-    def image(self, i: int) -> NDArray[np.uint8]:
-        """(112, 112, 3) uint8 RGB of image i, 0 ≤ i < n_images.
+    def image(
+        self, i: int, size: tuple[int, int] = (CROP_SIZE, CROP_SIZE), *, resize: bool = False
+    ) -> NDArray[np.uint8]:
+        """(*size, 3) uint8 RGB of image i, 0 ≤ i < n_images.
+
+        Args:
+            size: height and width that it must have, or, with `resize`, is given.
 
         Raises:
             VidfaceError: there is no such image, or its file is missing or of another size;
@@ -79,13 +83,15 @@ class PairSet:
         with named_errors(name):
             data = self.read(i)
         image = decode_image(data, name)
-        if image.shape != (CROP_SIZE, CROP_SIZE, 3):
-            height, width, _ = image.shape
-            raise VidfaceError(
-                f"{name}: {width}x{height} pixels, not an aligned face of {CROP_SIZE}x{CROP_SIZE}; "
-                "crops are never resized: align the set first"
-            )
-        return image
+        if image.shape[:2] == size:
+            return image
+        if resize:
+            return resize_crop(image, size)
+        height, width, _ = image.shape
+        raise VidfaceError(
+            f"{name}: {width}x{height} pixels, not an aligned face of {size[1]}x{size[0]}: "
+            "--resize scales it, or align the set first"
+        )
 
 
 def check_pairs(

@@ -17,18 +17,19 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.redaction import redacted, redacted_text
 from vidface.core.rules import NEW_RULES, ReadingRules
-from vidface.core.values import CROP_SIZE
-from vidface.faces.detector import DroppedFaces, FaceDetector, align_face
-from vidface.faces.events import CROP_SHAPE, Face, Seconds
+from vidface.faces.cutting import cut_face
+from vidface.faces.detector import DroppedFaces, FaceDetector
+from vidface.faces.events import Face, Seconds
 from vidface.faces.recent import RecentPictures
 from vidface.faces.settings import FaceSettings
 from vidface.frames.sampling import sample_frames
 from vidface.frames.settings import FrameSettings
-from vidface.storage.images import decode_image, is_animated
+from vidface.storage.images import decode_image, is_animated, resize_crop
 from vidface.storage.media import MediaRoot
 from vidface.storage.names import is_image_name, is_unread_picture_name, may_be_animated
 from vidface.storage.urls import base_name
@@ -42,7 +43,7 @@ class Picture:
     """The faces of one sampled frame or image of a clip."""
 
     faces: tuple[Face, ...]
-    crops: tuple[np.ndarray, ...] = field(repr=False)  # of each face: (112, 112, 3) uint8 RGB
+    crops: tuple[np.ndarray, ...] = field(repr=False)  # of each face: `fed.shape` uint8 RGB
     dropped: DroppedFaces = field(default_factory=DroppedFaces)
 
 
@@ -56,6 +57,7 @@ class Tools:
         seconds: spent so far on the clip at hand.
         notes: what to say of the clip at hand whatever becomes of it, such as files passed over.
         rules: of the run that the clips are read for.
+        fed: what faces are cut out for: their template and size.
     """
 
     root: MediaRoot
@@ -66,6 +68,7 @@ class Tools:
     seconds: Seconds = field(default_factory=Seconds)
     notes: list[str] = field(default_factory=list)
     rules: ReadingRules = NEW_RULES
+    fed: Preprocessing = USUAL
 
 
 ClipWork = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip
@@ -196,8 +199,8 @@ def _read_images(files: Iterable[tuple[str, str, bytes]], tools: Tools) -> Itera
         tools.on_frame()
         try:
             image = decode_image(data, redacted(file))
-            if tools.faces.source == "aligned":
-                _check_is_crop(image, file)
+            if tools.faces.source == "aligned" and image.shape != tools.fed.shape:
+                image = _resize_aligned(image, redacted(file), tools)
         except ClipError as error:
             if not tools.frames.keep_damaged:
                 raise
@@ -209,13 +212,22 @@ def _read_images(files: Iterable[tuple[str, str, bytes]], tools: Tools) -> Itera
         raise ClipError(why, state="corrupt")
 
 
-def _check_is_crop(image: np.ndarray, file: str) -> None:
-    if image.shape != CROP_SHAPE:
-        raise ClipError(
-            f"{redacted(file)}: {image.shape[1]}x{image.shape[0]} pixels, but aligned crops "
-            f'are {CROP_SIZE}x{CROP_SIZE}; set [faces] source = "detect" for whole frames',
-            state="corrupt",
+def _resize_aligned(image: np.ndarray, name: str, tools: Tools) -> np.ndarray:
+    """An aligned crop of another size than the recogniser's, made to fit if that is asked for."""
+    if tools.faces.resize:
+        return resize_crop(image, tools.fed.shape[:2])
+    height, width, _ = image.shape
+    if image.shape == USUAL.shape:  # a set aligned as usual: so are all the others
+        raise VidfaceError(
+            f"{name}: aligned crops of {USUAL.size_text}, but the recogniser takes "
+            f"{tools.fed.size_text} pixels (height x width): --resize scales them, or align the "
+            "set anew"
         )
+    raise ClipError(
+        f"{name}: {width}x{height} pixels, but aligned crops are "
+        f'{tools.fed.size_text}; set [faces] source = "detect" for whole frames',
+        state="corrupt",
+    )
 
 
 def _detect_faces(image: np.ndarray, tools: Tools) -> _PictureFaces:
@@ -228,7 +240,7 @@ def _detect_faces(image: np.ndarray, tools: Tools) -> _PictureFaces:
     crops: list[np.ndarray] = []
     for box, landmarks, score in zip(faces.boxes, faces.landmarks, faces.scores, strict=True):
         try:
-            crops.append(align_face(image, landmarks))
+            crops.append(cut_face(image, box, landmarks, tools.fed))
         except VidfaceError:  # landmarks that coincide: nothing to align by
             continue
         detections.append((len(detections), box, landmarks, float(score)))

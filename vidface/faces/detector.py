@@ -202,21 +202,35 @@ def similarity_transform(landmarks: np.ndarray, template: np.ndarray) -> np.ndar
     return np.array([[m.real, -m.imag, t.real], [m.imag, m.real, t.imag]])
 
 
-def align_face(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def scale_template(size: tuple[int, int]) -> np.ndarray:
+    """The ArcFace template in crops of this height and width, (5, 2) float64.
+
+    Scaled with the height, and in the middle of the width: at 112x96 it is the template that
+    SphereFace and MobileFaceNet's first versions were trained with.
+    """
+    height, width = size
+    scale = height / CROP_SIZE
+    return np.array(ARCFACE_TEMPLATE) * scale - [(CROP_SIZE * scale - width) / 2, 0]
+
+
+def align_face(
+    image: np.ndarray, landmarks: np.ndarray, size: tuple[int, int] = (CROP_SIZE, CROP_SIZE)
+) -> np.ndarray:
     """Cut one face out of an image, its landmarks moved onto the ArcFace template.
 
     Args:
         image: (height, width, 3) uint8 RGB.
         landmarks: (5, 2) x, y in pixels of the image, in YuNet's order, which is the template's.
+        size: height and width of the crop.
 
     Returns:
-        (112, 112, 3) uint8 RGB, bilinear; outside of the image black.
+        (*size, 3) uint8 RGB, bilinear; outside of the image black.
     """
     import cv2
 
     check_image(image)
-    matrix = similarity_transform(landmarks, np.array(ARCFACE_TEMPLATE))
-    return cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+    matrix = similarity_transform(landmarks, scale_template(size))
+    return cv2.warpAffine(image, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
 
 
 def check_image(image: np.ndarray) -> None:

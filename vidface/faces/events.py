@@ -98,7 +98,7 @@ class FoundFaces:
     Attributes:
         clip_number: the clip's place among those given to `decode_clips`, from 0.
         faces: n ≥ 1 faces.
-        crops: (n, 112, 112, 3) uint8 RGB, the reader's own.
+        crops: (n, height, width, 3) uint8 RGB, the reader's own.
     """
 
     clip_number: int
@@ -106,10 +106,11 @@ class FoundFaces:
     crops: np.ndarray = field(repr=False)
 
     def __post_init__(self) -> None:
-        if self.crops.shape != (len(self.faces), *CROP_SHAPE) or self.crops.dtype != np.uint8:
+        n, *shape = self.crops.shape
+        if n != len(self.faces) or len(shape) != 3 or self.crops.dtype != np.uint8:
             raise VidfaceError(
                 f"FoundFaces: {len(self.faces)} faces, but crops {self.crops.shape} "
-                f"{self.crops.dtype}; want (n, 112, 112, 3) uint8"
+                f"{self.crops.dtype}; want (n, height, width, 3) uint8"
             )
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
@@ -53,6 +54,7 @@ def decode_clips(
     ahead: int = AHEAD,
     work: ClipWork = find_faces,
     rules: ReadingRules = NEW_RULES,
+    fed: Preprocessing = USUAL,
 ) -> Generator[Event]:
     """Find the faces of clips in worker processes; whatever a clip does costs that clip alone.
 
@@ -69,6 +71,7 @@ def decode_clips(
         ahead: clips that may be given out beyond the oldest one that has not ended, ≥ 1.
         work: what a worker does with a clip; a function that it can import.
         rules: of the run that the clips are read for.
+        fed: what faces are cut out for: their template and size.
 
     Yields:
         `FoundFaces` as they are found, and one `ClipEnd` a clip, after its faces.
@@ -84,23 +87,30 @@ def decode_clips(
         raise VidfaceError(f'decode_clips: [faces] source = "{faces.source}" has no pictures')
     if detector_model is None and faces.source == "detect":
         detector_model = weights_path(faces.detector)
-    setup = WorkerSetup(work, root, frames, faces, limits or ClipLimits(), detector_model, rules)
+    limits = limits or ClipLimits()
+    setup = WorkerSetup(work, root, frames, faces, limits, detector_model, rules, fed)
     try:
         content = pickle.dumps(setup, protocol=pickle.HIGHEST_PROTOCOL)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise VidfaceError(
             f"decode_clips: root or work can't be sent to another process ({error})"
         ) from None
-    return _Supervisor(iter(clips), content, setup.limits, workers, ahead).run()
+    return _Supervisor(iter(clips), content, limits, fed.shape, workers, ahead).run()
 
 
 class _Supervisor:
     def __init__(
-        self, clips: Iterator[Clip], setup: bytes, limits: ClipLimits, workers: int, ahead: int
+        self,
+        clips: Iterator[Clip],
+        setup: bytes,
+        limits: ClipLimits,
+        crop_shape: tuple[int, int, int],
+        workers: int,
+        ahead: int,
     ) -> None:
         self._clips = ClipQueue(clips, ahead)
         self._setup = setup
-        self._limits = limits
+        self._limits, self._crop_shape = limits, crop_shape
         self._workers = workers
         self._processes: list[DecodingProcess] = []
         self._owed_slots: dict[DecodingProcess, list[int]] = {}  # slots, while the reader is behind
@@ -183,7 +193,7 @@ class _Supervisor:
                     process.give(*self._clips.pop())
                     self._register(process)
         while len(self._processes) < self._workers and len(self._clips) > starting:
-            process = DecodingProcess(setup_descriptor, self._limits)
+            process = DecodingProcess(setup_descriptor, self._limits, self._crop_shape)
             self._processes.append(process)
             self._selector.register(process.channel.socket, selectors.EVENT_READ, process)
             starting += 1

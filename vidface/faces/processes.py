@@ -14,7 +14,7 @@ import psutil
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.faces.events import ClipLimits
+from vidface.faces.events import CROP_SHAPE, ClipLimits
 from vidface.faces.shared import (
     STARTING,
     WORKING,
@@ -52,7 +52,12 @@ class DecodingProcess:
         VidfaceError: the system starts no process, or is out of files.
     """
 
-    def __init__(self, setup_descriptor: int, limits: ClipLimits) -> None:
+    def __init__(
+        self,
+        setup_descriptor: int,
+        limits: ClipLimits,
+        crop_shape: tuple[int, int, int] = CROP_SHAPE,
+    ) -> None:
         self.assigned: dict[int, Clip] = {}
         self.ready = self.retired = self._ended_itself = False
         self._verdict: tuple[int | None, str, str] | None = None  # clip, state, message
@@ -62,18 +67,18 @@ class DecodingProcess:
         self._timed: int | None = None  # the clip that _clip_seconds is of
         self._memory_start = self._memory_grown = 0  # bytes
         try:
-            self._start(setup_descriptor)
+            self._start(setup_descriptor, crop_shape)
         except (OSError, ValueError) as error:
             raise VidfaceError(f"a decoding process can't be started: {error}") from None
 
-    def _start(self, setup_descriptor: int) -> None:
+    def _start(self, setup_descriptor: int, crop_shape: tuple[int, int, int]) -> None:
         if sys.platform == "win32":
             raise OSError("decoding processes need Linux or macOS")
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
-            with open_nameless_file(size=block_bytes()) as block_descriptor:
-                self.block = SharedBlock(block_descriptor)
+            with open_nameless_file(size=block_bytes(crop_shape)) as block_descriptor:
+                self.block = SharedBlock(block_descriptor, crop_shape)
                 descriptors = (theirs.fileno(), block_descriptor, setup_descriptor)
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _CODE, *map(str, descriptors)],

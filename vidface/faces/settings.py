@@ -18,9 +18,10 @@ class FaceSettings:
     source: str = setting(
         "detect",
         metavar="KIND",
-        help="Where faces come from: detect finds them in frames; aligned takes images as 112x112 "
-        "crops, never re-aligned or resized; features takes embeddings from iQIYI's pickles "
-        "and runs no recogniser (a clip's path is the pickle, its clip_id the video).",
+        help="Where faces come from: detect finds them in frames; aligned takes images as crops "
+        "of the recogniser's size (112x112, usually), never re-aligned; features takes embeddings "
+        "from iQIYI's pickles and runs no recogniser (a clip's path is the pickle, its clip_id the "
+        "video).",
         choices=("detect", "aligned", "features"),
     )
     which: str = setting(
@@ -46,6 +47,11 @@ class FaceSettings:
         help="The shortest side of a face's box that is taken, in the frame.",
         unit="pixels",
         bounds="[0, inf)",
+    )
+    resize: bool = setting(
+        False,
+        help="Scale aligned crops of another size than the recogniser's, instead of refusing them.",
+        rare=True,
     )
     keep_crops: bool = setting(False, help="Keep the aligned faces as JPEGs, for pictures.")
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from vidface.faces.events import CROP_SHAPE
 
-SLOTS = 64  # crops a worker can have on their way; 2.4 MB
+SLOTS = 64  # crops a worker can have on their way; 2.4 MB at 112x112
 MAX_MESSAGE_BYTES = 1 << 24
 
 _HEADER_BYTES = 4096
@@ -50,7 +50,7 @@ class SharedBlock:
     """The shared memory of one worker. Its numbers are written by the worker alone.
 
     Attributes:
-        crops: (SLOTS, 112, 112, 3) uint8; who may write a slot is agreed by messages.
+        crops: (SLOTS, *crop_shape) uint8; who may write a slot is agreed by messages.
         activity: STARTING, WAITING (for a clip, or for the reader) or WORKING.
         beats: signs of life so far: frames decoded, images read.
         clip_bytes: of the clip that is worked on, once it is known.
@@ -61,11 +61,11 @@ class SharedBlock:
     clip_bytes = _Number(2)
     _clip_place = _Number(3)  # 0: none
 
-    def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, block_bytes())
+    def __init__(self, descriptor: int, crop_shape: tuple[int, int, int] = CROP_SHAPE) -> None:
+        self._memory = mmap.mmap(descriptor, block_bytes(crop_shape))
         self.header = np.frombuffer(self._memory, np.int64, 4)
         flat = np.frombuffer(self._memory, np.uint8, offset=_HEADER_BYTES)
-        self.crops = flat.reshape(SLOTS, *CROP_SHAPE)
+        self.crops = flat.reshape(SLOTS, *crop_shape)
 
     def close(self) -> None:
         """Let go of it (a mapping keeps a descriptor open); nothing of it can be used any more."""
@@ -86,8 +86,8 @@ class SharedBlock:
         self._clip_place = 0 if number is None else number + 1
 
 
-def block_bytes() -> int:
-    return _HEADER_BYTES + SLOTS * int(np.prod(CROP_SHAPE))
+def block_bytes(crop_shape: tuple[int, int, int] = CROP_SHAPE) -> int:
+    return _HEADER_BYTES + SLOTS * int(np.prod(crop_shape))
 
 
 @contextlib.contextmanager

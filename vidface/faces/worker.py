@@ -18,12 +18,13 @@ import threading
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.redaction import redacted_text
@@ -61,6 +62,7 @@ class WorkerSetup:
     limits: ClipLimits
     detector_model: Path | None
     rules: ReadingRules
+    fed: Preprocessing
 
 
 def main() -> NoReturn:
@@ -81,9 +83,9 @@ def _main(socket_number: int, block_number: int, setup_number: int) -> int:
     threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
     _forbid_core_dumps()
     channel = WorkerChannel(socket.socket(fileno=socket_number))
-    block = SharedBlock(block_number)
     try:
         setup = _read_setup(setup_number)
+        block = SharedBlock(block_number, setup.fed.shape)
         tools = _make_tools(setup, block)
     except Exception as error:
         text = str(error) if isinstance(error, VidfaceError) else f"{type(error).__name__}: {error}"
@@ -135,7 +137,8 @@ def _make_tools(setup: WorkerSetup, block: SharedBlock) -> Tools:
         )
         side = setup.faces.detector_long_side
         detector.detect(np.zeros((side, side, 3), np.uint8))  # what it allocates once is no clip's
-    return Tools(setup.root, setup.frames, setup.faces, detector, block.beat, rules=setup.rules)
+    tools = Tools(setup.root, setup.frames, setup.faces, detector, block.beat)
+    return replace(tools, rules=setup.rules, fed=setup.fed)
 
 
 class _Memory:

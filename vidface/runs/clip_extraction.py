@@ -162,6 +162,7 @@ class ClipEmbedder:
             limits=self.limits,
             detector_model=self.detector,
             rules=self.rules,
+            fed=backbone.preprocessing,
         )
         with contextlib.closing(events):
             yield from embed_clips(clips, events, backbone, keep_crops=self.faces.keep_crops)

@@ -203,7 +203,7 @@ def _embedded(
 
 
 def encode_jpeg(crop: np.ndarray) -> bytes:
-    """A (112, 112, 3) uint8 RGB crop as JPEG bytes."""
+    """A (height, width, 3) uint8 RGB crop as JPEG bytes."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -90,6 +90,7 @@ class Run:
         else:
             weights, precision = self.backbone.sha256, self.backbone.precision
         detect = faces.source == "detect"
+        output = (self.backbone or self.pipeline.backbone).output if weights else None
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
             "manifest.root": self.manifest.root_location.resolve().name,
@@ -105,6 +106,9 @@ class Run:
             "backbone.weights_sha256": weights,
             "backbone.preprocessing": self.feed.preprocessing.to_dict() if weights else None,
             "backbone.precision": precision,
+            # What few runs have stands only where it is, so that older ones fit.
+            **({"faces.resize": True} if faces.source == "aligned" and faces.resize else {}),
+            **({"backbone.output": output} if output is not None else {}),
         }
 
     @contextmanager

@@ -45,13 +45,19 @@ class Verified:
 
 
 def verify(
-    embedder: Embedder, pairs: PairSet, *, flip: bool = False, progress: CountProgress | None = None
+    embedder: Embedder,
+    pairs: PairSet,
+    *,
+    flip: bool = False,
+    resize: bool = False,
+    progress: CountProgress | None = None,
 ) -> Verified:
     """Embed every image of the pairs once, score the pairs by cosine.
 
     Args:
         flip: the flip test: raw embeddings of a face and of its mirror image are summed, then
             normalised.
+        resize: images of another size than the recogniser's are scaled, instead of failing.
         progress: called after every load of images.
 
     An image that is missing, broken or of another size fails its pairs: they score −1, and stay in
@@ -64,7 +70,7 @@ def verify(
     wanted = np.unique(np.concatenate([pairs.first, pairs.second]))
     embeddings = np.zeros((pairs.n_images, embedder.dimension), np.float32)
     failed = []
-    for rows, crops, messages in _loads(pairs, wanted):
+    for rows, crops, messages in _loads(pairs, wanted, embedder.crop_shape[:2], resize):
         failed += messages
         if len(rows):
             embedded = embedder.embed(crops)
@@ -89,31 +95,34 @@ def verify(
         tuple(failed),
         flip,
         str(embedder),
-        _provenance(embedder, pairs),
+        _provenance(embedder, pairs, resize),
     )
 
 
-def _loads(pairs: PairSet, wanted: np.ndarray) -> Iterator[tuple[list[int], np.ndarray, list[str]]]:
+def _loads(
+    pairs: PairSet, wanted: np.ndarray, size: tuple[int, int], resize: bool
+) -> Iterator[tuple[list[int], np.ndarray, list[str]]]:
     """Images in loads that fit the memory: their numbers, the pictures, and what went wrong."""
     for start in range(0, len(wanted), IMAGES_AT_ONCE):
         rows, crops, messages = [], [], []
         for index in wanted[start : start + IMAGES_AT_ONCE].tolist():
             try:
-                crops.append(pairs.image(index))
+                crops.append(pairs.image(index, size, resize=resize))
                 rows.append(index)
             except (ClipError, VidfaceError, OSError) as error:
                 messages.append(" ".join(str(error).split()))
         yield rows, np.stack(crops) if crops else np.empty(0, np.uint8), messages
 
 
-def _provenance(embedder: Embedder, pairs: PairSet) -> dict[str, Any]:
-
+def _provenance(embedder: Embedder, pairs: PairSet, resize: bool) -> dict[str, Any]:
     settings = {
         "backbone.weights_sha256": embedder.sha256,
         "backbone.preprocessing": embedder.preprocessing.to_dict(),
         "backbone.precision": embedder.precision,
         "backbone.runtime": embedder.runtime,
         "pairs_sha256": pairs.sha256,
+        **({"faces.resize": True} if resize else {}),
+        **({"backbone.output": embedder.output} if embedder.output is not None else {}),
     }
     forced = {"forced": embedder.feed.forced} if embedder.feed.forced else {}
     return artefacts.provenance("verify", settings, **forced)

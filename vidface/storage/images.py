@@ -71,6 +71,22 @@ def is_animated(data: bytes) -> bool:
     return False
 
 
+def resize_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An aligned face (h, w, 3) uint8 in another size (height, width), not distorted.
+
+    Scaled with the height; in width it is cut, or filled with black, at both sides alike, so that
+    its landmarks come to lie where the template of that size has them.
+    """
+    from PIL import Image
+
+    height, width = size
+    scale = height / image.shape[0]
+    wide = max(1, round(image.shape[1] * scale))
+    scaled = Image.fromarray(image).resize((wide, height), Image.Resampling.BILINEAR)
+    left = (wide - width) // 2
+    return np.array(scaled.crop((left, 0, left + width, height)))
+
+
 def _eight_bit(grey: np.ndarray) -> np.ndarray:
     """(height, width) 16-bit grey, in whatever type Pillow holds it -> (height, width, 3) uint8."""
     if not (np.issubdtype(grey.dtype, np.integer) and grey.min() >= 0 and grey.max() <= 65535):

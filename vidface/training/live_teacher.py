@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 from vidface.backbones.feeding import decide_feed
 from vidface.backbones.graphs import inferred_shapes, with_preprocessing
 from vidface.backbones.loading import load_network
-from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.values import CROP_SIZE
@@ -63,7 +63,12 @@ class LiveTeacher:
     ) -> None:
         network = load_network(weights)
         self.name, self.sha256 = network.name, network.sha256
-        fed = decide_feed(str(weights), preprocessing).preprocessing
+        fed = network.fit_preprocessing(decide_feed(str(weights), preprocessing).preprocessing)
+        if fed.shape != USUAL.shape:
+            raise VidfaceError(
+                f"teacher {self.name}: takes faces of {fed.size_text} pixels; training's are "
+                f"{USUAL.size_text}"
+            )
         graph = network.graph()
         self.shapes = _map_shapes(graph, self.name, maps)
         model = with_preprocessing(_with_outputs(graph, self.shapes), fed)
