@@ -189,6 +189,18 @@ def test_a_list_of_ones_own_has_no_accuracy_without_folds(
     assert (own["auc"], own["pairs"]) == (lfw["auc"], lfw["pairs"])
 
 
+def test_people_whose_names_differ_in_case_are_told(
+    colour_network: Path, faces: Path, vidface
+) -> None:
+    for number in (1, 2):
+        write_crop(faces / "Red" / f"Red_{number:04}.png", "red", seed=number)
+    pairs = faces.parent / "pairs.txt"
+    pairs.write_text(PAIRS.replace("blue", "Red"), encoding="utf-8")
+    done = vidface("verify", str(colour_network), str(faces), "--pairs", str(pairs), *FED)
+    assert done.code == 0
+    assert "people whose names differ only so: 'red' and 'Red' in letter case" in done.err
+
+
 def test_what_the_command_says_of_a_wrong_call(
     colour_network: Path, faces: Path, tmp_path: Path, vidface
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vidface.cli.options import (
     backbone_from,
     exit_for,
     fed_options,
+    note,
     output_options,
     runtime_options,
     setting_options,
@@ -56,8 +58,12 @@ def verify(
     from vidface.cli import run_tables
     from vidface.datasets.pair_sources import open_pairs
     from vidface.runs.verify import verify as verify_pairs
+    from vidface.settings.doubles import warn_of_like_names
 
     pair_set = open_pairs(faces, pairs)
+    people = {posixpath.dirname(name): () for name in pair_set.image_names}
+    for warning in warn_of_like_names(f"pairs {pairs}", people) if pairs else []:
+        note(warning)
     backbone = backbone_from(weights, flags)
     with images_bar(pair_set.n_images) as progress:
         result = verify_pairs(backbone, pair_set, flip=flip, resize=bool(resize), progress=progress)

@@ -40,6 +40,7 @@ from vidface.runs.embedding import (
 from vidface.runs.retrying import FailedClips, stage_failed_clips
 from vidface.runs.run import Run
 from vidface.runs.staging import ClipShard, Staging, cut_into_shards, open_staging
+from vidface.settings.doubles import warn_of_equal_contents
 from vidface.storage.media import MediaRoot
 
 
@@ -96,6 +97,9 @@ def extract_clips(
             )
     rules = ReadingRules.from_record(staging.made.get("rules"))
     shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
+    if shards_left and not retry_failed:
+        for warning in warn_of_equal_contents(manifest):
+            notify(warning)
     counts = _Counts(progress)
     clip_work = ClipEmbedder(
         manifest.root,

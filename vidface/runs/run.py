@@ -21,6 +21,7 @@ from vidface.core.progress import Notify, quiet
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
 from vidface.runs.run_folder import RunFolder
+from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror
@@ -216,6 +217,8 @@ def open_run(
     )
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
+    for warning in warn_of_doubles(manifest):
+        notify(warning)
     folder = pipeline.run.dir
     if not isinstance(folder, Address):
         return Run(pipeline, manifest, RunFolder(folder), backbone)

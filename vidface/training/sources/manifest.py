@@ -11,6 +11,7 @@ import numpy as np
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
+from vidface.settings.doubles import warn_of_like_names
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.storage.media import MediaRoot
 from vidface.storage.names import is_image_name
@@ -57,6 +58,10 @@ def open_manifest(
         raise VidfaceError(f"{path}: {error.filename}: {error.strerror or error}") from None
     n_unknown = len(clips) - len(known)
     note = f"{len(known)} clips" + f", {n_unknown} of nobody known left out" * bool(n_unknown)
+    lines: dict[str, list[int]] = {}
+    for clip in known:
+        lines.setdefault(clip.identity, []).append(clip.line)
+    note += "".join(f"; {warning}" for warning in warn_of_like_names("identities", lines))
     pictures = RootPictures(PackedNames(names), manifest.root)
     return open_pictures(f"{path}, {split}", people, pictures, sizes, resize, note)
 
