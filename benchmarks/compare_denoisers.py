@@ -48,7 +48,7 @@ def compare(name: str, truth: Path, thresholds: list[float | None]) -> None:
     print(f"\n{name}: {len(run.manifest.clips)} clips, manifest sha256 {run.manifest.sha256[:12]}")
     print("| denoiser | pooling | setting | mAP@100 | TAR@1e-3 | dropped | precision | recall |")
     print("|---|---|---|---|---|---|---|---|")
-    base = Denoising.from_pipeline(pipeline)
+    base = Denoising.of_run(run)
     for denoiser in DENOISERS.values():
         line(run, replace(base, denoiser=denoiser()), thresholds)
     for pooling in POOLINGS:

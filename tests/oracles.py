@@ -1,7 +1,9 @@
-"""Naive twins of the metrics, in pure Python and without cleverness: what the code must equal."""
+"""Naive twins of the metrics, in plain Python and without cleverness: what the code must equal."""
 
 import math
 from fractions import Fraction
+
+import numpy as np
 
 
 def unit(row):
@@ -52,6 +54,31 @@ def union_find_labels(clip, threshold):
     ranked = sorted(clusters.values(), key=lambda rows: (-len(rows), rows[0]))
     for label, rows in enumerate(ranked):
         for i in rows:
+            labels[i] = label
+    return labels
+
+
+def apart_labels(clip, frames, threshold, same_person):
+    """The labels of one clip whose faces of one frame stay apart: all pairs, strongest first."""
+    n = len(clip)
+    usable = [i for i in range(n) if unit(clip[i]) is not None]
+    rows = {i: np.array(unit(clip[i])) for i in usable}
+    cosines = {(i, j): np.float32(rows[i] @ rows[j]) for i in usable for j in usable}
+    clusters = [{i} for i in usable]
+
+    def may_share(i, j):
+        return frames[i] != frames[j] or cosines[i, j] > np.float32(same_person)
+
+    for i, j in sorted((p for p in cosines if p[0] < p[1]), key=lambda p: (-cosines[p], p)):
+        a = next(cluster for cluster in clusters if i in cluster)
+        b = next(cluster for cluster in clusters if j in cluster)
+        joins = threshold < 1 and cosines[i, j] > np.float32(threshold)
+        if joins and a is not b and all(may_share(x, y) for x in a for y in b):
+            clusters.remove(b)
+            a |= b
+    labels = [-1] * n
+    for label, cluster in enumerate(sorted(clusters, key=lambda rows: (-len(rows), min(rows)))):
+        for i in cluster:
             labels[i] = label
     return labels
 

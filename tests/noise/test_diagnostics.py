@@ -142,13 +142,17 @@ def test_summary_is_json_and_counts_every_clip_once():
         "contested": 1,
         "thin": 2,
         "still": 1,
+        "twice": 0,
         "flagged": 2,
         "lowest_similarity": pytest.approx(0, abs=1e-6),
         "median_lowest_similarity": pytest.approx(0.9396926, abs=1e-6),
         "largest_second_share": 0.5,
         "bounds": {"chained_below": 0.1, "contested_from": 0.5, "thin_below": 3, "still_from": 0.3},
     }
-    assert str(found) == "Diagnostics(5 clips, 9 faces: 1 chained, 1 contested, 2 thin, 1 still)"
+    assert (
+        str(found)
+        == "Diagnostics(5 clips, 9 faces: 1 chained, 1 contested, 2 thin, 1 still, 0 twice)"
+    )
 
 
 @pytest.mark.parametrize("offsets", [[0], [0, 0, 0]])
@@ -259,7 +263,7 @@ def test_equals_the_naive_twin(repeats):
     data = made_up(lengths, seed=3)
     found = diagnose(*data, repeats=repeats)
     assert_equals_twin(found, *data, repeats=repeats)
-    for flag in FLAGS:  # the fixture holds both answers to every question
+    for flag in FLAGS[:4]:  # the fixture holds both answers to every question
         assert 0 < np.count_nonzero(getattr(found, flag)) < len(lengths)
     assert {*found.clusters.tolist()} == {0, 1, 2, 3, 4}
 
@@ -453,3 +457,20 @@ def test_what_was_only_dropped_is_no_second_cluster():
     assert (found.clusters[0], found.kept[0], found.dropped[0]) == (1, 2, 2)
     assert (found.second_size[0], found.second_share[0]) == (0, 0.0)
     assert np.isnan(found.second_cosine[0])
+
+
+def test_two_kept_faces_of_one_frame_are_flagged():
+    rows = on_circle(0, 0, 0, 0, 0, 90, 0, 0)
+    offsets = np.array([0, 3, 6, 6, 8])
+    labels = np.array([0, 0, 1, 0, 0, 1, 0, 0])
+    descriptors = on_circle(0, 0, 0, 0)
+    # Frame 4 shows two kept faces of clip 0; of clip 1 and 3 each frame shows one kept face, though
+    # frame 9 of clip 1 shows a dropped one, too, and clips 1 and 3 both have a frame 9.
+    frames = np.array([4, 4, 5, 7, 9, 9, 8, 9])
+    found = diagnose(rows, offsets, labels, descriptors, frames=frames)
+    assert found.twice.tolist() == [True, False, False, False]
+    assert found.summary()["twice"] == 1
+    assert "1 twice" in str(found)
+    assert not diagnose(rows, offsets, labels, descriptors).twice.any()
+    with pytest.raises(VidfaceError, match=r"frames must be \(8,\) integers"):
+        diagnose(rows, offsets, labels, descriptors, frames=frames[:7])

@@ -158,7 +158,7 @@ class TestCommand:
     def test_unknown_flag(self, vidface, colour_pipeline: Path) -> None:
         done = vidface("clips", "--pipeline", colour_pipeline, "--flag", "chain")
         assert (done.code, done.out) == (2, "")
-        assert "--flag chain: unknown (known: chained, contested, thin, still)" in done.err
+        assert "--flag chain: unknown (known: chained, contested, thin, still, twice)" in done.err
 
     def test_long_lists_are_cut(self, vidface, colour_pipeline, monkeypatch) -> None:
         from vidface.cli import run_tables

@@ -16,6 +16,7 @@ from tests.conftest import COLOURS
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.core.errors import VidfaceError
+from vidface.noise import removal
 from vidface.noise.denoisers import (
     DENOISERS,
     CompleteLinkage,
@@ -348,13 +349,13 @@ class TestLinkage:
     @pytest.fixture
     def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found: list[int] = []
-        original = shard_denoising.linkage_tree
+        original = removal.linkage_tree
 
         def counting(faces, *rest, **more):
             found.append(len(faces))
             return original(faces, *rest, **more)
 
-        monkeypatch.setattr(shard_denoising, "linkage_tree", counting)
+        monkeypatch.setattr(removal, "linkage_tree", counting)
         return found
 
     def test_it_is_computed_once_a_shard(self, mixed: Run, calls: list[int]) -> None:

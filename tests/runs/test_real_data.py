@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from vidface.noise.denoisers import UnionFind
+from vidface.runs.artefacts import read_parquet
+from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
@@ -82,6 +86,28 @@ def test_the_hard_recipe(tmp_path: Path) -> None:
     assert done.kept[debate] > 0.9 * done.faces[debate]  # one of two people, seen all the time
     assert done.clusters[film] >= 6  # a new person with every shot
     assert done.kept[film] < done.faces[film] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("weights_at_hand")
+def test_a_debate_parts_where_two_faces_of_a_frame_are_two_people(
+    data: Path, tmp_path: Path
+) -> None:
+    """As docs/noise.md says: both men are one cluster at 0.4, unless a frame shows both."""
+    clip = data / "clips" / "hard" / "two_debate_biden_trump.mp4"
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"clip_id,path,identity,split\ndebate,{clip},x,val\n", encoding="utf-8")
+    overrides = {("run", "dir"): str(tmp_path / "run"), ("manifest", "path"): str(manifest)}
+    run = open_run(load_pipeline("hard", overrides | {("faces", "which"): "all"}))
+    extract(run)
+    for rule, sizes in (("free", [253]), ("apart", [137, 116])):
+        done = cluster(run, Denoising(UnionFind(0.4, rule)))
+        name = Denoising(UnionFind(0.4, rule)).name
+        labels = read_parquet(run.folder.clustering(name) / "faces.parquet")[0]["cluster"]
+        assert np.bincount(labels.to_numpy()).tolist() == sizes
+        assert done.diagnostics is not None
+        assert done.diagnostics.twice.tolist() == [rule == "free"]
+    assert cluster(run, 0.4).clusters.tolist() == [2]
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from vidface.core.values import printable
     "raised",
     multiple=True,
     metavar="NAME",
-    help="List clips with this flag: chained, contested, thin or still; may be repeated.",
+    help="List clips with this flag: chained, contested, thin, still or twice; may be repeated.",
 )
 @click.option(
     "--status",
@@ -62,6 +62,7 @@ def clips(
     contested  the second cluster is at least half of the first: probably two people
     thin       fewer than 3 faces were kept
     still      one picture fills 30 % of the samples or more: a pause or an end card may win
+    twice      a frame shows two kept faces: a mirror, or two people taken for one
     """
     from vidface.cli import run_tables
     from vidface.runs.clips import list_clips

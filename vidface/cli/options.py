@@ -285,7 +285,7 @@ def denoising_to_make(run: Run, threshold: str | None) -> Denoising:
     from vidface.core.thresholds import parse_threshold
     from vidface.runs.denoising import Denoising
 
-    denoising = Denoising.from_pipeline(run.pipeline)
+    denoising = Denoising.of_run(run)
     if threshold is None:
         return denoising
     if not denoising.has_threshold:

@@ -151,7 +151,7 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
     denoising = (
         find_latest_denoising(run)
         if threshold is None
-        else Denoising.from_pipeline(run.pipeline).with_threshold(parse_threshold(threshold))
+        else Denoising.of_run(run).with_threshold(parse_threshold(threshold))
     )
     faces = replace(read_clip_faces(run, clip_id, denoising), captions=None)
     write_figure(out, "clip", [(clip_id, faces)])

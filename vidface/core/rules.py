@@ -1,4 +1,4 @@
-"""How clips are read, where that changed between versions: a run keeps the rules it began with."""
+"""What changed between versions in how clips are read: a run keeps the rules it began with."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class ReadingRules:
         tone_mapping: HLG and PQ pictures become SDR ones.
         all_pictures: an animated WebP, PNG or AVIF file is a clip, else its first picture alone is
             read; folders' .jfif, .jpe, .avif, .jp2 … are read as their .jpg are.
+        faces_apart: where all faces of a frame are taken, union-find takes two of one frame for two
+            people, unless its setting `same_frame` says otherwise.
     """
 
     joined_clocks: bool = True
     square_pixels: bool = True
     tone_mapping: bool = True
     all_pictures: bool = True
+    faces_apart: bool = True
 
     @classmethod
     def as_before(cls) -> ReadingRules:

@@ -22,7 +22,7 @@ from vidface.vectors.descriptors import check_descriptors
 from vidface.vectors.directions import VANISHING_MEAN
 from vidface.vectors.rows import check_embeddings, check_labels, check_offsets, unit_rows
 
-FLAGS = ("chained", "contested", "thin", "still")
+FLAGS = ("chained", "contested", "thin", "still", "twice")
 """The names of the flags, in the order in which they are reported."""
 
 _BATCH_BYTES = 2**25  # of unit rows and of products; more is not faster
@@ -62,6 +62,7 @@ class Diagnostics:
     contested: NDArray[np.bool_]  # (n_clips,) second_share ≥ BOUNDS["contested_from"], if any
     thin: NDArray[np.bool_]  # (n_clips,) 0 < kept < BOUNDS["thin_below"]
     still: NDArray[np.bool_]  # (n_clips,) still_share ≥ BOUNDS["still_from"], if any
+    twice: NDArray[np.bool_]  # (n_clips,) some frame shows two kept faces
     similarity: NDArray[np.float32]  # (n_rows,) [−1, 1]; NaN: unusable, or no descriptor
 
     def __str__(self) -> str:
@@ -131,7 +132,9 @@ def diagnose(
         them: rows     of norm 1 (within 1e-3), or zero where a clip has none.
         clustered: False where labels above 0 only say that a face was dropped: then there is no
             second cluster, and no clip is contested.
-        frames: (n_rows,) the frame that each row is of; None: each of another.
+        frames: (n_rows,) the frame that each row is of; None: each of another. A clip is `twice`
+            where a frame shows two kept faces: a mirror, a picture in the picture, or two people
+            taken for one.
         repeats: as noise removal had it. With "once" the rows of one picture are one face for
             everything but `kept`, `dropped` and `unusable`, which count rows.
 
@@ -157,6 +160,7 @@ def diagnose(
     offsets = check_offsets(offsets, n_rows)
     n_clips = len(offsets) - 1
     labels = _check_labels(labels, offsets, n_rows)
+    frames = None if frames is None else check_labels(frames, n_rows, "frames")
     descriptors, _ = check_descriptors(descriptors)
     if descriptors.shape != (n_clips, d):
         raise VidfaceError(
@@ -223,6 +227,7 @@ def diagnose(
         contested=(second_size > 0) & (second_share >= BOUNDS["contested_from"]),
         thin=(voted[0] > 0) & (voted[0] < BOUNDS["thin_below"]),
         still=(voted[0] > 0) & (still_share > 0) & (still_share >= BOUNDS["still_from"]),
+        twice=_find_twice(clips_of_rows, labels, n_clips, frames),
         similarity=similarity,
     )
 
@@ -282,6 +287,22 @@ def _check_labels(
             "from 0 up to the number of the clip's faces, as cluster_frames gives them"
         )
     return array.astype(np.int64)
+
+
+def _find_twice(
+    clips: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    n_clips: int,
+    frames: NDArray[np.integer[Any]] | None,
+) -> NDArray[np.bool_]:
+    """(n_clips,) whether any frame has two kept faces."""
+    twice = np.zeros(n_clips, dtype=bool)
+    if frames is not None:
+        kept = np.flatnonzero(labels == 0)
+        shown = np.stack([clips[kept], frames[kept]], axis=1)
+        pairs, counts = np.unique(shown, axis=0, return_counts=True)
+        twice[pairs[counts > 1, 0]] = True
+    return twice
 
 
 def _check_usable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +14,13 @@ from vidface.core.values import UNUSABLE
 from vidface.noise.clusters import MEMORY_BYTES, LinkageTree, cluster_frames, linkage_tree
 from vidface.noise.denoisers import Denoiser, name_of_denoiser
 from vidface.noise.repeats import check_repeats, find_repeats
-from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows_float64
+from vidface.noise.same_frame import link_apart
+from vidface.vectors.rows import (
+    check_embeddings,
+    check_labels,
+    check_offsets,
+    unit_rows_float64,
+)
 
 Labels = NDArray[np.int32]
 
@@ -62,7 +67,9 @@ class FaceSet:
         noise: (n_rows,) bool, what is known to be noise, as `vidface.noise.truth.Truth.noise_of`
             gives it; for the denoiser "oracle", and for it alone.
         memory_bytes: upper bound for working arrays that grow with the square of a clip.
-        read_tree: who gives the linkage tree of a face set, where it is kept somewhere.
+        read_tree: who gives what a face set's `link` does, where linkage trees are kept somewhere.
+        frames: (n_rows,) integers, which frame of its clip each row is of; for denoisers that keep
+            faces of one frame apart.
         repeats: "count", every row votes; or "once": of rows that show one picture
             (`vidface.noise.repeats.find_repeats`) the first alone is among the faces that denoisers
             see, and the others get its label.
@@ -81,7 +88,8 @@ class FaceSet:
         *,
         noise: NDArray[np.bool_] | None = None,
         memory_bytes: int = MEMORY_BYTES,
-        read_tree: Callable[[FaceSet], LinkageTree] | None = None,
+        read_tree: Callable[[FaceSet, float | None], LinkageTree] | None = None,
+        frames: NDArray[np.integer[Any]] | None = None,
         repeats: str = "count",
     ) -> None:
         check_repeats(repeats)
@@ -91,8 +99,10 @@ class FaceSet:
         self._firsts: NDArray[np.int64] | None = None
         self.memory_bytes = memory_bytes
         self._noise = None if noise is None else np.asarray(noise)
-        self._read_tree = read_tree
+        self._read_tree = read_tree or FaceSet.compute_tree
+        self._trees: dict[float | None, LinkageTree] = {}
         n_rows = len(self.embeddings)
+        self._frames = None if frames is None else check_labels(frames, n_rows, "frames")
         if self._noise is not None and (
             self._noise.shape != (n_rows,) or self._noise.dtype != np.bool_
         ):
@@ -113,6 +123,7 @@ class FaceSet:
         self.embeddings = self.embeddings[self.votes]
         self.offsets = votes_before[self.offsets]
         self._noise = None if self._noise is None else self._noise[self.votes]
+        self._frames = None if self._frames is None else self._frames[self.votes]
 
     def label_repeats(self, labels: Labels) -> Labels:
         """Give every row the label of its picture."""
@@ -133,12 +144,27 @@ class FaceSet:
             raise VidfaceError("nobody said which faces are noise; give a truth")
         return self._noise
 
-    @cached_property
-    def tree(self) -> LinkageTree:
-        """The linkage tree, read or computed once."""
-        if self._read_tree is not None:
-            return self._read_tree(self)
-        return linkage_tree(self.embeddings, self.offsets, memory_bytes=self.memory_bytes)
+    def link(self, same_person: float | None = None) -> LinkageTree:
+        """The linkage tree, read or computed once.
+
+        Args:
+            same_person: two faces of one frame stay apart, unless their cosine is above it; None:
+                frames don't count.
+        """
+        if same_person not in self._trees:
+            self._trees[same_person] = self._read_tree(self, same_person)
+        return self._trees[same_person]
+
+    def compute_tree(self, same_person: float | None = None) -> LinkageTree:
+        """Compute what `link` gives."""
+        memory_bytes = self.memory_bytes
+        if same_person is None:
+            return linkage_tree(self.embeddings, self.offsets, memory_bytes=memory_bytes)
+        if self._frames is None:
+            raise VidfaceError(
+                "nobody said which frame each face is in; give frames, or same_frame free"
+            )
+        return link_apart(self.embeddings, self.offsets, self._frames, same_person, memory_bytes)
 
     def label_unclustered(self, threshold: float | None) -> Labels:
         """Label at a threshold at which no similarity counts: None keeps all, 1 joins nothing."""

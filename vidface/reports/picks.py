@@ -27,6 +27,7 @@ REASONS = {
     "chained": "chained",
     "thin": "thin",
     "still": "still",
+    "twice": "twice",
     "other": "",
 }
 """Why a clip is shown: the key → in words. "other" only where a run is so small that all are."""

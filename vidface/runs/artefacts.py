@@ -8,6 +8,7 @@ A run directory holds
     profile.json                     where the time went
     .extracting/                     an extraction that is not finished (`vidface.runs.staging`)
     linkage/shard-00000.arrow …      spanning trees of the faces, row for row: any threshold's cut
+    linkage/apart_0.7/ …             likewise, where faces of one frame stay apart
     clusters/threshold_0.4/          faces.parquet (labels), descriptors.parquet (a row a clip)
     scores/, sweeps/                 JSON
 
@@ -310,6 +311,11 @@ class EmbeddingShard:
     def __post_init__(self) -> None:
         if len(self.offsets) != len(self.clip_ids) + 1 or self.offsets[-1] != len(self.embeddings):
             raise VidfaceError(f"{self.path}: offsets do not fit the rows; extract again")
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(n_faces,) int32: which frame of its clip each face is in."""
+        return self.table.column("frame_index").to_numpy()
 
     def __str__(self) -> str:
         faces, dimension = self.embeddings.shape

@@ -93,7 +93,7 @@ def find_latest_denoising(run: Run) -> Denoising:
             f"run directory {run.folder.folder}: no clustering; run `vidface cluster` first, "
             "or name one with --threshold"
         )
-    denoising = Denoising.from_pipeline(run.pipeline).with_record(records[-1])
+    denoising = Denoising.of_run(run).with_record(records[-1])
     if denoising.denoiser.needs_truth and denoising.truth_path is None:
         raise VidfaceError(
             f"run directory {run.folder.folder}: the clustering made last is that of a truth file; "

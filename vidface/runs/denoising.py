@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.thresholds import threshold_name
 from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record, make_denoiser
 from vidface.noise.denoisers.base import ThresholdDenoiser
@@ -30,16 +31,22 @@ class Denoising:
     repeats: str = "count"
 
     @classmethod
-    def from_pipeline(cls, pipeline: Pipeline) -> Denoising:
-        """Read the noise removal that a pipeline asks for."""
-        cluster = pipeline.cluster
+    def from_pipeline(cls, pipeline: Pipeline, rules: ReadingRules = NEW_RULES) -> Denoising:
+        """Read the noise removal that a pipeline asks for; what it leaves open, `rules` settle."""
+        cluster, faces = pipeline.cluster, pipeline.faces
+        takes_all = faces.source == "detect" and faces.which == "all"
         return cls(
-            cluster.denoiser,
+            cluster.denoiser.settle(faces_apart=takes_all and rules.faces_apart),
             pipeline.descriptor.pooling,
             cluster.truth,
             cluster.memory_bytes,
             cluster.repeats,
         )
+
+    @classmethod
+    def of_run(cls, run: Run) -> Denoising:
+        """Read what a run's pipeline asks for, by the rules that its extraction was made by."""
+        return cls.from_pipeline(run.pipeline, run.rules)
 
     def with_threshold(self, threshold: float | None) -> Denoising:
         """Replace the threshold; a denoiser that has none stays as it is."""
@@ -126,7 +133,7 @@ def resolve_denoising(run: Run, denoising: DenoisingOrThreshold) -> Denoising:
     """Settings as they are; of a threshold, the noise removal of the run's pipeline at it."""
     if isinstance(denoising, Denoising):
         return denoising
-    return Denoising.from_pipeline(run.pipeline).with_threshold(denoising)
+    return Denoising.of_run(run).with_threshold(denoising)
 
 
 def _hash_truth(truth: Truth) -> str:

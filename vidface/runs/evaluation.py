@@ -87,7 +87,7 @@ def evaluate(
         opened = open_run(parse_pipeline(document, where), backbone=backbone)
         check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
-        denoised = cluster(opened, Denoising.from_pipeline(opened.pipeline))
+        denoised = cluster(opened, Denoising.of_run(opened))
         return score_descriptors(opened, denoised, split, gallery, settings=opened.pipeline.score)
 
 

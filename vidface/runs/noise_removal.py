@@ -57,7 +57,7 @@ def denoise_all(
     Raises:
         VidfaceError: a method that has no threshold.
     """
-    denoising = Denoising.from_pipeline(run.pipeline)
+    denoising = Denoising.of_run(run)
     if not denoising.has_threshold:
         raise VidfaceError(
             f"the method '{name_of_denoiser(denoising.denoiser)}' has no threshold to sweep; "
@@ -91,10 +91,11 @@ def _make_missing_trees(
     run: Run, clips: ExtractedClips, denoising: Denoising, executor: Executor
 ) -> None:
     """Make the linkage trees that are missing, a shard a task."""
+    kind = denoising.repeats, denoising.denoiser.same_person
     works = (
         work
         for work in clips.shard_works(denoising, executor)
-        if not run.folder.linkage_path(work.number, denoising.repeats).is_file()
+        if not run.folder.linkage_path(work.number, *kind).is_file()
     )
     for _ in map_shards(make_tree, works, executor=executor):
         pass

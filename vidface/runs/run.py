@@ -18,6 +18,7 @@ from vidface.challenges.registry import CHALLENGES
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
+from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
 from vidface.runs.run_folder import RunFolder
@@ -140,6 +141,14 @@ class Run:
             names = {base_name(clip.path) for clip in self.manifest.clips}
             return names.pop() if len(names) == 1 else "features"
         return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
+
+    @property
+    def rules(self) -> ReadingRules:
+        """The rules of the finished extraction that is there, or else those of a new one."""
+        if not self.folder.clips_path.is_file():
+            return NEW_RULES
+        made = artefacts.read_provenance(self.folder.clips_path)
+        return ReadingRules.from_record(made.get("rules"))
 
     def check(self, made: Mapping[str, Any], path: Path) -> None:
         """Refuse an extraction that was made with other settings than this pipeline's."""

@@ -48,10 +48,16 @@ class RunFolder:
     def crops_path(self, number: int) -> Path:
         return self.folder / "crops" / f"shard-{number:05d}.parquet"
 
-    def linkage_path(self, number: int, repeats: str = "count") -> Path:
-        """Where a shard's linkage tree lies: of all rows, or of those that vote with "once"."""
+    def linkage_path(
+        self, number: int, repeats: str = "count", same_person: float | None = None
+    ) -> Path:
+        """Where a shard's linkage tree lies: of all rows, or of those that vote with "once".
+
+        Where faces of one frame stay apart, the folder says up to which cosine.
+        """
         name = f"shard-{number:05d}" + ("" if repeats == "count" else f".{repeats}")
-        return self.folder / "linkage" / f"{name}.arrow"
+        folder = self.folder / "linkage" / ("" if same_person is None else f"apart_{same_person}")
+        return folder / f"{name}.arrow"
 
     def clustering(self, name: str) -> Path:
         return self.folder / "clusters" / name
@@ -103,7 +109,7 @@ class RunFolder:
         patterns = (
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
-            "linkage/shard-*.arrow",
+            "linkage/**/shard-*.arrow",
             "clusters/*/*.parquet",
             "scores/*.json",
             "scores/*.csv",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidface.core.values import UNUSABLE
-from vidface.noise.clusters import LinkageTree, linkage_tree
+from vidface.noise.clusters import LinkageTree
 from vidface.noise.diagnostics import Diagnostics, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
 from vidface.runs import artefacts
@@ -118,21 +118,26 @@ class ShardDenoiser:
     def _face_set(self, denoising: Denoising) -> FaceSet:
         if self._faces is None:
             # Without `self`, which would be a cycle, and keep the shard until it is collected.
-            path = self._source.folder.linkage_path(self._number, denoising.repeats)
-            source = self._source
+            source, number, repeats = self._source, self._number, denoising.repeats
+
+            def read_tree(faces: FaceSet, same_person: float | None) -> LinkageTree:
+                path = source.folder.linkage_path(number, repeats, same_person)
+                return read_or_make_tree(path, source, faces, same_person)
+
             self._faces = FaceSet(
                 self.shard.embeddings,
                 self.shard.offsets,
                 noise=self.noise if denoising.denoiser.needs_truth else None,
                 memory_bytes=denoising.memory_bytes,
-                read_tree=lambda faces: read_or_make_tree(path, source, faces),
+                read_tree=read_tree,
+                frames=self.shard.frames,
                 repeats=denoising.repeats,
             )
         return self._faces
 
     def make_tree(self, denoising: Denoising) -> None:
         """Write the linkage tree, unless it is there."""
-        self._face_set(denoising).tree  # noqa: B018 - read or made
+        self._face_set(denoising).link(denoising.denoiser.same_person)
 
     def _pool_changed(
         self, labels: np.ndarray, votes: np.ndarray, before: DenoisedShard, pooling: str
@@ -167,7 +172,7 @@ def denoise_shard(work: ShardWork) -> tuple[DenoisedShard, Diagnostics]:
         denoised.labels,
         denoised.descriptors,
         clustered=work.denoising.denoiser.makes_clusters,
-        frames=denoiser.shard.table.column("frame_index").to_numpy(),
+        frames=denoiser.shard.frames,
         repeats=work.denoising.repeats,
     )
     return denoised, diagnostics
@@ -178,20 +183,27 @@ def make_tree(work: ShardWork) -> None:
     ShardDenoiser(work).make_tree(work.denoising)
 
 
-def read_or_make_tree(path: Path, source: ShardSource, faces: FaceSet) -> LinkageTree:
-    """Read the linkage tree of a shard's faces, which is written if it is not there yet."""
+def read_or_make_tree(
+    path: Path, source: ShardSource, faces: FaceSet, same_person: float | None = None
+) -> LinkageTree:
+    """Read what `faces.link(same_person)` is to give; it is written if it is not there yet."""
     if path.is_file():
         table, made = artefacts.read_arrow(path)
-        if made.get("extraction_created") == source.extraction_created:
+        kept_apart = made.get("same_person_threshold")
+        if (made.get("extraction_created"), kept_apart) == (source.extraction_created, same_person):
             columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
             return LinkageTree(faces.offsets, *columns)
-    tree = linkage_tree(faces.embeddings, faces.offsets, memory_bytes=faces.memory_bytes)
+    tree = faces.compute_tree(same_person)
     table = pa.Table.from_arrays(
         [pa.array(column) for column in (tree.order, tree.similarities)],
         schema=artefacts.LINKAGE_SCHEMA,
     )
     made = artefacts.provenance(
-        "linkage", source.extraction_settings, extraction_created=source.extraction_created
+        "linkage",
+        source.extraction_settings,
+        extraction_created=source.extraction_created,
+        same_frame="free" if same_person is None else "apart",
+        same_person_threshold=same_person,
     )
     artefacts.write_arrow(path, table, made)
     return tree

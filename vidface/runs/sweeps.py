@@ -154,7 +154,7 @@ def select(
         "select",
         {
             **run.extraction_settings,
-            **Denoising.from_pipeline(run.pipeline).settings,
+            **Denoising.of_run(run).settings,
             "cluster.threshold": wanted,
             **{f"score.{key}": value for key, value in scored.items()},
         },
@@ -189,5 +189,5 @@ def _sweep_settings(run: Run) -> ScoreSettings:
 
 def _name_removal(run: Run) -> str:
     """The noise removal, for a file's name; "" where it is the usual one."""
-    denoising = Denoising.from_pipeline(run.pipeline).with_threshold(None)
+    denoising = Denoising.of_run(run).with_threshold(None)
     return "" if denoising.name == "threshold_none" else denoising.name

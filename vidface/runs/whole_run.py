@@ -81,9 +81,7 @@ def run_stages(
             run, force=force, retry_failed=retry_failed, notify=watcher.notify, progress=progress
         )
     watcher.on_extracted(extraction)
-    denoised = cluster_once(
-        run, denoising or Denoising.from_pipeline(run.pipeline), notify=watcher.notify
-    )
+    denoised = cluster_once(run, denoising or Denoising.of_run(run), notify=watcher.notify)
     watcher.on_clustered(denoised)
     with watcher.pairs_bar() as pairs_progress:
         scores = score(
@@ -112,7 +110,7 @@ def run_demo(run: Run, *, force: bool = False, watcher: Watcher | None = None) -
     watcher = watcher or Watcher()
     with watcher.extraction_bar(run) as progress:
         extraction = extract(run, force=force, notify=watcher.notify, progress=progress)
-    denoised = cluster(run, Denoising.from_pipeline(run.pipeline))
+    denoised = cluster(run, Denoising.of_run(run))
     return DemoRun(
         extraction,
         denoised,

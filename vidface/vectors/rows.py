@@ -106,13 +106,15 @@ def check_offsets(offsets: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.
     return array
 
 
-def check_labels(labels: NDArray[np.integer[Any]], n_rows: int) -> NDArray[np.integer[Any]]:
-    """Refuse what is not (n_rows,) integers, the labels of faces."""
+def check_labels(
+    labels: NDArray[np.integer[Any]], n_rows: int, name: str = "labels"
+) -> NDArray[np.integer[Any]]:
+    """Refuse what is not (n_rows,) integers, the labels or the frames of faces."""
     array = np.asarray(labels)
     # A mask of bools would read as labels with the kept rows at 1.
     if array.shape != (n_rows,) or array.dtype.kind not in "iu":
         raise VidfaceError(
-            f"labels must be ({n_rows},) integers, one an embedding, "
+            f"{name} must be ({n_rows},) integers, one an embedding, "
             f"got the shape {array.shape} of {array.dtype}"
         )
     return array

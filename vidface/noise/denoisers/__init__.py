@@ -63,4 +63,4 @@ def denoiser_record(denoiser: Denoiser) -> dict[str, Any]:
     >>> denoiser_record(Trim())
     {'method': 'trim', 'trim_share': 0.25}
     """
-    return {"method": name_of_denoiser(denoiser), **dataclasses.asdict(denoiser)}
+    return {"method": name_of_denoiser(denoiser), **denoiser.to_record()}

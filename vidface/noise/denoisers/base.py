@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vidface.core.settings import check_settings, setting
 from vidface.core.thresholds import NO_CLUSTERING, check_threshold
@@ -26,6 +26,19 @@ class Denoiser:
 
     def __post_init__(self) -> None:
         check_settings(self, "[cluster]")
+
+    @property
+    def same_person(self) -> float | None:
+        """Cosine above which two faces of one frame may be one person; None: frames don't count."""
+        return None
+
+    def settle(self, *, faces_apart: bool) -> Denoiser:
+        """Decide what the settings leave open: whether two faces of one frame are two people."""
+        return self
+
+    def to_record(self) -> dict[str, Any]:
+        """Its settings, as far as labels depend on them."""
+        return asdict(self)
 
     def label(self, faces: FaceSet) -> Labels:
         """Label every face; called by `vidface.noise.removal.remove_noise`.
