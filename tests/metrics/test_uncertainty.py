@@ -9,9 +9,16 @@ from vidface.metrics.uncertainty import (
     Bootstrap,
     Difference,
     Replicates,
+    few_people_note,
     paired_difference,
     ratio_replicates,
 )
+
+
+def test_a_word_of_caution_below_a_hundred_people():
+    assert few_people_note(99).startswith("99 people are few: intervals called 95 % cover")
+    assert few_people_note(0, "clips").startswith("0 clips are few")
+    assert few_people_note(100) == few_people_note(5000) == ""
 
 
 def test_weights_depend_on_seed_resample_and_number_alone():

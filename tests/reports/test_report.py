@@ -167,6 +167,21 @@ def test_figures_are_those_of_the_score_file(scored: Path) -> None:
     assert found["cmc.1"].value == document["identification"]["cmc"]["1"]["value"]
 
 
+def test_few_people_are_said_where_intervals_are_shown(run_folder: Path, page: str) -> None:
+    few = "3 people are few: intervals called 95 % cover the truth"
+    assert f"in brackets 95 % intervals; {few}" in page
+    path = next(run_folder.glob("scores/*_0.5.json"))
+    document = json.loads(path.read_text())
+    for people, note in ((3, few), (99, "99 people are few"), (100, ""), (None, "")):
+        document["people"] = people
+        if people is None:  # as older files are
+            del document["people"]
+        path.write_text(json.dumps(document))
+        found = read_score(path).interval_note
+        assert found.startswith(note)
+        assert bool(found) == bool(note)
+
+
 def test_a_protocol_that_the_report_does_not_know_is_shown(run_folder: Path) -> None:
     path = next(run_folder.glob("scores/*_0.5.json"))
     document = json.loads(path.read_text())

@@ -177,6 +177,7 @@ class TestCommands:
         assert done.code == 0, done.err
         assert "map_at_100" in done.out
         assert "real" in done.out
+        assert "3 people are few: intervals called 95 %" in done.out
         as_json = vidface("compare", folder, folder, "--bootstrap", "50", "--json")
         assert json.loads(as_json.out)["differences"]["map_at_100"]["difference"] == 0
 
@@ -186,6 +187,8 @@ class TestCommands:
         assert done.code == 0, done.err
         assert "nearest" in done.out
         assert "[" not in done.out
+        assert "are few" not in done.out
+        assert "3 people are few: intervals" in vidface(*given, "--bootstrap", "9").out
         for flags, message in (
             (("--bootstrap", "1"), "--bootstrap"),
             (("--convention", "often"), "known: step, nearest"),
@@ -196,6 +199,7 @@ class TestCommands:
             (("--gt", "x"), "--submission and --gt"),
             (("--templates", "x"), "--templates and --order go with --pairs"),
             (("--pairs", "x", "--split", "val"), "--split does nothing with --pairs"),
+            (("--pairs", "x", "--score-device", "cpu"), "--score-device does nothing with --pairs"),
             (("--split", "gallery"), "--split gallery: no clip"),
             (("--fars", "1e-99999999"), "--fars"),
             (("--fars", ""), "--fars"),
@@ -212,6 +216,7 @@ class TestCommands:
         assert done.code == 0, done.err
         assert "mAP@100  0.2500 [" in done.out
         assert 'do not count: "9"' in done.out
+        assert "2 people are few: intervals" in done.out
 
     def test_a_submission_of_another_split(self, vidface, tmp_path: Path) -> None:
         (tmp_path / "r.txt").write_text("1 v1.mp4\n")
