@@ -65,6 +65,16 @@ def test_runs_over_other_people_are_refused(run: Run) -> None:
         compare(quick(run), quick(other))
 
 
+def test_settings_of_b_that_are_not_used_are_named(run: Run) -> None:
+    told: list[str] = []
+    found = compare(quick(run, k=1), quick(run, k=3, enrolment="max"), notify=told.append)
+    assert "map_at_1" in found.differences
+    assert told == ["both are scored by A's settings; B's pipeline has another k, enrolment"]
+    told.clear()
+    compare(quick(run), quick(run), notify=told.append)
+    assert told == []
+
+
 def test_compare_needs_resamples(run: Run) -> None:
     with pytest.raises(VidfaceError, match="--bootstrap"):
         compare(quick(run, bootstrap=0), run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
+from vidface.core.settings import table_values
 from vidface.metrics.uncertainty import paired_difference
 from vidface.runs.run import Run
 from vidface.runs.score_tasks import make_bootstrap
@@ -92,6 +93,11 @@ def compare(
     """
 
     settings = settings or a.pipeline.score
+    ours, others = table_values(settings), table_values(b.pipeline.score)
+    shown = ("split", "gallery", "device")  # in the result, or without a figure
+    unlike = [key for key in ours if ours[key] != others[key] and key not in shown]
+    if unlike:
+        notify(f"both are scored by A's settings; B's pipeline has another {', '.join(unlike)}")
     split, gallery = split or settings.split, gallery or settings.gallery
     bootstrap = make_bootstrap(settings)
     if bootstrap is None:
