@@ -30,12 +30,13 @@ def few_people_note(n: int, what: str = "people") -> str:
     """What is to be said of 95 % intervals over so many people; "" where they are enough.
 
     >>> few_people_note(60)
-    '60 people are few: intervals called 95 % cover the truth in 90 to 94 % of such samples'
+    '60 people are few: intervals called 95 % cover the truth less often (with 60: in 90 to 94 %)'
     """
     if n >= FEW_PEOPLE:
         return ""
     return (
-        f"{n} {what} are few: intervals called 95 % cover the truth in 90 to 94 % of such samples"
+        f"{n} {what} are few: intervals called 95 % cover the truth less often "
+        "(with 60: in 90 to 94 %)"
     )
 
 
