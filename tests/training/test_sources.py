@@ -693,6 +693,11 @@ def test_manifest(tmp_path: Path, kind: str) -> None:
     assert str(source).endswith("labels (4,); 2 clips, 1 of nobody known left out)")
     assert source.name(0) == f"{table}, train: faces/red/9.png"
 
+    table.write_text(TABLE.replace(",red,", ",Blue,"))
+    told = str(open_source("manifest", table, root=root))
+    assert "people whose names differ only so: 'Blue' (line" in told
+    table.write_text(TABLE)
+
     val = open_source("manifest", table, root=str(root), split="val")
     assert val.identities == ("blue", "green")
     assert val.labels.tolist() == [0, 0, 1]
