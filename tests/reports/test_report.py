@@ -20,7 +20,7 @@ from PIL import Image
 from tests.conftest import write_crop
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.reports.contents import ReportContents
-from vidface.reports.gather import gather_run
+from vidface.reports.gather import RunData, gather_run
 from vidface.reports.hard_pairs import hardest_pairs
 from vidface.reports.page import ReportSettings, write_report
 from vidface.reports.page_data import choose_rows, page_document
@@ -293,13 +293,30 @@ def test_of_too_many_clips_some_are_compared() -> None:
         hardest_pairs(rows, ["a"] * 9, 1)
 
 
+def gather_moving(folder: Path) -> RunData:
+    """The run without the flag `still`: flat colours are stills, and every clip would have it."""
+    run = gather_run(folder)
+    assert run.clips.flags["still"].any()
+    run.clips.flags["still"][:] = False
+    return run
+
+
+def test_stills_are_shown_the_stillest_first(scored: Path) -> None:
+    run = gather_run(scored)
+    still = [row for row, why in pick_clips(run, 100).reasons.items() if "still" in why]
+    shares = run.clips.cosines["still_share"]
+    assert sorted(still) == np.flatnonzero(run.clips.flags["still"]).tolist()
+    assert min(shares[still]) >= 0.3
+    assert pick_clips(run, 100).reasons[0] == ("still",)  # train: not among the scored
+
+
 def test_picks_say_why(scored: Path) -> None:
-    picks = pick_clips(gather_run(scored), 100)
+    picks = pick_clips(gather_moving(scored), 100)
     assert sorted(picks.reasons) == [0, 1, 2, 3, 4, 5, 6]  # the lost clip has no face
     assert {row for row, why in picks.reasons.items() if "contested" in why} == {1, 3, 5}
     assert "thin" in picks.reasons[6]
     assert picks.reasons[0] == ("other",)  # train: not among the scored, and nothing wrong
-    few = pick_clips(gather_run(scored), 2)
+    few = pick_clips(gather_moving(scored), 2)
     assert (len(few.reasons), few.left_out) == (2, 2)
     assert "other" not in {why for names in few.reasons.values() for why in names}
 
@@ -509,7 +526,7 @@ def test_runs_that_do_not_fit_are_shown_all_the_same(run_folder: Path, scored: P
 
 
 def test_of_many_clips_those_that_matter_are_in_the_table(scored: Path, monkeypatch) -> None:
-    run = gather_run(scored)
+    run = gather_moving(scored)
     picks = pick_clips(run, 2)
     monkeypatch.setattr("vidface.reports.page_data.MOST_ROWS", 6)
     rows = choose_rows(run, picks)

@@ -132,11 +132,14 @@ def descriptors_schema(dimension: int) -> pa.Schema:
     )
 
 
+_ADDED_COLUMNS = {"still": False, "still_share": None}  # since descriptors are written
+
+
 def complete_descriptors(table: pa.Table) -> pa.Table:
     """Add the columns that descriptors of an older vidface lack: no flag, and nothing to say."""
-    for field in descriptors_schema(1):
-        if field.name not in table.column_names:
-            value = False if field.name in FLAGS else None
+    for name, value in _ADDED_COLUMNS.items():
+        if name not in table.column_names:
+            field = descriptors_schema(1).field(name)
             table = table.append_column(field, pa.array([value] * len(table), field.type))
     return table
 
