@@ -177,6 +177,73 @@ def test_lfws_list_with_spaces_in_names_between_tabs(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture
+def cfp(tmp_path: Path) -> Path:
+    """Two people with two frontal pictures and a profile each, two folds; the protocol's folder."""
+    people = {
+        p: (f"{p}/frontal/01.png", f"{p}/frontal/02.png", f"{p}/profile/01.png") for p in "12"
+    }
+    names = [name for three in people.values() for name in three]
+    write(tmp_path / "faces", {name: picture(seed=seed) for seed, name in enumerate(names)})
+    frontal = [name for name in names if "frontal" in name]
+    profile = [name for name in names if "profile" in name]
+    lists = {"F": frontal, "P": profile}
+    files = {
+        f"Pair_list_{kind}.txt": "".join(
+            f"{k} ../Data/Images/{name.replace('png', 'jpg')}\n"
+            for k, name in enumerate(some, start=1)
+        )
+        for kind, some in lists.items()
+    }
+    files |= {"Split/FP/01/same.txt": "1,1\n", "Split/FP/01/diff.txt": "1,2\n"}
+    files |= {"Split/FP/02/same.txt": "4,2\n2,1\n", "Split/FP/02/diff.txt": "3,1\n"}
+    files |= {"Split/FF/01/same.txt": "1,2\r\n", "Split/FF/01/diff.txt": "2,3\r\n"}
+    return write(tmp_path / "Protocol", {name: text.encode() for name, text in files.items()})
+
+
+def test_cfps_own_protocol(cfp: Path) -> None:
+    pairs = open_pairs(cfp.parent / "faces", cfp / "Split" / "FP")
+    assert listed(pairs) == [
+        ("1/frontal/01.jpg", "1/profile/01.jpg", True),
+        ("1/frontal/01.jpg", "2/profile/01.jpg", False),
+        ("2/frontal/02.jpg", "2/profile/01.jpg", True),
+        ("1/frontal/02.jpg", "1/profile/01.jpg", True),
+        ("2/frontal/01.jpg", "1/profile/01.jpg", False),
+    ]
+    assert pairs.folds.tolist() == [0, 0, 1, 1, 1]
+    assert pairs.name == "CFP-FP"
+    assert np.array_equal(pairs.image(1), crop_of("red", seed=2))  # 1's profile
+    frontal = open_pairs(cfp.parent / "faces", cfp / "Split" / "FF")
+    assert listed(frontal) == [
+        ("1/frontal/01.jpg", "1/frontal/02.jpg", True),
+        ("1/frontal/02.jpg", "2/frontal/01.jpg", False),
+    ]
+    assert pairs.sha256 != frontal.sha256
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("Split/FP/02/diff.txt", "3,1\n3,9\n", r"diff.txt, line 2: not two numbers of pictures"),
+        ("Split/FP/02/diff.txt", "3\n", r"diff.txt, line 1: not two numbers"),
+        ("Pair_list_P.txt", "1 ../../..\n2 ../x/../y.jpg\n", "no path below the folder"),
+    ],
+)
+def test_wrong_protocols_are_refused(file: str, text: str, message: str, cfp: Path) -> None:
+    (cfp / file).write_text(text, encoding="utf-8")
+    with pytest.raises(VidfaceError, match=message):
+        open_pairs(cfp.parent / "faces", cfp / "Split" / "FP")
+
+
+def test_a_folder_that_is_no_protocol(cfp: Path) -> None:
+    for folder in (cfp, cfp / "Split"):
+        with pytest.raises(VidfaceError, match=r"give a list of pairs, or CFP's Protocol/Split/FF"):
+            open_pairs(cfp.parent / "faces", folder)
+    (cfp / "Pair_list_F.txt").unlink()
+    with pytest.raises(VidfaceError, match=r"Pair_list_F.txt: No such file"):
+        open_pairs(cfp.parent / "faces", cfp / "Split" / "FP")
+
+
 def test_real_lists(data: Path) -> None:
     cases, images = data / "cases" / "pair_lists", data / "images"
     by_path = open_pairs(images / "lfw_aligned112.tar", cases / "pp_paths.txt")

@@ -7,11 +7,11 @@ from pathlib import Path
 from vidface.core.errors import VidfaceError
 from vidface.datasets.insightface_bin import read_insightface_bin
 from vidface.datasets.pairs import PairSet, read_lfw_pairs
-from vidface.datasets.path_pairs import lists_paths, read_path_pairs
+from vidface.datasets.path_pairs import lists_paths, read_cfp_pairs, read_path_pairs
 
 
 def open_pairs(faces: Path, pairs: Path | None) -> PairSet:
-    """The pairs of a folder or tar with a list, LFW's or of paths, or of an InsightFace `.bin`.
+    """The pairs of a folder or tar with a list (LFW's, of paths, CFP's own), or of a `.bin`.
 
     Raises:
         VidfaceError: neither, or not what it should be.
@@ -25,4 +25,6 @@ def open_pairs(faces: Path, pairs: Path | None) -> PairSet:
             f"{faces}: which pairs? --pairs pairs.txt for a folder or tar of faces, or give an "
             "InsightFace .bin"
         )
+    if pairs.is_dir():
+        return read_cfp_pairs(faces, pairs)
     return read_path_pairs(faces, pairs) if lists_paths(pairs) else read_lfw_pairs(faces, pairs)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
-from vidface.datasets.lines import numbered_rows, open_list, parse_whole_number
+from vidface.datasets.lines import (
+    numbered_lines,
+    numbered_rows,
+    open_list,
+    parse_whole_number,
+)
 from vidface.datasets.pair_layout import names_columns, quote_name
 from vidface.datasets.pair_lists import PairList, read_pair_list
 from vidface.datasets.pairs import PairSet, image_reader, is_csv_of_names
@@ -94,6 +100,64 @@ def _read_line_pairs(path: Path, what: str) -> PairList:
         same=np.array(labels[::2]) > 0,
         names=tuple(numbers),
         sha256=sha256,
+    )
+
+
+def read_cfp_pairs(root: str | Path, split: str | Path) -> PairSet:
+    """CFP's own protocol, ten folds of frontal against frontal or profile pictures.
+
+    Args:
+        root: where the persons' folders lie (`001/frontal/01.jpg`), a folder or uncompressed tar.
+        split: the protocol's `Split/FF` or `Split/FP`, a folder with one a fold, each with same.txt
+            and diff.txt: lines of two numbers in Pair_list_F.txt and, of FP, in Pair_list_P.txt.
+
+    Raises:
+        VidfaceError: files that are missing or not so, with the line; no image is there.
+    """
+    split = Path(split)
+    what = f"pairs {split}"
+    kinds = {"FF": "FF", "FP": "FP"}.get(split.name.upper())
+    folders = sorted(folder for folder in split.iterdir() if (folder / "same.txt").is_file())
+    if kinds is None or not folders:
+        raise VidfaceError(
+            f"{what}: a folder; give a list of pairs, or CFP's Protocol/Split/FF or …/FP"
+        )
+    digest = hashlib.sha256()
+
+    def read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+        with open_list(path, f"pairs {path}") as file:
+            digest.update(file.read())
+            file.seek(0)
+            for line, text in numbered_lines(file, f"pairs {path}"):
+                yield f"pairs {path}, line {line}", text.replace(",", " ").split()
+
+    beside = next((p for p in split.parents[:2] if (p / "Pair_list_F.txt").is_file()), split.parent)
+    places: list[dict[str, str]] = []  # of the first picture, and of the second: number → path
+    for kind in kinds:
+        rows = read_rows(beside / f"Pair_list_{kind}.txt")
+        paths = {fields[0]: fields[-1].replace("\\", "/") for _, fields in rows}
+        places.append({n: "/".join(path.split("/")[-3:]) for n, path in paths.items()})
+    numbers: dict[str, int] = {}
+    pairs: list[tuple[int, int, bool, int]] = []
+    for fold, folder in enumerate(folders):
+        for name, same in (("same.txt", True), ("diff.txt", False)):
+            for where, fields in read_rows(folder / name):
+                if len(fields) != 2 or not all(map(dict.__contains__, places, fields)):
+                    raise VidfaceError(f"{where}: not two numbers of pictures in the lists")
+                names = [_path_below(of[n], where) for of, n in zip(places, fields, strict=True)]
+                first, second = (numbers.setdefault(name, len(numbers)) for name in names)
+                pairs.append((first, second, same, fold))
+    columns = np.array(pairs, dtype=np.int64).reshape(-1, 4)
+    names = list(numbers)
+    return PairSet(
+        name=f"CFP-{kinds}",
+        first=columns[:, 0],
+        second=columns[:, 1],
+        same=columns[:, 2] == 1,
+        folds=columns[:, 3],
+        image_names=names,
+        read=image_reader(open_root(Path(root)), names, split),
+        sha256=digest.hexdigest(),
     )
 
 
