@@ -49,6 +49,7 @@ from vidface.settings.pipeline import load_pipeline
 from vidface.vectors.descriptors import pool_faces, pooling_weights
 
 PEOPLE = ("red", "green", "blue")
+ADDED_COLUMNS = ["twice", "still", "still_share"]  # since descriptors are written
 
 
 def truth_of_colours(path: Path, *, forget: str = "") -> Path:
@@ -537,13 +538,13 @@ class TestRepeatsOnce:
         path = run.folder.clustering("threshold_0.5") / "descriptors.parquet"
         table, made = artefacts.read_parquet(path)
         made["denoiser"].pop("repeats")
-        artefacts.write_parquet(path, table.drop_columns(["still", "still_share"]), made)
+        artefacts.write_parquet(path, table.drop_columns(ADDED_COLUMNS), made)
         read = read_clustering(run, find_latest_denoising(run))
         assert read is not None
         assert read.diagnostics is not None
         assert not read.diagnostics.still.any()
         assert read.kept.tolist() == cluster(run, 0.5).kept.tolist()
-        artefacts.write_parquet(path, table.drop_columns(["still", "still_share"]), made)
+        artefacts.write_parquet(path, table.drop_columns(ADDED_COLUMNS), made)
         assert [line.flags for line in list_clips(run).lines][:2] == [(), ("contested",)]
 
 

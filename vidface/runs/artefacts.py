@@ -132,7 +132,7 @@ def descriptors_schema(dimension: int) -> pa.Schema:
     )
 
 
-_ADDED_COLUMNS = {"still": False, "still_share": None}  # since descriptors are written
+_ADDED_COLUMNS = {"twice": False, "still": False, "still_share": None}
 
 
 def complete_descriptors(table: pa.Table) -> pa.Table:
