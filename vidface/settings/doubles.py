@@ -101,8 +101,8 @@ def warn_of_doubles(manifest: Manifest) -> list[str]:
     for clip in manifest.clips:
         if clip.identity:
             lines[clip.identity].append(clip.line)
-    what = f"manifest {manifest.path}"
-    groups = _find_clashes((_full_path(manifest, clip), clip) for clip in manifest.clips)
+    what, root = f"manifest {manifest.path}", str(manifest.root_location)
+    groups = _find_clashes((_place(clip, root), clip) for clip in manifest.clips)
     return warn_of_like_names(what, lines) + _warn_of_clips(what, "the same file", groups)
 
 
@@ -134,15 +134,21 @@ def warn_of_equal_contents(manifest: Manifest) -> list[str]:
             if key in shared and (answer := _answer(question, root, path)) is not None
         }
         clips = [clip for clip in clips if clip.path in keys]
+    location = str(manifest.root_location)
     groups = _find_clashes((keys[clip.path], clip) for clip in clips)
-    groups = [group for group in groups if len({_full_path(manifest, c) for c in group}) > 1]
+    groups = [group for group in groups if len({_place(c, location) for c in group}) > 1]
     return _warn_of_clips(f"manifest {manifest.path}", "the same content", groups)
 
 
-def _full_path(manifest: Manifest, clip: Clip) -> str:
-    if is_url(clip.path):
-        return unsigned(clip.path)
-    return posixpath.normpath(posixpath.join(str(manifest.root_location), clip.path))
+def _place(clip: Clip, root: str) -> str:
+    """A clip's path from the root in one spelling; most have it already."""
+    path = clip.path
+    if path and path[0] != "/" and path[-1] not in "/." and not ("//" in path or "./" in path):
+        return path
+    if is_url(path):
+        return unsigned(path)
+    start = posixpath.normpath(root) + "/"
+    return posixpath.normpath(posixpath.join(start, path)).removeprefix(start)
 
 
 def _find_clashes(keyed: Iterable[tuple[Hashable, Clip]]) -> list[list[Clip]]:
@@ -156,6 +162,8 @@ def _find_clashes(keyed: Iterable[tuple[Hashable, Clip]]) -> list[list[Clip]]:
         by_key[key].append(clip)
     groups = []
     for clips in by_key.values():
+        if len(clips) == 1:
+            continue
         clashes: dict[int, Clip] = {}
         clips = sorted(clips, key=lambda clip: clip.start_seconds or 0.0)
         last = clips[0]
