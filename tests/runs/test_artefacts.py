@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
 from vidface.core.thresholds import threshold_name
@@ -72,6 +73,9 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     path = tmp_path / "s.arrow"
     artefacts.write_arrow(path, shard_table(["a"] * 50), provenance("x", {}))
     path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(VidfaceError, match="damaged"):
+        artefacts.read_shard(path)
+    digest_path(path).unlink()  # as of an older run
     with pytest.raises(VidfaceError, match="unreadable artefact"):
         artefacts.read_shard(path)
     (tmp_path / "t.parquet").write_bytes(b"no parquet")

@@ -56,7 +56,7 @@ def extracted(
 def content(run: RunFolder) -> dict[str, list[dict]]:
     """All rows of a run's tables, whatever they are spread over."""
     shards = [shard.table for _, shard in run.shards(lambda made, path: None)]
-    crops = [pq.read_table(path) for path in sorted((run.folder / "crops").glob("shard-*"))]
+    crops = [pq.read_table(path) for path in sorted((run.folder / "crops").glob("shard-*.parquet"))]
     return {
         "clips": run.read_clips()[0].to_pylist(),
         "faces": [row for table in shards for row in table.to_pylist()],

@@ -12,6 +12,7 @@ import pytest
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
+from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
 from vidface.runs.clusterings import read_clustering
 from vidface.runs.extraction import extract
@@ -143,6 +144,9 @@ def test_a_stage_refuses_what_does_not_fit(
 def test_damaged_embeddings_are_refused(run: Run) -> None:
     [path] = run.folder.shard_paths
     path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(VidfaceError, match=r"shard-00000\.arrow: damaged"):
+        cluster(run, 0.5)
+    digest_path(path).unlink()  # as of an older run
     with pytest.raises(VidfaceError, match=r"shard-00000\.arrow: unreadable artefact"):
         cluster(run, 0.5)
 
@@ -198,12 +202,13 @@ def test_a_failed_new_extraction_leaves_the_old_one(
 
 def test_lost_or_foreign_shards_are_noticed(run: Run, tmp_path: Path) -> None:
     [path] = run.folder.shard_paths
-    content = path.read_bytes()
+    contents = {each: each.read_bytes() for each in (path, digest_path(path))}
     path.unlink()
     with pytest.raises(VidfaceError, match=r"the faces are not those of clips\.parquet"):
         cluster(run, 0.5)
     extract(run, force=True)
-    path.write_bytes(content)  # the same settings, but of the extraction before
+    for each, content in contents.items():
+        each.write_bytes(content)  # the same settings, but of the extraction before
     with pytest.raises(VidfaceError, match="of another extraction"):
         cluster(run, 0.5)
 

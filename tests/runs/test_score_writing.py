@@ -1,6 +1,4 @@
-"""Score files, and the curves and
-import csv
- tables beside them."""
+"""Score files, and the curves and tables beside them."""
 
 import csv
 import json

@@ -215,12 +215,12 @@ def test_other_score_settings_are_other_files(run: Run) -> None:
         "val_threshold_none.json",
     }
     start = "selected_over_3_folds_of_val_seed_0_against_train_by_map"
-    assert {path.name for path in (folder / "sweeps").iterdir()} == {
+    assert {path.name for path in (folder / "sweeps").glob("*.json")} == {
         *(f"val_against_train{suffix}.json" for suffix in suffixes),
         "val.json",
         *(f"{start}{suffix}.json" for suffix in suffixes),
     }
-    for path in (folder / "sweeps").iterdir():
+    for path in (folder / "sweeps").glob("*.json"):
         settings = json.loads(path.read_text())["provenance"]["settings"]
         assert settings["score.k"] == (1 if "_k_1" in path.name else 100)
         assert settings["score.enrolment"] == ("max" if "_max" in path.name else "mean")

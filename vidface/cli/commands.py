@@ -45,6 +45,7 @@ COMMANDS = CommandTable(
         "extract": "stages:extract",
         "cluster": "stages:cluster",
         "run": "stages:run_all",
+        "check": "stages:check",
         "clips": "clips:clips",
         "show": "clips:show_faces",
         "score": "scores:score",

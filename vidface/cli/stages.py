@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vidface.cli.options import (
+    ERROR,
     PATH,
     StageCommand,
     denoising_to_make,
@@ -153,6 +154,19 @@ def run_all(
     )
     show(as_json, results.to_dict(), lambda: score_tables.score(results.score, run))
     exit_for(results.extraction.failed, strict=strict)
+
+
+@click.command(cls=StageCommand)
+@click.argument("folder", metavar="RUN", type=PATH)
+@output_options
+def check(folder: Path, as_json: bool) -> None:
+    """Compare every file of a run directory with the digest that was written with it."""
+    from vidface.runs.checking import check_files
+
+    checked = check_files(folder)
+    show(as_json, checked.to_dict(), lambda: printable(str(checked)))
+    if checked.damaged:
+        raise click.exceptions.Exit(ERROR)
 
 
 def _echo(as_json: bool, text: str) -> None:

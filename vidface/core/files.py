@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from vidface.core.digests import check_digest, unfinished_digest, write_digest
 from vidface.core.errors import VidfaceError
 
 MOST_JSON_BYTES = 64 * 2**20
@@ -36,10 +37,13 @@ def named_errors(what: object) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, digest: bool = False) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete or not at all (temporary, fsync, rename).
 
     A symlink is replaced, so that one in a stranger's run directory leads nowhere.
+
+    Args:
+        digest: write its digest beside it, too (`vidface.core.digests`).
 
     Raises:
         VidfaceError: the folder cannot be made or written, the disk is full; a device, a pipe or
@@ -55,11 +59,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if digest:
+            write_digest(part, path)
         part.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+            unfinished_digest(part).unlink(missing_ok=True)
         if isinstance(error, OSError):
             reason = error.strerror or error
             raise VidfaceError(f"{path}: cannot be written: {reason}") from None
@@ -138,10 +145,14 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
         previous_line = reader.line_num
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document; NaN is refused, since JSON has none."""
+def write_json(path: Path, document: Mapping[str, Any], *, digest: bool = False) -> None:
+    """Write a JSON document; NaN is refused, since JSON has none.
+
+    Args:
+        digest: as for `atomic_file`.
+    """
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False)
-    with atomic_file(path) as file:
+    with atomic_file(path, digest=digest) as file:
         file.write(text.encode("utf-8") + b"\n")
 
 
@@ -149,8 +160,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read any JSON object that vidface wrote.
 
     Raises:
-        VidfaceError: not there, too large, too deep, no JSON, NaN in it, no object.
+        VidfaceError: not there, too large, too deep, no JSON, NaN in it, no object, or not what
+            its digest says, where it has one.
     """
+    check_digest(path)
     with named_errors(f"{path}: cannot be read"), path.open("rb") as file:
         content = file.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:

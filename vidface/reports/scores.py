@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from vidface.core.digests import check_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.values import unguard_cell
 from vidface.metrics.uncertainty import few_people_note
@@ -155,6 +156,7 @@ def read_average_precision(path: Path) -> dict[str, float]:
         VidfaceError: unreadable.
     """
     precision: dict[str, float] = {}
+    check_digest(path, "score again")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):

@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vidface.core.digests import check_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.core.redaction import redacted_argument
@@ -217,7 +218,7 @@ def check_fit(made: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, re
 def write_arrow(path: Path, table: pa.Table, made: Mapping[str, Any]) -> None:
     """Write one shard as an uncompressed Arrow IPC file of a single batch."""
     table = table.replace_schema_metadata(_stamp(made)).combine_chunks()
-    with atomic_file(path) as file, pa.ipc.new_file(file, table.schema) as writer:
+    with atomic_file(path, digest=True) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(1, table.num_rows))
 
 
@@ -234,7 +235,10 @@ def parquet_writer(
     """A function that adds tables to a Parquet file, which appears when all are written."""
     stamp = _stamp(made)
     stamped = schema.with_metadata(stamp)
-    with atomic_file(path) as file, pq.ParquetWriter(file, stamped, compression="zstd") as writer:
+    with (
+        atomic_file(path, digest=True) as file,
+        pq.ParquetWriter(file, stamped, compression="zstd") as writer,
+    ):
         yield lambda table: writer.write_table(table.replace_schema_metadata(stamp))
 
 
@@ -244,8 +248,10 @@ def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
+    check_digest(path, remake_remedy(path))
     with _readable(path):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate(full=True)  # a stranger's offsets may lead anywhere
     return table, _provenance_of(table.schema, path)
 
 
@@ -264,6 +270,7 @@ def read_parquet(
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
+    check_digest(path, remake_remedy(path))
     with _readable(path):
         table = pq.read_table(path, filters=filters, partitioning=None)
     return table, _provenance_of(table.schema, path)
@@ -285,11 +292,29 @@ def _readable(path: Path) -> Iterator[None]:
     """Say in one line what Arrow says of a damaged file."""
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        LookupError,
+        AttributeError,
+        ValueError,
+        SystemError,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VidfaceError(
-            f"{path}: unreadable artefact ({reason}); run its stage again with --force"
+            f"{path}: unreadable artefact ({reason}); {remake_remedy(path)}"
         ) from None
+
+
+def remake_remedy(path: Path) -> str:
+    """The words that say which command makes an artefact again."""
+    if path.parent.name in ("scores", "sweeps"):
+        return f"`vidface {path.parent.name.removesuffix('s')}` makes it again"
+    if path.parent.parent.name == "clusters":
+        return "`vidface cluster` makes it again"
+    if path.parent.name == "linkage":
+        return "remove it, and `vidface cluster` makes it again"
+    return "`vidface extract --force` makes it again"
 
 
 def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:

@@ -146,4 +146,4 @@ def _remember(run: Run) -> None:
 
     if run.backbone is None:
         with suppress(VidfaceError):  # a directory that can only be read has its figures still
-            write_json(run.folder.pipeline_path, pipeline_document(run.pipeline))
+            write_json(run.folder.pipeline_path, pipeline_document(run.pipeline), digest=True)

@@ -15,6 +15,7 @@ from vidface.backbones.feeding import Feed, decide_feed
 from vidface.backbones.loading import weights_sha256
 from vidface.backbones.weights import weights_record
 from vidface.challenges.registry import CHALLENGES
+from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
@@ -229,10 +230,14 @@ def open_run(
     for warning in warn_of_doubles(manifest):
         notify(warning)
     folder = pipeline.run.dir
-    if not isinstance(folder, Address):
-        return Run(pipeline, manifest, RunFolder(folder), backbone)
-    mirror = _open_mirror(folder)
-    return Run(pipeline, manifest, RunFolder(mirror.folder), backbone, mirror)
+    mirror = None
+    if isinstance(folder, Address):
+        mirror = _open_mirror(folder)
+        folder = mirror.folder
+    here = RunFolder(folder)
+    if here.clips_path.is_file() and not digest_path(here.clips_path).is_file():
+        notify(f"{folder}: has no digests, as older runs: damage to its files goes unnoticed")
+    return Run(pipeline, manifest, here, backbone, mirror)
 
 
 def _open_mirror(address: Address) -> Mirror:

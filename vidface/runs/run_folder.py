@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vidface.core.digests import DIGEST_SUFFIX, digest_path, remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX, named_errors
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
@@ -118,8 +119,8 @@ class RunFolder:
         )
         with self._named_errors():
             if not staging.is_moving:
-                self.clips_path.unlink(missing_ok=True)
-                for pattern in patterns:
+                remove_with_digest(self.clips_path)
+                for pattern in (*patterns, f"*/**/*{DIGEST_SUFFIX}"):
                     for path in self.folder.glob(pattern):
                         if staging.folder not in path.parents:
                             path.unlink()
@@ -129,8 +130,12 @@ class RunFolder:
                 for path in staging.folder.glob("*/*")
                 if path.is_file() and path.parent.name != "clips" and path.suffix != PART_SUFFIX
             )
-            profile = [path for path in (staging.profile_path,) if path.is_file()]
-            for path in (*made, *profile, staging.clips_path):
+            last = (
+                staging.profile_path,
+                digest_path(staging.profile_path),
+                digest_path(staging.clips_path),
+            )
+            for path in (*made, *filter(Path.is_file, last), staging.clips_path):
                 target = self.folder / path.relative_to(staging.folder)
                 target.parent.mkdir(exist_ok=True)
                 path.replace(target)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidface.core.digests import remove_with_digest
 from vidface.core.files import atomic_file, write_json
 from vidface.core.values import guard_cell
 from vidface.metrics.bands import Draws
@@ -36,7 +37,7 @@ def write_score(
     if not os.access(there, os.W_OK):
         notify(f"{there} can't be written to: the figures are shown, not stored")
         return
-    write_json(path, document)
+    write_json(path, document, digest=True)
     named = {name: rows for table in tables for name, rows in table.items()}
     for name in dict.fromkeys(
         [*named, *(n for kind in PROTOCOLS.values() for n in kind.table_names)]
@@ -45,11 +46,11 @@ def write_score(
         if name in named:
             write_csv(table, named[name])
         else:
-            table.unlink(missing_ok=True)
+            remove_with_digest(table)
     if curves is not None:
-        write_json(curves_path(path), curves)
+        write_json(curves_path(path), curves, digest=True)
     else:
-        curves_path(path).unlink(missing_ok=True)
+        remove_with_digest(curves_path(path))
 
 
 def curves_path(score_path: Path) -> Path:
@@ -90,5 +91,5 @@ def write_csv(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write a table as CSV, complete or not at all; no cell is a spreadsheet's formula."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([guard_cell(cell) for cell in row] for row in rows)
-    with atomic_file(path) as file:
+    with atomic_file(path, digest=True) as file:
         file.write(text.getvalue().encode("utf-8", "replace"))

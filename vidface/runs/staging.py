@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from vidface.core.clips import Clip
+from vidface.core.digests import digest_path, remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors, read_json_object, write_json
 from vidface.runs import artefacts
@@ -116,7 +117,7 @@ class Staging:
             seconds.append(staged[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
         stages = {"stages": _add_seconds(seconds), "clips": len(table), **profile}
-        write_json(self.folder.profile_path, stages)
+        write_json(self.folder.profile_path, stages, digest=True)
         artefacts.write_parquet(self.folder.clips_path, table, self.made)
         run.replace_extraction(self.folder)
 
@@ -174,14 +175,17 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name, without copying where the file system can."""
+    """The same file, and its digest, under another name; not copied where the file system can."""
     with named_errors(f"{target}: cannot be written"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        remove_with_digest(target)
+        for there, here in ((digest_path(source), digest_path(target)), (source, target)):
+            if there != source and not there.is_file():
+                continue  # older runs have no digests
+            try:
+                os.link(there, here)
+            except OSError:
+                shutil.copyfile(there, here)
 
 
 def split_by_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

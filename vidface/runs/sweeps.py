@@ -76,7 +76,7 @@ def sweep(
         rows.append((scored, denoised.summary()))
     result = Sweep(split, gallery if settings.needs_gallery else None, tuple(rows))
     name = name_score_file(split, result.gallery, _name_removal(run), settings)
-    write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    write_json(run.folder.folder / "sweeps" / name, result.to_dict(), digest=True)
     return result
 
 
@@ -168,7 +168,7 @@ def select(
     )
     how = "_".join(filter(None, (f"by_{how}", _name_removal(run))))
     name = name_score_file(name, gallery, how, settings)
-    write_json(run.folder.folder / "sweeps" / name, result.to_dict())
+    write_json(run.folder.folder / "sweeps" / name, result.to_dict(), digest=True)
     return result
 
 

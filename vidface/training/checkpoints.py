@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vidface.core.digests import check_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import atomic_file
 from vidface.training.results import StageResult
@@ -78,7 +79,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], about: Mapping[st
     """Write tensors and what is said of them; a kill in between leaves the old file."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {KEY: json.dumps({"format": FORMAT, **about})}
-    with atomic_file(path) as file:
+    with atomic_file(path, digest=True) as file:
         file.write(save(on_cpu, metadata=metadata))
 
 
@@ -88,6 +89,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         VidfaceError: no such file, damaged, or not a checkpoint of vidface's.
     """
+    check_digest(path, "--restart trains anew")
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))

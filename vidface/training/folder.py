@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vidface.core.digests import remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object, write_json
 from vidface.runs.artefacts import provenance
@@ -89,7 +90,7 @@ class TrainingFolder:
         if not self.description.is_file():
             return
         for path in (self.checkpoint, self.log, self.results, self.model):
-            path.unlink(missing_ok=True)
+            remove_with_digest(path)
         self.forget_stages()
         shutil.rmtree(self.tensorboard, ignore_errors=True)
         self.description.unlink(missing_ok=True)
