@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
+from vidface.settings import manifests
 from vidface.settings.pipeline import load_pipeline
 
 ALL = ["red.t", "red.v", "green.t", "green.v", "blue.t", "blue.v", "stranger"]
@@ -178,6 +180,12 @@ class TestCommand:
         text = colour_clips.read_text().replace("red.v,", '"a\x1b[31mb\x07\nc",')
         colour_clips.write_text(text.replace("red,val", "r\x1b]0;x\x07d,val"))
         flags = ("--pipeline", colour_pipeline)
+        refused = vidface("run", *flags[1:])
+        assert "holds control characters" in refused.err
+        assert "\x1b" not in refused.err
+        monkeypatch.setattr(
+            manifests, "CONTROL_CHARACTERS", re.compile("(?!)")
+        )  # older runs' names
         assert vidface("run", *flags[1:]).code == 0
         if terminal:
             monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
