@@ -190,14 +190,14 @@ def test_text_of_strangers_does_not_steer_the_terminal(
     vidface, colour_pipeline: Path, colour_clips: Path
 ) -> None:
     text = colour_clips.read_text()
-    colour_clips.write_text(text + "a\x1b[31mred,no\x07thing,,val\n", encoding="utf-8")
+    colour_clips.write_text(text + "nobody,no\x07th\x1b[31ming,,val\n", encoding="utf-8")
     refused = vidface("extract", "--pipeline", colour_pipeline)
     listed = vidface("extract", "--pipeline", colour_pipeline, "--allow-missing")
     assert (refused.code, listed.code) == (1, 3)
     for output in (refused.err, listed.out, listed.err):
         assert "\x1b" not in output
         assert "\x07" not in output
-    assert "a�[31mred" in listed.out
+    assert "no�th�[31ming" in listed.out
 
 
 def test_a_console_that_knows_few_signs(vidface, colour_pipeline: Path) -> None:
