@@ -72,7 +72,7 @@ def test_a_picture_makes_no_clip_of_a_persons_folder(tmp_path: Path) -> None:
 
 def test_clips_lie_at_any_depth_below_their_person(tmp_path: Path) -> None:
     touch(tmp_path, "ann/2019/may/b.mp4", "ann/2019/a.mp4", "ann/2020/frames/0.jpg", "bob/x.mp4")
-    touch(tmp_path, "ann/2020/frames/thumbs/0.jpg")
+    touch(tmp_path, "ann/2020/frames/thumbs/0.jpg", "ann/2019/cover.jpg")
     contents = drafted(tmp_path)
     assert rows(contents) == [
         ("ann/2019/a.mp4", "ann", "train"),
@@ -80,7 +80,10 @@ def test_clips_lie_at_any_depth_below_their_person(tmp_path: Path) -> None:
         ("ann/2020/frames", "ann", "val"),
         ("bob/x.mp4", "bob", "train"),
     ]
-    assert contents.skipped == {"folders inside a folder of frames": ["ann/2020/frames/thumbs"]}
+    assert contents.skipped == {
+        "pictures beside videos or folders of clips": ["ann/2019/cover.jpg"],
+        "folders inside a folder of frames": ["ann/2020/frames/thumbs"],
+    }
     assert contents.notes == ()
 
 
