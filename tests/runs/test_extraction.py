@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from vidface.core.files import write_json
 from vidface.core.rules import ReadingRules
 from vidface.faces.pool import decode_clips
 from vidface.faces.settings import FaceSettings
-from vidface.runs import clip_extraction
+from vidface.runs import artefacts, clip_extraction
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
@@ -336,6 +338,34 @@ class TestRetrying:
         assert not (run.folder / "scores" / "x.json").exists()  # made from what was
         _, fresh = extracted(broken, tmp_path / "fresh", backbone, shard_clips=2)
         assert content(run) == content(fresh)
+
+    def test_another_runtime_or_precision_is_refused(self, broken, backbone, tmp_path) -> None:
+        _, run = extracted(broken, tmp_path / "run", backbone)
+        before = content(run)
+        self.mend(broken)
+        for change in ({"runtime": "openvino"}, {"precision": "bf16"}):
+            other = copy.copy(backbone)
+            other.plan = replace(backbone.plan, **change)
+            with pytest.raises(
+                VidfaceError, match=f"was made with {backbone.plan}, not {other.plan}"
+            ):
+                extracted(broken, tmp_path / "run", other, retry_failed=True)
+            assert content(run) == before
+        done, _ = extracted(broken, tmp_path / "run", backbone, retry_failed=True)
+        assert done.states == {"ok": 7}
+
+    def test_other_versions_are_named(self, broken, backbone, tmp_path, monkeypatch) -> None:
+        said: list[str] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(artefacts, "_versions", lambda: {"python": "3.9", "opencv": "4.1"})
+            extracted(broken, tmp_path / "run", backbone)
+        monkeypatch.setattr(artefacts, "_versions", lambda: {"python": "3.11", "opencv": "4.2"})
+        extracted(broken, tmp_path / "run", backbone, retry_failed=True, notify=said.append)
+        assert said[-1].endswith("may differ: opencv: 4.1 (there) ≠ 4.2 (now)")
+        assert not [line for line in said if "python" in line]
+        said.clear()
+        extracted(broken, tmp_path / "new", backbone, notify=said.append)
+        assert not [line for line in said if "versions" in line]
 
     def test_still_broken_stays_failed(self, broken, backbone, tmp_path) -> None:
         _, run = extracted(broken, tmp_path / "run", backbone)

@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 
 from tests.training.conftest import RECIPE, write_people
 from vidface.core.errors import VidfaceError
-from vidface.training.checkpoints import load_checkpoint
+from vidface.training.checkpoints import add_prefix, load_checkpoint
 from vidface.training.loop import train
 from vidface.training.recipes import load_training
 from vidface.training.results import TrainingResult
-from vidface.training.stage_run import StepReport
+from vidface.training.stage_run import StageRun, StepReport
 from vidface.training.stages import resolve_stages
+from vidface.training.validation import HeldOutPairs
 
 
 class Killed(BaseException):
@@ -125,6 +126,38 @@ def test_the_second_stage_starts_from_the_best_of_the_first(
         if name != "task.momentum":  # centres and weights are carried over, momenta are not
             assert torch.equal(start[name], tensor), name
     assert not start["task.momentum"].any()
+
+
+@pytest.mark.parametrize("start", ["best", "last"])
+def test_a_stage_starts_from_the_best_where_the_last_is_another(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    """Held-out people like the model after 2 of 5 steps best."""
+    accuracies = iter([0.6, 0.9, 0.7, 0.7, 0.7, *[0.5] * 9])
+    monkeypatch.setattr(HeldOutPairs, "accuracy", lambda self, embedder: next(accuracies))
+    ends: list[dict[str, torch.Tensor]] = []
+    load_first_weights = StageRun._load_first_weights
+
+    def remember(stage: StageRun) -> None:
+        ends.append({name: tensor.clone() for name, tensor in stage.network.weights().items()})
+        load_first_weights(stage)
+
+    monkeypatch.setattr(StageRun, "_load_first_weights", remember)
+    recipe = RECIPE.replace("checkpoint_steps = 3", "validate_epochs = 0.001")
+    recipe = recipe.replace('path = "people"', 'path = "people"\nhold_out_people = 2')
+    folder = tmp_path / "run"
+    with pytest.raises(Killed):  # right after the first step of stage 2, before a checkpoint of it
+        run(people, folder, recipe.replace("steps = 4", f'steps = 4\nstart = "{start}"'), kill_at=6)
+    began, said = load_checkpoint(folder / "checkpoint.safetensors")
+    assert (said["place"]["stage"], said["place"]["step"]) == (2, 0)
+    best, about = load_checkpoint(folder / "stages" / "01-arcface" / "best.safetensors")
+    assert about["step"] == 2
+    last = add_prefix("backbone", ends[1])
+    for name in last:
+        taken = best if start == "best" else last
+        assert torch.equal(began[name], taken[name]), name
+    assert not all(torch.equal(best[name], last[name]) for name in last)
+    assert torch.equal(began["task.centres"], best["task.centres"]) == (start == "best")
 
 
 @pytest.mark.slow

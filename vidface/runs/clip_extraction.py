@@ -39,7 +39,13 @@ from vidface.runs.embedding import (
 )
 from vidface.runs.retrying import FailedClips, stage_failed_clips
 from vidface.runs.run import Run
-from vidface.runs.staging import ClipShard, Staging, cut_into_shards, open_staging
+from vidface.runs.staging import (
+    ClipShard,
+    Staging,
+    cut_into_shards,
+    list_other_versions,
+    open_staging,
+)
 from vidface.settings.doubles import warn_of_equal_contents
 from vidface.storage.media import MediaRoot
 
@@ -71,19 +77,19 @@ def extract_clips(
     backbone = run.backbone or open_backbone(run.pipeline.backbone, notify)
     begun = time.monotonic()
     failed: FailedClips | None = None
+    made = artefacts.provenance(
+        "extract",
+        run.extraction_settings,
+        manifest_sha256=manifest.sha256,
+        runtime=str(backbone.plan),
+        shard_clips=settings.shard_clips,
+        rules=NEW_RULES.to_record(),
+    )
     if retry_failed:
         staging, shards, failed = stage_failed_clips(
-            run.folder, manifest.clips, keep_crops=faces.keep_crops
+            run.folder, manifest.clips, made["runtime"], keep_crops=faces.keep_crops
         )
     else:
-        made = artefacts.provenance(
-            "extract",
-            run.extraction_settings,
-            manifest_sha256=manifest.sha256,
-            runtime=str(backbone.plan),
-            shard_clips=settings.shard_clips,
-            rules=NEW_RULES.to_record(),
-        )
         staging, resumed = open_staging(run.folder, made, settings.shard_clips, force=force)
         if staging.folder.is_moving:  # killed at the very end
             run.folder.replace_extraction(staging.folder)
@@ -95,6 +101,10 @@ def extract_clips(
                 f"going on with an extraction that was begun: {n_done} of {len(shards)} shards "
                 "are done"
             )
+    if other_versions := list_other_versions(staging.made, made):
+        notify(
+            f"clips done before had other versions, frames and faces may differ: {other_versions}"
+        )
     rules = ReadingRules.from_record(staging.made.get("rules"))
     shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
     if shards_left and not retry_failed:

@@ -15,6 +15,7 @@ from vidface.runs.run_folder import RunFolder
 from vidface.runs.staging import (
     ClipShard,
     Staging,
+    check_runtime,
     cut_into_shards,
     link_or_copy,
     open_staging,
@@ -62,12 +63,15 @@ class FailedClips:
 
 
 def stage_failed_clips(
-    run: RunFolder, clips: Sequence[Clip], *, keep_crops: bool
+    run: RunFolder, clips: Sequence[Clip], runtime: str, *, keep_crops: bool
 ) -> tuple[Staging, list[ClipShard], FailedClips]:
     """Begin an extraction that takes over the shards without a failed clip as they are.
 
+    Args:
+        runtime: what embeds the clips that are done again, precision and device included.
+
     Raises:
-        VidfaceError: an older vidface made the extraction.
+        VidfaceError: an older vidface made the extraction, or another runtime or precision.
     """
     table, made = run.read_clips()
     size = made.get("shard_clips")
@@ -76,6 +80,8 @@ def stage_failed_clips(
             f"{run.clips_path}: made by an older vidface, whose shards can't be mended; "
             "extract with --force"
         )
+    remedy = "give that one (--runtime, --precision, --device), or --force to do all clips again"
+    check_runtime(made, runtime, run.clips_path, remedy)
     states = zip(table["clip_id"].to_pylist(), table["state"].to_pylist(), strict=True)
     failed = FailedClips(
         run.folder, frozenset(clip_id for clip_id, state in states if state in FAILED_STATES)

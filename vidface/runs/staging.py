@@ -153,15 +153,36 @@ def open_staging(
                 f"{folder}: the manifest's clips changed since this extraction began; {remedy}"
             )
         artefacts.check_fit(begun["made"], made["settings"], folder, remedy)
-        if begun["made"].get("runtime") != made.get("runtime"):
-            raise VidfaceError(
-                f"{folder} was begun with {begun['made'].get('runtime')}, not {made['runtime']}, "
-                f"whose embeddings differ by rounding; {remedy}"
-            )
+        check_runtime(begun["made"], made.get("runtime"), folder, remedy)
         return Staging(RunFolder(folder), begun["made"], begun["shard_clips"]), True
     staging = run.new_staging()
     write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
     return Staging(staging, dict(made), shard_clips), False
+
+
+def check_runtime(made: Mapping[str, Any], runtime: str | None, where: Path, remedy: str) -> None:
+    """Refuse to add clips to an extraction whose embeddings another runtime or precision made.
+
+    Raises:
+        VidfaceError: what made those that are there, and what would make the others.
+    """
+    there = made.get("runtime")
+    if there != runtime:
+        raise VidfaceError(
+            f"{where} was made with {there}, not {runtime}, whose embeddings differ by rounding; "
+            f"{remedy}"
+        )
+
+
+def list_other_versions(made: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Name the libraries that are of other versions now than when an extraction began; "" if none.
+
+    Those that an extraction does not use are left out.
+    """
+    unused = dict.fromkeys(("python", "pyarrow"))
+    there = made.get("versions", now["versions"])
+    lines = artefacts.list_differences({**there, **unused}, {**now["versions"], **unused})
+    return ", ".join(lines).replace("asked for", "now")
 
 
 def _read_about(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Batch norm over the batches of all processes, so that n processes train as one would.
+"""Batch norm over the batches of all processes: n train as one would, but for rounding.
 
 `torch.nn.SyncBatchNorm` does it on GPUs and refuses CPUs; `SyncedBatchNorm` does it anywhere.
 """

@@ -35,7 +35,7 @@ def train(
 ) -> TrainingResult:
     """Train by a recipe, or go on with a training that was cut off.
 
-    Started by `torchrun`, all processes train together as one would.
+    Started by `torchrun`, all processes train together as one would, to rounding.
 
     Args:
         pipeline: `load_training` reads one.

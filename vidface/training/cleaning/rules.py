@@ -66,7 +66,7 @@ def cut_images(
             which settings were too strict.
 
     Source: Chai et al., "A Progressive Learning Framework for Unconstrained Face Recognition",
-    section 3.3 and Figure 5, which name the kinds and no rule.
+    section 4.2 and Figure 5, which name the kinds and no rule.
 
     >>> degrees = np.radians([0, 2, 4, 6, 85, 90, 92, 94, 96])
     >>> faces = np.stack([np.cos(degrees), np.sin(degrees)], axis=1)
