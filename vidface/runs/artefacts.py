@@ -312,7 +312,7 @@ def remake_remedy(path: Path) -> str:
         return f"`vidface {path.parent.name.removesuffix('s')}` makes it again"
     if path.parent.parent.name == "clusters":
         return "`vidface cluster` makes it again"
-    if path.parent.name == "linkage":
+    if "linkage" in (path.parent.name, path.parent.parent.name):
         return "remove it, and `vidface cluster` makes it again"
     return "`vidface extract --force` makes it again"
 
