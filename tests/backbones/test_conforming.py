@@ -9,13 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vidface.backbones.conforming import choose_outputs, conform_graph
+from vidface.backbones.conforming import conform_graph
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.files import read_network
 from vidface.backbones.graphs import read_onnx
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes import RUNTIMES, RuntimePlan
+from vidface.backbones.runtimes.base import choose_outputs
 from vidface.core.errors import VidfaceError
 
 FED = Preprocessing("bgr", 100.0, 50.0)

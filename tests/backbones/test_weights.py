@@ -292,7 +292,7 @@ def test_records_are_complete():
         assert len(bytes.fromhex(record.sha256)) == 32
         wanted = [] if record.shipped else [Url, WheelMember]
         assert [type(source) for source in record.sources] == wanted
-        known = {x is not None for x in (record.preprocessing, record.template, record.budget)}
+        known = {x is not None for x in (record.preprocessing, record.budget)}
         assert known == {record.kind == "recogniser"}
 
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.architectures import ARCHITECTURES, Architecture, LayerRow, find_architecture
 from vidface.backbones.budget import Budget, BudgetLimits, count_graph, count_module
+from vidface.backbones.cards import Card, find_card, write_card
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.feeding import decide_feed
 from vidface.backbones.files import read_network
-from vidface.backbones.weights import WEIGHTS
+from vidface.backbones.loading import load_network
+from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
 
@@ -116,8 +118,8 @@ def describe(name: str, limits: BudgetLimits | None = None) -> Description:
     if record is not None and fed is not None:
         facts = {
             "file": record.file,
-            "fed": f"{fed.size}x{fed.size} {fed}",
-            "template": record.template or "",
+            "fed": f"{fed.size_text} {fed}",
+            "template": fed.template or "",
             "homepage": record.homepage,
         }
         return Description(_weights_model(record, limits), record.homepage, "", (), facts)
@@ -126,6 +128,23 @@ def describe(name: str, limits: BudgetLimits | None = None) -> Description:
     rows = tuple(network.layer_table()) if named.has_layer_table else ()
     note = named.published.note if named.published else ""
     return Description(_architecture_model(named, limits), named.source, note, rows, {})
+
+
+def draft_card(weights: str) -> str:
+    """The text of a card of a recogniser, by name or file, for whoever completes it.
+
+    Raises:
+        VidfaceError: no such recogniser, or a file that vidface can't feed.
+    """
+    record, card = WEIGHTS.get(weights), find_card(weights)
+    path = card.check_file() if card is not None else Path(weights)
+    if record is not None and record.preprocessing is not None:
+        path = weights_path(weights)
+        card = Card("", "", {}, licence=record.licence, source=record.homepage)
+    elif not path.is_file():
+        load_network(weights)  # raises, and says what is known
+    text = write_card(path, decide_feed(weights).preprocessing, card)
+    return f"# A recogniser's card: vidface extract --weights THIS.toml\n{text}"
 
 
 @dataclass(frozen=True)

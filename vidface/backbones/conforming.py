@@ -6,12 +6,11 @@ embedding is chosen, and a network's own norm kept behind it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.graphs import copy_graph, fix_batch
-from vidface.backbones.runtimes.base import WITH_NORM, library_errors
+from vidface.backbones.runtimes.base import WITH_NORM, choose_outputs, library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
@@ -130,37 +129,6 @@ def crop_size(model: onnx.ModelProto) -> tuple[int, int] | None:
         return None
     height, width = shape[1:3] if has_channels_last(shape) else shape[2:]
     return (height, width) if height and width else None
-
-
-def choose_outputs(
-    shapes: Mapping[str, Sequence[int]], n: int, wanted: str | None, what: str
-) -> tuple[str, str | None]:
-    """The names of the embedding and of the norm (None where there is none) of n faces.
-
-    An embedding is the only output of a row of several numbers a face, a norm the only one of a
-    single number.
-
-    >>> choose_outputs({"feature": (4, 512), "norm": (4, 1), "map": (4, 64, 7, 7)}, 4, None, "")
-    ('feature', 'norm')
-
-    Raises:
-        VidfaceError: an unknown name, none, or several, of which one must be named.
-    """
-    widths = {
-        name: shape[1] if len(shape) > 1 else 1
-        for name, shape in shapes.items()
-        if len(shape) and shape[0] == n and math.prod(shape[2:]) == 1
-    }
-    features = [name for name, width in widths.items() if width > 1]
-    norms = [name for name, width in widths.items() if width == 1]
-    listed = ", ".join(f"'{name}' {tuple(shape)}" for name, shape in shapes.items())
-    if wanted is not None and wanted not in features:
-        raise VidfaceError(f"{what}: no output '{wanted}' of (n, d) (its outputs: {listed})")
-    if wanted is None and len(features) != 1:
-        lack = "several could be the embedding" if features else "none is an embedding (n, d)"
-        remedy = '; name it: --output-name NAME, or output = "NAME" in [backbone]'
-        raise VidfaceError(f"{what}: of its outputs {lack}: {listed}{remedy if features else ''}")
-    return wanted or features[0], norms[0] if len(norms) == 1 else None
 
 
 def _keep_outputs(model: onnx.ModelProto, name: str, output: str | None) -> None:

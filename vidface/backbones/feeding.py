@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidface.backbones.cards import find_card
 from vidface.backbones.conforming import fit_to_graph
 from vidface.backbones.declarations import graph_declaration
 from vidface.backbones.files import read_bare_graph, read_declaration
@@ -59,6 +60,14 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
             f"weights '{weights}' bring their own preprocessing; leave color, mean, std, size "
             "and template out (--force-recogniser goes on with them)"
         )
+    if weights not in WEIGHTS and (card := find_card(weights)) is not None:
+        if said.over(card.fed) != card.fed and not force:
+            raise VidfaceError(
+                f"weights {weights}: its card says what it is fed, {card.fed}; leave color, mean, "
+                "std, size and template out (--force-recogniser goes on with them)"
+            )
+        path, said = Path(card.weights), said.over(card.fed)
+        weights = str(path)
     record = WEIGHTS.get(weights) or _find_record(path)
     if record is not None and record.preprocessing is not None:
         return _recorded(weights, record, record.preprocessing, said, force)

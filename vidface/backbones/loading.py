@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from vidface.backbones.architectures import is_architecture
+from vidface.backbones.cards import find_card, hash_weights, known_cards
 from vidface.backbones.embedder import Embedder
-from vidface.backbones.feeding import Feed, decide_feed
+from vidface.backbones.feeding import RAW, Feed, decide_feed
 from vidface.backbones.files import read_network
-from vidface.backbones.graphs import onnx_sha256
-from vidface.backbones.network import wrap_module
+from vidface.backbones.network import wrap_function, wrap_module
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.with_function import Function
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
-from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def load_backbone(
-    weights: str | Path | torch.nn.Module,
+    weights: str | Path | torch.nn.Module | Function,
     preprocessing: Preprocessing | None = None,
     *,
     architecture: str | None = None,
@@ -40,10 +41,12 @@ def load_backbone(
     """Load a recogniser.
 
     Args:
-        weights: a registered name ("sface"); a file: `.onnx` with one image input and an output
-            (n, d), `.safetensors`, a PyTorch state dict (`.pt`, `.pth`), MXNet's
-            `.params` of an InsightFace MobileFaceNet; or a torch module of the same form, which is
-            used as it is at every call, so that a training loop can watch itself.
+        weights: a registered name ("sface"); a card (`.toml`, see docs/recognisers.md); a function
+            from crops (n, height, width, 3) uint8 RGB to embeddings (n, d), or to those and their
+            norms (n, 1); a file: `.onnx` with one image input and an output (n, d),
+            `.safetensors`, a PyTorch state dict (`.pt`, `.pth`), MXNet's `.params` of an
+            InsightFace MobileFaceNet; or a torch module, which is used as it is at every call, so
+            that a training loop can watch itself.
         preprocessing: what the network wants to be fed. A registered name brings its own, and so
             does a file that vidface wrote or knows; a graph that normalises its pictures itself is
             fed raw pixels; where nobody says, InsightFace's usual (RGB, (x − 127.5)/127.5) is
@@ -62,8 +65,17 @@ def load_backbone(
         VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file, a
             preprocessing that contradicts it.
     """
-    network = load_network(weights, architecture, output)
     feed = Feed(preprocessing or Preprocessing(), assumed=preprocessing is None)
+    if callable(weights) and not _is_module(weights):
+        feed = Feed((preprocessing or RAW).over(RAW))
+        if feed.preprocessing.saying(size=None, template=None) != RAW:
+            raise VidfaceError(
+                "weights: a function is handed crops as they are, uint8 RGB; leave color, mean and "
+                "std out (size and template may be given)"
+            )
+        network = wrap_function(weights, feed.preprocessing)
+    else:
+        network = load_network(weights, architecture, output)
     if isinstance(weights, str | Path):
         feed = decide_feed(str(weights), preprocessing, force=force)
     return Embedder(
@@ -94,18 +106,17 @@ def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedde
 
 
 def load_network(
-    weights: str | Path | torch.nn.Module,
+    weights: str | Path | torch.nn.Module | Function,
     architecture: str | None = None,
     output: str | None = None,
 ) -> Network:
     """Read a recogniser without preparing it for running; arguments as `load_backbone`'s."""
 
     if not isinstance(weights, str | Path):
-        import torch
-
-        if not isinstance(weights, torch.nn.Module):
+        if not _is_module(weights):
             raise VidfaceError(
-                f"weights: want a name, a path or a torch.nn.Module, not {type(weights).__name__}"
+                "weights: want a name, a path, a function or a torch.nn.Module, not "
+                f"{type(weights).__name__}"
             )
         return wrap_module(weights)
     name = str(weights)
@@ -114,6 +125,11 @@ def load_network(
             raise VidfaceError(f"weights '{name}' are a {WEIGHTS[name].kind}, not a recogniser")
         return read_network(weights_path(name), name, architecture, output)
     path = Path(weights)
+    if (card := find_card(name)) is not None:
+        for key, said in (("output", output), ("architecture", architecture)):
+            if said not in (None, getattr(card, key)):
+                raise VidfaceError(f"weights {name}: a card says its {key}; leave '{said}' out")
+        return read_network(card.check_file(), path.name, card.architecture, card.output)
     if path.is_file():
         return read_network(path, path.name, architecture, output)
     if is_architecture(name):
@@ -122,8 +138,14 @@ def load_network(
             "trained, but not extract; give a file of weights that fits it (--weights FILE "
             f"--architecture {name})"
         )
-    known = ", ".join(n for n, r in WEIGHTS.items() if r.kind == "recogniser")
+    known = ", ".join([*(n for n, r in WEIGHTS.items() if r.kind == "recogniser"), *known_cards()])
     raise VidfaceError(f"weights '{name}': no such file, and no known name (known: {known})")
+
+
+def _is_module(weights: object) -> TypeGuard[torch.nn.Module]:
+    """Whether it is a torch module, which there are none of before torch is loaded."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(weights, torch.nn.Module)
 
 
 def weights_sha256(weights: str) -> str:
@@ -131,7 +153,8 @@ def weights_sha256(weights: str) -> str:
 
     if weights in WEIGHTS:
         return WEIGHTS[weights].sha256
-    path = Path(weights)
+    card = find_card(weights)
+    path = card.check_file() if card is not None else Path(weights)
     if not path.is_file():
         load_network(weights)  # raises, and says what is known
-    return onnx_sha256(path) if path.suffix.lower() == ".onnx" else sha256_of(path)
+    return hash_weights(path)

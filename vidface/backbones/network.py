@@ -14,6 +14,7 @@ from vidface.backbones.conforming import crop_size, fit_to_graph, fixed_batch
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.graphs import fix_batch, read_onnx
 from vidface.backbones.runtimes.base import library_errors
+from vidface.backbones.runtimes.with_function import FUNCTION_BATCH, Function, FunctionRunner
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
@@ -36,6 +37,7 @@ class Network:
     sha256: str  # of the file and what belongs to it, or of a module's state
     model: onnx.ModelProto | None = None
     module: nn.Module | None = None
+    function: Function | None = None
     architecture: str | None = None
     declaration: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
     live: bool = False  # a module of the caller's, who may go on training it
@@ -86,6 +88,15 @@ class Network:
 def wrap_module(module: nn.Module) -> Network:
     """A network around a module of the caller's."""
     return Network(type(module).__name__, _hash_state(module), module=module, live=True)
+
+
+def wrap_function(function: Function, fed: Preprocessing) -> Network:
+    """A network around a function of the caller's; it is known by its answer to fixed pictures."""
+    shape = FUNCTION_BATCH, *fed.shape
+    pictures = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    [answer] = FunctionRunner(function, name, alone=False).run([pictures])
+    return Network(name, hashlib.sha256(answer.tobytes()).hexdigest(), function=function, live=True)
 
 
 def _hash_state(module: nn.Module) -> str:

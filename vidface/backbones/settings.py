@@ -31,8 +31,8 @@ class BackboneSettings:
     weights: str = setting(
         "sface",
         metavar="NAME|FILE",
-        help="The recogniser: a name of `vidface models`, or a file: .onnx (faces to nxD), "
-        ".safetensors, a state dict (.pt, .pth) or MXNet's .params.",
+        help="The recogniser: a name of `vidface models`, a card (.toml), or a file: .onnx (faces "
+        "to nxD), .safetensors, a state dict (.pt, .pth) or MXNet's .params.",
         parse=resolve_weights,
     )
     architecture: str | None = setting(

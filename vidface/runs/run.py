@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vidface.backbones.cards import find_card
 from vidface.backbones.feeding import Feed, decide_feed
 from vidface.backbones.loading import weights_sha256
 from vidface.backbones.weights import weights_record
@@ -93,7 +94,8 @@ class Run:
         else:
             weights, precision = self.backbone.sha256, self.backbone.precision
         detect = faces.source == "detect"
-        output = (self.backbone or self.pipeline.backbone).output if weights else None
+        card = find_card(self.pipeline.backbone.weights) if self.backbone is None else None
+        output = (self.backbone or card or self.pipeline.backbone).output if weights else None
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
             "manifest.root": self.manifest.root_location.resolve().name,

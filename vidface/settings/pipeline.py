@@ -7,7 +7,6 @@ it and lists what is known; `vidface.settings.values` says how values are read.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from vidface.backbones.settings import BackboneSettings
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.core.files import named_errors
+from vidface.core.files import read_toml
 from vidface.core.settings import (
     SettingField,
     build_table,
@@ -155,20 +154,6 @@ def load_pipeline(
     """
     file = find_pipeline(name_or_path)
     return parse_pipeline(read_toml(file, "pipeline"), file, overrides)
-
-
-def read_toml(file: Path, what: str) -> dict[str, Any]:
-    """The document of a TOML file; `what` is what messages call it, "pipeline".
-
-    Raises:
-        VidfaceError: unreadable, or not TOML.
-    """
-    try:
-        with named_errors(f"{what} {file}"):
-            return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise VidfaceError(f"{what} {file}: not TOML: {reason}") from None
 
 
 def parse_pipeline(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.files import read_toml
 from vidface.core.settings import settings_of
 from vidface.core.values import check, check_choice
 from vidface.settings.document import replace_table, settings_markdown
@@ -30,7 +31,6 @@ from vidface.settings.pipeline import (
     find_recipe,
     locate_error,
     read_list,
-    read_toml,
     shipped_trainings,
 )
 from vidface.settings.values import read_table

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vidface.core.errors import VidfaceError, first_line
 
@@ -29,6 +30,52 @@ def library_errors(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise VidfaceError(f"{what}: {first_line(error)}") from None
+
+
+def choose_outputs(
+    shapes: Mapping[str, Sequence[int]], n: int, wanted: str | None, what: str
+) -> tuple[str, str | None]:
+    """The names of the embedding and of the norm (None where there is none) of n faces.
+
+    An embedding is the only output of a row of several numbers a face, a norm the only one of a
+    single number.
+
+    >>> choose_outputs({"feature": (4, 512), "norm": (4, 1), "map": (4, 64, 7, 7)}, 4, None, "")
+    ('feature', 'norm')
+
+    Raises:
+        VidfaceError: an unknown name, none, or several, of which one must be named.
+    """
+    widths = {
+        name: shape[1] if len(shape) > 1 else 1
+        for name, shape in shapes.items()
+        if len(shape) and shape[0] == n and math.prod(shape[2:]) == 1
+    }
+    features = [name for name, width in widths.items() if width > 1]
+    norms = [name for name, width in widths.items() if width == 1]
+    listed = ", ".join(f"'{name}' {tuple(shape)}" for name, shape in shapes.items())
+    if wanted is not None and wanted not in features:
+        raise VidfaceError(f"{what}: no output '{wanted}' of (n, d) (its outputs: {listed})")
+    if wanted is None and len(features) != 1:
+        lack = "several could be the embedding" if features else "none is an embedding (n, d)"
+        remedy = '; name it: --output-name NAME, or output = "NAME" in [backbone]'
+        raise VidfaceError(f"{what}: of its outputs {lack}: {listed}{remedy if features else ''}")
+    return wanted or features[0], norms[0] if len(norms) == 1 else None
+
+
+def join_outputs(outputs: Sequence[Any], n: int, name: str) -> tuple[np.ndarray, bool]:
+    """What a network gives for n faces as one (n, …) float32, and whether its norms end it."""
+    import numpy as np
+
+    arrays = [np.asarray(output, np.float32) for output in outputs]
+    if len(arrays) == 1:
+        return arrays[0], False
+    shapes = {str(number): array.shape for number, array in enumerate(arrays)}
+    feature, norm = choose_outputs(shapes, n, None, f"weights {name}")
+    rows = arrays[int(feature)].reshape(n, -1)
+    if norm is None:
+        return rows, False
+    return np.column_stack([rows, arrays[int(norm)].reshape(n, 1)]), True
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES, Runner, RuntimePlan
+from vidface.backbones.runtimes.with_function import FunctionRunner
 from vidface.core.errors import VidfaceError
 from vidface.core.values import check_choice
 
@@ -24,6 +26,8 @@ def make_runner(
     Raises:
         VidfaceError: the runtime is not installed, or cannot run this network.
     """
+    if network.function is not None:
+        return FunctionRunner(network.function, network.name, alone=alone)
     runtime = RUNTIMES[plan.runtime]
     if not runtime.is_installed:
         raise VidfaceError(
@@ -44,6 +48,13 @@ def possible_plans(
     Raises:
         VidfaceError: unknown names, or nothing that can do what was asked.
     """
+    if network.function is not None:
+        if (runtime, precision, device) not in product(("auto",), ("float32",), ("auto", "cpu")):
+            raise VidfaceError(
+                f"weights {network.name}: a function runs as it runs; leave runtime, precision and "
+                "device out"
+            )
+        return [RuntimePlan("python", threads=threads)]
     check_choice("runtime", runtime, ("auto", *RUNTIMES))
     check_choice("precision", precision, PRECISIONS)
     check_choice("device", device.split(":")[0], ("auto", *DEVICES))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vidface.backbones.folding import fold_batch_norm
-from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan
+from vidface.backbones.runtimes.base import Runner, Runtime, RuntimePlan, join_outputs
 from vidface.core.errors import VidfaceError, first_line
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ _TYPES = {"float32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # torch'
 class TorchRunner(Runner):
     """A module in evaluation mode. One that the caller holds is neither moved nor rewritten.
 
-    Crops arrive as bytes, (n, 112, 112, 3), which is what channels-last means: the permuted view is
-    in that layout already, and they become numbers on the device.
+    Crops arrive as bytes, (n, height, width, 3), which is what channels-last means: the permuted
+    view is in that layout already, and they become numbers on the device.
     """
 
     def __init__(
@@ -74,23 +74,28 @@ class TorchRunner(Runner):
             with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
                 # torch warns of arrays that cannot be written, as mapped ones cannot.
                 owned = (crops if crops.flags.writeable else crops.copy() for crops in batches)
-                outputs = [self._run(torch.from_numpy(crops)) for crops in owned]
-                return [output.float().cpu().numpy() for output in outputs]
+                return [self._run(torch.from_numpy(crops)) for crops in owned]
         except (RuntimeError, TypeError, ValueError) as error:
             raise VidfaceError(f"weights {self._name}: {first_line(error)}") from None
         finally:
             for module, training in modes.items():  # one by one: parts may be frozen
                 module.training = training
 
-    def _run(self, crops: torch.Tensor) -> torch.Tensor:
+    def _run(self, crops: torch.Tensor) -> np.ndarray:
         import torch
 
         planes = crops.to(self._device).permute(0, 3, 1, 2).float()
         planes = planes.flip(1) if self._turned else planes
         output = self._module(((planes - self._mean) / self._std).to(self._type))
-        if not isinstance(output, torch.Tensor):
-            raise VidfaceError(f"weights {self._name}: gives a {type(output).__name__}, no tensor")
-        return output
+        outputs = output if isinstance(output, tuple) else (output,)
+        for each in outputs:
+            if not isinstance(each, torch.Tensor):
+                raise VidfaceError(
+                    f"weights {self._name}: gives a {type(each).__name__}, no tensor"
+                )
+        arrays = [each.float().cpu().numpy() for each in outputs]
+        rows, self.gives_norm = join_outputs(arrays, len(crops), self._name)
+        return rows
 
 
 TORCH = Runtime("torch", "torch", tuple(_TYPES), TorchRunner, ("cpu", "cuda"), takes="module")
