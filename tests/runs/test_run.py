@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
 from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
+from vidface.reports.gather import gather_run
 from vidface.runs.clusterings import read_clustering
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster, cluster_once
@@ -95,6 +97,24 @@ def test_no_clustering_keeps_everything(run: Run) -> None:
     result = score(run, None)
     assert result.threshold is None
     assert result.counts["kept"] == 17
+
+
+def test_latest_is_the_last_one_clustered_whatever_the_clock_says(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for threshold, year in ((0.5, 2030), (0.3, 2029)):  # the clock is set back in between
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None, year: int = year) -> datetime:
+                return datetime(year, 1, 1, tzinfo=tz)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("vidface.runs.artefacts.datetime.datetime", Clock)
+            cluster(run, threshold)
+        assert run.folder.clusterings()[-1]["threshold"] == threshold
+        assert str(threshold) in gather_run(run.folder.folder).denoising
+    assert [made["threshold"] for made in run.folder.clusterings()] == [0.5, 0.3]
 
 
 def test_latest_is_the_last_one_clustered(run: Run) -> None:

@@ -32,7 +32,7 @@ from vidface.reports.scores import (
 )
 from vidface.runs import artefacts
 from vidface.runs.profiles import Profile, read_profile
-from vidface.runs.run_folder import RunFolder
+from vidface.runs.run_folder import RunFolder, clustering_order
 from vidface.runs.score_documents import CURVES_SUFFIX
 from vidface.settings.manifests import read_manifest
 
@@ -242,7 +242,7 @@ def _add_newest_clustering(
     run: RunFolder, clips: ClipTable, extraction: Mapping[str, Any], notes: _Notes
 ) -> tuple[Path | None, str, ClipTable]:
     """The clips with what the clustering made last says of them, its folder and its name."""
-    candidates: list[tuple[str, Path, pa.Table, dict[str, Any]]] = []
+    candidates: list[tuple[Path, pa.Table, dict[str, Any]]] = []
     for path in sorted((run.folder / "clusters").glob("*/descriptors.parquet")):
         artefact = notes.tried(artefacts.read_parquet, path, None)
         if artefact is None:
@@ -251,10 +251,10 @@ def _add_newest_clustering(
         if made.get("extraction_created") != extraction.get("created"):
             notes.lines.append(f"{path}: of another extraction; `vidface cluster` again")
         else:
-            candidates.append((str(made.get("created")), path, table, made))
+            candidates.append((path, table, made))
     if not candidates:
         return None, "", clips
-    _, path, table, made = max(candidates, key=lambda candidate: candidate[0])
+    path, table, made = max(candidates, key=lambda candidate: clustering_order(candidate[2]))
     try:
         if tuple(table.column("clip_id").to_pylist()) != clips.clip_ids:
             raise VidfaceError("its clips are not those of the extraction")

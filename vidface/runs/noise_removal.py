@@ -131,6 +131,7 @@ def cluster(
         manifest_sha256=run.manifest.sha256,
         extraction_created=clips.source.extraction_created,
         denoiser=denoising.record,
+        number=run.folder.next_clustering_number(),
     )
     collector = DenoisedCollector(clips, denoising)
     parts, rows = [], []

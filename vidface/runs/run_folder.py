@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
 _MOVING = "moving"  # in it, once what it replaces is gone
+
+
+def clustering_order(made: Mapping[str, Any]) -> tuple[int, str]:
+    """By what clusterings are ordered, oldest first: those of older versions have no number."""
+    number = made.get("number")
+    return number if isinstance(number, int) else 0, str(made.get("created"))
 
 
 class RunFolder:
@@ -65,11 +71,18 @@ class RunFolder:
 
     def clusterings(self) -> list[dict[str, Any]]:
         """`Denoising.record` of every finished clustering, oldest first."""
-        paths = (self.folder / "clusters").glob("*/descriptors.parquet")
-        provenances = [read_provenance(path) for path in paths]
-        provenances.sort(key=lambda made: str(made["created"]))
         # Those of an older vidface have no denoiser, and are made again.
+        provenances = sorted(self._read_clustering_provenances(), key=clustering_order)
         return [dict(made["denoiser"]) for made in provenances if "denoiser" in made]
+
+    def next_clustering_number(self) -> int:
+        """One more than the highest number of a clustering here: a clock may be set back."""
+        orders = map(clustering_order, self._read_clustering_provenances())
+        return 1 + max((number for number, _ in orders), default=0)
+
+    def _read_clustering_provenances(self) -> list[dict[str, Any]]:
+        paths = (self.folder / "clusters").glob("*/descriptors.parquet")
+        return [read_provenance(path) for path in paths]
 
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
