@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.graphs import copy_graph, fix_batch
-from vidface.backbones.runtimes.base import WITH_NORM, choose_outputs, library_errors
+from vidface.backbones.runtimes.base import choose_outputs, library_errors
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
@@ -146,26 +146,6 @@ def _keep_outputs(model: onnx.ModelProto, name: str, output: str | None) -> None
     chosen = choose_outputs(shapes, batch, output, f"weights {name}")
     del model.graph.output[:]
     model.graph.output.extend(values[key] for key in chosen if key is not None)
-
-
-def join_norm(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph whose norm, if it gives one, is the last column of its embeddings."""
-    from onnx import TensorProto, helper
-
-    if len(model.graph.output) < 2:
-        return model
-    joined = copy_graph(model)
-    graph = joined.graph
-    batch = fixed_batch(model) or "n"
-    for value in graph.output:
-        flat, number = f"{value.name}_flat", f"{value.name}_float"
-        graph.node.append(helper.make_node("Flatten", [value.name], [flat], axis=1))
-        graph.node.append(helper.make_node("Cast", [flat], [number], to=TensorProto.FLOAT))
-    columns = [f"{value.name}_float" for value in graph.output]
-    graph.node.append(helper.make_node("Concat", columns, [WITH_NORM], axis=1))
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(WITH_NORM, TensorProto.FLOAT, [batch, None]))
-    return joined
 
 
 def _shape(value: Any) -> list[int | None]:

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidface.backbones.runtimes.base import WITH_NORM
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import sha256_of
@@ -163,6 +164,26 @@ def with_preprocessing(model: onnx.ModelProto, wanted: Preprocessing) -> onnx.Mo
     graph.node.extend([*nodes, *rest])
     graph.input.append(helper.make_tensor_value_info("vidface_crops", TensorProto.UINT8, shape))
     return changed
+
+
+def join_norm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph whose norm, if it gives one, is the last column of its embeddings."""
+    from onnx import TensorProto, helper
+
+    if len(model.graph.output) < 2:
+        return model
+    joined = copy_graph(model)
+    graph = joined.graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value or "n"
+    for value in graph.output:
+        flat, number = f"{value.name}_flat", f"{value.name}_float"
+        graph.node.append(helper.make_node("Flatten", [value.name], [flat], axis=1))
+        graph.node.append(helper.make_node("Cast", [flat], [number], to=TensorProto.FLOAT))
+    columns = [f"{value.name}_float" for value in graph.output]
+    graph.node.append(helper.make_node("Concat", columns, [WITH_NORM], axis=1))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(WITH_NORM, TensorProto.FLOAT, [batch, None]))
+    return joined
 
 
 def split_prelu(model: onnx.ModelProto) -> onnx.ModelProto:

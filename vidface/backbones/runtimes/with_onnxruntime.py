@@ -20,8 +20,7 @@ SILENT = 3  # severity "error"; it warns of every initialiser of old exports
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
-    from vidface.backbones.conforming import join_norm
-    from vidface.backbones.graphs import split_prelu, with_preprocessing
+    from vidface.backbones.graphs import join_norm, split_prelu, with_preprocessing
 
     graph = network.graph(alone=alone)
     if plan.split_prelu:

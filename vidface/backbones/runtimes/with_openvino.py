@@ -21,8 +21,7 @@ _PRECISION_HINTS = {"float32": "f32", "bf16": "bf16"}
 def make_runner(
     network: Network, preprocessing: Preprocessing, plan: RuntimePlan, alone: bool
 ) -> Runner:
-    from vidface.backbones.conforming import join_norm
-    from vidface.backbones.graphs import with_preprocessing
+    from vidface.backbones.graphs import join_norm, with_preprocessing
 
     model = with_preprocessing(join_norm(network.graph(alone=alone)), preprocessing)
     return OpenvinoRunner(model, network.name, plan, 1 if alone else plan.threads)
