@@ -74,6 +74,10 @@ class Embedder:
             f"{', assumed' if self.assumed else ''})"
         )
 
+    def fed_with(self, other: Preprocessing) -> Embedder:
+        """The same network, fed otherwise."""
+        return Embedder(self._network, other, plans=[self.plan])
+
     @property
     def runtime(self) -> str:
         """The runtime's name."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidface.backbones.weights import WEIGHTS, cache_path_of
 from vidface.core.errors import VidfaceError
-from vidface.storage.cache import EXPORTS, SCRATCH_PREFIX, TRIALS, cache_folder
+from vidface.storage.cache import BEHAVIOUR, EXPORTS, SCRATCH_PREFIX, TRIALS, cache_folder
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class CacheEntry:
 # What vidface makes of recognisers, in folders of the cache: folder, suffix, and what it is.
 _DERIVED = (
     (TRIALS, ".json", "a runtime's trial"),
+    (BEHAVIOUR, ".json", "a recogniser's trial"),
     (EXPORTS, ".onnx", "a torch network, exported to be run"),
 )
 

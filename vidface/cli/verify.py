@@ -66,6 +66,8 @@ def verify(
         note(warning)
     backbone = backbone_from(weights, flags)
     with images_bar(pair_set.n_images) as progress:
-        result = verify_pairs(backbone, pair_set, flip=flip, resize=bool(resize), progress=progress)
+        result = verify_pairs(
+            backbone, pair_set, flip=flip, resize=bool(resize), progress=progress, notify=note
+        )
     show(as_json, result.to_dict(), lambda: run_tables.format_verified(result))
     exit_for(result.failed)

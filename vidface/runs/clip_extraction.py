@@ -46,6 +46,7 @@ from vidface.runs.staging import (
     list_other_versions,
     open_staging,
 )
+from vidface.runs.trying import Trial
 from vidface.settings.doubles import warn_of_equal_contents
 from vidface.storage.media import MediaRoot
 
@@ -75,6 +76,8 @@ def extract_clips(
     manifest, settings = run.manifest, run.pipeline.run
     frames, faces = run.pipeline.frames, run.pipeline.faces
     backbone = run.backbone or open_backbone(run.pipeline.backbone, notify)
+    trial = Trial(backbone, notify)
+    trial.try_pictures()
     begun = time.monotonic()
     failed: FailedClips | None = None
     made = artefacts.provenance(
@@ -84,6 +87,7 @@ def extract_clips(
         runtime=str(backbone.plan),
         shard_clips=settings.shard_clips,
         rules=NEW_RULES.to_record(),
+        **({"forced": trial.forced} if trial.forced else {}),
     )
     if retry_failed:
         staging, shards, failed = stage_failed_clips(
@@ -140,7 +144,7 @@ def extract_clips(
             counts(*added)
             run.store()
     else:
-        _extract_here(shards_left, job, backbone, counts, run.store)
+        _extract_here(shards_left, job, backbone, trial, counts, run.store)
     profile = {
         "wall_seconds": round(time.monotonic() - begun, 3),
         "frames": counts.frames,
@@ -165,7 +169,9 @@ class ClipEmbedder:
     detector: Path | None  # the file; None with aligned crops
     rules: ReadingRules
 
-    def embed(self, clips: Sequence[Clip], backbone: Embedder) -> Iterator[EmbeddedClip]:
+    def embed(
+        self, clips: Sequence[Clip], backbone: Embedder, trial: Trial
+    ) -> Iterator[EmbeddedClip]:
         """Yield the clips with their embeddings, in order."""
         events = decode_clips(
             clips,
@@ -179,7 +185,9 @@ class ClipEmbedder:
             fed=backbone.preprocessing,
         )
         with contextlib.closing(events):
-            yield from embed_clips(clips, events, backbone, keep_crops=self.faces.keep_crops)
+            yield from embed_clips(
+                clips, events, backbone, keep_crops=self.faces.keep_crops, trial=trial
+            )
 
 
 @dataclass(frozen=True)
@@ -206,12 +214,15 @@ def _extract_here(
     shards: Sequence[ClipShard],
     job: ShardJob,
     backbone: Embedder,
+    trial: Trial,
     progress: ClipProgress,
     store: Callable[[], None],
 ) -> None:
     """Do all shards in this process: decoding runs ahead into the next shard."""
     clips = [job.clips_of(shard) for shard in shards]
-    stream = job.embedder.embed([clip for shard_clips in clips for clip in shard_clips], backbone)
+    stream = job.embedder.embed(
+        [clip for shard_clips in clips for clip in shard_clips], backbone, trial
+    )
     with contextlib.closing(stream):  # type: ignore[type-var]
         for shard, shard_clips in zip(shards, clips, strict=True):
             embedded = []
@@ -225,7 +236,7 @@ def _extract_here(
 def extract_shard(shard: ClipShard, job: ShardJob) -> tuple[int, int, int]:
     """Do one shard, in whatever process: its numbers of clips, frames and faces."""
     backbone = _load_once(job.backbone)
-    embedded = list(job.embedder.embed(job.clips_of(shard), backbone))
+    embedded = list(job.embedder.embed(job.clips_of(shard), backbone, Trial(backbone)))
     job.write(shard, embedded, backbone.dimension)
     frames = sum(clip.frames for clip in embedded)
     return len(embedded), frames, sum(len(clip.rows) for clip in embedded)

@@ -23,6 +23,7 @@ from vidface.core.redaction import redacted
 from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
 from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import artefacts
+from vidface.runs.trying import Trial
 
 EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
@@ -98,6 +99,7 @@ def embed_clips(
     backbone: Embedder,
     *,
     keep_crops: bool = False,
+    trial: Trial | None = None,
 ) -> Generator[EmbeddedClip]:
     """Clips with their embeddings, in the order of `clips`, from what decoding finds of them.
 
@@ -109,6 +111,10 @@ def embed_clips(
         clips: what was decoded; an event's `clip_number` counts from 0 in them.
         events: of `vidface.faces.pool.decode_clips`.
         keep_crops: keep every face that counts as a JPEG.
+        trial: of the recogniser, which its first faces go through before any is embedded.
+
+    Raises:
+        VidfaceError: the recogniser fails its trial.
     """
     schema = artefacts.embeddings_schema(backbone.dimension)
     on_the_way: dict[int, _Waiting] = {}
@@ -120,6 +126,8 @@ def embed_clips(
         begun = time.perf_counter()
         wanted = [entry for entry in queue if not entry[0].thrown_away]
         if wanted:
+            if trial is not None:
+                trial.try_faces()
             crops = np.concatenate([crops for *_, crops in wanted])
             # The norm is the last column.
             vectors = np.empty((0, backbone.dimension + 1), np.float32)
@@ -159,6 +167,8 @@ def embed_clips(
         if isinstance(event, FoundFaces):
             pictures, new_crops = waiting.number_pictures(event.crops)
             queue.append((waiting, event.faces, pictures, new_crops))
+            if trial is not None:
+                trial.see(waiting.clip, new_crops)
             waiting.unembedded += len(event.faces)
             queued += len(new_crops)
             if queued >= EMBED_AT_ONCE:
@@ -167,6 +177,8 @@ def embed_clips(
             waiting.end = event
         yield from finished()
     embed_all()
+    if trial is not None:
+        trial.finish()
     yield from finished()
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vidface.core.errors import ClipError, VidfaceError
-from vidface.core.progress import CountProgress
+from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.metrics.pairs import score_pairs
 from vidface.runs import artefacts
+from vidface.runs.trying import Trial
 
 if TYPE_CHECKING:
     from vidface.backbones.embedder import Embedder
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vidface.metrics.pairs import PairScore
 
 IMAGES_AT_ONCE = 256  # held in memory as pictures
+PAIRS_TRIED = 24  # of one person, and of two; their images fit one load
 NO_EMBEDDING_SCORE = -1.0  # of a pair whose image is missing or broken: it stays in the counts
 
 
@@ -51,6 +53,7 @@ def verify(
     flip: bool = False,
     resize: bool = False,
     progress: CountProgress | None = None,
+    notify: Notify = quiet,
 ) -> Verified:
     """Embed every image of the pairs once, score the pairs by cosine.
 
@@ -59,14 +62,18 @@ def verify(
             normalised.
         resize: images of another size than the recogniser's are scaled, instead of failing.
         progress: called after every load of images.
+        notify: told of what the recogniser should rather be fed.
 
     An image that is missing, broken or of another size fails its pairs: they score −1, and stay in
     every denominator.
 
     Raises:
-        VidfaceError: no image can be used.
+        VidfaceError: no image can be used, or the recogniser fails its trial.
     """
-
+    trial = Trial(embedder, notify)
+    trial.try_pictures()
+    if not trial.is_over:
+        _try_pairs(trial, pairs, embedder.crop_shape[:2], resize)
     wanted = np.unique(np.concatenate([pairs.first, pairs.second]))
     embeddings = np.zeros((pairs.n_images, embedder.dimension), np.float32)
     failed = []
@@ -95,7 +102,7 @@ def verify(
         tuple(failed),
         flip,
         str(embedder),
-        _provenance(embedder, pairs, resize),
+        _provenance(embedder, pairs, resize, trial),
     )
 
 
@@ -114,7 +121,25 @@ def _loads(
         yield rows, np.stack(crops) if crops else np.empty(0, np.uint8), messages
 
 
-def _provenance(embedder: Embedder, pairs: PairSet, resize: bool) -> dict[str, Any]:
+def _try_pairs(trial: Trial, pairs: PairSet, size: tuple[int, int], resize: bool) -> None:
+    """Try the recogniser on the faces of a few pairs from all over the set."""
+    numbers = [np.flatnonzero(pairs.same == same) for same in (True, False)]
+    few = [each[:: max(1, len(each) // PAIRS_TRIED)][:PAIRS_TRIED] for each in numbers]
+    images = np.stack([pairs.first, pairs.second], axis=1)
+    wanted = np.unique(images[np.concatenate(few)])
+    [(rows, crops, _)] = _loads(pairs, wanted, size, resize)
+    row_of = {image: row for row, image in enumerate(rows)}
+    same, different = (
+        np.array(
+            [[row_of[i] for i in pair] for pair in images[each].tolist() if {*pair} <= {*rows}]
+        )
+        for each in few
+    )
+    if len(rows):
+        trial.try_pairs(crops, same, different)
+
+
+def _provenance(embedder: Embedder, pairs: PairSet, resize: bool, trial: Trial) -> dict[str, Any]:
     settings = {
         "backbone.weights_sha256": embedder.sha256,
         "backbone.preprocessing": embedder.preprocessing.to_dict(),
@@ -124,5 +149,5 @@ def _provenance(embedder: Embedder, pairs: PairSet, resize: bool) -> dict[str, A
         **({"faces.resize": True} if resize else {}),
         **({"backbone.output": embedder.output} if embedder.output is not None else {}),
     }
-    forced = {"forced": embedder.feed.forced} if embedder.feed.forced else {}
-    return artefacts.provenance("verify", settings, **forced)
+    forced = "; ".join(text for text in (embedder.feed.forced, trial.forced) if text)
+    return artefacts.provenance("verify", settings, **({"forced": forced} if forced else {}))

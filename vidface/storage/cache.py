@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCRATCH_PREFIX = ".vidface-fetch-"  # folders in the cache that live as long as one download
 TRIALS = "trials"  # folder in the cache: which runtime was fastest for a network, on this machine
+BEHAVIOUR = "behaviour"  # likewise: what a trial found of a recogniser
 EXPORTS = "exports"  # likewise: torch networks as ONNX, to be run by ONNX runtimes
 CONNECT_TIMEOUT_SECONDS = 5.0
 DOWNLOAD_TIMEOUT_SECONDS = 900.0
