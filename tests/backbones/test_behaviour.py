@@ -30,6 +30,7 @@ from vidface.core.errors import VidfaceError
 from vidface.storage.images import decode_image
 from vidface.storage.media import TarRoot
 
+SHAPE = (112, 112, 3)
 PLAIN = Preprocessing("rgb", 0.0, 1.0)
 FAULTS = {
     "sound": ([("Identity", ["f"], {})], ""),
@@ -86,7 +87,7 @@ def load(path: Path, fed: Preprocessing = PLAIN, **more) -> Embedder:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_has_its_words(tmp_path: Path, fault: str) -> None:
     recogniser = load(write_network(tmp_path / "n.onnx", fault))
-    before = (pictures := made_pictures()).copy()
+    before = (pictures := made_pictures(SHAPE)).copy()
     found = find_fault(recogniser, pictures)
     assert np.array_equal(before, pictures)
     if fault == "sound":
@@ -111,15 +112,16 @@ def test_rounding_is_no_fault(tmp_path: Path, monkeypatch, shift: float, fits: b
     monkeypatch.setattr(
         recogniser, "embed", lambda c, **k: embed(c, **k) * (1 + shift * (next(calls) % 2))
     )
-    assert (find_fault(recogniser, made_pictures()) == "") == fits
+    assert (find_fault(recogniser, made_pictures(SHAPE)) == "") == fits
 
 
 def test_made_pictures_differ_and_stay() -> None:
-    pictures = made_pictures()
+    pictures = made_pictures(SHAPE)
     assert pictures.dtype == np.uint8
     assert pictures.shape == (behaviour.TRIED, 112, 112, 3)
     assert len(np.unique(pictures, axis=0)) == len(pictures)
-    assert np.array_equal(pictures, made_pictures())
+    assert np.array_equal(pictures, made_pictures(SHAPE))
+    assert made_pictures((112, 96, 3)).shape == (behaviour.TRIED, 112, 96, 3)
 
 
 def test_an_answer_is_kept_by_what_it_depends_on(tmp_path: Path) -> None:
@@ -182,7 +184,7 @@ def test_separation_is_its_naive_twin() -> None:
 
 def person_crops() -> np.ndarray:
     """(8, 3, 112, 112, 3) uint8: three faces each of eight people, who have a colour each."""
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(23)
     crops = rng.integers(30, 226, (8, 3))[:, None, None, None]
     crops = crops + rng.integers(-8, 9, (8, 3, 112, 112, 3)) + rng.integers(-6, 7, (8, 3, 1, 1, 1))
     return np.clip(crops, 0, 255).astype(np.uint8)
@@ -207,11 +209,11 @@ def test_a_far_better_scale_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "advice"),
     [
-        ([1.5, 2.9, 1, 1, 1, 1], ""),  # not twice as far
-        ([1.0, 2.4, 1, 1, 1, 1], ""),  # twice, and bad all the same
+        ([1.2, 2.9, 1, 1, 1, 1], ""),  # not 2.5 times as far
+        ([0.9, 2.4, 1, 1, 1, 1], ""),  # that, and bad all the same
         ([3.0, 9.0, 1, 1, 1, 1], ""),  # good as it is
-        ([1.5, 3.0, 1, 3.2, 1, 1], "fed rgb (x − 127.5) / 127.5"),  # turned colours: no better
-        ([1.5, 3.0, 1, 1, 3.4, 1], "fed bgr (x − 127.5) / 127.5"),
+        ([1.2, 3.0, 1, 3.2, 1, 1], "fed rgb (x − 127.5) / 127.5"),  # turned colours: no better
+        ([1.2, 3.0, 1, 1, 3.4, 1], "fed bgr (x − 127.5) / 127.5"),
     ],
 )
 def test_what_counts_as_far_better(tmp_path: Path, monkeypatch, values, advice: str) -> None:

@@ -20,7 +20,6 @@ from vidface.backbones.embedder import Embedder
 from vidface.backbones.preprocessing import COLORS, Preprocessing, plain_numbers
 from vidface.core.errors import VidfaceError
 from vidface.core.files import write_json
-from vidface.core.values import CROP_SIZE
 from vidface.storage.cache import BEHAVIOUR, cache_folder
 
 TOLERANCES = {"float32": 1e-3, "bf16": 0.1, "fp16": 0.02}
@@ -28,7 +27,7 @@ TOLERANCES = {"float32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 APART = 1e-5  # in parts of their length, embeddings of different faces differ by more than this
 TRIED = 8  # faces at once
 ALONE = 3  # of them once more without the others
-FAR_BETTER, LEAST = 2.0, 2.5  # times the separation of what is fed, and at least
+FAR_BETTER, LEAST = 2.5, 2.5  # times the separation of what is fed, and at least
 GOOD = 3.0  # a separation from which on nothing is asked: of few people it may be any number
 ALIKE = 1.1  # times: of two feeds this near to each other the one that turns no colours is named
 SCALES = ((0.0, 1.0), (127.5, 127.5), (0.0, 255.0))  # mean and std that are in use
@@ -47,23 +46,20 @@ class Answer:
     advice: str | None = None
 
 
-def made_pictures() -> np.ndarray:
-    """(n, 112, 112, 3) uint8: soft coloured spots, for checks before there is a face."""
-    grid = np.linspace(0, 1, CROP_SIZE)
-    phases = np.random.default_rng(0).uniform(0.5, 6, (TRIED, 3, 3))
-    waves = [
-        np.sin(a * 2 * grid[:, None] + c) * np.cos(b * 2 * grid[None, :] + a)
-        for a, b, c in phases.reshape(-1, 3)
-    ]
-    pictures = np.stack(waves).reshape(TRIED, 3, CROP_SIZE, CROP_SIZE).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(128 + 120 * pictures).astype(np.uint8)
+def made_pictures(shape: tuple[int, int, int]) -> np.ndarray:
+    """(n, height, width, 3) uint8: soft coloured waves, for checks before there is a face."""
+    down, across = (np.linspace(0, 1, side) for side in shape[:2])
+    numbers = np.random.default_rng(0).uniform(0.5, 6, (TRIED, 1, 1, 3, 3))  # of each channel
+    waves = np.sin(numbers[..., 0] * 2 * down[:, None, None] + numbers[..., 2])
+    waves = waves * np.cos(numbers[..., 1] * 2 * across[:, None] + numbers[..., 0])
+    return (128 + 120 * waves).astype(np.uint8)
 
 
 def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
     """What is wrong with the embeddings of a few different pictures, in words; "" for nothing.
 
     Args:
-        crops: (n, 112, 112, 3) uint8 RGB, n ≥ 1. A single one is tried beside made-up pictures.
+        crops: (n, *crop_shape) uint8 RGB, n ≥ 1. A single one is tried beside made-up pictures.
     """
     tolerance = TOLERANCES[recogniser.precision]
     n = len(crops)
@@ -81,7 +77,7 @@ def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
                 f"gives the same faces another embedding the second time ({apart:.2g} of its "
                 f"length away; {tolerance:g} is rounding)"
             )
-        neighbours = made_pictures()[: TRIED - 1]
+        neighbours = made_pictures(recogniser.crop_shape)[: TRIED - 1]
         for number in range(min(n, ALONE)):
             face = crops[number : number + 1]
             together = recogniser.embed(np.concatenate([face, neighbours]), whole_batches=True)[:1]
@@ -184,7 +180,7 @@ def advise(recogniser: Embedder, crops: np.ndarray, same: np.ndarray, different:
     """A warning where another colour order or scale tells faces apart far better; else "".
 
     Args:
-        crops: (n, 112, 112, 3) uint8 RGB.
+        crops: (n, *crop_shape) uint8 RGB.
         same, different: (k, 2) rows of one person, and of two.
     """
     found = separation(recogniser.embed(crops), same, different)

@@ -53,7 +53,7 @@ class Trial:
             VidfaceError: what is wrong with the recogniser.
         """
         if self._is_new:
-            self._check(made_pictures())
+            self._check(made_pictures(self._recogniser.crop_shape))
 
     def see(self, clip: Clip, crops: np.ndarray) -> None:
         """Keep a few faces of a run's first clips, until all is known."""
@@ -74,7 +74,7 @@ class Trial:
             self._try(np.concatenate([np.stack(clip.crops) for clip in self._seen.values()]))
 
     def try_pairs(self, crops: np.ndarray, same: np.ndarray, different: np.ndarray) -> None:
-        """Do all checks on faces (n, 112, 112, 3) of which pairs (k, 2) are one person, or two.
+        """Do all checks on faces (n, *crop_shape) of which pairs (k, 2) are one person, or two.
 
         Raises:
             VidfaceError: what is wrong with the recogniser.
