@@ -59,7 +59,8 @@ def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
     """What is wrong with the embeddings of a few different pictures, in words; "" for nothing.
 
     Args:
-        crops: (n, *crop_shape) uint8 RGB, n ≥ 1. A single one is tried beside made-up pictures.
+        crops: (n, *crop_shape) uint8 RGB, n ≥ 1, all different. A single one is tried beside
+            made-up pictures; that faces differ is asked of three and more.
     """
     tolerance = TOLERANCES[recogniser.precision]
     n = len(crops)
@@ -69,7 +70,7 @@ def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
             return f"gives NaN or infinite numbers for {bad} of {n} faces"
         if bad := int((~batch.any(axis=1)).sum()):
             return f"gives nothing but zeros for {bad} of {n} faces"
-        if n > 1 and _distances(batch[:1], batch[1:]).max() <= APART:
+        if n > 2 and _distances(batch[:1], batch[1:]).max() <= APART:
             return f"gives {n} different faces one and the same embedding"
         again = recogniser.embed(crops, whole_batches=True)
         if not (apart := _distances(batch, again).max()) <= tolerance:
