@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,14 @@ def test_names_that_differ(names: tuple[str, ...]) -> None:
     assert find_like_names({name: [2] for name in names}) == []
 
 
+def test_many_like_names_and_endless_ones_take_no_time() -> None:
+    names = [f"{letter}{i}" for i in range(5_000) for letter in "pP"]
+    started = time.process_time()
+    assert len(find_like_names({name: [2] for name in names})) == 5_000
+    assert find_like_names({"0" * 10**5 + "x": [2], "x": [3]}) == []
+    assert time.process_time() - started < 5  # it took minutes
+
+
 ROWS = "clip_id,path,identity,split\n"
 
 
@@ -90,6 +99,12 @@ def test_one_line_names_all(clips: Path) -> None:
     assert "m.csv: people whose names differ only so: 'Anna' (line 2) and 'anna' (line 3 …)" in text
     assert "write them alike" in text
     assert "\n" not in text
+
+
+def test_a_name_that_nobody_sees_is_not_nobody(clips: Path) -> None:
+    (text,) = warn_of_doubles(manifest_of(clips, "1,a.mp4,\u200b,train\n2,b.mp4,anna,val\n"))
+    assert "'' and '\\u200b' (line 2) in invisible characters" in text
+    assert warn_of_doubles(manifest_of(clips, "1,a.mp4,,train\n2,b.mp4,anna,val\n")) == []
 
 
 @pytest.mark.parametrize("spelling", ["a.mp4", "./a.mp4", "x/../a.mp4", "{root}/a.mp4"])

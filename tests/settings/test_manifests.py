@@ -199,6 +199,14 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m/1.mp4", " 1.mp4", "a/1.jpg "])
+def test_a_name_that_no_manifest_holds_is_not_written(name: str, tmp_path: Path) -> None:
+    clip = Clip(name.strip().replace("/", "."), name, name.strip().partition("/")[0], "val")
+    with pytest.raises(VidfaceError, match=r"(control characters|white space).*; rename it"):
+        write_manifest([clip], tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
 def test_written_manifest_is_read_back(tmp_path: Path) -> None:
     touch(tmp_path, "ann, jr/a.mp4", 'q"/b.mp4')
     clips = [

@@ -24,7 +24,7 @@ from vidface.storage.urls import unsigned
 
 _SHOWN = 5  # groups of a warning
 _BLOCK_BYTES = 2**16  # at a file's two ends
-_NUMBER = re.compile(r"[+]?0*([0-9]+)(\.0*)?")
+_NUMBER = re.compile(r"[+]?([0-9]+)(\.0*)?")
 
 
 def _without_invisible(text: str) -> str:
@@ -38,7 +38,7 @@ def _without_case(text: str) -> str:
 
 def _plain_number(text: str) -> str:
     match = _NUMBER.fullmatch(text)
-    return match[1] if match else text
+    return (match[1].lstrip("0") or "0") if match else text
 
 
 _LIKENESSES: dict[str, Callable[[str], str]] = {
@@ -70,11 +70,14 @@ def find_like_names(lines: Mapping[str, Sequence[int]]) -> list[str]:
             alike[key].append(name)
         larger = {frozenset(names) for names in alike.values() if len(names) > 1}
         groups = {names: groups.get(names, why) for names in larger}
-    ordered = sorted(groups, key=lambda names: min(map(list(lines).index, names)))
+    place = {name: i for i, name in enumerate(lines)}
+    in_order = sorted(
+        (sorted(names, key=place.__getitem__) for names in groups), key=lambda n: place[n[0]]
+    )
     return [
-        " and ".join(_with_line(name, lines[name]) for name in lines if name in names)
-        + f" {groups[names]}"
-        for names in ordered
+        " and ".join(_with_line(name, lines[name]) for name in names)
+        + f" {groups[frozenset(names)]}"
+        for names in in_order
     ]
 
 
@@ -97,10 +100,9 @@ def warn_of_like_names(what: str, lines: Mapping[str, Sequence[int]]) -> list[st
 
 def warn_of_doubles(manifest: Manifest) -> list[str]:
     """What the manifest's lines say twice, without a look at the clips: names, and paths."""
-    lines = defaultdict(list)
+    lines: dict[str, list[int]] = defaultdict(list, {"": []})  # one may look like nobody's
     for clip in manifest.clips:
-        if clip.identity:
-            lines[clip.identity].append(clip.line)
+        lines[clip.identity].append(clip.line)
     what, root = f"manifest {manifest.path}", str(manifest.root_location)
     groups = _find_clashes((_place(clip, root), clip) for clip in manifest.clips)
     return warn_of_like_names(what, lines) + _warn_of_clips(what, "the same file", groups)

@@ -301,6 +301,10 @@ def manifest_bytes(clips: Sequence[Clip]) -> bytes:
     writer = csv.writer(text)
     writer.writerow(REQUIRED_COLUMNS)
     for clip in clips:
+        if CONTROL_CHARACTERS.search(clip.clip_id + clip.identity):
+            raise VidfaceError(f"clip {clip.clip_id!r}: control characters in a name; rename it")
+        if clip.path != clip.path.strip():
+            raise VidfaceError(f"{clip.path!r}: begins or ends with white space; rename it")
         writer.writerow((clip.clip_id, clip.path, clip.identity, clip.split))
     try:
         return text.getvalue().encode("utf-8")
