@@ -86,6 +86,22 @@ def test_a_gap_that_the_format_allows_is_a_pause() -> None:
     assert times[FRAMES] == pytest.approx(8.0)
 
 
+def test_frames_that_are_shown_for_long_are_no_jumps() -> None:
+    """A time lapse: each frame begins where the one before it ends, 20 s later."""
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mpegts") as target:
+        stream = target.add_stream("libx264", rate=Fraction(1, 20))
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for k in range(4):
+            picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 50 * k, np.uint8))
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    times = [f.source_time_seconds for f in sample_frames(io.BytesIO(file.getvalue() * 2), 0.1)]
+    assert sorted(set(times)) == pytest.approx([20 * k for k in range(8)])
+
+
 def test_samples_and_windows_count_on_the_joined_clock() -> None:
     film = part("mpegts") + part("mpegts")  # 2.4 s each
     for start, stop in ((0.0, 4.8), (2.0, 3.0), (2.4, 2.5), (3.1, 9.0), (5.0, 6.0)):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _KEEP_COUNT_OF_REFERENCES = ("h264", "hevc")
 _NONE, _BIDIRECTIONAL, _PREDICTED = 0, 3, (2, 3, 4)  # AVPictureType: B; P, B, S
 # Back: a late frame is never shown, a longer jump is damage or a new clock. Where a format foresees
-# jumps (MPEG-TS and -PS, Ogg), ffmpeg's own bounds.
+# jumps (MPEG-TS and -PS, Ogg), ffmpeg's own bounds: ahead of where the last frame ends.
 _STEPS_SECONDS = (-1, MAX_GAP_SECONDS)
 _STEPS_SECONDS_OF_JUMPY_FORMATS = (-Fraction(1, 10), 10)
 
@@ -61,8 +61,7 @@ class Film:
         self.has_exact_times = "mov" in kind or "matroska" in kind  # a stored pts for each packet
         self.joins_clocks = joins_clocks and not (self.has_exact_times or self.is_avi)
         self.may_lack_references = codec not in _KEEP_COUNT_OF_REFERENCES
-        jumps = self.joins_clocks and has_jumps
-        self.steps_seconds = _STEPS_SECONDS_OF_JUMPY_FORMATS if jumps else _STEPS_SECONDS
+        self.expects_jumps = self.joins_clocks and has_jumps
         self.frames = 0
         self.first: int | None = None  # on the clock that counts now
         self.last: int | None = None
@@ -100,8 +99,12 @@ class Film:
         """Whether a time may follow the last one shown."""
         if self.last is None:
             return True
-        least, most = self.steps_seconds
-        return least <= (ticks - self.last) * self.base <= most
+        step = ticks - self.last
+        if self.expects_jumps:
+            least, most = _STEPS_SECONDS_OF_JUMPY_FORMATS
+            return least <= step * self.base and (step - self.duration) * self.base <= most
+        least, most = _STEPS_SECONDS
+        return least <= step * self.base <= most
 
     def play(
         self, pictures: list[Any]
