@@ -86,20 +86,50 @@ def test_a_gap_that_the_format_allows_is_a_pause() -> None:
     assert times[FRAMES] == pytest.approx(8.0)
 
 
-def test_frames_that_are_shown_for_long_are_no_jumps() -> None:
-    """A time lapse: each frame begins where the one before it ends, 20 s later."""
+def encoded(kind: str, codec: str, rate: Fraction, count: int, **options: str) -> bytes:
+    """A film of grey pictures that grow brighter."""
     import av
 
     file = io.BytesIO()
-    with av.open(file, "w", format="mpegts") as target:
-        stream = target.add_stream("libx264", rate=Fraction(1, 20))
+    with av.open(file, "w", format=kind) as target:
+        stream = target.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-        for k in range(4):
-            picture = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 50 * k, np.uint8))
-            target.mux(stream.encode(picture))
+        for k in range(count):
+            picture = np.full((32, 48, 3), 5 * k, np.uint8)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         target.mux(stream.encode(None))
-    times = [f.source_time_seconds for f in sample_frames(io.BytesIO(file.getvalue() * 2), 0.1)]
-    assert sorted(set(times)) == pytest.approx([20 * k for k in range(8)])
+    return file.getvalue()
+
+
+def test_frames_that_are_shown_for_long_are_no_jumps() -> None:
+    """A time lapse: each frame begins where the one before it ends, 20 s later."""
+    film = encoded("mpegts", "libx264", Fraction(1, 20), 4)
+    times = {frame.source_time_seconds for frame in sample_frames(io.BytesIO(film * 2), 0.1)}
+    assert sorted(times) == pytest.approx([20 * k for k in range(8)])
+
+
+def test_b_frames_that_build_on_another_part_are_not_shown() -> None:
+    """The second part begins at the first one's second key frame: two B frames lack theirs."""
+    import av
+
+    film = encoded("mpegts", "mpeg2video", Fraction(FPS), 24, bf="2", sc_threshold="1000000000")
+    with av.open(io.BytesIO(film)) as container:
+        key = [packet.pos for packet in container.demux() if packet.is_keyframe][1]
+    joined = {
+        frame.source_time_seconds: int(frame.image[5, 5, 1])
+        for frame in sample_frames(io.BytesIO(film + film[key:]), 100)
+    }
+    greys = list(joined.values())
+    assert greys[24:] == greys[12:24]
+    assert list(joined) == pytest.approx([k / FPS for k in range(36)])
+
+
+def test_a_flash_stream_that_broke_off_and_came_back() -> None:
+    """FLV foresees no jumps: more than a second back is a new clock."""
+    long, short = (encoded("flv", "flv", Fraction(FPS), count) for count in (40, 5))
+    film = long + short[13:]  # without its header
+    times = {frame.source_time_seconds for frame in sample_frames(io.BytesIO(film), 100)}
+    assert sorted(times) == pytest.approx([k / FPS for k in range(45)], abs=2e-3)
 
 
 def test_samples_and_windows_count_on_the_joined_clock() -> None:

@@ -463,9 +463,11 @@ def test_a_run_keeps_the_rules_it_began_with(
         extracted(colour_clips, run, backbone, shard_clips=2, progress=Interrupting(after=3))
     if older:
         forget_rules(run / STAGING / "extraction.json")
-    _, folder = extracted(colour_clips, run, backbone, shard_clips=2)
+    said: list[str] = []
+    _, folder = extracted(colour_clips, run, backbone, shard_clips=2, notify=said.append)
     rules = ReadingRules.as_before() if older else ReadingRules()
     assert followed == [ReadingRules(), rules]
+    assert any("by its rules" in line for line in said) is older
     assert ReadingRules.from_record(folder.read_clips()[1].get("rules")) == rules
     extracted(colour_clips, run, backbone, shard_clips=2, force=True)
     assert followed[2] == ReadingRules()

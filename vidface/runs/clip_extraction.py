@@ -111,6 +111,11 @@ def extract_clips(
         )
     rules = ReadingRules.from_record(staging.made.get("rules"))
     shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
+    if shards_left and rules != NEW_RULES:
+        notify(
+            "an older vidface began this extraction: clips are read by its rules "
+            "(docs/running.md); --force reads all of them by today's"
+        )
     if shards_left and not retry_failed:
         for warning in warn_of_equal_contents(manifest):
             notify(warning)
