@@ -93,3 +93,12 @@ def test_an_animation_does_not_last_for_days(tmp_path: Path) -> None:
     path.write_bytes(animation("WEBP", GREYS, [2**23] * 6))  # 2.3 hours each
     with pytest.raises(ClipError, match="pictures are said to last"):
         list(sample_frames(path, 0.001, threads=1))
+
+
+def test_a_canvas_without_bounds_is_refused(tmp_path: Path) -> None:
+    data = bytearray(animation("WEBP"))
+    data[24:30] = b"\xfe\x1f\x00" * 2  # of the VP8X chunk: 8191 x 8191 pixels, each less 1
+    path = tmp_path / "clip.webp"
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match="declares 8191 x 8191 pixels"):
+        list(sample_frames(path, 8, threads=1))

@@ -111,6 +111,10 @@ def test_stretched_before_it_is_turned(ffmpeg: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, np.rot90(images_of(clip)[0], 1))
 
 
+def test_beyond_the_bound_of_pixels_both_sides_shrink() -> None:
+    assert find_square_size(8192, 4096, Fraction(2)) == (11585, 2896)  # 2^25 pixels at 4:1
+
+
 @given(st.integers(1, 8192), st.integers(1, 4096), st.integers(1, 10_000), st.integers(1, 10_000))
 def test_square_size(width: int, height: int, numerator: int, denominator: int) -> None:
     aspect = Fraction(numerator, denominator)

@@ -99,12 +99,10 @@ class Film:
         """Whether a time may follow the last one shown."""
         if self.last is None:
             return True
+        least, most = _STEPS_SECONDS_OF_JUMPY_FORMATS if self.expects_jumps else _STEPS_SECONDS
         step = ticks - self.last
-        if self.expects_jumps:
-            least, most = _STEPS_SECONDS_OF_JUMPY_FORMATS
-            return least <= step * self.base and (step - self.duration) * self.base <= most
-        least, most = _STEPS_SECONDS
-        return least <= step * self.base <= most
+        ahead = step - self.duration if self.expects_jumps else step
+        return least <= step * self.base and ahead * self.base <= most
 
     def play(
         self, pictures: list[Any]
