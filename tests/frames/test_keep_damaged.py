@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import absent
+from tests.frames.test_joined_clocks import encoded
 from tests.media_judge import STRIDE, judge
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.frames.common import Window, select_shown
@@ -81,6 +82,17 @@ def test_frames_before_the_damage_and_from_the_next_key_frame_on(case: str) -> N
         # A transport stream tells its decoder's settings in its key frames: they may be lost.
         assert kept_later == wanted or (case.endswith(".ts") and not kept_later)
     assert went_on or case == "rich.mp4"  # its second and last key frame is too near the end
+
+
+def test_b_frames_in_front_of_the_key_frame_are_left_out() -> None:
+    """Open groups of pictures: those at 0.40 and 0.44 s build on what was lost as well."""
+    film = encoded("matroska", "mpeg2video", Fraction(25), 36, bf="2", sc_threshold="1000000000")
+    packets = packets_of(film)  # key frames at 0, 0.48, 0.96, 1.4 s
+    whole, _ = read(film)
+    kept, state = read(with_bad_place(film, packets[4]), keep_damaged=True)
+    assert state == "corrupt"
+    assert list(kept) == [0.0, *(seconds for seconds in whole if seconds > 0.47)]
+    assert all((image == whole[seconds]).all() for seconds, image in kept.items())
 
 
 @pytest.mark.parametrize("case", ["fps25.mp4", "rich.mkv", "interlaced.ts"])
