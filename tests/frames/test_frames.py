@@ -310,6 +310,8 @@ def test_messages_say_what_happened_and_are_the_same_every_time(decoder, tmp_pat
     folder = tmp_path / "folder.mp4"
     folder.mkdir()
     assert "cannot be read: Is a directory" in str(until_error(folder, decoder=decoder)[1])
+    os.mkfifo(folder / "pipe.mp4")  # opened, it would wait for somebody who writes
+    assert "a pipe or device" in str(until_error(folder / "pipe.mp4", decoder=decoder)[1])
     text = tmp_path / "text.mp4"
     text.write_text("no film")
     messages = {str(until_error(text, decoder=decoder)[1]) for _ in range(2)}

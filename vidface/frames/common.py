@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -92,9 +93,12 @@ def select_shown(
 
 
 def open_or_locate(source: VideoSource) -> tuple[Any, Path | None]:
-    """(file object at its beginning, None) or (None, path)."""
+    """(file object at its beginning, None) or (None, path); OSError for what hangs if opened."""
     if isinstance(source, str | os.PathLike):
-        return None, Path(source)
+        path = Path(source)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EINVAL, "a pipe or device, not a file")
+        return None, path
     source.seek(0)
     return source, None
 
