@@ -82,7 +82,7 @@ def test_pairs_as_listed(root: Path, tmp_path: Path) -> None:
     assert pairs.n_folds == 2
     assert str(pairs) == (
         "PairSet(some_pairs: first, second, same, folds (8,), 4 pairs of one person, 2 folds; "
-        "9 images (112, 112, 3) uint8 RGB)"
+        "9 images)"
     )
 
 

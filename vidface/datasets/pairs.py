@@ -195,7 +195,7 @@ def _parse(
         raise VidfaceError(
             f"{what}, line 1: not LFW's format, which begins with its counts: "
             "folds and pairs of either kind in a fold ('10 300'), or the latter alone; nor a pair "
-            "as 'path path 0', or a header that names such columns; "
+            "as 'path path 0', or a header that names such columns, 'path1,path2,same,fold'; "
             f"got {lines[0][1].strip()[:80]!r}"
         )
     folds, per_fold = counts if len(counts) == 2 else (1, *counts)
