@@ -197,8 +197,16 @@ run_options = together(
 """The options of every command that works on a run, in the order of the stages."""
 
 extract_options = together(
-    click.option("--force", is_flag=True, help="Begin again, whatever is there."),
-    click.option("--retry-failed", is_flag=True, help="Work once more on the clips that failed."),
+    click.option(
+        "--force",
+        is_flag=True,
+        help="Begin again, whatever is there; clusterings and scores made from it go.",
+    ),
+    click.option(
+        "--retry-failed",
+        is_flag=True,
+        help="Work once more on the clips that failed; clusterings and scores made before go.",
+    ),
     click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
     setting_options("run", without=("dir",)),
 )
