@@ -143,8 +143,11 @@ def draft_card(weights: str) -> str:
         card = Card("", "", {}, licence=record.licence, source=record.homepage)
     elif not path.is_file():
         load_network(weights)  # raises, and says what is known
-    text = write_card(path, decide_feed(weights).preprocessing, card)
-    return f"# A recogniser's card: vidface extract --weights THIS.toml\n{text}"
+    feed = decide_feed(weights)
+    head = "# A recogniser's card: vidface extract --weights THIS.toml\n"
+    if feed.assumed:  # a card is taken at its word: nobody would hear of it again
+        head += "# Nobody says what the file is fed: color, mean and std are assumed, check them.\n"
+    return head + write_card(path, feed.preprocessing, card)
 
 
 @dataclass(frozen=True)
