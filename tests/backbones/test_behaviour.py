@@ -105,6 +105,15 @@ def test_a_single_face_is_tried_beside_made_up_ones(tmp_path: Path, fault: str) 
     assert bool(find_fault(recogniser, crop_of("red")[None])) == (fault != "sound")
 
 
+def test_an_encoders_noise_makes_no_faces_that_differ(tmp_path: Path) -> None:
+    recogniser = load(write_network(tmp_path / "n.onnx", "constant"))
+    crops = np.repeat(made_pictures(SHAPE)[:1], 4, axis=0)
+    crops[1:3] ^= 1  # a level everywhere
+    crops[3, 0, 0, 0] ^= 1
+    assert "gives 3 different faces one and the same" in find_fault(recogniser, crops)
+    assert find_fault(recogniser, crops[[0, 1, 3, 3]]) == ""
+
+
 @pytest.mark.parametrize(("shift", "fits"), [(0.9e-3, True), (1.1e-3, False)])
 def test_rounding_is_no_fault(tmp_path: Path, monkeypatch, shift: float, fits: bool) -> None:
     recogniser = load(write_network(tmp_path / "n.onnx"))
@@ -204,6 +213,16 @@ def test_a_far_better_scale_is_named(tmp_path: Path) -> None:
     assert advice.startswith("n.onnx: fed rgb (x − 127.5) / 127.5 it would tell the first faces")
     assert advice.endswith("--color rgb --mean 127.5 --std 127.5")
     assert advise(load(path, Preprocessing("rgb", 127.5, 128.0)), *people()) == ""
+
+
+def test_one_that_takes_bytes_is_asked_about_colours_alone(tmp_path: Path, monkeypatch) -> None:
+    model = onnx.load(write_network(tmp_path / "n.onnx", front="Cast"))
+    model.graph.node[0].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, path := tmp_path / "n.onnx")
+    wanted = iter([1.2, 3.4])
+    monkeypatch.setattr(behaviour, "separation", lambda *_: next(wanted))
+    assert advise(load(path), *people()).endswith("--color bgr --mean 0 --std 1")
 
 
 @pytest.mark.parametrize(

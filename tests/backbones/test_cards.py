@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,11 @@ def test_a_card_says_what_flags_would(card: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_contradicts_a_card_is_refused(card: Path) -> None:
-    with pytest.raises(VidfaceError, match="its card says what it is fed"):
+    with pytest.raises(VidfaceError, match=r"its card says bgr .*, not rgb .*: leave"):
         decide_feed(str(card), Preprocessing("rgb"))
-    assert decide_feed(str(card), Preprocessing("rgb"), force=True).preprocessing.color == "rgb"
+    forced = decide_feed(str(card), Preprocessing("rgb"), force=True)
+    assert forced.preprocessing == replace(FED, color="rgb", std=(50, 50.0, 50))
+    assert forced.forced.startswith("its card says bgr")
     with pytest.raises(VidfaceError, match="a card says its output; leave 'feature' out"):
         load_backbone(card, output="feature")
     weights = card.parent / "net.onnx"
@@ -95,6 +98,20 @@ def test_cards_of_no_use(card: Path, old: str, new: str, message: str) -> None:
     card.write_text(text, encoding="utf-8")
     with pytest.raises(VidfaceError, match=rf"card .*mine\.toml: .*({message})"):
         find_card(str(card))
+
+
+def test_a_card_takes_no_name_that_is_known(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDFACE_CARDS", str(card.parent))
+    card.rename(card.with_name("light.toml"))
+    with pytest.raises(VidfaceError, match=r"rename the card .*light\.toml, or give its path"):
+        load_backbone("light")
+
+
+def test_a_huge_file_is_no_card(tmp_path: Path) -> None:
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(2**24 + 1)
+    with pytest.raises(VidfaceError, match=r"huge\.toml: more than 16 MiB"):
+        find_card(str(tmp_path / "huge.toml"))
 
 
 def test_a_card_to_start_from_is_a_card(colour_network: Path, tmp_path: Path, vidface) -> None:

@@ -48,10 +48,13 @@ def test_a_broken_recogniser_stops_the_run(
     assert not list(tmp_path.glob("**/clips.parquet"))
 
 
+@pytest.mark.parametrize("fails_on", ["pictures", "faces"])
 def test_by_force_it_goes_on_and_the_score_file_says_so(
-    vidface, colour_pipeline: Path, tmp_path: Path
+    vidface, colour_pipeline: Path, tmp_path: Path, monkeypatch, fails_on: str
 ) -> None:
     weights = write_network(tmp_path / "n.onnx", "batch")
+    if fails_on == "faces":
+        monkeypatch.setattr(trying.Trial, "try_pictures", lambda trial: None)
     done = vidface(
         "run", colour_pipeline, *fed_flags(weights), "--force-recogniser", "--bootstrap", "0"
     )

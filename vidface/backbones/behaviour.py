@@ -25,6 +25,7 @@ from vidface.storage.cache import BEHAVIOUR, cache_folder
 TOLERANCES = {"float32": 1e-3, "bf16": 0.1, "fp16": 0.02}
 """How far two embeddings of one face may lie apart, in parts of their length."""
 APART = 1e-5  # in parts of their length, embeddings of different faces differ by more than this
+LEVELS = 1.0  # pixels of different faces do by more on average; less is an encoder's noise
 TRIED = 8  # faces at once
 ALONE = 3  # of them once more without the others
 FAR_BETTER, LEAST = 2.5, 2.5  # times the separation of what is fed, and at least
@@ -60,7 +61,7 @@ def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
 
     Args:
         crops: (n, *crop_shape) uint8 RGB, n ≥ 1, all different. A single one is tried beside
-            made-up pictures; that faces differ is asked of three and more.
+            made-up pictures; that faces differ is asked of three and more, by a level on average.
     """
     tolerance = TOLERANCES[recogniser.precision]
     n = len(crops)
@@ -70,8 +71,10 @@ def find_fault(recogniser: Embedder, crops: np.ndarray) -> str:
             return f"gives NaN or infinite numbers for {bad} of {n} faces"
         if bad := int((~batch.any(axis=1)).sum()):
             return f"gives nothing but zeros for {bad} of {n} faces"
-        if n > 2 and _distances(batch[:1], batch[1:]).max() <= APART:
-            return f"gives {n} different faces one and the same embedding"
+        levels = np.abs(crops - crops[0].astype(float)).mean(axis=(1, 2, 3))
+        others = batch[levels >= LEVELS]
+        if len(others) > 1 and _distances(batch[:1], others).max() <= APART:
+            return f"gives {1 + len(others)} different faces one and the same embedding"
         again = recogniser.embed(crops, whole_batches=True)
         if not (apart := _distances(batch, again).max()) <= tolerance:
             return (
@@ -189,7 +192,10 @@ def advise(recogniser: Embedder, crops: np.ndarray, same: np.ndarray, different:
         return ""
     best, best_feed = found, recogniser.preprocessing
     for feed in other_feeds(recogniser.preprocessing):
-        value = separation(recogniser.fed_with(feed).embed(crops), same, different)
+        try:
+            value = separation(recogniser.fed_with(feed).embed(crops), same, different)
+        except VidfaceError:  # one that takes bytes scales them itself
+            continue
         if value > ALIKE * best:
             best, best_feed = value, feed
     if best < max(FAR_BETTER * found, LEAST):

@@ -61,12 +61,9 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
             "and template out (--force-recogniser goes on with them)"
         )
     if weights not in WEIGHTS and (card := find_card(weights)) is not None:
-        if said.over(card.fed) != card.fed and not force:
-            raise VidfaceError(
-                f"weights {weights}: its card says what it is fed, {card.fed}; leave color, mean, "
-                "std, size and template out (--force-recogniser goes on with them)"
-            )
-        path, said = Path(card.weights), said.over(card.fed)
+        if (fed := said.over(card.fed)) != card.fed:
+            return _forced(weights, f"its card says {card.fed}, not {fed}", fed, force)
+        path, said = Path(card.weights), card.fed
         weights = str(path)
     record = WEIGHTS.get(weights) or _find_record(path)
     if record is not None and record.preprocessing is not None:
@@ -135,7 +132,7 @@ def _forced(name: str, reason: str, fed: Preprocessing, force: bool) -> Feed:
     """What is fed against a record or a graph, or the error that says so."""
     if not force:
         raise VidfaceError(
-            f"weights {name}: {reason}: leave color, mean and std out, or go on with them by "
-            "--force-recogniser"
+            f"weights {name}: {reason}: leave color, mean, std, size and template out, or go "
+            "on with them by --force-recogniser"
         )
     return Feed(fed, remark=f"{name}: {reason}; going on, as forced", forced=reason)

@@ -121,6 +121,11 @@ def load_network(
         return wrap_module(weights)
     name = str(weights)
     if name in WEIGHTS:
+        if name in known_cards():
+            raise VidfaceError(
+                f"weights '{name}': vidface knows some by this name itself; rename the card "
+                f"{known_cards()[name]}, or give its path"
+            )
         if WEIGHTS[name].kind != "recogniser":
             raise VidfaceError(f"weights '{name}' are a {WEIGHTS[name].kind}, not a recogniser")
         return read_network(weights_path(name), name, architecture, output)

@@ -18,6 +18,7 @@ from vidface.core.errors import VidfaceError
 
 MOST_JSON_BYTES = 64 * 2**20
 """A larger file of JSON is refused; vidface's own have some kilobytes."""
+MOST_TOML_CHARACTERS = 16 * 2**20
 
 PART_SUFFIX = ".part"  # of a file that is being written
 
@@ -150,11 +151,14 @@ def read_toml(file: Path, what: str) -> dict[str, Any]:
     """The document of a TOML file; `what` is what messages call it, "pipeline".
 
     Raises:
-        VidfaceError: unreadable, or not TOML.
+        VidfaceError: unreadable, far too large, or not TOML.
     """
     try:
-        with named_errors(f"{what} {file}"):
-            return tomllib.loads(file.read_text(encoding="utf-8"))
+        with named_errors(f"{what} {file}"), file.open(encoding="utf-8") as stream:
+            text = stream.read(MOST_TOML_CHARACTERS + 1)
+        if len(text) > MOST_TOML_CHARACTERS:
+            raise VidfaceError(f"{what} {file}: more than 16 MiB, so no {what}")
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: numbers of thousands of digits, too
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise VidfaceError(f"{what} {file}: not TOML: {reason}") from None

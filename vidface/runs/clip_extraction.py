@@ -87,7 +87,6 @@ def extract_clips(
         runtime=str(backbone.plan),
         shard_clips=settings.shard_clips,
         rules=NEW_RULES.to_record(),
-        **({"forced": trial.forced} if trial.forced else {}),
     )
     if retry_failed:
         staging, shards, failed = stage_failed_clips(
@@ -158,6 +157,8 @@ def extract_clips(
         "executor": settings.executor or "local",
         "runtime": str(backbone.plan),
     }
+    if trial.forced:  # now, for its first faces may be what it fails on
+        staging = replace(staging, made={**staging.made, "forced": trial.forced})
     staging.finish(run.folder, shards, profile)
     return summarise(run.folder.read_clips()[0])
 
