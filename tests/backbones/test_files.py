@@ -433,5 +433,7 @@ def test_weights_beside_the_file_that_are_no_file(tmp_path: Path) -> None:
 
 
 def test_a_state_dict_from_memory_alone_is_no_path() -> None:
-    with pytest.raises(VidfaceError, match=r"want a name, a path or a torch\.nn\.Module, not Byte"):
+    with pytest.raises(
+        VidfaceError, match=r"want a name, a path, a function or a torch\.nn\.Module, not Byte"
+    ):
         load_backbone(io.BytesIO(b"x"))

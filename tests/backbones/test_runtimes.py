@@ -422,9 +422,9 @@ def test_the_trial_of_a_real_network(colour_network: Path, monkeypatch: pytest.M
 def test_a_module_that_gives_no_tensor() -> None:
     class Pair(nn.Module):
         def forward(self, x):
-            return x.mean(dim=(2, 3)), x
+            return {"embedding": x.mean(dim=(2, 3))}
 
-    with pytest.raises(VidfaceError, match="weights Pair: gives a tuple, no tensor"):
+    with pytest.raises(VidfaceError, match="weights Pair: gives a dict, no tensor"):
         load_backbone(Pair(), PLAIN)
 
 

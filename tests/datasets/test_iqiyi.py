@@ -181,7 +181,7 @@ def test_settings_that_cannot_be_written(path: Path) -> None:
     for k in (0, -1):
         with pytest.raises(VidfaceError, match=f"at least 1, got {k}"):
             write_ranked_list(path, {"1": ["a"]}, k=k)
-    with pytest.raises(VidfaceError, match="cannot be written"):
+    with pytest.raises(VidfaceError, match="is a folder; name a file"):
         write_ranked_list(path.parent, {"1": ["a"]})
 
 

@@ -502,7 +502,7 @@ class TestClustering:
         with pytest.raises(VidfaceError) as raised:
             cluster(made, 0.5, executor=DASK)
         assert str(raised.value).count("shard-00002.arrow") == 1
-        assert "unreadable artefact" in str(raised.value)
+        assert "damaged" in str(raised.value)
 
     def test_the_memory_is_shared_out(self, made: Run) -> None:
         clips, wanted = ExtractedClips(made), Denoising(memory_bytes=1000)

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tests.conftest import write_crop
+from vidface.core.digests import DIGEST_SUFFIX
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.reports.contents import ReportContents
 from vidface.reports.gather import RunData, gather_run
@@ -102,8 +103,9 @@ def _no_drawings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run_folder(scored: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(scored, tmp_path / "run"))
+    """A copy that a test may change: it has no digests, as older runs."""
+    ignored = shutil.ignore_patterns(f"*{DIGEST_SUFFIX}")
+    return Path(shutil.copytree(scored, tmp_path / "run", ignore=ignored))
 
 
 @pytest.fixture(scope="module")

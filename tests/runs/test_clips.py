@@ -291,7 +291,7 @@ class TestShow:
         with pytest.raises(VidfaceError, match="of two clusterings; `vidface cluster` again"):
             show_clip(run, "red.v", tmp_path / "s.png")
         path.write_bytes(content[:50])
-        with pytest.raises(VidfaceError, match=r"faces\.parquet: unreadable artefact"):
+        with pytest.raises(VidfaceError, match=r"faces\.parquet: damaged"):
             show_clip(run, "red.v", tmp_path / "s.png")
 
     def test_other_crops_than_faces(self, run: Run, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from vidface.challenges.submissions import score_submission
+from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
 from vidface.runs.comparison import compare
 from vidface.runs.extraction import extract
@@ -90,6 +91,9 @@ def test_a_run_directory_can_be_opened_alone(run: Run, tmp_path: Path) -> None:
     with pytest.raises(VidfaceError, match=r"no run\.json in it"):
         open_run_folder(tmp_path)
     (moved / "run.json").write_text("[1]")
+    with pytest.raises(VidfaceError, match=r"run\.json: damaged"):
+        open_run_folder(moved)
+    digest_path(moved / "run.json").unlink()  # as of an older run
     with pytest.raises(VidfaceError, match="not what vidface wrote"):
         open_run_folder(moved)
 

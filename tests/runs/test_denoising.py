@@ -394,7 +394,7 @@ class TestLinkage:
         cluster(run, 0.5)
         path = run.folder.linkage_path(0)
         path.write_bytes(path.read_bytes()[:-200])
-        with pytest.raises(VidfaceError, match=r"linkage.shard-00000\.arrow: unreadable artefact"):
+        with pytest.raises(VidfaceError, match=r"linkage.shard-00000\.arrow: damaged"):
             cluster(run, 0.5)
 
     def test_one_that_does_not_fit_is_refused(self, run: Run) -> None:
@@ -427,7 +427,7 @@ def moody_run(pipeline: Path) -> Run:
             mean = x.mean(dim=(2, 3))
             return torch.where(mean[:, 1:2] > 0.4, torch.nan, mean)
 
-    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5))
+    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5), force=True)
     opened = open_run(load_pipeline(pipeline), backbone=backbone)
     extract(opened)
     return opened

@@ -364,7 +364,7 @@ def test_unusable_embeddings_are_noise(colour_pipeline: Path, tmp_path: Path) ->
             mean = torch.where(mean[:, 1:2] > 0.4, torch.nan, mean)
             return torch.where(mean[:, 2:3] > 0.4, 0.0, mean)
 
-    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5))
+    backbone = load_backbone(Moody(), Preprocessing("rgb", 127.5, 127.5), force=True)
     opened = open_run(load_pipeline(colour_pipeline), backbone=backbone)
     extract(opened)
     done = cluster(opened, 0.5)

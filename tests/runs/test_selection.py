@@ -25,6 +25,7 @@ from vidface.metrics.settings import ScoreSettings
 from vidface.metrics.verification import score_verification
 from vidface.runs.denoised import Denoised
 from vidface.runs.selection import Observation, plan_folds, plan_splits
+from vidface.runs.selection_criterion import Criterion
 from vidface.runs.selection_results import TarOverRounds
 from vidface.runs.selection_rounds import fold_identities
 from vidface.settings.manifests import Manifest
@@ -200,6 +201,13 @@ def test_two_splits_report_the_plain_score(parameters):
     counted = (verification.genuine_pairs, verification.impostor_pairs)
     assert plan.rounds[0].report.pairs == counted
     assert verification.distractor_pairs_left_out > 0
+
+
+def test_tar_is_refused_where_it_would_be_another_protocols() -> None:
+    for protocols in ("cross-verification", "identification,retrieval"):
+        with pytest.raises(VidfaceError, match=f"add verification to --protocols {protocols}"):
+            Criterion.of("tar@1e-1", ScoreSettings(protocols=protocols))
+    assert Criterion.of("map", ScoreSettings(protocols="retrieval")).figure == "map"
 
 
 def test_tar_chooses_at_the_far_that_is_named():

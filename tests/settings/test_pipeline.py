@@ -37,7 +37,10 @@ def test_defaults_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("text", "message"),
     [
         ("[frame]\nfps = 8\n", r"unknown table \[frame\] \(known: manifest, frames, faces"),
-        ("[frames]\nfsp = 8\n", r"unknown key 'fsp' in \[frames\] \(known: fps, decoder\)"),
+        (
+            "[frames]\nfsp = 8\n",
+            r"unknown key 'fsp' in \[frames\] \(known: fps, decoder, keep",
+        ),
         ('[frames]\nfps = "8"\n', r"\[frames\] fps: must be a number, not '8'"),
         ("[frames]\nfps = true\n", r"\[frames\] fps: must be a number, not True"),
         ("[frames]\nfps = 0\n", r"\[frames\] fps: must be above 0"),

@@ -89,8 +89,7 @@ def check_digest(path: Path, remedy: str = "make it again") -> bool:
         raise VidfaceError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not intact:
         raise VidfaceError(
-            f"{path}: damaged: its content is not what was written, by {digest_path(path).name}; "
-            f"{remedy}"
+            f"{path}: damaged: its digest says that this is not what was written; {remedy}"
         )
     _checked[path] = stamp
     return True

@@ -35,6 +35,11 @@ class Criterion:
             )
         if at and exact_rate(far) is None:
             raise VidfaceError(f"--select-by {text}: '{far}' is no rate in (0, 1], such as 1e-4")
+        if figure == "tar" and "verification" not in settings.protocol_names:
+            raise VidfaceError(
+                f"--select-by {text}: TAR is chosen by over all pairs of a split; add verification "
+                f"to --protocols {settings.protocols}"
+            )
         targets = settings.protocol(VerificationProtocol).far_list
         if figure == "tar" and not at and len(targets) == 1:
             return Criterion(figure, targets[0])
