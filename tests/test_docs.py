@@ -109,6 +109,7 @@ def test_the_readme_is_one_page() -> None:
     assert README.count("\n") <= 150
 
 
+@pytest.mark.slow
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
     """Links, anchors, names of the reference: `make docs` fails on a wrong one."""
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir"]

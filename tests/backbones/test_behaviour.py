@@ -243,6 +243,7 @@ def test_what_counts_as_far_better(tmp_path: Path, monkeypatch, values, advice: 
     assert bool(said) == bool(advice)
 
 
+@pytest.mark.slow
 def test_real_recognisers_fed_wrongly(data: Path) -> None:
     """y1 normalised twice, MobileFaceNet not at all; fed rightly nothing is said."""
     root = TarRoot(data / "images" / "ytf_aligned112.tar")

@@ -170,3 +170,9 @@ def test_a_module_of_two_outputs() -> None:
     crops = some_crops(3, 160, 160)
     rows, norms = backbone.embed_faces(crops)
     assert np.allclose(rows * norms[:, None], crops.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_a_file_in_place_of_a_name_is_told_where_to_go(vidface, colour_network: Path) -> None:
+    done = vidface("models", "show", colour_network)
+    assert done.code == 1
+    assert "`vidface models count` counts a file, --card prints a card of it" in done.err

@@ -197,6 +197,7 @@ def test_float32_is_float32(data: Path) -> None:
     assert cosines.max() < 0.999999  # it is not float32 under another name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_torch_in_half_the_bits(data: Path, precision: str) -> None:
     network = load_network(data / "weights" / "mobilefacenet_foamliu.pt", "mobilefacenet")

@@ -376,6 +376,7 @@ def test_hard_clips(clips):
         assert bool(frames) == (clip.name not in ("audio_only.mov", "zero_frames.avi")), clip.name
 
 
+@pytest.mark.slow
 def test_ordinary_clips_are_not_called_truncated(clips):
     for clip in sorted((clips / "wlasl").iterdir()):
         frames, error = until_error(clip, fps=1)

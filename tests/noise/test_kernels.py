@@ -383,6 +383,7 @@ def test_a_pair_clear_of_the_threshold_is_certain(monkeypatch, threshold, device
 # --- whatever the machine, the budget and the order
 
 
+@pytest.mark.slow
 def test_result_depends_on_no_budget_thread_or_device(monkeypatch):
     rng = np.random.default_rng(11)
     lengths = rng.permutation([*range(20), *rng.integers(5, 60, 100), 130, 240, 255, 256, 300])

@@ -91,6 +91,7 @@ def test_killed_twice(people: Path, unbroken: Path, tmp_path: Path) -> None:
     assert all(torch.equal(t, weights(tmp_path / "run")[n]) for n, t in weights(unbroken).items())
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_not_done_again(people: Path, unbroken: Path) -> None:
     before = weights(unbroken)
     trained, losses = run(people, unbroken)

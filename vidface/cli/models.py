@@ -77,6 +77,11 @@ def models_show(name: str, card: bool, as_json: bool, **max_costs: Any) -> None:
 
         click.echo(printable(draft_card(name)))
         return
+    if Path(name).is_file():
+        raise VidfaceError(
+            f"{name}: a file, and this shows recognisers by name; `vidface models count` counts a "
+            "file, --card prints a card of it"
+        )
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import describe
 
