@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import absent
 from tests.reports.test_report import HOSTILE, scored  # noqa: F401 (a fixture)
+from vidface.core.files import write_json
 from vidface.reports.page import write_report
 
 pytestmark = pytest.mark.slow
@@ -52,7 +53,7 @@ def report(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
         document["identification"] = {"cmc": {
             "rank": [1, 2, 3], "value": [0.8, 0.9, 1],
             "low": [0.7, 0.8, 1], "high": [0.9, 1, 1]}}  # fmt: skip
-        path.write_text(json.dumps(document), encoding="utf-8")
+        write_json(path, document, digest=True)
     write_report([run], folder / "report.html")
     return folder / "report.html"
 
