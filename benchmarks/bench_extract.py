@@ -127,6 +127,7 @@ def processes(cores: int) -> ProcessPoolExecutor:
 
 
 def warm(_: int) -> None:
+    """Import what decoding imports at its first frame, before the time is taken."""
     import av  # noqa: F401
     import cv2
 

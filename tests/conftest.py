@@ -51,6 +51,16 @@ def weights_at_hand() -> None:
         absent(str(error))
 
 
+@pytest.fixture(scope="session")
+def ffmpeg() -> str:
+    """The program that clips are made with, and that frames are compared with."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        absent("imageio-ffmpeg is not installed")
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
 def write_colour_network(path: Path, *, batch: int | str = "batch") -> Path:
     """A recogniser that can be worked out by eye: its embedding is the crop's mean colour.
 

@@ -335,22 +335,7 @@ def test_workers_do_without_torch_and_pyarrow(weights_at_hand: None) -> None:
     assert read.ends[0].message == "heavy [], OpenCV threads 1"
 
 
-def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
-    class Detector:
-        def detect(self, image: np.ndarray) -> DetectedFaces:
-            landmarks = np.stack([np.zeros((5, 2)), np.array(ARCFACE_TEMPLATE)])
-            boxes = np.tile(np.array([0, 0, 9, 9.0]), (2, 1))
-            return DetectedFaces(boxes, landmarks, np.array([0.9, 0.8]))
-
-    write_crop(tmp_path / "a" / "0.png", "red")
-    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), Detector())  # type: ignore[arg-type]
-    [picture] = find_faces(clip("a"), tools)
-    [face] = picture.faces
-    assert (face.face_index, face.det_score) == (0, 0.8)
-    assert np.abs(picture.crops[0].astype(int) - crop_of("red")).max() <= 1
-
-
-class CountingDetector:
+class CountingDetector(FaceDetector):
     """One face in every picture but black ones, where two are too small and one is too faint."""
 
     def __init__(self) -> None:
@@ -364,12 +349,27 @@ class CountingDetector:
         return DetectedFaces(boxes, landmarks, np.full(n, 0.9), dropped)
 
 
+def test_landmarks_that_coincide_cost_that_face_alone(tmp_path: Path) -> None:
+    class Detector(CountingDetector):
+        def detect(self, image: np.ndarray) -> DetectedFaces:
+            landmarks = np.stack([np.zeros((5, 2)), np.array(ARCFACE_TEMPLATE)])
+            boxes = np.tile(np.array([0, 0, 9, 9.0]), (2, 1))
+            return DetectedFaces(boxes, landmarks, np.array([0.9, 0.8]))
+
+    write_crop(tmp_path / "a" / "0.png", "red")
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), Detector())
+    [picture] = find_faces(clip("a"), tools)
+    [face] = picture.faces
+    assert (face.face_index, face.det_score) == (0, 0.8)
+    assert np.abs(picture.crops[0].astype(int) - crop_of("red")).max() <= 1
+
+
 def test_a_picture_that_comes_again_is_detected_once(tmp_path: Path) -> None:
     """The pictures A B A B C A are three, whatever stands between them."""
     for number, name in enumerate(["red", "green", "red", "green", "blue", "red"]):
         write_crop(tmp_path / "a" / f"{number}.png", name)
     detector = CountingDetector()
-    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), detector)  # type: ignore[arg-type]
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), detector)
     pictures = list(find_faces(clip("a"), tools))
     assert detector.pictures == 3
     assert [picture.faces[0].frame_index for picture in pictures] == list(range(6))
@@ -385,7 +385,7 @@ def test_what_is_found_and_not_taken_is_counted_a_frame(tmp_path: Path) -> None:
         black = tmp_path / "a" / f"{number}.png"
         black.parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(black)
-    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), CountingDetector())  # type: ignore[arg-type]
+    tools = Tools(FolderRoot(tmp_path), FRAMES, FaceSettings(), CountingDetector())
     pictures = list(find_faces(clip("a"), tools))
     dropped = sum((picture.dropped for picture in pictures), DroppedFaces())
     assert dropped == DroppedFaces(small=6, faint=3)
@@ -853,8 +853,8 @@ def test_more_than_a_socket_holds_waits_until_it_is_read() -> None:
 
 
 def test_a_blocks_numbers_are_seen_from_both_sides() -> None:
-    with shared.open_nameless_file(size=shared.block_bytes()) as descriptor:
-        one, two = shared.SharedBlock(descriptor), shared.SharedBlock(descriptor)
+    with shared.open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
+        one, two = (shared.SharedBlock(descriptor, USUAL.shape) for _ in range(2))
     assert (two.activity, two.beats, two.clip_number, two.clip_bytes) == (0, 0, None, 0)
     one.activity, one.clip_number, one.clip_bytes = shared.WORKING, 0, 2**70
     one.beat()
@@ -888,8 +888,8 @@ def test_a_clip_is_not_condemned_for_the_one_before_it() -> None:
     """Between the look at a worker and its end it may have gone on to its next clip."""
     process = DecodingProcess.__new__(DecodingProcess)
     process._verdict, process.assigned = None, {1: clip("a"), 2: clip("b")}
-    with shared.open_nameless_file(size=shared.block_bytes()) as descriptor:
-        process.block = shared.SharedBlock(descriptor)
+    with shared.open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
+        process.block = shared.SharedBlock(descriptor, USUAL.shape)
     assert process.lost_clip() is None
     process.block.clip_number = 1
     assert process.lost_clip() == 1

@@ -161,15 +161,11 @@ def test_damage_in_a_later_part_is_damage() -> None:
 
 
 @pytest.mark.parametrize("name", ["parts.ts", "parts.mpg"])
-def test_the_frames_that_ffmpeg_decodes(data: Path, name: str) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("imageio-ffmpeg is not installed")
+def test_the_frames_that_ffmpeg_decodes(data: Path, ffmpeg: str, name: str) -> None:
     film = data / "cases" / "parts_with_reset_times" / name
     if not film.is_file():
         absent(f"no {film}")
-    verdict = judge(imageio_ffmpeg.get_ffmpeg_exe(), film)
+    verdict = judge(ffmpeg, film)
     shown = {
         frame.source_time_seconds: frame.image[::STRIDE, ::STRIDE].astype(int)
         for frame in sample_frames(film, 100, threads=1)

@@ -96,17 +96,13 @@ def test_b_frames_in_front_of_the_key_frame_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("case", ["fps25.mp4", "rich.mkv", "interlaced.ts"])
-def test_what_is_kept_is_what_ffmpeg_decodes(case: str, tmp_path: Path) -> None:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("imageio-ffmpeg is not installed")
+def test_what_is_kept_is_what_ffmpeg_decodes(case: str, ffmpeg: str, tmp_path: Path) -> None:
     film = (GOLDEN / case).read_bytes()
     packets = packets_of(film)
     bad = with_bad_place(film, packets[8 if case == "interlaced.ts" else len(packets) // 3])
     path = tmp_path / case
     path.write_bytes(bad)
-    verdict = judge(imageio_ffmpeg.get_ffmpeg_exe(), path)
+    verdict = judge(ffmpeg, path)
     assert verdict.faults
     theirs = {round(float(seconds), 6): image for seconds, image in verdict.frames}
     kept, state = read(bad, keep_damaged=True)

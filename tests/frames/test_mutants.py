@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import absent
 from tests.media_judge import Verdict, judge
 from tests.media_mutants import MAX_BYTES, SOURCES, Mutant, hostile, mutants
 from vidface.core.errors import ClipError
@@ -48,15 +47,6 @@ HARMLESS = [
 RIGHT_WHERE_FFMPEG_FAILS = {
     "rich.mov: stsd says 8192 x 8192": "a size above the limit is not passed on; the JPEGs' counts",
 }
-
-
-@pytest.fixture(scope="module")
-def ffmpeg() -> str:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("imageio-ffmpeg is not installed")
-    return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def read_all(files: Iterable[Mutant], folder: Path, threads: int = 1) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests import make_golden_clips as maker
-from tests.conftest import absent
 from vidface.core.errors import ClipError
 from vidface.frames.sampling import sample_frames
 
@@ -133,18 +132,15 @@ def test_every_frame_of_the_film_at_its_time(case: str) -> None:
 
 @pytest.mark.usefixtures("weights_at_hand")
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_rotated_clip_shows_its_face_upright(data: Path, tmp_path: Path, degrees: int) -> None:
+def test_a_rotated_clip_shows_its_face_upright(
+    data: Path, ffmpeg: str, tmp_path: Path, degrees: int
+) -> None:
     """The picture is turned one way, the display matrix turns it back."""
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("imageio-ffmpeg is not installed")
     from vidface.faces.detector import FaceDetector
 
     portrait = next(sample_frames(data / "clips" / "wlasl" / "01377.mp4")).image
     size = f"{portrait.shape[1]}x{portrait.shape[0]}"
     turns = {90: "transpose=1", 180: "hflip,vflip", 270: "transpose=2"}[degrees]
-    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     lying, clip = tmp_path / "lying.mp4", tmp_path / "rotated.mp4"
     command = f"{ffmpeg} -v error -f rawvideo -pix_fmt rgb24 -s {size} -r 8 -i - -vf {turns}"
     encode = ["-c:v", "libx264", "-crf", "15", "-pix_fmt", "yuv420p", str(lying)]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import absent
 from vidface.core.errors import ClipError
 from vidface.core.rules import ReadingRules
 from vidface.frames.common import MAX_PIXELS
@@ -23,15 +22,6 @@ from vidface.frames.tone_mapping import HLG, PQ, map_tones, roll_off
 SQUARE_ONLY = ReadingRules(tone_mapping=False)
 BT709 = "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
 LOSSLESS = ["-c:v", "libx264", "-qp", "0", "-preset", "ultrafast"]
-
-
-@pytest.fixture(scope="module")
-def ffmpeg() -> str:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("imageio-ffmpeg is not installed")
-    return imageio_ffmpeg.get_ffmpeg_exe()
 
 
 def run_ffmpeg(ffmpeg: str, *arguments: object) -> bytes:

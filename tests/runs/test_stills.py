@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import absent
 from vidface.runs.clips import list_clips
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
@@ -21,16 +20,14 @@ SHAPE = "scale=320:180,setsar=1,fps=30"
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
-def test_a_still_outvotes_the_person_unless_pictures_vote(data: Path, tmp_path: Path) -> None:
+def test_a_still_outvotes_the_person_unless_pictures_vote(
+    data: Path, ffmpeg: str, tmp_path: Path
+) -> None:
     """12 samples of a person and 48 of a still: no two frames of it need be bit-equal."""
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        absent("no ffmpeg to make a clip with; pip install imageio-ffmpeg")
     clips, film = data / "clips" / "wlasl", tmp_path / "frozen.mp4"
     still = f"[1:v]trim=end_frame=1,{SHAPE},loop=loop=179:size=1[still]"
     subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error",
+        [ffmpeg, "-v", "error",
          "-i", clips / "08592.mp4", "-i", clips / "65483.mp4",
          "-filter_complex", f"[0:v]{SHAPE}[person];{still};[person][still]concat",
          "-c:v", "libx264", "-pix_fmt", "yuv420p", film],

@@ -116,9 +116,9 @@ def read_cfp_pairs(root: str | Path, split: str | Path) -> PairSet:
     """
     split = Path(split)
     what = f"pairs {split}"
-    kinds = {"FF": "FF", "FP": "FP"}.get(split.name.upper())
+    kinds = split.name.upper()
     folders = sorted(folder for folder in split.iterdir() if (folder / "same.txt").is_file())
-    if kinds is None or not folders:
+    if kinds not in ("FF", "FP") or not folders:
         raise VidfaceError(
             f"{what}: a folder; give a list of pairs, or CFP's Protocol/Split/FF or …/FP"
         )

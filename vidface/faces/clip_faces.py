@@ -54,10 +54,10 @@ class Tools:
     Attributes:
         detector: None with source = "aligned", where images are used as they are.
         on_frame: to be called at every sign of life: a frame decoded, an image read.
-        seconds: spent so far on the clip at hand.
-        notes: what to say of the clip at hand whatever becomes of it, such as files passed over.
         rules: of the run that the clips are read for.
         fed: what faces are cut out for: their template and size.
+        seconds: spent so far on the clip at hand.
+        notes: what to say of the clip at hand whatever becomes of it, such as files passed over.
     """
 
     root: MediaRoot
@@ -65,10 +65,10 @@ class Tools:
     faces: FaceSettings
     detector: FaceDetector | None = None
     on_frame: Callable[[], None] = lambda: None
-    seconds: Seconds = field(default_factory=Seconds)
-    notes: list[str] = field(default_factory=list)
     rules: ReadingRules = NEW_RULES
     fed: Preprocessing = USUAL
+    seconds: Seconds = field(default_factory=Seconds)
+    notes: list[str] = field(default_factory=list)
 
 
 ClipWork = Callable[[Clip, Tools], Iterable[Picture]]  # what a worker does with a clip

@@ -9,9 +9,7 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.states import STATES
-from vidface.core.values import CROP_SIZE
 
-CROP_SHAPE = (CROP_SIZE, CROP_SIZE, 3)
 MIN_CLIP_MEMORY_BYTES = 64 * 2**20
 
 

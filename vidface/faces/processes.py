@@ -14,7 +14,7 @@ import psutil
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
-from vidface.faces.events import CROP_SHAPE, ClipLimits
+from vidface.faces.events import ClipLimits
 from vidface.faces.shared import (
     STARTING,
     WORKING,
@@ -53,10 +53,7 @@ class DecodingProcess:
     """
 
     def __init__(
-        self,
-        setup_descriptor: int,
-        limits: ClipLimits,
-        crop_shape: tuple[int, int, int] = CROP_SHAPE,
+        self, setup_descriptor: int, limits: ClipLimits, crop_shape: tuple[int, int, int]
     ) -> None:
         self.assigned: dict[int, Clip] = {}
         self.ready = self.retired = self._ended_itself = False

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from vidface.faces.events import CROP_SHAPE
-
 SLOTS = 64  # crops a worker can have on their way; 2.4 MB at 112x112
 MAX_MESSAGE_BYTES = 1 << 24
 
@@ -61,7 +59,7 @@ class SharedBlock:
     clip_bytes = _Number(2)
     _clip_place = _Number(3)  # 0: none
 
-    def __init__(self, descriptor: int, crop_shape: tuple[int, int, int] = CROP_SHAPE) -> None:
+    def __init__(self, descriptor: int, crop_shape: tuple[int, int, int]) -> None:
         self._memory = mmap.mmap(descriptor, block_bytes(crop_shape))
         self.header = np.frombuffer(self._memory, np.int64, 4)
         flat = np.frombuffer(self._memory, np.uint8, offset=_HEADER_BYTES)
@@ -86,7 +84,7 @@ class SharedBlock:
         self._clip_place = 0 if number is None else number + 1
 
 
-def block_bytes(crop_shape: tuple[int, int, int] = CROP_SHAPE) -> int:
+def block_bytes(crop_shape: tuple[int, int, int]) -> int:
     return _HEADER_BYTES + SLOTS * int(np.prod(crop_shape))
 
 

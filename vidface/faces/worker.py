@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -137,8 +137,9 @@ def _make_tools(setup: WorkerSetup, block: SharedBlock) -> Tools:
         )
         side = setup.faces.detector_long_side
         detector.detect(np.zeros((side, side, 3), np.uint8))  # what it allocates once is no clip's
-    tools = Tools(setup.root, setup.frames, setup.faces, detector, block.beat)
-    return replace(tools, rules=setup.rules, fed=setup.fed)
+    return Tools(
+        setup.root, setup.frames, setup.faces, detector, block.beat, setup.rules, setup.fed
+    )
 
 
 class _Memory:

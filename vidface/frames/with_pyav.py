@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Generator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vidface.core.errors import ClipError
 from vidface.core.rules import ReadingRules
@@ -75,15 +75,7 @@ def decode_with_pyav(
             if (fault := header_fault(file)) is not None:
                 raise ValueError(fault)
             with log:
-                container = stack.enter_context(
-                    av.open(
-                        file,
-                        metadata_errors="replace",
-                        buffer_size=_READ_BYTES,
-                        container_options={"format_whitelist": _DEMUXERS},
-                        options={"max_pixels": str(MAX_PIXELS)},
-                    )
-                )
+                container = stack.enter_context(_open_container(file))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise corrupt_error(name, error) from error
         stream = _film_stream(container, name)
@@ -117,18 +109,23 @@ def describe_change(source: VideoSource, rules: ReadingRules) -> str | None:
         file, path = open_or_locate(source)
         file = stack.enter_context(path.open("rb")) if path is not None else file
         with contextlib.suppress(av.error.FFmpegError, ClipError, OSError, ValueError):
-            container = stack.enter_context(
-                av.open(
-                    file,
-                    "r",
-                    metadata_errors="replace",
-                    container_options={"format_whitelist": _DEMUXERS},
-                )
-            )
+            container = stack.enter_context(_open_container(file))
             change = PictureViewer(_film_stream(container, ""), rules).describe_change()
     if path is None:
         file.seek(0)
     return change
+
+
+def _open_container(file: BinaryIO) -> InputContainer:
+    import av
+
+    return av.open(
+        file,
+        metadata_errors="replace",
+        buffer_size=_READ_BYTES,
+        container_options={"format_whitelist": _DEMUXERS},
+        options={"max_pixels": str(MAX_PIXELS)},
+    )
 
 
 def _film_stream(container: InputContainer, name: str) -> VideoStream:

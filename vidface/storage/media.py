@@ -52,6 +52,28 @@ class MediaRoot(Protocol):
     def open_video(self, path: str) -> str | BinaryIO: ...
 
 
+def path_kind(path: Path) -> Kind | None:
+    """What lies at a path.
+
+    Raises:
+        OSError: a device, a pipe, a socket, a link to nothing or in a circle, no access.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL byte
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
+        if error.errno == errno.ENOENT and path.is_symlink():
+            raise FileNotFoundError(errno.ENOENT, "a link that leads to nothing") from None
+        return None
+    special = next((name for is_one, name in _SPECIAL_FILES if is_one(mode)), None)
+    if special is not None:
+        raise OSError(errno.EINVAL, f"{special}, not a file or folder")
+    return "folder" if stat.S_ISDIR(mode) else "file"
+
+
 class FolderRoot:
     """Clips in a folder; an absolute path of the manifest stands for itself, and so does a URL."""
 
@@ -62,27 +84,8 @@ class FolderRoot:
         self._urls = UrlReader()
 
     def kind(self, path: str) -> Kind | None:
-        """What a path is; OSError where it is neither file nor folder, or nobody may know.
-
-        That is: a device, a pipe, a socket, a link to nothing or in a circle, no access.
-        """
-        if is_url(path):
-            return self._urls.kind(path)
-        full = self.location / path
-        try:
-            mode = full.stat().st_mode
-        except ValueError:  # a NUL byte
-            return None
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-                raise
-            if error.errno == errno.ENOENT and full.is_symlink():
-                raise FileNotFoundError(errno.ENOENT, "a link that leads to nothing") from None
-            return None
-        special = next((name for is_one, name in _SPECIAL_FILES if is_one(mode)), None)
-        if special is not None:
-            raise OSError(errno.EINVAL, f"{special}, not a file or folder")
-        return "folder" if stat.S_ISDIR(mode) else "file"
+        """What a path is; OSError as of `path_kind`, or where nobody knows of a URL."""
+        return self._urls.kind(path) if is_url(path) else path_kind(self.location / path)
 
     def image_names(self, path: str, rules: ReadingRules = NEW_RULES) -> list[str]:
         """Names of a folder's images, in natural order."""
@@ -114,8 +117,9 @@ class FolderRoot:
         if is_url(path):
             return self._urls.size(path, rules)
         full = self.location / path
-        if self.kind(path) != "folder":
-            return full.stat().st_size if self.kind(path) else 0
+        kind = path_kind(full)
+        if kind != "folder":
+            return full.stat().st_size if kind else 0
         with os.scandir(full) as entries:
             return sum(e.stat().st_size for e in entries if is_image_name(e.name, rules))
 
@@ -298,7 +302,7 @@ def open_root(location: Path | str | Address) -> MediaRoot:
     if isinstance(place, Address):
         return UrlRoot(place)
     with named_errors(f"root {place}"):
-        kind = FolderRoot(Path()).kind(str(place))
+        kind = path_kind(place)
     if kind is not None:
         return FolderRoot(place) if kind == "folder" else TarRoot(place)
     raise VidfaceError(
