@@ -88,41 +88,32 @@ def _cut_front(model: onnx.ModelProto) -> onnx.ModelProto | None:
     image = images[0].name
     changing = {image}  # what each value is: of the image by moves and affine steps alone,
     other: set[str] = set()  # or of the image in another way; the others are constants
-    makers: dict[str, Any] = {}
     ends = set()
     for node in graph.node:
         inputs = [name for name in node.input if name]
         from_image = [name for name in inputs if name in changing]
-        if not from_image and not other.intersection(inputs) and node.op_type in _CONSTANT:
-            makers.update(dict.fromkeys(node.output, node))
-        elif _is_straight(node, from_image) and not other.intersection(inputs):
+        is_other = bool(other.intersection(inputs))
+        if not (from_image or is_other) and node.op_type in _CONSTANT:
+            continue
+        if _is_straight(node, from_image) and not is_other:
             changing.update(node.output)
-            makers.update(dict.fromkeys(node.output, node))
         else:
             ends.update(from_image)
             other.update(node.output)
     if len(ends) != 1 or image in ends:
         return None
     [end] = ends
-    needed, todo = [], [end]
-    seen: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name in makers:
-            needed.append(makers[name])
-            seen.update(makers[name].output)
-            todo.extend(makers[name].input)
-    # Protobuf's messages have no hash: nodes are told apart by their first output.
-    wanted = {node.output[0] for node in needed}
+    needed, nodes = {end}, []
+    for node in reversed(graph.node):  # ONNX has them in the order of the work
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(node.input)
     front = onnx.helper.make_graph(
-        [node for node in graph.node if node.output and node.output[0] in wanted],
+        nodes[::-1],
         "front",
         images,
         [onnx.ValueInfoProto(name=end)],
-        [tensor for tensor in graph.initializer if tensor.name in seen],
+        [tensor for tensor in graph.initializer if tensor.name in needed],
     )
     return onnx.helper.make_model(
         front, opset_imports=model.opset_import, ir_version=model.ir_version

@@ -61,19 +61,19 @@ class EmbeddedClip:
 
 
 class _Waiting:
-    """A clip on its way: rows so far, faces that still wait to be embedded, its end if it came.
+    """A clip on its way: faces so far, how many still wait to be embedded, its end if it came.
 
     A crop that comes again, bit for bit, is the picture that it was: pictures are numbered, and
-    each is embedded once.
+    each is embedded, and held, once.
     """
 
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
-        self.batches: list[pa.RecordBatch] = []
+        self.faces: list[Face] = []
+        self.numbers: list[int] = []  # of each face: its picture
         self.pictures: dict[bytes, int] = {}  # a crop's digest → its number
-        self.vectors: list[np.ndarray] = []  # of each picture: (d + 1,) float32
-        self.picture_jpegs: list[bytes] = []
-        self.jpegs: list[bytes] = []  # of each face
+        self.vectors: list[np.ndarray] = []  # of each picture: (d,) float32, its norm behind it
+        self.jpegs: list[bytes] = []  # likewise, with keep_crops
         self.unembedded = 0
         self.end: ClipEnd | None = None
 
@@ -81,16 +81,18 @@ class _Waiting:
     def thrown_away(self) -> bool:
         return self.end is not None and self.end.state not in KEPT_STATES
 
-    def number_pictures(self, crops: np.ndarray) -> tuple[list[int], np.ndarray]:
-        """Give each crop its picture's number, and the crops of pictures that are new."""
-        numbers, new = [], []
+    def add(self, faces: Sequence[Face], crops: np.ndarray) -> np.ndarray:
+        """Add faces with their crops; the crops of pictures that are new."""
+        self.faces += faces
+        self.unembedded += len(faces)
+        new = []
         for place, crop in enumerate(crops):
             digest = hashlib.blake2b(crop.tobytes(), digest_size=16).digest()
             if digest not in self.pictures:
                 self.pictures[digest] = len(self.pictures)
                 new.append(place)
-            numbers.append(self.pictures[digest])
-        return numbers, crops if len(new) == len(crops) else crops[new]
+            self.numbers.append(self.pictures[digest])
+        return crops if len(new) == len(crops) else crops[new]
 
 
 def embed_clips(
@@ -118,7 +120,7 @@ def embed_clips(
     """
     schema = artefacts.embeddings_schema(backbone.dimension)
     on_the_way: dict[int, _Waiting] = {}
-    queue: deque[tuple[_Waiting, tuple[Face, ...], list[int], np.ndarray]] = deque()
+    queue: deque[tuple[_Waiting, int, np.ndarray]] = deque()  # clip, n faces, new pictures
     queued, next_number, embed_seconds = 0, 0, 0.0
 
     def embed_all() -> None:
@@ -129,23 +131,15 @@ def embed_clips(
             if trial is not None:
                 trial.try_faces()
             crops = np.concatenate([crops for *_, crops in wanted])
-            # The norm is the last column.
-            vectors = np.empty((0, backbone.dimension + 1), np.float32)
-            if len(crops):
-                vectors = np.column_stack(backbone.embed_faces(crops, whole_batches=True))
+            vectors = np.column_stack(backbone.embed_faces(crops, whole_batches=True))
             start = 0
-            for waiting, faces, pictures, new_crops in wanted:
-                rows = vectors[start : start + len(new_crops)]
+            for waiting, _, new_crops in wanted:
+                waiting.vectors += list(vectors[start : start + len(new_crops)])
                 start += len(new_crops)
-                waiting.vectors += list(rows)
-                if len(rows) < len(faces):
-                    rows = np.stack([waiting.vectors[number] for number in pictures])
-                waiting.batches.append(_rows(waiting.clip, faces, rows, schema))
                 if keep_crops:
-                    waiting.picture_jpegs += [encode_jpeg(crop) for crop in new_crops]
-                    waiting.jpegs += [waiting.picture_jpegs[number] for number in pictures]
-        for waiting, faces, *_ in queue:
-            waiting.unembedded -= len(faces)
+                    waiting.jpegs += [encode_jpeg(crop) for crop in new_crops]
+        for waiting, n_faces, _ in queue:
+            waiting.unembedded -= n_faces
         queue.clear()
         queued = 0
         embed_seconds += time.perf_counter() - begun
@@ -165,11 +159,10 @@ def embed_clips(
         number = event.clip_number
         waiting = on_the_way.setdefault(number, _Waiting(clips[number]))
         if isinstance(event, FoundFaces):
-            pictures, new_crops = waiting.number_pictures(event.crops)
-            queue.append((waiting, event.faces, pictures, new_crops))
+            new_crops = waiting.add(event.faces, event.crops)
+            queue.append((waiting, len(event.faces), new_crops))
             if trial is not None:
                 trial.see(waiting.clip, new_crops)
-            waiting.unembedded += len(event.faces)
             queued += len(new_crops)
             if queued >= EMBED_AT_ONCE:
                 embed_all()
@@ -182,36 +175,37 @@ def embed_clips(
     yield from finished()
 
 
-def _rows(
-    clip: Clip, faces: Sequence[Face], vectors: np.ndarray, schema: pa.Schema
-) -> pa.RecordBatch:
-    """Rows of some faces of a clip; vectors (n, d + 1) float32 with their norms behind them."""
-    alike = ("frame_index", "time_seconds", "source_time_seconds", "file", "face_index", "box")
-    columns: dict[str, Any] = {
-        "clip_id": [clip.clip_id] * len(faces),
-        **{name: [getattr(face, name) for face in faces] for name in (*alike, "det_score")},
-        "landmarks": [None if face.landmarks is None else face.landmarks.ravel() for face in faces],
-        "norm": vectors[:, -1],
-        "embedding": artefacts.fixed_lists(np.ascontiguousarray(vectors[:, :-1])),
-    }
-    return pa.RecordBatch.from_pydict(columns, schema=schema)
-
-
 def _embedded(
     waiting: _Waiting, end: ClipEnd, schema: pa.Schema, seconds: Mapping[str, float]
 ) -> EmbeddedClip:
-    kept = end.state in KEPT_STATES
+    kept = end.state in KEPT_STATES  # of a damaged clip nothing is trusted
+    pictures = waiting.numbers if kept and waiting.jpegs else []
     return EmbeddedClip(
         waiting.clip,
         end.state,
         " ".join(end.message.split()),
-        end.frames if kept else 0,  # of a damaged clip nothing is trusted
+        end.frames if kept else 0,
         end.frames_without_face if kept else 0,
         end.bytes,
-        pa.Table.from_batches(waiting.batches if kept else [], schema),
-        tuple(waiting.jpegs) if kept else (),
+        _rows(waiting, schema) if kept and waiting.faces else schema.empty_table(),
+        tuple(waiting.jpegs[number] for number in pictures),
         seconds,
     )
+
+
+def _rows(waiting: _Waiting, schema: pa.Schema) -> pa.Table:
+    """Rows of a clip's faces."""
+    faces = waiting.faces
+    vectors = np.stack([waiting.vectors[number] for number in waiting.numbers])  # (n, d + 1)
+    alike = ("frame_index", "time_seconds", "source_time_seconds", "file", "face_index", "box")
+    columns: dict[str, Any] = {
+        "clip_id": [waiting.clip.clip_id] * len(faces),
+        **{name: [getattr(face, name) for face in faces] for name in (*alike, "det_score")},
+        "landmarks": [None if face.landmarks is None else face.landmarks.ravel() for face in faces],
+        "norm": vectors[:, -1],
+        "embedding": artefacts.fixed_lists(vectors[:, :-1]),
+    }
+    return pa.Table.from_pydict(columns, schema=schema)
 
 
 def encode_jpeg(crop: np.ndarray) -> bytes:
