@@ -121,6 +121,7 @@ def _open_container(file: BinaryIO) -> InputContainer:
 
     return av.open(
         file,
+        "r",
         metadata_errors="replace",
         buffer_size=_READ_BYTES,
         container_options={"format_whitelist": _DEMUXERS},
