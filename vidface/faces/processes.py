@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterable
 
 import psutil
 
+from vidface.core.children import name_end, start_python
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import ClipLimits
@@ -29,12 +27,7 @@ _KILL_SECONDS = 5.0  # a killed process is gone by then, or hangs in the kernel
 _EXIT_SECONDS = 1.0  # from a worker's closed socket to its end
 _NEAR_LIMIT = 0.8  # of the clip memory: a worker that dies there died of it
 
-# Not multiprocessing: it runs the caller's own script once more in every process, which a script
-# without `if __name__ == "__main__"` does not survive, and starts none from a daemon (dask).
-_CODE = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "  # Ctrl-C is the supervisor's
-    "from vidface.faces.worker import main; main()"
-)
+_CODE = "from vidface.faces.worker import main; main()"
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
@@ -69,21 +62,13 @@ class DecodingProcess:
             raise VidfaceError(f"a decoding process can't be started: {error}") from None
 
     def _start(self, setup_descriptor: int, crop_shape: tuple[int, int, int]) -> None:
-        if sys.platform == "win32":
-            raise OSError("decoding processes need Linux or macOS")
         ours, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             with open_nameless_file(size=block_bytes(crop_shape)) as block_descriptor:
                 self.block = SharedBlock(block_descriptor, crop_shape)
                 descriptors = (theirs.fileno(), block_descriptor, setup_descriptor)
-                self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", _CODE, *map(str, descriptors)],
-                    stdin=subprocess.PIPE,  # its end tells the worker that we are gone
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    env={**os.environ, **_ONE_THREAD, "PYTHONPATH": _python_path()},
-                )
+                self.process = start_python(_CODE, descriptors, descriptors, _ONE_THREAD)
             undo.pop_all()
         self.channel = SupervisorChannel(ours)
 
@@ -140,16 +125,10 @@ class DecodingProcess:
         code = self.process.returncode
         if code is None or not self._ended_itself:
             return "crashed", "its decoding process no longer answers"
-        if code >= 0:
-            return "crashed", f"its decoding process ended with exit code {code}"
-        try:
-            name = signal.Signals(-code).name
-        except ValueError:
-            name = f"signal {-code}"
         hint = ""
         if -code == signal.SIGKILL:
             hint = ", by somebody, or by the system because memory ran out"
-        return "crashed", f"its decoding process was killed by {name}{hint}"
+        return "crashed", f"its decoding process {name_end(code)}{hint}"
 
     def out_of_memory(self) -> str:
         size = f"{self._limits.clip_memory_bytes / 2**30:.2g} GiB"
@@ -215,9 +194,3 @@ class DecodingProcess:
             return psutil.Process(self.process.pid).memory_info().rss
         except (psutil.Error, OSError):
             return 0
-
-
-def _python_path() -> str:
-    """This process's own places of modules, for the worker to find the same ones."""
-    places: Iterable[str] = (os.path.abspath(place) for place in sys.path)  # noqa: PTH100
-    return os.pathsep.join(dict.fromkeys(places))

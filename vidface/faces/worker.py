@@ -10,11 +10,9 @@ import contextlib
 import mmap
 import os
 import pickle
-import resource  # of Unix, as decoding processes are
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from collections import deque
@@ -25,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.core.children import DataLimit, end_with_parent, forbid_core_dumps
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.redaction import redacted_text
@@ -80,8 +79,8 @@ def main() -> NoReturn:
 
 def _main(socket_number: int, block_number: int, setup_number: int) -> int:
     _be_killed_with_the_supervisor()
-    threading.Thread(target=_end_with_the_supervisor, daemon=True).start()
-    _forbid_core_dumps()
+    end_with_parent()
+    forbid_core_dumps()
     channel = WorkerChannel(socket.socket(fileno=socket_number))
     try:
         setup = _read_setup(setup_number)
@@ -102,19 +101,6 @@ def _be_killed_with_the_supervisor() -> None:
         pr_set_pdeathsig = 1
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _end_with_the_supervisor() -> None:
-    """Standard input ends when the supervisor does, be it by SIGKILL; a hung decoder ends too."""
-    with contextlib.suppress(OSError):
-        while os.read(0, 1):
-            pass
-    os._exit(1)
-
-
-def _forbid_core_dumps() -> None:
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _read_setup(descriptor: int) -> WorkerSetup:
@@ -142,47 +128,6 @@ def _make_tools(setup: WorkerSetup, block: SharedBlock) -> Tools:
     )
 
 
-class _Memory:
-    """This process's data, bounded by the system where it can be (Linux)."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._start_bytes = _data_bytes()
-        if self._start_bytes is not None:
-            self._bound(self._start_bytes + limit_bytes)
-
-    @property
-    def kept_share(self) -> float:
-        """What was not given back since the start, as a share of the limit."""
-        now = _data_bytes()
-        if now is None or self._start_bytes is None:
-            return 0.0
-        return (now - self._start_bytes) / self._limit_bytes
-
-    def unbound(self) -> None:
-        """Room to say that there is none."""
-        if self._start_bytes is not None:
-            self._bound(None)
-
-    @staticmethod
-    def _bound(size_bytes: int | None) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            soft = hard if size_bytes is None else size_bytes
-            if hard != resource.RLIM_INFINITY:
-                soft = min(soft, hard)
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _data_bytes() -> int | None:
-    """Private writable memory, as RLIMIT_DATA counts it; None where the system doesn't tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[5])
-        return pages * mmap.PAGESIZE
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 class _Worker:
     def __init__(
         self, setup: WorkerSetup, tools: Tools, block: SharedBlock, channel: WorkerChannel
@@ -191,7 +136,7 @@ class _Worker:
         self._tools = tools
         self._block = block
         self._channel = channel
-        self._memory = _Memory(setup.limits.clip_memory_bytes)
+        self._memory = DataLimit(setup.limits.clip_memory_bytes)
         self._clips: deque[tuple[int, Clip]] = deque()
         self._free = list(range(SLOTS))
         self._unsent: list[tuple[int, Face]] = []  # slots and faces, to be sent together
