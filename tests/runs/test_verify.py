@@ -189,6 +189,25 @@ def test_a_list_of_ones_own_has_no_accuracy_without_folds(
     assert (own["auc"], own["pairs"]) == (lfw["auc"], lfw["pairs"])
 
 
+def test_a_folder_of_people_is_enough(
+    colour_network: Path, faces: Path, vidface, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidface.runs.verify.PAIRS_AT_ONCE", 3)
+    arguments = ("verify", str(colour_network), str(faces), *FED)
+    done = vidface(*arguments, "--most-pairs", 6, "--write-pairs", "list.csv")
+    assert (done.code, done.err) == (0, "")
+    assert "3 genuine and 3 impostor pairs\nof 4 people with 8 pictures, drawn" in done.out
+    drawn = vidface(*arguments, "--most-pairs", 6, "--json").json
+    read = vidface(*arguments, "--pairs", "list.csv", "--json").json
+    assert drawn.pop("pairs_origin").startswith("of 4 people")
+    for document in (drawn, read):
+        document["provenance"].pop("created")
+    assert drawn == read  # the list's digest is among it
+    every = vidface(*arguments, "--all-pairs", "--json").json
+    assert every["pairs"] == {"genuine": 4, "impostor": 24}
+    assert vidface(*arguments, "--all-pairs", "--seed", "1").code == 2
+
+
 def test_people_whose_names_differ_in_case_are_told(
     colour_network: Path, faces: Path, vidface
 ) -> None:
@@ -204,9 +223,14 @@ def test_people_whose_names_differ_in_case_are_told(
 def test_what_the_command_says_of_a_wrong_call(
     colour_network: Path, faces: Path, tmp_path: Path, vidface
 ) -> None:
-    done = vidface("verify", str(colour_network), str(faces), *FED)
+    done = vidface("verify", str(colour_network), str(faces / "red"), *FED)
     assert done.code == 1
-    assert "which pairs? --pairs pairs.txt" in done.err
+    assert "2 loose ones; give each person a folder, or name the pairs by --pairs" in done.err
+    for flags in (("--seed", "0"), ("--write-pairs", "x.csv")):
+        listed = ("--pairs", str(faces.parent / "pairs.txt"))
+        done = vidface("verify", str(colour_network), str(faces), *FED, *flags, *listed)
+        assert done.code == 2
+        assert "are for a folder without --pairs" in done.err
     path = tmp_path / "x.bin"
     path.write_bytes(b"\x80\x04N.")
     done = vidface("verify", str(colour_network), str(path), *FED)

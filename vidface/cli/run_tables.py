@@ -148,6 +148,7 @@ def format_verified(result: Verified) -> str:
         head,
         f"{result.images} images, {score.genuine_pairs} genuine and "
         f"{score.impostor_pairs} impostor pairs",
+        *([result.origin] if result.origin else []),
         "",
         f"accuracy  {_accuracy(score)}",
         f"AUC       {score.auc:.5f}",

@@ -46,6 +46,7 @@ class PairSet:
     image_names: Sequence[str]  # for messages
     read: Callable[[int], bytes]  # image number → a picture file's bytes; may raise OSError
     sha256: str  # of the file that lists the pairs
+    origin: str = ""  # of pairs that nobody listed: of whom, and how they were chosen
 
     def __post_init__(self) -> None:
         check_pairs(self.name, self.first, self.second, self.same, self.folds, self.n_images)

@@ -56,7 +56,7 @@ def read_path_pairs(root: str | Path, pairs: str | Path) -> PairSet:
     with open_list(path, what) as file, named_errors(what):
         has_two_lines = len(next(numbered_rows(file, what, 3), (0, []))[1]) == 2
     listed = _read_line_pairs(path, what) if has_two_lines else read_pair_list(path)
-    names = [_path_below(name, what) for name in listed.names]
+    names = [path_below(name, what) for name in listed.names]
     folds = np.zeros(len(listed), np.int64) if listed.folds is None else listed.folds
     return PairSet(
         name=path.stem,
@@ -144,7 +144,7 @@ def read_cfp_pairs(root: str | Path, split: str | Path) -> PairSet:
             for where, fields in read_rows(folder / name):
                 if len(fields) != 2 or not all(map(dict.__contains__, places, fields)):
                     raise VidfaceError(f"{where}: not two numbers of pictures in the lists")
-                names = [_path_below(of[n], where) for of, n in zip(places, fields, strict=True)]
+                names = [path_below(of[n], where) for of, n in zip(places, fields, strict=True)]
                 first, second = (numbers.setdefault(name, len(numbers)) for name in names)
                 pairs.append((first, second, same, fold))
     columns = np.array(pairs, dtype=np.int64).reshape(-1, 4)
@@ -161,7 +161,7 @@ def read_cfp_pairs(root: str | Path, split: str | Path) -> PairSet:
     )
 
 
-def _path_below(name: str, what: str) -> str:
+def path_below(name: str, what: str) -> str:
     """A listed path with slashes; a stranger's list must not lead out of the root."""
     path = posixpath.normpath(name.replace("\\", "/"))
     if path.startswith(("/", "..")) or path == "." or any(sign in path for sign in ":\0"):

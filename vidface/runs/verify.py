@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vidface.metrics.pairs import PairScore
 
 IMAGES_AT_ONCE = 256  # held in memory as pictures
+PAIRS_AT_ONCE = 2**15  # whose embeddings are multiplied
 PAIRS_TRIED = 24  # of one person, and of two; their images fit one load
 NO_EMBEDDING_SCORE = -1.0  # of a pair whose image is missing or broken: it stays in the counts
 
@@ -30,6 +31,7 @@ class Verified:
 
     score: PairScore
     pairs: str
+    origin: str  # of pairs that nobody listed
     images: int
     failed: tuple[str, ...]  # one line an image that could not be used
     flip: bool
@@ -42,6 +44,7 @@ class Verified:
             "images": {"used": self.images - len(self.failed), "failed": len(self.failed)},
             "failed": list(self.failed),
             "flip": self.flip,
+            **({"pairs_origin": self.origin} if self.origin else {}),
             "provenance": self.provenance,
         }
 
@@ -92,12 +95,15 @@ def verify(
     usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         units = np.where(usable[:, None], embeddings / norms, 0)
-    scores = np.einsum("nd,nd->n", units[pairs.first], units[pairs.second])
+    starts = range(PAIRS_AT_ONCE, len(pairs.first), PAIRS_AT_ONCE)
+    blocks = zip(np.split(pairs.first, starts), np.split(pairs.second, starts), strict=True)
+    scores = np.concatenate([np.einsum("nd,nd->n", units[a], units[b]) for a, b in blocks])
     scores = np.clip(scores, -1, 1)
     scores[~(usable[pairs.first] & usable[pairs.second])] = NO_EMBEDDING_SCORE
     return Verified(
         score_pairs(scores, pairs.same, pairs.folds),
         pairs.name,
+        pairs.origin,
         len(wanted),
         tuple(failed),
         flip,
