@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.quantize import quantize_file, quantize_network
 from vidface.backbones.runtimes import RUNTIMES
+from vidface.backbones.runtimes.places import HERE
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
 from vidface.storage.media import open_root
@@ -168,7 +170,7 @@ def test_the_cosine_is_that_of_faces_not_calibrated_on(
         return real(network, fed, crops)
 
     monkeypatch.setattr(quantize, "quantize_network", watched)
-    network, out = read_network(path, "n"), tmp_path / "int8.onnx"
+    network, out = replace(read_network(path, "n"), place=HERE), tmp_path / "int8.onnx"
     done = quantize_file(network, FED, open_root(folder), out, count=8, seed=3)
     assert done.to_dict()["cosine_to_float32"] == {
         "images": 8, "mean": done.mean_cosine, "lowest": done.lowest_cosine,

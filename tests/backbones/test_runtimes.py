@@ -438,9 +438,13 @@ class ToyRunner(Runner):
         return [np.ones((len(crops), 5), np.float32) for crops in batches]
 
 
+def make_toy(*_: object) -> ToyRunner:
+    return ToyRunner()
+
+
 def test_a_runtime_is_one_row(colour_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in the registry can be asked for by name, is checked and is tried by `auto`."""
-    toy = Runtime("toy", "json", ("float32", "bf16"), lambda *_: ToyRunner())
+    toy = Runtime("toy", "json", ("float32", "bf16"), make_toy)
     monkeypatch.setitem(RUNTIMES, "toy", toy)
     backbone = load_backbone(colour_network, PLAIN, runtime="toy", precision="bf16", threads=1)
     assert str(backbone.plan) == "toy bf16"

@@ -26,6 +26,7 @@ from PIL import Image
 from tests.conftest import absent, crop_of, write_crop
 from tests.decoding_faults import faulty, shade_of, tell_modules
 from vidface.backbones.preprocessing import USUAL, Preprocessing
+from vidface.core.children import open_nameless_file
 from vidface.core.clips import Clip
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.rules import ReadingRules
@@ -853,7 +854,7 @@ def test_more_than_a_socket_holds_waits_until_it_is_read() -> None:
 
 
 def test_a_blocks_numbers_are_seen_from_both_sides() -> None:
-    with shared.open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
+    with open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
         one, two = (shared.SharedBlock(descriptor, USUAL.shape) for _ in range(2))
     assert (two.activity, two.beats, two.clip_number, two.clip_bytes) == (0, 0, None, 0)
     one.activity, one.clip_number, one.clip_bytes = shared.WORKING, 0, 2**70
@@ -888,7 +889,7 @@ def test_a_clip_is_not_condemned_for_the_one_before_it() -> None:
     """Between the look at a worker and its end it may have gone on to its next clip."""
     process = DecodingProcess.__new__(DecodingProcess)
     process._verdict, process.assigned = None, {1: clip("a"), 2: clip("b")}
-    with shared.open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
+    with open_nameless_file(size=shared.block_bytes(USUAL.shape)) as descriptor:
         process.block = shared.SharedBlock(descriptor, USUAL.shape)
     assert process.lost_clip() is None
     process.block.clip_number = 1

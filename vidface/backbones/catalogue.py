@@ -86,7 +86,8 @@ def count_file(path: Path) -> Budget:
         raise VidfaceError(f"{path}: no such file")
     network = read_network(path, path.name)
     if network.model is not None:
-        return count_graph(network.model, path.name)
+        budget: Budget = network.place.call(count_graph, network.model, path.name)
+        return budget
     return count_module(network.require_module())
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.backbones.graphs import copy_graph, fix_batch
 from vidface.backbones.runtimes.base import choose_outputs, library_errors
+from vidface.backbones.runtimes.places import HERE, Place
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
 from vidface.core.values import CROP_SIZE
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 _PLANES, _IMAGE = "vidface_image", "vidface_image_cast"  # values that are put in front
 
 
-def conform_graph(model: onnx.ModelProto, name: str, output: str | None = None) -> onnx.ModelProto:
+def conform_graph(
+    model: onnx.ModelProto, name: str, output: str | None = None, place: Place = HERE
+) -> onnx.ModelProto:
     """The graph with one float32 input (n, 3, h, w); out comes the embedding, then any norm.
 
     Args:
         model: as the file has it; a graph of that form already is given back as it is.
         output: the embedding's name, where several outputs could be it.
+        place: where it is run, if it has to be.
 
     Raises:
         VidfaceError: several inputs, none that is an image of three colours, or an output that
@@ -71,7 +75,7 @@ def conform_graph(model: onnx.ModelProto, name: str, output: str | None = None) 
         graph.node.extend([*nodes, *rest])
         graph.input.append(helper.make_tensor_value_info(_PLANES, TensorProto.FLOAT, dims))
     if len(graph.output) > 1 or output is not None:
-        _keep_outputs(conformed, name, output)
+        _keep_outputs(conformed, name, output, place)
     return conformed
 
 
@@ -131,21 +135,27 @@ def crop_size(model: onnx.ModelProto) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _keep_outputs(model: onnx.ModelProto, name: str, output: str | None) -> None:
+def _keep_outputs(model: onnx.ModelProto, name: str, output: str | None, place: Place) -> None:
     """Leave a graph its embedding and its norm, in this order; in place. It is run to see them."""
+    batch = fixed_batch(model) or 2
+    shapes = place.call(_output_shapes, model, name, batch)
+    chosen = choose_outputs(shapes, batch, output, f"weights {name}")
+    values = {value.name: value for value in model.graph.output}
+    del model.graph.output[:]
+    model.graph.output.extend(values[key] for key in chosen if key is not None)
+
+
+def _output_shapes(model: onnx.ModelProto, name: str, batch: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what a graph gives for black faces, by name."""
     import numpy as np
 
     image = model.graph.input[0]
-    batch = fixed_batch(model) or 2
     shape = batch, 3, *(crop_size(model) or (CROP_SIZE, CROP_SIZE))
-    values = {value.name: value for value in model.graph.output}
     session = open_session(fix_batch(model, batch, shape[2:]), name, threads=1)
     with library_errors(f"weights {name}"):
         results = session.run(None, {image.name: np.zeros(shape, np.float32)})
-    shapes = {key: np.shape(result) for key, result in zip(values, results, strict=True)}
-    chosen = choose_outputs(shapes, batch, output, f"weights {name}")
-    del model.graph.output[:]
-    model.graph.output.extend(values[key] for key in chosen if key is not None)
+    names = [value.name for value in model.graph.output]
+    return {key: np.shape(result) for key, result in zip(names, results, strict=True)}
 
 
 def _shape(value: Any) -> list[int | None]:

@@ -16,6 +16,7 @@ from vidface.backbones.declarations import graph_declaration
 from vidface.backbones.files import read_bare_graph, read_declaration
 from vidface.backbones.own_affine import OwnAffine, read_own_affine
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.places import OwnProcess, Place
 from vidface.backbones.weights import WEIGHTS, WeightsRecord
 from vidface.core.errors import VidfaceError
 from vidface.storage.cache import sha256_of
@@ -43,12 +44,19 @@ class Feed:
     force: bool = False
 
 
-def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool = False) -> Feed:
+def decide_feed(
+    weights: str,
+    given: Preprocessing | None = None,
+    *,
+    force: bool = False,
+    place: Place | None = None,
+) -> Feed:
     """What a registered name or a file of weights is fed.
 
     Args:
         given: what whoever asks says, in whole or in part.
         force: go on with what is given where it contradicts a record or a graph.
+        place: where a stranger's graph is worked on, if it has one already.
 
     Raises:
         VidfaceError: what is given, or what the file says of itself, contradicts that.
@@ -72,7 +80,8 @@ def decide_feed(weights: str, given: Preprocessing | None = None, *, force: bool
         return Feed(said, assumed=given is None)
     graph = read_bare_graph(path) if path.suffix.lower() == ".onnx" else None
     declaration = graph_declaration(graph, path.name) if graph else read_declaration(path)
-    affine = read_own_affine(graph, path.parent) if graph else None
+    place = place or OwnProcess(path.name)
+    affine = read_own_affine(graph, path.parent, place) if graph else None
     declared = None
     if "preprocessing" in declaration:
         declared = Preprocessing.from_dict(declaration["preprocessing"], f"weights {weights}")

@@ -23,6 +23,9 @@ from vidface.backbones.graphs import drop_weight_inputs, onnx_sha256, read_onnx
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.base import NetworkLimits
+from vidface.backbones.runtimes.places import HERE, OwnProcess
+from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.files import output_file
 from vidface.storage.cache import sha256_of
@@ -36,7 +39,11 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "backbone", "net", "netw
 
 
 def read_network(
-    path: Path, name: str, architecture_name: str | None = None, output: str | None = None
+    path: Path,
+    name: str,
+    architecture_name: str | None = None,
+    output: str | None = None,
+    limits: NetworkLimits | None = None,
 ) -> Network:
     """Read a file of weights.
 
@@ -44,6 +51,7 @@ def read_network(
         architecture_name: what a file of bare parameters is of; where nobody says, the
             architecture that fits it name by name and shape by shape.
         output: the embedding's name among an ONNX file's outputs, where it isn't plain.
+        limits: of an ONNX file that vidface doesn't know.
 
     Raises:
         VidfaceError: no such file, another kind of file, damaged, or not fitting.
@@ -59,15 +67,19 @@ def read_network(
             raise VidfaceError(
                 f"weights {path}: an ONNX file holds its own network; leave --architecture out"
             )
-        model = conform_graph(read_onnx(path), name, output)
+        model, sha256 = read_onnx(path), onnx_sha256(path)
+        is_known = any(record.sha256 == sha256 for record in WEIGHTS.values())
+        place = HERE if is_known else OwnProcess(name, limits)
+        model = conform_graph(model, name, output, place)
         declared = graph_declaration(model, name)
         return Network(
             name,
-            onnx_sha256(path),
+            sha256,
             model,
             architecture=declared.get("architecture"),
             declaration=declared,
             output=output,
+            place=place,
         )
     if output is not None:
         raise VidfaceError(f"weights {path}: has no outputs to choose from; leave the output out")

@@ -14,6 +14,7 @@ from vidface.backbones.feeding import RAW, Feed, decide_feed
 from vidface.backbones.files import read_network
 from vidface.backbones.network import wrap_function, wrap_module
 from vidface.backbones.preprocessing import Preprocessing
+from vidface.backbones.runtimes.base import NetworkLimits
 from vidface.backbones.runtimes.with_function import Function
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
@@ -37,6 +38,7 @@ def load_backbone(
     device: str = "auto",
     threads: int | None = None,
     force: bool = False,
+    limits: NetworkLimits | None = None,
 ) -> Embedder:
     """Load a recogniser.
 
@@ -60,6 +62,8 @@ def load_backbone(
         device: "cpu", "cuda", or "auto": CUDA for torch networks where there is one.
         threads: threads of the runtime (default: all cores).
         force: go on where `preprocessing` contradicts the file, or a run's trial fails.
+        limits: of time and memory, for an ONNX file that vidface doesn't know: it runs in a process
+            of its own.
 
     Raises:
         VidfaceError: unknown name, no such file, not a recogniser, wrong size, damaged file, a
@@ -75,9 +79,9 @@ def load_backbone(
             )
         network = wrap_function(weights, feed.preprocessing)
     else:
-        network = load_network(weights, architecture, output)
+        network = load_network(weights, architecture, output, limits)
     if isinstance(weights, str | Path):
-        feed = decide_feed(str(weights), preprocessing, force=force)
+        feed = decide_feed(str(weights), preprocessing, force=force, place=network.place)
     return Embedder(
         network,
         replace(feed, force=force),
@@ -99,6 +103,7 @@ def open_backbone(settings: BackboneSettings, notify: Notify = quiet) -> Embedde
         precision=settings.precision,
         device=settings.device,
         force=settings.force_recogniser,
+        limits=settings.limits,
     )
     if backbone.feed.remark:
         notify(backbone.feed.remark)
@@ -109,6 +114,7 @@ def load_network(
     weights: str | Path | torch.nn.Module | Function,
     architecture: str | None = None,
     output: str | None = None,
+    limits: NetworkLimits | None = None,
 ) -> Network:
     """Read a recogniser without preparing it for running; arguments as `load_backbone`'s."""
 
@@ -134,9 +140,9 @@ def load_network(
         for key, said in (("output", output), ("architecture", architecture)):
             if said not in (None, getattr(card, key)):
                 raise VidfaceError(f"weights {name}: a card says its {key}; leave '{said}' out")
-        return read_network(card.check_file(), path.name, card.architecture, card.output)
+        return read_network(card.check_file(), path.name, card.architecture, card.output, limits)
     if path.is_file():
-        return read_network(path, path.name, architecture, output)
+        return read_network(path, path.name, architecture, output, limits)
     if is_architecture(name):
         raise VidfaceError(
             f"'{name}' is an architecture without weights: it can be shown, counted, exported and "

@@ -14,6 +14,7 @@ from vidface.backbones.conforming import crop_size, fit_to_graph, fixed_batch
 from vidface.backbones.export import OPSET, export_onnx, write_onnx
 from vidface.backbones.graphs import fix_batch, read_onnx
 from vidface.backbones.runtimes.base import library_errors
+from vidface.backbones.runtimes.places import HERE, Place
 from vidface.backbones.runtimes.with_function import FUNCTION_BATCH, Function, FunctionRunner
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError
@@ -44,19 +45,29 @@ class Network:
     output: str | None = None  # the embedding's name, where it had to be said
     batch: int = MICRO_BATCH
     size: tuple[int, int] = (CROP_SIZE, CROP_SIZE)  # of its faces, where the graph leaves it open
+    place: Place = HERE  # where its graph is worked on
+    batch_is_settled: bool = False
 
     def graph(self, *, alone: bool = False) -> onnx.ModelProto:
         """The ONNX graph, fixed to `batch` faces; a torch network is exported, once (cached).
 
         alone: fixed to one face instead, where the batch is not built in.
         """
+        model = self.settle_batch()
+        free = fixed_batch(model) != self.batch
+        return fix_batch(model, 1 if alone and free else self.batch, self.size)
+
+    def settle_batch(self) -> onnx.ModelProto:
+        """The graph as it was read, with `batch` the size that it has to run at."""
         if self.model is None:
             self.model = _export_cached(self)
         fixed = fixed_batch(self.model)
-        if fixed is not None and fixed != self.batch and not _can_free_batch(self.model, self):
-            self.batch = fixed  # built in: it runs at that size
-        free = fixed is None or fixed != self.batch
-        return fix_batch(self.model, 1 if alone and free else self.batch, self.size)
+        if not self.batch_is_settled and fixed not in (None, self.batch):
+            about = self.model, self.name, self.batch, self.size
+            if not self.place.call(_can_free_batch, *about):
+                self.batch = fixed  # built in: it runs at that size
+        self.batch_is_settled = True
+        return self.model
 
     def fit_preprocessing(self, fed: Preprocessing) -> Preprocessing:
         """What it is fed, in the size that it is built for; its open dimensions become that size.
@@ -128,21 +139,21 @@ def _export_cached(network: Network) -> onnx.ModelProto:
     return model
 
 
-def _can_free_batch(model: onnx.ModelProto, network: Network) -> bool:
+def _can_free_batch(model: onnx.ModelProto, name: str, batch: int, size: tuple[int, int]) -> bool:
     """Whether a graph with its batch built in gives the same for several faces at once."""
     built_in = fixed_batch(model) or 1
     image = model.graph.input[0].name
-    n = -(-network.batch // built_in) * built_in  # all of them different
-    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, *(crop_size(model) or network.size)))
+    n = -(-batch // built_in) * built_in  # all of them different
+    filled = np.random.default_rng(0).uniform(-1, 1, (n, 3, *(crop_size(model) or size)))
     filled = filled.astype(np.float32)
-    session = open_session(model, network.name, threads=1)
-    with library_errors(f"weights {network.name}"):
+    session = open_session(model, name, threads=1)
+    with library_errors(f"weights {name}"):
         pieces = np.split(filled, len(filled) // built_in)
         apart = np.concatenate([session.run(None, {image: piece})[0] for piece in pieces])
     try:
-        freed = open_session(fix_batch(model, network.batch, network.size), network.name, threads=1)
-        together = freed.run(None, {image: filled[: network.batch]})[0]
+        freed = open_session(fix_batch(model, batch, size), name, threads=1)
+        together = freed.run(None, {image: filled[:batch]})[0]
     except Exception:
         return False
-    apart = apart[: network.batch]
+    apart = apart[:batch]
     return together.shape == apart.shape and bool(np.allclose(together, apart, 1e-3, 1e-4))

@@ -15,6 +15,8 @@ import numpy as np
 
 from vidface.backbones.conforming import has_channels_last
 from vidface.backbones.preprocessing import Preprocessing, plain_numbers
+from vidface.backbones.runtimes.base import NetworkTimeoutError
+from vidface.backbones.runtimes.places import HERE, Place
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.values import CROP_SIZE
 
@@ -60,18 +62,22 @@ class OwnAffine:
         )
 
 
-def read_own_affine(model: onnx.ModelProto, folder: Path) -> OwnAffine | None:
+def read_own_affine(model: onnx.ModelProto, folder: Path, place: Place = HERE) -> OwnAffine | None:
     """The affine function of the image that a graph begins with; None where it begins otherwise.
 
     Args:
         model: may lack what lies in other files.
         folder: where those are.
+        place: where the nodes are run.
     """
     front = _cut_front(model)
     if front is None:
         return None
     try:
-        return _measure_affine(front, folder)
+        affine: OwnAffine | None = place.call(_measure_affine, front, folder)
+        return affine
+    except NetworkTimeoutError:
+        raise
     except Exception:  # of libraries, by file content: running the whole graph says what is wrong
         return None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,8 @@ from vidface.backbones.export import cosine_rows, quiet_output
 from vidface.backbones.graphs import free_batch
 from vidface.backbones.network import MICRO_BATCH, Network
 from vidface.backbones.preprocessing import USUAL, Preprocessing
-from vidface.backbones.runtimes.base import library_errors
+from vidface.backbones.runtimes.base import library_errors, note_progress
+from vidface.backbones.runtimes.places import HERE
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.files import output_file
 from vidface.storage.images import decode_image
@@ -89,9 +91,10 @@ def quantize_file(
         raise VidfaceError(f"{out}: a quantised network's file ends in .onnx")
     images = sampled_crops(crops, 2 * count, seed, preprocessing.shape)
     half = len(images) // 2
-    model = quantize_network(network, preprocessing, images[:half])
+    network_there = replace(network, place=HERE)
+    model = network.place.call(quantize_network, network_there, preprocessing, images[:half])
     data = model.SerializeToString()
-    small = Network(out.name, hashlib.sha256(data).hexdigest(), model)
+    small = Network(out.name, hashlib.sha256(data).hexdigest(), model, place=network.place)
     held_out = images[half:]
     cosines = cosine_rows(
         Embedder(network, preprocessing).embed(held_out),
@@ -147,7 +150,13 @@ def quantize_network(
         onnx.save(folded, prepared)
         batches = np.split(crops, len(crops) // network.batch)
         image = graph.graph.input[0].name
-        feeds = ({image: preprocessing.apply(batch)} for batch in batches)
+
+        def feed() -> Iterator[dict[str, np.ndarray]]:
+            for batch in batches:
+                note_progress()
+                yield {image: preprocessing.apply(batch)}
+
+        feeds = feed()
         quantize_static(
             prepared,
             target,

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 from vidface.backbones.preprocessing import TEMPLATES, Preprocessing
 from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES
+from vidface.backbones.runtimes.base import NetworkLimits
 from vidface.core.errors import VidfaceError
 from vidface.core.files import absolute_path
 from vidface.core.settings import check_settings, setting
-from vidface.core.values import check_device
+from vidface.core.values import check, check_device, size_bytes
 
 
 def resolve_weights(text: str, start: Path) -> str:
@@ -110,6 +111,22 @@ class BackboneSettings:
         choices=PRECISIONS,
         rare=True,
     )
+    batch_timeout_seconds: float = setting(
+        300.0,
+        metavar="SECONDS",
+        help="An .onnx file that vidface doesn't know is given up where it takes longer than this "
+        "to load, or for a batch.",
+        unit="seconds",
+        bounds="(0, inf)",
+        rare=True,
+    )
+    network_memory: str = setting(
+        "8GiB",
+        metavar="SIZE",
+        help="An .onnx file that vidface doesn't know is given up where it needs more memory than "
+        "this.",
+        rare=True,
+    )
     device: str = setting(
         "auto",
         metavar="NAME",
@@ -121,10 +138,18 @@ class BackboneSettings:
     def __post_init__(self) -> None:
         check_settings(self, "[backbone]")
         check_device("[backbone] device", self.device, ("auto", *DEVICES))
+        _ = self.limits
         try:
             _ = self.preprocessing
         except VidfaceError as error:
             raise VidfaceError(f"[backbone] {error}") from None
+
+    @property
+    def limits(self) -> NetworkLimits:
+        """What a stranger's network may take; below 512 MiB no runtime starts."""
+        size = size_bytes(self.network_memory, "[backbone] network_memory")
+        check(size >= 512 * 2**20, "[backbone] network_memory", "must be at least 512MiB")
+        return NetworkLimits(self.batch_timeout_seconds, size)
 
     @property
     def preprocessing(self) -> Preprocessing | None:

@@ -180,7 +180,7 @@ def models_quantize(
 
     network = load_network(weights, flags["architecture"], flags["output_name"])
     fed = preprocessing_from(flags["color"], flags["mean"], flags["std"])
-    feed = decide_feed(weights, fed)
+    feed = decide_feed(weights, fed, place=network.place)
     if feed.assumed:
         raise VidfaceError(
             f"weights {weights}: nobody says what it is fed, and calibration must know: "

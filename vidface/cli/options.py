@@ -168,9 +168,11 @@ fed_options = setting_options("backbone", only=("architecture", "output", "color
 """What a recogniser given as a file is, and is fed."""
 
 runtime_options = setting_options(
-    "backbone", only=("force_recogniser", "runtime", "precision", "device")
-)
-"""What runs a recogniser, and whether it must."""
+    "backbone",
+    only=("force_recogniser", "runtime", "precision", "batch_timeout_seconds", "network_memory",
+          "device"),
+)  # fmt: skip
+"""What runs a recogniser, whether it must, and what it may take."""
 
 executor_options = setting_options("run", only=("executor", "scheduler", "workers"))
 """Who does the work."""

@@ -9,8 +9,9 @@ import resource  # of Unix, as such processes are
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,29 @@ def start_python(
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))},
         **more,
     )
+
+
+@contextlib.contextmanager
+def open_nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
+    """A descriptor of a file without a name, in memory where the system can, closed at the end.
+
+    Args:
+        size: bytes; 0 = as large as its content.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("vidface")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if size:
+            os.ftruncate(descriptor, size)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def end_with_parent() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.backbones.weights import weights_path
+from vidface.core.children import open_nameless_file
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.rules import NEW_RULES, ReadingRules
@@ -27,7 +28,6 @@ from vidface.faces.events import ClipEnd, ClipLimits, Event, FoundFaces
 from vidface.faces.processes import DecodingProcess
 from vidface.faces.queues import ClipQueue, EventQueue
 from vidface.faces.settings import FaceSettings
-from vidface.faces.shared import open_nameless_file
 from vidface.faces.worker import WorkerSetup
 from vidface.frames.settings import FrameSettings
 from vidface.storage.media import MediaRoot

@@ -9,7 +9,7 @@ import subprocess
 
 import psutil
 
-from vidface.core.children import name_end, start_python
+from vidface.core.children import name_end, open_nameless_file, start_python
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import ClipLimits
@@ -19,7 +19,6 @@ from vidface.faces.shared import (
     SharedBlock,
     SupervisorChannel,
     block_bytes,
-    open_nameless_file,
 )
 
 START_SECONDS = 60.0  # a worker that isn't ready by then never will be

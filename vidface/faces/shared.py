@@ -8,13 +8,10 @@ supervisor's end never blocks, so that a worker that dies or hangs within a mess
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
 import pickle
 import socket
 import struct
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,29 +83,6 @@ class SharedBlock:
 
 def block_bytes(crop_shape: tuple[int, int, int]) -> int:
     return _HEADER_BYTES + SLOTS * int(np.prod(crop_shape))
-
-
-@contextlib.contextmanager
-def open_nameless_file(content: bytes = b"", size: int = 0) -> Iterator[int]:
-    """A descriptor of a file without a name, in memory where the system can, closed at the end.
-
-    Args:
-        size: bytes; 0 = as large as its content.
-    """
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("vidface")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        if size:
-            os.ftruncate(descriptor, size)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def pack_message(message: Any) -> bytes:

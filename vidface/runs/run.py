@@ -14,6 +14,7 @@ import numpy as np
 from vidface.backbones.cards import find_card
 from vidface.backbones.feeding import Feed, decide_feed
 from vidface.backbones.loading import weights_sha256
+from vidface.backbones.runtimes.places import OwnProcess
 from vidface.backbones.weights import weights_record
 from vidface.challenges.registry import CHALLENGES
 from vidface.core.digests import digest_path
@@ -76,7 +77,10 @@ class Run:
         if self.backbone is not None:
             return self.backbone.feed
         wanted = self.pipeline.backbone
-        return decide_feed(wanted.weights, wanted.preprocessing, force=wanted.force_recogniser)
+        place = OwnProcess(Path(wanted.weights).name, wanted.limits)
+        return decide_feed(
+            wanted.weights, wanted.preprocessing, force=wanted.force_recogniser, place=place
+        )
 
     @cached_property
     def extraction_settings(self) -> dict[str, Any]:

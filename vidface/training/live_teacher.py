@@ -18,6 +18,7 @@ from vidface.backbones.feeding import decide_feed
 from vidface.backbones.graphs import inferred_shapes, with_preprocessing
 from vidface.backbones.loading import load_network
 from vidface.backbones.preprocessing import USUAL, Preprocessing
+from vidface.backbones.runtimes.places import Place
 from vidface.backbones.runtimes.with_onnxruntime import open_session
 from vidface.core.errors import VidfaceError, first_line
 from vidface.core.values import CROP_SIZE
@@ -63,18 +64,19 @@ class LiveTeacher:
     ) -> None:
         network = load_network(weights)
         self.name, self.sha256 = network.name, network.sha256
-        fed = network.fit_preprocessing(decide_feed(str(weights), preprocessing).preprocessing)
+        feed = decide_feed(str(weights), preprocessing, place=network.place)
+        fed = network.fit_preprocessing(feed.preprocessing)
         if fed.shape != USUAL.shape:
             raise VidfaceError(
                 f"teacher {self.name}: takes faces of {fed.size_text} pixels; training's are "
                 f"{USUAL.size_text}"
             )
         graph = network.graph()
-        self.shapes = _map_shapes(graph, self.name, maps)
+        self.shapes = _map_shapes(graph, self.name, maps, network.place)
         model = with_preprocessing(_with_outputs(graph, self.shapes), fed)
         self.batch: int = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-        self._session: Any = open_session(model, self.name, threads)
-        self._input: str = self._session.get_inputs()[0].name
+        self._session: Any = network.place.hold(open_session, model, self.name, threads)
+        self._input: str = model.graph.input[0].name
         self._outputs = [model.graph.output[0].name, *self.shapes]
         self.dimension = self._measure_dimension()
 
@@ -107,6 +109,8 @@ class LiveTeacher:
             batch[: len(faces)] = faces
             try:
                 outputs.append(self._session.run(self._outputs, {self._input: batch}))
+            except VidfaceError:
+                raise
             except Exception as error:  # its exceptions share no public base class
                 raise VidfaceError(f"teacher {self.name}: {first_line(error)}") from None
         return [np.concatenate(parts)[: len(crops)] for parts in zip(*outputs, strict=True)]
@@ -120,13 +124,13 @@ class LiveTeacher:
 
 
 def _map_shapes(
-    model: ModelProto, name: str, maps: Sequence[str]
+    model: ModelProto, name: str, maps: Sequence[str], place: Place
 ) -> dict[str, tuple[int, int, int]]:
     """(c, h, w) of each map; nothing is inferred where none is wanted."""
     if not maps:
         return {}
     outputs = [output for node in model.graph.node for output in node.output]
-    known = inferred_shapes(model, name)
+    known = place.call(inferred_shapes, model, name)
     shapes = {}
     for wanted in dict.fromkeys(maps):
         if wanted not in outputs:

@@ -23,6 +23,33 @@ WITH_NORM = "vidface_embedding_and_norm"
 """The output of a graph whose last column is the norm: `vidface.backbones.conforming.join_norm`."""
 
 
+@dataclass(frozen=True)
+class NetworkLimits:
+    """What a stranger's network may take.
+
+    Attributes:
+        batch_seconds: from one sign of progress, such as a batch that is done, to the next.
+        memory_bytes: of all that is done with it, its weights included.
+    """
+
+    batch_seconds: float = 300.0
+    memory_bytes: int = 8 * 2**30
+
+
+class NetworkTimeoutError(VidfaceError):
+    """A network was stopped because it took too long."""
+
+
+on_progress: list[Callable[[], None]] = []
+"""Who is told of progress; a process that works on a stranger's network tells its parent."""
+
+
+def note_progress() -> None:
+    """Say that a batch is done, from whichever thread."""
+    for tell in on_progress:
+        tell()
+
+
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
     """Turn any error within the block into a VidfaceError: libraries' share no base class."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 from vidface.backbones.runtimes import DEVICES, PRECISIONS, RUNTIMES, Runner, RuntimePlan
+from vidface.backbones.runtimes.places import HERE
 from vidface.backbones.runtimes.with_function import FunctionRunner
 from vidface.core.errors import VidfaceError
 from vidface.core.values import check_choice
@@ -33,7 +35,14 @@ def make_runner(
         raise VidfaceError(
             f"runtime '{plan.runtime}' is not installed: pip install 'vidface[{plan.runtime}]'"
         )
-    return runtime.make_runner(network, preprocessing, plan, alone)
+    if network.place is HERE:
+        return runtime.make_runner(network, preprocessing, plan, alone)
+    network.settle_batch()  # once, and not for every runner
+    network_there = replace(network, place=HERE)
+    held: Runner = network.place.hold(
+        runtime.make_runner, network_there, preprocessing, plan, alone
+    )
+    return held
 
 
 def possible_plans(

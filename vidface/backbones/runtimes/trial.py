@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vidface.backbones.runtimes import RUNTIMES, Runner, RuntimePlan
+from vidface.backbones.runtimes.base import NetworkTimeoutError
 from vidface.backbones.runtimes.plans import make_runner
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object, write_json
@@ -52,6 +53,8 @@ def fastest(
         try:
             runner = make_runner(network, preprocessing, plan)
             rate = measure(runner, crops)
+        except NetworkTimeoutError:  # the others would take as long
+            raise
         except VidfaceError as error:
             failures.append(error)
             continue

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import WITH_NORM, Runner, Runtime, RuntimePlan, library_errors
+from vidface.backbones.runtimes.base import (
+    WITH_NORM,
+    Runner,
+    Runtime,
+    RuntimePlan,
+    library_errors,
+    note_progress,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +59,9 @@ class OnnxRuntimeRunner(Runner):
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
         with library_errors(f"weights {self._name}"):
-            return self._session.run(None, {self._input: crops})[0]
+            rows = self._session.run(None, {self._input: crops})[0]
+        note_progress()
+        return rows
 
 
 def open_session(model: onnx.ModelProto, name: str, threads: int) -> Any:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vidface.backbones.runtimes.base import WITH_NORM, Runner, Runtime, RuntimePlan, library_errors
+from vidface.backbones.runtimes.base import (
+    WITH_NORM,
+    Runner,
+    Runtime,
+    RuntimePlan,
+    library_errors,
+    note_progress,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +62,7 @@ class OpenvinoRunner(Runner):
 
         def keep_output(request: Any, number: int) -> None:
             outputs[number] = request.get_output_tensor(0).data.copy()
+            note_progress()
 
         self._queue.set_callback(keep_output)
         with library_errors(f"weights {self._name}"):
