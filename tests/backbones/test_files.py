@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -437,3 +438,98 @@ def test_a_state_dict_from_memory_alone_is_no_path() -> None:
         VidfaceError, match=r"want a name, a path, a function or a torch\.nn\.Module, not Byte"
     ):
         load_backbone(io.BytesIO(b"x"))
+
+
+def hide_outside(model, place: str, entries: dict[str, str]) -> None:
+    """Let a tensor of 3 numbers somewhere in a graph lie in another file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    tensor = numpy_helper.from_array(np.zeros(3, np.float32), "w")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    elif place == "sparse":
+        indices = numpy_helper.from_array(np.arange(3), "i")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(tensor, indices, [3]))
+    else:
+        node = helper.make_node("Constant", [], ["unused"], value=tensor)
+        if place == "body":
+            body = helper.make_graph(
+                [node], "b", [], [helper.make_tensor_value_info("unused", 1, [3])]
+            )
+            node = helper.make_node("If", ["on"], ["either"], then_branch=body, else_branch=body)
+            model.graph.initializer.append(numpy_helper.from_array(np.array(True), "on"))
+        model.graph.node.append(node)
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "body"])
+def test_weights_beside_the_file_are_part_of_it_wherever_they_are_used(
+    tmp_path: Path, place: str
+) -> None:
+    import onnx
+
+    path = write_colour_network(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    hide_outside(model, place, {"location": "w.bin"})
+    path.write_bytes(model.SerializeToString())
+    hashes = set()
+    for value in (1, 2):
+        (tmp_path / "w.bin").write_bytes(np.full(3, value, np.float32).tobytes())
+        hashes.add(weights_sha256(str(path)))
+        assert load_network(path).sha256 in hashes
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    ("place", "entries", "message"),
+    [
+        ("initializer", {"location": "../w.bin"}, "net.onnx: not an ONNX file, or cut off"),
+        ("initializer", {"location": "w.bin", "length": str(2**40)}, r"net.onnx: 1.02e\+03 GiB"),
+        ("body", {"location": "w.bin", "offset": "13"}, "net.onnx: not an ONNX file, or cut off"),
+        ("sparse", {"location": "w.bin"}, "net.onnx: weights of a kind that lies in no other"),
+    ],
+)
+def test_lies_about_weights_beside_the_file(
+    tmp_path: Path, place: str, entries: dict[str, str], message: str
+) -> None:
+    import onnx
+
+    (tmp_path / "w.bin").write_bytes(bytes(12))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "w.bin").write_bytes(bytes(12))
+    path = write_colour_network(folder / "net.onnx")
+    model = onnx.load(path)
+    hide_outside(model, place, entries)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(VidfaceError, match=message):
+        load_network(path)
+
+
+def test_files_too_large_to_be_read(tmp_path: Path) -> None:
+    """A hole of 4 GiB takes no room on a disk, and all memory when it is read."""
+    path = tmp_path / "net.onnx"
+    with path.open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(VidfaceError, match=r"net\.onnx: 4 GiB.*up to 2 GiB"):
+        load_network(path)
+
+
+def test_parts_that_unfold(tmp_path: Path, module: nn.Module) -> None:
+    """A megabyte of a zip file may be a gigabyte of zeros; so may a counter, by its strides."""
+    plain, folded = tmp_path / "plain.pt", tmp_path / "folded.pt"
+    torch.save(module.state_dict(), plain)
+    with zipfile.ZipFile(plain) as parts, zipfile.ZipFile(folded, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in parts.namelist():
+            out.writestr(name, parts.read(name))
+    assert load_network(plain, SMALL).module is not None
+    with pytest.raises(VidfaceError, match="its parts are compressed and may unfold"):
+        load_network(folded, SMALL)
+    counter = torch.zeros(1, dtype=torch.int64).expand(2**40)
+    torch.save(module.state_dict() | {"stem.norm.num_batches_tracked": counter}, plain)
+    with pytest.raises(VidfaceError, match=r"'stem\.norm\.num_batches_tracked' is no plain array"):
+        load_network(plain, SMALL)

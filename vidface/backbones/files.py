@@ -7,6 +7,7 @@ Strangers' files run no code here: ONNX and safetensors hold numbers, PyTorch fi
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from vidface.backbones.declarations import (
     graph_declaration,
     parse_declaration,
 )
-from vidface.backbones.graphs import drop_weight_inputs, onnx_sha256, read_onnx
+from vidface.backbones.graphs import drop_weight_inputs, load_graph_alone, onnx_sha256, read_onnx
 from vidface.backbones.mxnet_params import insightface_state, read_mxnet_params
 from vidface.backbones.network import Network
 from vidface.backbones.preprocessing import Preprocessing
@@ -101,10 +102,8 @@ def read_bare_graph(path: Path) -> onnx.ModelProto | None:
 
     Reading it in earnest says what is wrong.
     """
-    import onnx
-
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = load_graph_alone(path)
     except Exception:
         return None
     drop_weight_inputs(model)
@@ -138,6 +137,13 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
                 {name: torch.from_numpy(array.copy()) for name, array in arrays.items()},
                 MXNET_DECLARATION,
             )
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                    raise VidfaceError(
+                        f"weights {path}: its parts are compressed and may unfold to any size; "
+                        "torch.save writes none such: load it and save it again"
+                    )
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except VidfaceError:
         raise
@@ -221,7 +227,8 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     import torch
 
     for name, tensor in state.items():
-        odd = tensor.is_meta or tensor.is_quantized or tensor.is_complex()
+        counts = name.endswith(_COUNTER) and tensor.numel() != 1
+        odd = counts or tensor.is_meta or tensor.is_quantized or tensor.is_complex()
         if odd or tensor.layout != torch.strided:
             raise VidfaceError(f"weights {path}: '{name}' is no plain array of real numbers")
     own = module.state_dict()

@@ -6,6 +6,7 @@ Every function gives a new graph; what it was given is not changed.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from vidface.backbones.preprocessing import Preprocessing
 
 
+MAX_BYTES = 2**31  # of a graph with its weights: protobuf writes no more
+
+
 def read_onnx(path: Path) -> onnx.ModelProto:
     """The model of an ONNX file, weights listed as inputs dropped from that list.
 
@@ -33,9 +37,19 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     import onnx
 
     try:
-        model = onnx.load(str(path))
+        model = load_graph_alone(path)
+        outside_bytes = sum(_claimed_bytes(tensor, path) for tensor in _outside_tensors(model))
+        _check_size(path, path.stat().st_size + outside_bytes)
+        onnx.load_external_data_for_model(model, str(path.parent))
+        if next(_outside_tensors(model), None) is not None:
+            raise VidfaceError(
+                f"weights {path}: weights of a kind that lies in no other file are said to lie in "
+                "one; export the network again, with all weights inside"
+            )
     except FileNotFoundError:
         raise VidfaceError(f"weights {path}: no such file") from None
+    except VidfaceError:
+        raise
     except Exception as error:  # protobuf's DecodeError and onnx's own, by file content
         raise VidfaceError(
             f"weights {path}: not an ONNX file, or cut off ({first_line(error)})"
@@ -44,6 +58,26 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise VidfaceError(f"weights {path}: not an ONNX file, or cut off (no graph in it)")
     drop_weight_inputs(model)
     return model
+
+
+def load_graph_alone(path: Path) -> onnx.ModelProto:
+    """An ONNX file as it is, without what lies in others beside it.
+
+    Raises:
+        VidfaceError: it is too large. Any other error: it can't be read.
+    """
+    import onnx
+
+    _check_size(path, path.stat().st_size)
+    return onnx.load(str(path), load_external_data=False)
+
+
+def _check_size(path: Path, n_bytes: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise VidfaceError(
+            f"weights {path}: {n_bytes / 2**30:.3g} GiB, with what it claims of files beside it; "
+            f"ONNX graphs of up to {MAX_BYTES / 2**30:g} GiB can be run"
+        )
 
 
 def drop_weight_inputs(model: onnx.ModelProto) -> None:
@@ -56,22 +90,52 @@ def drop_weight_inputs(model: onnx.ModelProto) -> None:
 
 def onnx_sha256(path: Path) -> str:
     """The hash of an ONNX file and of the files beside it that hold its weights, if any do."""
-    import onnx
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+    from onnx.external_data_helper import ExternalDataInfo
 
     own = sha256_of(path)
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-        outside = sorted(
-            {ExternalDataInfo(t).location for t in graph.initializer if uses_external_data(t)}
-        )
+        model = load_graph_alone(path)
+        outside = sorted({ExternalDataInfo(t).location for t in _outside_tensors(model)})
         parts = [path.parent / name for name in outside]
         if not parts or not all(part.is_file() for part in parts):  # nor endless devices
             return own
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in outside):
+            return own  # out of the folder: loading it refuses that
         hashes = [own, *map(sha256_of, parts)]
     except Exception:  # not a whole ONNX file: loading it says so
         return own
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+
+
+def all_tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor in a graph or a function, those in the bodies of If, Loop and Scan too."""
+    yield from getattr(graph, "initializer", ())
+    sparse = list(getattr(graph, "sparse_initializer", ()))
+    for attribute in (a for node in graph.node for a in node.attribute):
+        yield from [attribute.t, *attribute.tensors]
+        sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+        for body in (attribute.g, *attribute.graphs):
+            yield from all_tensors(body)
+    for each in sparse:
+        yield from (each.values, each.indices)
+
+
+def _outside_tensors(model: onnx.ModelProto) -> Iterator[Any]:
+    """The tensors whose numbers lie in other files."""
+    from onnx.external_data_helper import uses_external_data
+
+    for graph in (model.graph, *model.functions):
+        yield from filter(uses_external_data, all_tensors(graph))
+
+
+def _claimed_bytes(tensor: Any, path: Path) -> int:
+    """What a tensor of a model at `path` claims of another file: to its end, where it says none."""
+    from onnx.external_data_helper import ExternalDataInfo
+
+    info = ExternalDataInfo(tensor)
+    if info.length is not None:
+        return int(info.length)
+    return (path.parent / info.location).stat().st_size - (info.offset or 0)
 
 
 def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:

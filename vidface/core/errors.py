@@ -45,6 +45,7 @@ def reason(why: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says first."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+    """What an exception says first (OpenVINO's say first where in its sources they come from)."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from ")]
+    return said[0] if said else type(error).__name__
