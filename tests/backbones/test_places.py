@@ -333,3 +333,48 @@ def test_limits_are_settings() -> None:
                 {"network_memory": "much"}):  # fmt: skip
         with pytest.raises(VidfaceError, match=next(iter(bad))):
             BackboneSettings(**bad)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_loop_without_end(colour_pipeline: Path, tmp_path: Path) -> None:
+    """In `vidface extract`: the limit is one line, Ctrl-C is heard, nobody is left behind."""
+    command = [sys.executable, "-m", "vidface", "extract", "--pipeline", str(colour_pipeline)]
+    command += [
+        "--run",
+        str(tmp_path / "run"),
+        "--weights",
+        str(write_loop(tmp_path / "loop.onnx")),
+    ]
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, *more],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    limited = start("--batch-timeout", "1")
+    said = limited.communicate(timeout=60)[1]
+    assert limited.returncode == 1
+    assert said == (
+        "vidface: error: weights loop.onnx: stopped after 1 s without a result; if it is just "
+        "slow, give it more with --batch-timeout, or batch_timeout_seconds in [backbone]\n"
+    )
+    for number in (signal.SIGINT, signal.SIGKILL):
+        program = start()
+        children: list[psutil.Process] = []
+        while not any(child.cpu_times().user > 1 for child in children):  # it is at its loop
+            assert program.poll() is None
+            time.sleep(0.1)
+            children = psutil.Process(program.pid).children(recursive=True)
+        begun = time.monotonic()
+        program.send_signal(number)
+        said = program.communicate(timeout=60)[1]
+        assert time.monotonic() - begun < 2
+        assert all(is_gone(child) for child in children)
+        if number == signal.SIGINT:
+            assert program.returncode == 1
+            assert said.strip() == (
+                "vidface: error: interrupted; what was finished before stays as it was"
+            )
