@@ -148,6 +148,7 @@ std = 127.5
 threshold = 0.5
 [run]
 dir = "run"
+workers = 1
 """,
         encoding="utf-8",
     )

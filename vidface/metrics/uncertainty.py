@@ -8,6 +8,7 @@ and every figure is worked out again with each identity counting as often as it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,17 +72,24 @@ class Bootstrap:
         Returns:
             (n_identities + n_distractors,) whole numbers ≥ 0.
         """
-        parts = [
-            _drawn(np.random.default_rng([self.seed, resample, kind]), n)
-            for kind, n in enumerate((n_identities, n_distractors))
-        ]
-        return np.concatenate(parts)
+        return np.concatenate(
+            [
+                (_draw_again if n <= _FEW_UNITS else _draw)(self.seed, resample, kind, n)
+                for kind, n in enumerate((n_identities, n_distractors))
+            ]
+        )
 
 
-def _drawn(generator: np.random.Generator, n: int) -> NDArray[np.intp]:
+def _draw(seed: int, resample: int, kind: int, n: int) -> NDArray[np.intp]:
     if n == 0:
         return np.zeros(0, dtype=np.intp)
-    return np.bincount(generator.integers(0, n, n), minlength=n)
+    return np.bincount(np.random.default_rng([seed, resample, kind]).integers(0, n, n), minlength=n)
+
+
+# Every figure of a score asks for the same draws. Of so few people the generator's making takes
+# nearly all of the time; what is kept takes 32 MB at the most.
+_FEW_UNITS = 512
+_draw_again = lru_cache(maxsize=8192)(_draw)
 
 
 @dataclass(frozen=True, eq=False)
