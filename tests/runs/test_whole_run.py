@@ -49,3 +49,5 @@ def test_the_demo_scores_without_and_with_noise_removal(colour_pipeline: Path) -
     assert (document["before"]["threshold"], document["after"]["threshold"]) == (None, 0.5)
     assert len(document["sweep"]["rows"]) == 16
     assert results.denoised.summary()["dropped"] == 6
+    there = [run.folder.folder, *run.folder.folder.rglob("*")]
+    assert [path for path in there if path.stat().st_mode & 0o077] == []  # its owner's alone

@@ -98,6 +98,9 @@ def test_a_finished_training_is_not_done_again(people: Path, unbroken: Path) -> 
     assert losses == []
     assert [stage.steps for stage in trained.stages] == [5, 4]
     assert all(torch.equal(t, weights(unbroken)[n]) for n, t in before.items())
+    there = [unbroken, *unbroken.rglob("*")]  # TensorBoard makes files of its own, of figures alone
+    opened = [path.name for path in there if path.stat().st_mode & 0o077]
+    assert [name for name in opened if "tfevents" not in name] == []
 
 
 def test_the_loss_falls_and_the_row_says_what_was_done(people: Path, tmp_path: Path) -> None:

@@ -53,7 +53,10 @@ def write_digest(part: Path, path: Path) -> None:
     with contextlib.suppress(OSError):
         digests += digest_path(path).read_text(encoding="ascii").split()
     unfinished = unfinished_digest(part)
-    with unfinished.open("x", encoding="ascii") as file:
+    mode = part.stat().st_mode & 0o666  # whoever may read the file may check it
+    with open(
+        unfinished, "x", encoding="ascii", opener=lambda name, flags: os.open(name, flags, mode)
+    ) as file:
         file.write("\n".join(digests[:_MOST_DIGESTS]) + "\n")
         file.flush()
         os.fsync(file.fileno())

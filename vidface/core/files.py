@@ -9,7 +9,7 @@ import stat
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -38,14 +38,46 @@ def named_errors(what: object) -> Iterator[None]:
         raise VidfaceError(f"{what}: {error.strerror or error}") from None
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a run directory or the like for its owner alone; one that is there keeps its mode.
+
+    What vidface writes below it is as open as it is (`make_folder`, `create_file`): there are
+    faces in it, and whoever shares a run opens its folder to a group.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, as open as the one that it lies in."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700 | folder.parent.stat().st_mode & 0o777, exist_ok=True)
+
+
+def create_file(path: Path, mode: int | None = None) -> IO[bytes]:
+    """Make a binary file, from its first byte on as open as its folder, or of another mode.
+
+    The umask closes either. Where the file system has no modes, nothing is lost.
+
+    Raises:
+        OSError: there is one, or it cannot be made.
+    """
+    chosen = 0o600 | path.parent.stat().st_mode & 0o666 if mode is None else mode
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, chosen))
+
+
 @contextmanager
-def atomic_file(path: Path, *, digest: bool = False) -> Iterator[IO[bytes]]:
+def atomic_file(
+    path: Path, *, digest: bool = False, mode: int | None = None
+) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` complete or not at all (temporary, fsync, rename).
 
     A symlink is replaced, so that one in a stranger's run directory leads nowhere.
 
     Args:
         digest: write its digest beside it, too (`vidface.core.digests`).
+        mode: as for `create_file`.
 
     Raises:
         VidfaceError: the folder cannot be made or written, the disk is full; a device, a pipe or
@@ -56,8 +88,8 @@ def atomic_file(path: Path, *, digest: bool = False) -> Iterator[IO[bytes]]:
     _check_replaceable(path)
     part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART_SUFFIX}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        make_folder(path.parent)
+        with create_file(part, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -75,13 +107,24 @@ def atomic_file(path: Path, *, digest: bool = False) -> Iterator[IO[bytes]]:
         raise
 
 
-def output_file(path: Path) -> AbstractContextManager[IO[bytes]]:
+@contextmanager
+def output_file(path: Path) -> Iterator[IO[bytes]]:
     """As `atomic_file`, for a file that the user names: a symlink stays, its target is written.
+
+    A new file is as open as the umask has it, one that is there stays as open as it is.
 
     Raises:
         VidfaceError: as `atomic_file`; a loop of links.
     """
-    return atomic_file(find_output(path))
+    target = find_output(path)
+    mode = None
+    with suppress(OSError):
+        mode = target.stat().st_mode & 0o777
+    with atomic_file(target, mode=0o666 if mode is None else mode) as file:
+        if mode is not None:
+            with suppress(OSError, AttributeError):  # Windows has no fchmod
+                os.fchmod(file.fileno(), mode)
+        yield file
 
 
 def find_output(path: Path) -> Path:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vidface.core.digests import DIGEST_SUFFIX, digest_path, remove_with_digest
 from vidface.core.errors import VidfaceError
-from vidface.core.files import PART_SUFFIX, named_errors
+from vidface.core.files import PART_SUFFIX, make_folder, make_private_folder, named_errors
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
@@ -111,7 +111,8 @@ class RunFolder:
         with self._named_errors():
             if staging.exists():
                 shutil.rmtree(staging)  # of a run that was killed
-            staging.mkdir(parents=True)
+            make_private_folder(self.folder)
+            make_folder(staging)
         return RunFolder(staging)
 
     def replace_extraction(self, staging: RunFolder) -> None:
@@ -150,7 +151,7 @@ class RunFolder:
             )
             for path in (*made, *filter(Path.is_file, last), staging.clips_path):
                 target = self.folder / path.relative_to(staging.folder)
-                target.parent.mkdir(exist_ok=True)
+                make_folder(target.parent)
                 path.replace(target)
             shutil.rmtree(staging.folder)
 

@@ -26,7 +26,13 @@ import pyarrow as pa
 from vidface.core.clips import Clip
 from vidface.core.digests import digest_path, remove_with_digest
 from vidface.core.errors import VidfaceError
-from vidface.core.files import named_errors, read_json_object, write_json
+from vidface.core.files import (
+    create_file,
+    make_folder,
+    named_errors,
+    read_json_object,
+    write_json,
+)
 from vidface.runs import artefacts
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run_folder import STAGING, RunFolder
@@ -198,7 +204,7 @@ def _read_about(folder: Path) -> dict[str, Any] | None:
 def link_or_copy(source: Path, target: Path) -> None:
     """The same file, and its digest, under another name; not copied where the file system can."""
     with named_errors(f"{target}: cannot be written"):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         remove_with_digest(target)
         for there, here in ((digest_path(source), digest_path(target)), (source, target)):
             if there != source and not there.is_file():
@@ -206,7 +212,8 @@ def link_or_copy(source: Path, target: Path) -> None:
             try:
                 os.link(there, here)
             except OSError:
-                shutil.copyfile(there, here)
+                with there.open("rb") as original, create_file(here) as copy:
+                    shutil.copyfileobj(original, copy)
 
 
 def split_by_clip(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import named_errors, read_json_object
+from vidface.core.files import create_file, make_private_folder, named_errors, read_json_object
 
 LOCK = ".lock"  # the system's lock, which goes with its process, however that ends
 OWNER = ".lock.json"  # whose it is, for the message
@@ -64,7 +64,9 @@ def hold_file(
     from filelock import FileLock, Timeout
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
+        with suppress(FileExistsError):
+            create_file(path).close()
         lock = FileLock(path, timeout=wait_seconds)
         lock.acquire()
     except Timeout:
@@ -81,7 +83,9 @@ def _write_owner(path: Path, what: str) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now, "what": what}
     with named_errors(f"run directory {path.parent}: cannot be written"):
-        path.write_text(json.dumps(owner), encoding="utf-8")
+        path.unlink(missing_ok=True)
+        with create_file(path) as file:
+            file.write(json.dumps(owner).encode())
 
 
 def _describe_owner(path: Path) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from vidface.core.digests import remove_with_digest
 from vidface.core.errors import VidfaceError
-from vidface.core.files import read_json_object, write_json
+from vidface.core.files import make_private_folder, named_errors, read_json_object, write_json
 from vidface.runs.artefacts import provenance
 
 
@@ -69,6 +69,8 @@ class TrainingFolder:
         if not self.description.is_file():
             self.refuse_foreign()
             about = {"settings": document, "provenance": provenance("train", {})}
+            with named_errors(self.path):
+                make_private_folder(self.path)
             write_json(self.description, about)
             return
         try:

@@ -18,7 +18,13 @@ from safetensors.numpy import load_file, save
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file, read_json_object, write_json
+from vidface.core.files import (
+    atomic_file,
+    make_private_folder,
+    named_errors,
+    read_json_object,
+    write_json,
+)
 from vidface.core.progress import Notify
 from vidface.training.folder import list_differences
 from vidface.training.processes import Processes
@@ -58,6 +64,9 @@ def open_kept_answers(
         about["fed"] = teacher.preprocessing.to_dict()
 
     def open_answers() -> np.ndarray:
+        if teacher.dir:
+            with named_errors(teacher.dir):
+                make_private_folder(teacher.dir)
         embedder = load_backbone(
             teacher.weights, teacher.preprocessing, device=processes.device.type, threads=threads
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import atomic_file
+from vidface.core.files import atomic_file, make_folder
 
 
 class TrainingLog:
@@ -33,6 +33,7 @@ class TrainingLog:
                     "TensorBoard is not installed: pip install 'vidface[train]', or set "
                     "[train] tensorboard = false"
                 ) from None
+            make_folder(tensorboard)
             self._writer = SummaryWriter(str(tensorboard), purge_step=after_step + 1)
         self._lines = path.open("a", encoding="utf-8")
 
@@ -57,9 +58,7 @@ class TrainingLog:
 
 def forget_later_lines(path: Path, step: int, *, ends_again: bool = False) -> None:
     """Forget a log's lines after a step, which are written again; so may be a stage's end."""
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     kept = [line for line in lines if _step_of(line) <= step]
     if ends_again:
         kept = [line for line in kept if _step_of(line) < step or '"best/' not in line]
