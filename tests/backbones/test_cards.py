@@ -128,7 +128,7 @@ def test_a_card_to_start_from_is_a_card(colour_network: Path, tmp_path: Path, vi
     lines = done.out.splitlines()
     assert lines[1].startswith("# Nobody says what the file is fed")
     assert again.out.splitlines() == [lines[0], *lines[2:]]  # the card says it now
-    assert vidface("models", "show", "nothing", "--card").code == 1
+    assert vidface("models", "show", "nothing", "--card").code == 2
 
 
 def test_a_function_is_a_recogniser() -> None:

@@ -115,7 +115,7 @@ def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -
         (("score", "--fps", "fast"), 2, "not a valid float"),
         (("run",), 2, "Missing argument"),
         (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
-        (("score", "--pipeline", "nope.toml"), 1, "shipped recipes: demo"),
+        (("score", "--pipeline", "nope.toml"), 2, "shipped recipes: demo"),
         (("sweep", "--thresholds", "0:1"), 2, "START:STOP:STEP"),
         (("score", "--threshold", "2"), 2, "a cosine lies in [-1, 1]"),
         (("score", "--fps", "0"), 2, "--fps: must be above 0, not 0.0"),

@@ -117,9 +117,12 @@ def test_a_named_clustering(run: Run) -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"flags": ["contestd"]}, f"--flag contestd: unknown \\(known: {', '.join(FLAGS)}\\)"),
-        ({"states": ["bad"]}, f"--status bad: unknown \\(known: {', '.join(STATES)}\\)"),
-        ({"splits": ["dev"]}, r"--split dev: unknown \(known: train, val, test"),
+        (
+            {"flags": ["contestd"]},
+            f"--flag: unknown value 'contestd' \\(known: {', '.join(FLAGS)}\\)",
+        ),
+        ({"states": ["bad"]}, f"--status: unknown value 'bad' \\(known: {', '.join(STATES)}\\)"),
+        ({"splits": ["dev"]}, r"--split: unknown value 'dev' \(known: train, val, test"),
     ],
 )
 def test_unknown_names(run: Run, chosen: dict, message: str) -> None:
@@ -160,7 +163,10 @@ class TestCommand:
     def test_unknown_flag(self, vidface, colour_pipeline: Path) -> None:
         done = vidface("clips", "--pipeline", colour_pipeline, "--flag", "chain")
         assert (done.code, done.out) == (2, "")
-        assert "--flag chain: unknown (known: chained, contested, thin, still, twice)" in done.err
+        assert (
+            "--flag: unknown value 'chain' (known: chained, contested, thin, still, twice)"
+            in done.err
+        )
 
     def test_long_lists_are_cut(self, vidface, colour_pipeline, monkeypatch) -> None:
         from vidface.cli import run_tables
@@ -203,7 +209,7 @@ class TestCommand:
         assert shown.code == 0, shown.err
         assert "\x1b" not in shown.out
         wrong = vidface("show", "a\x1b[31mb\x07\n", *flags)
-        assert wrong.code == 1
+        assert wrong.code == 2
         assert "\x1b" not in wrong.err + wrong.out
 
 
@@ -323,6 +329,6 @@ class TestShow:
             ("red.v", "b.bmp", "b.bmp: a sheet is written as .png, .jpg, .jpeg, .webp"),
         ):
             done = vidface("show", clip_id, *flags, "--out", out)
-            assert (done.code, done.out) == (1, "")
+            assert (done.code, done.out) == (1 if clip_id == "none" else 2, "")
             assert message in done.err
             assert not (tmp_path / out).exists()

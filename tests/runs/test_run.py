@@ -383,5 +383,5 @@ def test_unusable_embeddings_are_noise(colour_pipeline: Path, tmp_path: Path) ->
 
 def test_unknown_preparer(colour_pipeline: Path, tmp_path: Path) -> None:
     settings = {("manifest", "prepare"): "demmo", ("manifest", "path"): str(tmp_path / "no.csv")}
-    with pytest.raises(VidfaceError, match=r"unknown name 'demmo' \(known: demo, "):
+    with pytest.raises(VidfaceError, match=r"unknown value 'demmo' \(known: demo, "):
         open_run(load_pipeline(colour_pipeline, settings))

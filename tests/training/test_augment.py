@@ -128,7 +128,7 @@ def test_the_chain_keeps_the_registrys_order_whatever_the_tables() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mixup": True}, r"'mixup': unknown \(known: move, colour, degrade, occlude, flip\)"),
+        ({"mixup": True}, r"'mixup' \(known: move, colour, degrade, occlude, flip\)"),
         ({"flip": {"chance": 1}}, r"'flip' has no setting 'chance' \(known: share\)"),
         ({"flip": 0.5}, "'flip': true, false or a table"),
         ({"flip": {"share": 1.5}}, r"flip share: must lie in \[0, 1\], not 1.5"),

@@ -67,7 +67,7 @@ WRONG = [
     ("learning_rate = 0.05", "learning_rate = 0.0", "learning_rate: must be above 0"),
     ("warmup_steps = 2", "centres_learning_rate = 0.0", "learning_rate: must be above 0"),
     ("[optimiser]", "[optimizer]", r"unknown table \[optimizer\]"),
-    ("[optimiser]", "[augment]\nblur = true\n[optimiser]", "augmentation 'blur': unknown"),
+    ("[optimiser]", "[augment]\nblur = true\n[optimiser]", "unknown augmentation 'blur'"),
     ('path = "people"', "", r"\[data\] path is missing"),
     ('path = "people"', 'path = "people"\nkind = "lmdb"', r"\[data\] kind: unknown value 'lmdb'"),
     ('path = "people"', 'path = "people"\nhold_out_people = 1', "hold_out_people"),

@@ -213,7 +213,7 @@ def test_resizing_averages() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("folder", {}, "'folder' is unknown .known: folders, manifest, recordio, shards"),
+        ("folder", {}, "unknown source kind 'folder' .known: folders, manifest, recordio, shards"),
         ("folders", {"split": "val"}, r"'folders' has no setting 'split' \(known: resize\)"),
         ("manifest", {"rooot": "x"}, r"known: split, root, resize"),
         ("recordio", {"resize": "no"}, "resize = 'no': give true or false"),

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -236,7 +236,7 @@ def find_architecture(name: str) -> Architecture:
             base, float(match["width"] or 1), float(match["depth"] or 1), dimension
         )
     known = ", ".join((*ARCHITECTURES, *ALIASES))
-    raise VidfaceError(
+    raise UsageError(
         f"no architecture named '{name}' (known: {known}; NAME-x0.5 for half of the channels, "
         "NAME-d0.5 for half of the blocks, NAME-e128 for an embedding of 128 numbers)"
     )

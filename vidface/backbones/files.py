@@ -27,7 +27,7 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.base import NetworkLimits
 from vidface.backbones.runtimes.places import HERE, OwnProcess
 from vidface.backbones.weights import WEIGHTS
-from vidface.core.errors import VidfaceError, first_line
+from vidface.core.errors import UsageError, VidfaceError, first_line
 from vidface.core.files import output_file
 from vidface.storage.cache import sha256_of
 
@@ -65,7 +65,7 @@ def read_network(
         )
     if suffix == ".onnx":
         if architecture_name is not None:
-            raise VidfaceError(
+            raise UsageError(
                 f"weights {path}: an ONNX file holds its own network; leave --architecture out"
             )
         model, sha256 = read_onnx(path), onnx_sha256(path)

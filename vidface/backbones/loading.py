@@ -18,7 +18,7 @@ from vidface.backbones.runtimes.base import NetworkLimits
 from vidface.backbones.runtimes.with_function import Function
 from vidface.backbones.settings import BackboneSettings
 from vidface.backbones.weights import WEIGHTS, weights_path
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def load_network(
             f"--architecture {name})"
         )
     known = ", ".join([*(n for n, r in WEIGHTS.items() if r.kind == "recogniser"), *known_cards()])
-    raise VidfaceError(f"weights '{name}': no such file, and no known name (known: {known})")
+    raise UsageError(f"weights '{name}': no such file, and no known name (known: {known})")
 
 
 def _is_module(weights: object) -> TypeGuard[torch.nn.Module]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from vidface.challenges.importing import WITHOUT_GALLERY, Challenge, Imported, write_import
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 from vidface.datasets.templates import TemplateList, read_templates
 
 
@@ -55,8 +56,7 @@ def templates_clips(templates: TemplateList, split: str) -> list[Clip]:
     Raises:
         VidfaceError: an unknown split, a path in templates of two identities.
     """
-    if split not in SPLITS:
-        raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
+    check_name("split", split, SPLITS)
     subjects = templates.identities or ("",) * len(templates.template_ids)
     template_of: dict[str, int] = {}  # path → the first template that has it
     for path, row in zip(templates.paths, templates.rows.tolist(), strict=True):

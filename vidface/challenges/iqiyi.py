@@ -14,6 +14,7 @@ from vidface.challenges.preparing import find_data_folder, renew_manifest
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
+from vidface.core.values import check_name
 from vidface.datasets.iqiyi import read_ground_truth
 from vidface.datasets.iqiyi_features import feature_videos
 
@@ -109,8 +110,7 @@ def iqiyi_clips(
 
 def _splits_of(pickles: Sequence[Path], split: str | None) -> list[str]:
     if split is not None:
-        if split not in SPLITS:
-            raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
+        check_name("split", split, SPLITS)
         if len(pickles) > 1:
             raise VidfaceError(
                 f"--split {split} is for one pickle; of several the names must say it: "

@@ -13,6 +13,7 @@ from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.progress import Notify, quiet
+from vidface.core.values import check_name
 from vidface.datasets.lfrc import CROP_FOLDER, FILELIST, MOST_BYTES, read_filelist
 from vidface.datasets.lines import Problems, numbered_words
 
@@ -100,8 +101,7 @@ def lfrc_clips(
             or that contradict another.
     """
     folder = Path(folder)
-    if split not in SPLITS:
-        raise VidfaceError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
+    check_name("split", split, SPLITS)
     if not folder.is_dir():
         raise VidfaceError(f"{folder}: no such folder; give the one that holds the videos' folders")
     listing = _filelist_of(folder) if filelist is None else Path(filelist)

@@ -7,6 +7,7 @@ package is one group of commands; what they share is in `vidface.cli.options`.
 from __future__ import annotations
 
 import io
+import json
 import signal
 import sys
 import threading
@@ -127,16 +128,14 @@ def _run(arguments: Sequence[str], interrupts: Sequence[int]) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)  # it repeats what was given
-        click.echo(redacted_text(shown.getvalue()), err=True, nl=False)
-        code = error.exit_code
+        code = _fail(error.format_message(), arguments, error.exit_code, shown.getvalue())
     except (click.Abort, KeyboardInterrupt):
         code = _fail(INTERRUPTED, arguments)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone, and with it everybody who wanted to know
         code = ERROR
     except VidfaceError as error:
-        code = _fail(str(error), arguments)
-        code = USAGE if isinstance(error, UsageError) else code
+        code = _fail(str(error), arguments, USAGE if isinstance(error, UsageError) else ERROR)
     except OSError as error:  # a disk that is full, behind the standard output too
         code = _fail(f"{error.filename or 'output'}: {error.strerror or error}", arguments)
     except Exception as error:
@@ -145,9 +144,16 @@ def _run(arguments: Sequence[str], interrupts: Sequence[int]) -> int:
     return code
 
 
-def _fail(text: str, arguments: Sequence[str]) -> int:
-    if "--debug" in arguments:
+def _fail(text: str, arguments: Sequence[str], code: int = ERROR, shown: str = "") -> int:
+    """Say what went wrong, in one line or as JSON; `shown` is how click shows it. The exit code."""
+    if "--debug" in arguments and not shown:
         click.echo(redacted_text(traceback.format_exc()), err=True, nl=False)
-    text = " ".join(redacted_text(text).split())
-    click.echo(f"vidface: error: {printable(text)}", err=True)
-    return ERROR
+    text = printable(" ".join(redacted_text(text).split()))
+    if "--json" in arguments:
+        kind = "usage" if code == USAGE else "interrupted" if text == INTERRUPTED else "error"
+        error = {"message": text, "kind": kind, "exit_code": code}
+        click.echo(json.dumps({"error": error}), err=True)
+    else:
+        line = f"vidface: error: {text}\n"
+        click.echo(redacted_text(shown) if shown else line, err=True, nl=False)
+    return code

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -30,9 +31,22 @@ def check_array(what: str, array: Any, shape: tuple[int, ...], dtype: str) -> No
         raise VidfaceError(f"{what} must be {shape} {dtype}, got {array.shape} {array.dtype}")
 
 
+def check_name(what: str, name: object, known: Iterable[str]) -> None:
+    """Raise UsageError that lists what is known unless a name is one of it.
+
+    >>> check_name("split", "vla", ["train", "val"])
+    Traceback (most recent call last):
+    vidface.core.errors.UsageError: unknown split 'vla' (known: train, val)
+    """
+    names = list(known)  # a name of a settings file may be a list, which is not hashable
+    if name not in names:
+        raise UsageError(f"unknown {what} '{name}' (known: {', '.join(names)})")
+
+
 def check_choice(key: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise VidfaceError that lists what is known unless the value is one of it."""
-    check(value in known, key, f"unknown value '{value}' (known: {', '.join(known)})")
+    """Raise UsageError that lists what is known unless the value is one of it."""
+    if value not in known:
+        raise UsageError(f"{key}: unknown value '{value}' (known: {', '.join(known)})")
 
 
 def check_device(key: str, value: str, known: tuple[str, ...]) -> None:

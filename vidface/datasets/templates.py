@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.core.values import check_array
+from vidface.core.values import check_array, check_name
 from vidface.datasets.lines import named_columns, numbered_rows, open_list, single_places
 from vidface.storage.names import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -124,8 +124,7 @@ def read_templates(path: str | Path, *, order: str = "auto") -> TemplateList:
     >>> templates.template_ids, templates.rows, templates.media_ids
     (('7', '9'), array([0, 0, 0, 1]), ('70', '71', '71', '70'))
     """
-    if order not in list(ORDERS):
-        raise VidfaceError(f"unknown order '{order}' (known: {', '.join(ORDERS)})")
+    check_name("order", order, ORDERS)
     path = Path(path)
     what = f"templates {path}"
     with open_list(path, what) as file:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
-from vidface.core.values import available_cores
+from vidface.core.values import available_cores, check_name
 from vidface.executor.pool import Assignment
 
 Item = TypeVar("Item")
@@ -72,10 +72,7 @@ class Executor:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in EXECUTORS:
-            raise VidfaceError(
-                f"unknown executor '{self.name}' (known: {', '.join(sorted(EXECUTORS))})"
-            )
+        check_name("executor", self.name, sorted(EXECUTORS))
         if self.workers is not None and not (type(self.workers) is int and self.workers >= 1):
             raise VidfaceError(f"executor workers must be at least 1, not {self.workers!r}")
         if self.scheduler is None:
@@ -86,7 +83,7 @@ class Executor:
                 f"not '{self.name}'"
             )
         if not re.fullmatch(r"[a-z][a-z0-9+]*://\S+", self.scheduler):
-            raise VidfaceError(
+            raise UsageError(
                 f"scheduler '{self.scheduler}' is no address; write it as `dask scheduler` prints "
                 "it, tcp://HOST:PORT"
             )

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidface.backbones.weights import weights_path
 from vidface.core.errors import VidfaceError
-from vidface.core.values import CROP_SIZE
+from vidface.core.values import CROP_SIZE, check_choice
 
 _LOG_LEVEL = threading.Lock()  # OpenCV's log level is the process's; detectors are made in threads
 
@@ -109,8 +109,7 @@ class FaceDetector:
         long_side: int = 640,
         model: Path | None = None,
     ) -> None:
-        if which not in ("largest", "all"):
-            raise VidfaceError(f"which faces: unknown value '{which}' (known: largest, all)")
+        check_choice("which faces", which, ("largest", "all"))
         if model is None:
             model = weights_path("yunet")
         import cv2

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 from vidface.metrics.conventions import ENROLMENTS
 from vidface.vectors.descriptors import check_descriptors
 
@@ -88,9 +89,7 @@ def check_clip_ids(clip_ids: Sequence[str], n: int) -> None:
 
 def check_enrolment(enrolment: str) -> None:
     """Refuse a name that is not in `ENROLMENTS`."""
-    # A list (from a settings file) is not hashable, so it's compared and not looked up.
-    if enrolment not in list(ENROLMENTS):
-        raise VidfaceError(f"unknown enrolment '{enrolment}' (known: {', '.join(ENROLMENTS)})")
+    check_name("enrolment", enrolment, ENROLMENTS)
 
 
 def check_dimensions(

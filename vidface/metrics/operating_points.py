@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from vidface.core.errors import VidfaceError
-from vidface.core.values import exact_rate
+from vidface.core.values import check_name, exact_rate
 from vidface.metrics.conventions import CONVENTIONS
 from vidface.metrics.figures import interval_dict
 from vidface.metrics.uncertainty import Replicates
@@ -100,6 +100,5 @@ def check_targets(fars: Sequence[str], convention: str = "step") -> dict[str, Fr
         if text in targets:
             raise VidfaceError(f"the target FAR {text!r} is listed twice")
         targets[text] = far
-    if convention not in CONVENTIONS:
-        raise VidfaceError(f"unknown convention '{convention}' (known: {', '.join(CONVENTIONS)})")
+    check_name("convention", convention, CONVENTIONS)
     return targets

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vidface.core.errors import VidfaceError
+from vidface.core.values import check_choice
 from vidface.vectors.rows import check_embeddings, check_offsets, unit_rows
 
 REPEATS = ("count", "once")
@@ -110,8 +110,7 @@ def _find_equal_rows(
 
 def check_repeats(repeats: str) -> None:
     """Refuse what is not one of `REPEATS`."""
-    if repeats not in REPEATS:
-        raise VidfaceError(f"repeats: unknown value '{repeats}' (known: {', '.join(REPEATS)})")
+    check_choice("repeats", repeats, tuple(REPEATS))
 
 
 def share_of_still(

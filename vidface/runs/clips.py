@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.clips import SPLITS
-from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.errors import VidfaceError
 from vidface.core.states import STATES
+from vidface.core.values import check_choice
 from vidface.noise.diagnostics import CLIP_COLUMNS, FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
@@ -84,8 +85,7 @@ def list_clips(
     asked = {"flag": (flags, FLAGS), "status": (states, STATES), "split": (splits, SPLITS)}
     for option, (names, known) in asked.items():
         for name in names:
-            if name not in known:
-                raise UsageError(f"--{option} {name}: unknown (known: {', '.join(known)})")
+            check_choice(f"--{option}", name, tuple(known))
     table = run.clips()
     if denoising is None and (flags or run.folder.clusterings()):
         denoising = find_latest_denoising(run)

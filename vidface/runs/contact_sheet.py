@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import output_file
 from vidface.core.fitting import cut_end, fit_by_cutting
 from vidface.core.values import CROP_SIZE
@@ -87,7 +87,7 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
 def check_sheet_path(path: Path) -> None:
     """Refuse a name that `write_sheet` would refuse, before anything is drawn."""
     if path.suffix.lower() not in SUFFIXES:
-        raise VidfaceError(
+        raise UsageError(
             f"{path}: a sheet is written as {', '.join(SUFFIXES)}; give it one of these suffixes"
         )
 

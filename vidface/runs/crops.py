@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_shard
 from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.denoising import Denoising
@@ -80,7 +80,7 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
     clips, _ = folder.read_clips()
     row = pc.index(clips.column("clip_id"), pa.scalar(clip_id, pa.string())).as_py()
     if row < 0:
-        raise VidfaceError(_unknown_clip(folder, clip_id, clips.column("clip_id")))
+        raise UsageError(_unknown_clip(folder, clip_id, clips.column("clip_id")))
     shards = _crops_shards(folder)
     if not shards:
         raise VidfaceError(

@@ -14,6 +14,7 @@ from vidface.backbones.runtimes.with_function import Function
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import settings_of
 from vidface.core.thresholds import NO_CLUSTERING
+from vidface.core.values import check_name
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.runs.denoising import Denoising
@@ -115,7 +116,6 @@ def _sort_into_tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     known = {field.name: "frames" for field in settings_of(FrameSettings)}
     known |= {field.name: "faces" for field in settings_of(FaceSettings)}
     for key, value in settings.items():
-        if key not in known:
-            raise VidfaceError(f"evaluate: unknown setting '{key}' (known: {', '.join(known)})")
+        check_name("setting", key, known)
         tables[known[key]][key] = value
     return tables

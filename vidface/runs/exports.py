@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.datasets.lfrc import read_filelist
 from vidface.datasets.submissions import (
@@ -92,7 +92,7 @@ def export_lfrc(
     of_split = {clip.clip_id: clip.split for clip in run.manifest.clips}
     if split is not None and split not in run.manifest.splits:
         there = ", ".join(run.manifest.splits)
-        raise VidfaceError(f"--split {split}: no clip of the manifest is in it (there: {there})")
+        raise UsageError(f"--split {split}: no clip of the manifest is in it (there: {there})")
     wanted: Sequence[str] | None = None if filelist is None else read_filelist(filelist)
     if wanted is not None:
         _check_known(wanted, of_split, split, f"filelist {filelist}")

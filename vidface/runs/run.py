@@ -22,6 +22,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
 from vidface.core.rules import NEW_RULES, ReadingRules
+from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
 from vidface.runs.run_folder import RunFolder
@@ -283,8 +284,5 @@ def prepare_manifest(
     Args:
         root: where the data are that the others make a manifest of.
     """
-    if name not in PREPARERS:
-        raise VidfaceError(
-            f"[manifest] prepare: unknown name '{name}' (known: {', '.join(PREPARERS)})"
-        )
+    check_choice("[manifest] prepare", name, tuple(PREPARERS))
     PREPARERS[name](path, root, say=notify)

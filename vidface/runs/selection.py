@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.thresholds import threshold_name
 from vidface.executor.shards import Executor
 from vidface.metrics.operating_points import OperatingPoint, check_targets
@@ -317,7 +317,7 @@ def plan_splits(
     wanted = {"--select-on": select_on, "--report-on": report_on, "--gallery": gallery}
     splits = _find_splits(manifest, wanted)
     if select_on == report_on:
-        raise VidfaceError(
+        raise UsageError(
             f"--select-on and --report-on are both {select_on}, which would flatter the figures; "
             "name two splits, or use --folds on the one"
         )
@@ -402,7 +402,7 @@ def _find_splits(manifest: Manifest, wanted: Mapping[str, str | None]) -> dict[s
             continue
         if split not in manifest.splits:
             there = ", ".join(manifest.splits)
-            raise VidfaceError(f"{flag} {split}: no clip of the manifest is in it (there: {there})")
+            raise UsageError(f"{flag} {split}: no clip of the manifest is in it (there: {there})")
         splits[split] = clips_of_split(manifest, split)
     return splits
 

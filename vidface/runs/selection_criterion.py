@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.values import exact_rate
 from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.metrics.settings import ScoreSettings
@@ -29,14 +29,14 @@ class Criterion:
         """
         figure, at, far = text.partition("@")
         if figure not in CRITERIA or (at and figure != "tar"):
-            raise VidfaceError(
+            raise UsageError(
                 f"--select-by {text}: there are {' and '.join(CRITERIA)}, and tar@FAR at one "
                 "target, such as tar@1e-4"
             )
         if at and exact_rate(far) is None:
-            raise VidfaceError(f"--select-by {text}: '{far}' is no rate in (0, 1], such as 1e-4")
+            raise UsageError(f"--select-by {text}: '{far}' is no rate in (0, 1], such as 1e-4")
         if figure == "tar" and "verification" not in settings.protocol_names:
-            raise VidfaceError(
+            raise UsageError(
                 f"--select-by {text}: TAR is chosen by over all pairs of a split; add verification "
                 f"to --protocols {settings.protocols}"
             )

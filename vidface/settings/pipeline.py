@@ -134,7 +134,7 @@ def find_recipe(name_or_path: str | Path, shipped: Mapping[str, Path], what: str
         return path
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
-    raise VidfaceError(
+    raise UsageError(
         f"{what} {name_or_path}: no such file; give a path, or one of the shipped recipes: "
         + ", ".join(shipped)
     )

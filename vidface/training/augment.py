@@ -17,6 +17,7 @@ import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings, check_settings, setting
+from vidface.core.values import check_name
 
 
 class Augmentation(ABC):
@@ -187,10 +188,7 @@ def build_augmentation(settings: Mapping[str, Any]) -> Chain:
         VidfaceError: unknown augmentation or setting (the known ones are listed).
     """
     for name, wanted in settings.items():
-        if name not in AUGMENTATIONS:
-            raise VidfaceError(
-                f"augmentation '{name}': unknown (known: {', '.join(AUGMENTATIONS)})"
-            )
+        check_name("augmentation", name, AUGMENTATIONS)
         if not isinstance(wanted, bool | Mapping):
             raise VidfaceError(f"augmentation '{name}': true, false or a table of settings")
     tables = {name: {} if wanted is True else wanted for name, wanted in settings.items()}

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 from vidface.training.labels import check_labels
 
 SHORTS = ("error", "repeat", "skip")
@@ -156,8 +157,7 @@ class PeopleByImages(Sampler):
         self.people = _whole("people", people, 1)
         self.images = _whole("images_per_person", images, 1)
         self.batch_size = self.people * self.images
-        if short not in list(SHORTS):
-            raise VidfaceError(f"unknown short '{short}' (known: {', '.join(SHORTS)})")
+        check_name("short", short, SHORTS)
         labels = check_labels(labels)
         self._order = np.argsort(labels, kind="stable")  # image numbers, identity by identity
         numbers, starts, sizes = np.unique(
@@ -298,8 +298,7 @@ def make_sampler(
     >>> print(make_sampler("people-by-images", np.arange(24) // 6, 12))
     PeopleByImages(24 images of 4 identities, 2 batches x 3 people x 4 images)
     """
-    if kind not in list(SAMPLERS):  # a list (from a settings file) is not hashable
-        raise VidfaceError(f"unknown sampler '{kind}' (known: {', '.join(SAMPLERS)})")
+    check_name("sampler", kind, SAMPLERS)
     return SAMPLERS[kind](
         check_labels(labels),
         _whole("batch_size", batch_size, 1),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings
+from vidface.core.values import check_name
 from vidface.training.augment import build_augmentation
 from vidface.training.cleaning.settings import CutSettings
 from vidface.training.distillation import Distil
@@ -140,8 +141,7 @@ def _change_losses(before: LossTables, settings: StageSettings) -> LossTables:
     added = settings.losses
     removed = [name for name in settings.remove if name != CUT]
     for name in (*added, *removed):
-        if name not in STAGE_LOSSES:
-            raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(STAGE_LOSSES)})")
+        check_name("loss", name, STAGE_LOSSES)
     for name in removed:
         if name not in before:
             raise VidfaceError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +79,5 @@ def find_pooling(name: str) -> Pooling:
     Raises:
         VidfaceError: an unknown name.
     """
-    # A list (from a settings file) is not hashable, so it's compared and not looked up.
-    if name not in list(POOLINGS):
-        raise VidfaceError(f"unknown pooling '{name}' (known: {', '.join(POOLINGS)})")
+    check_name("pooling", name, POOLINGS)
     return POOLINGS[name]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vidface.core.errors import VidfaceError, first_line
+from vidface.core.errors import UsageError, VidfaceError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def choose_outputs(
     norms = [name for name, width in widths.items() if width == 1]
     listed = ", ".join(f"'{name}' {tuple(shape)}" for name, shape in shapes.items())
     if wanted is not None and wanted not in features:
-        raise VidfaceError(f"{what}: no output '{wanted}' of (n, d) (its outputs: {listed})")
+        raise UsageError(f"{what}: no output '{wanted}' of (n, d) (its outputs: {listed})")
     if wanted is None and len(features) != 1:
         lack = "several could be the embedding" if features else "none is an embedding (n, d)"
         remedy = '; name it: --output-name NAME, or output = "NAME" in [backbone]'

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 from vidface.noise.denoisers.base import Denoiser
 from vidface.noise.denoisers.complete_linkage import CompleteLinkage
 from vidface.noise.denoisers.dbscan import Dbscan
@@ -41,9 +42,7 @@ def make_denoiser(name: str, settings: Mapping[str, Any]) -> Denoiser:
     >>> make_denoiser("trim", {"trim_share": 0.5, "threshold": 0.4})
     Trim(trim_share=0.5)
     """
-    # A list (from a settings file) is not hashable, so it's compared and not looked up.
-    if name not in list(DENOISERS):
-        raise VidfaceError(f"unknown denoiser '{name}' (known: {', '.join(DENOISERS)})")
+    check_name("denoiser", name, DENOISERS)
     kind = DENOISERS[name]
     known = {field.name for field in dataclasses.fields(kind)}
     return kind(**{key: value for key, value in settings.items() if key in known})

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import output_file
+from vidface.core.values import check_name
 from vidface.reports.figures.bands import draw_cmc, draw_precision_recall
 from vidface.reports.figures.clip import draw_clip
 from vidface.reports.figures.histogram import draw_histogram
@@ -101,13 +102,12 @@ def check_path(path: Path) -> str:
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
-        raise VidfaceError(f"{path}: unknown suffix '{path.suffix}' (known: {', '.join(KINDS)})")
+        raise UsageError(f"{path}: unknown suffix '{path.suffix}' (known: {', '.join(KINDS)})")
     return kind
 
 
 def _draw_file(name: str, data: FigureData, kind: str, options: FigureOptions) -> bytes:
-    if name not in FIGURES:
-        raise VidfaceError(f"unknown figure '{name}' (known: {', '.join(FIGURES)})")
+    check_name("figure", name, FIGURES)
     if not 1 <= len(data) <= MOST_SERIES:
         raise VidfaceError(
             f"a figure shows 1 to {MOST_SERIES} runs, got {len(data)}: more are not told apart"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 
 PROTOCOLS = ("verification", "cross_verification")
 
@@ -30,10 +31,7 @@ class FigureOptions:
     protocol: str = "verification"
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise VidfaceError(
-                f"unknown protocol '{self.protocol}' (known: {', '.join(PROTOCOLS)})"
-            )
+        check_name("protocol", self.protocol, PROTOCOLS)
 
 
 def find_section(label: str, document: Mapping[str, Any], protocol: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.settings import build_settings
+from vidface.core.values import check_name
 from vidface.training.losses.arcface import ArcFace
 from vidface.training.losses.base import Loss, Term
 from vidface.training.losses.class_balance import ClassBalance
@@ -91,6 +92,5 @@ def _only(role: str, losses: Mapping[str, Loss], *, needed: bool = False) -> Any
 
 
 def _build_loss(name: str, values: Any) -> Loss:
-    if name not in LOSSES:
-        raise VidfaceError(f"unknown loss '{name}' (known: {', '.join(LOSSES)})")
+    check_name("loss", name, LOSSES)
     return build_settings(LOSSES[name], values, f"loss '{name}'")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.errors import VidfaceError
+from vidface.core.values import check_name
 from vidface.training.sources.base import FaceSource, PictureSource
 from vidface.training.sources.folders import open_folders
 from vidface.training.sources.manifest import open_manifest
@@ -47,11 +48,10 @@ def open_source(kind: str, path: str | Path, **settings: Any) -> FaceSource:
     >>> open_source("folder", "faces")
     Traceback (most recent call last):
         ...
-    vidface.core.errors.VidfaceError: source kind 'folder' is unknown (known: folders, manifest,
+    vidface.core.errors.UsageError: unknown source kind 'folder' (known: folders, manifest,
     recordio, shards)
     """
-    if kind not in SOURCES:
-        raise VidfaceError(f"source kind {kind!r} is unknown (known: {', '.join(SOURCES)})")
+    check_name("source kind", kind, SOURCES)
     opener = SOURCES[kind]
     known = [name for name in inspect.signature(opener).parameters if name != "path"]
     for name in settings:
