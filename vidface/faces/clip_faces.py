@@ -118,6 +118,8 @@ def _sample_images(clip: Clip, tools: Tools) -> Generator[_Sampled]:
     if kind == "folder":
         yield from _read_folder(clip.path, tools)
         return
+    if site := root.other_site(clip.path):
+        tools.notes.append(f"{redacted(clip.path)}: comes from {site}, where its server redirects")
     source: str | BinaryIO | None = None
     if is_image_name(clip.path, tools.rules):
         data = root.read(clip.path)

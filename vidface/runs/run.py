@@ -230,6 +230,7 @@ def open_run(
         settings.path,
         settings.root,
         allow_missing=settings.allow_missing,
+        allow_private=settings.allow_private,
         check_files=check_files,
     )
     if manifest.unused_columns:

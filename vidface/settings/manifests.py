@@ -24,6 +24,7 @@ from vidface.core.values import CONTROL_CHARACTERS
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
 from vidface.storage.names import Kind, is_image_name, may_be_animated
+from vidface.storage.reach import OWN_REACH, Reach
 from vidface.storage.urls import Address, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
@@ -43,6 +44,7 @@ class Manifest:
     sha256: str
     missing: frozenset[str] = frozenset()
     unused_columns: tuple[str, ...] = ()
+    reach: Reach = OWN_REACH  # of URLs that are clips' paths
 
     def __str__(self) -> str:
         splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
@@ -51,7 +53,7 @@ class Manifest:
     @cached_property
     def root(self) -> MediaRoot:
         """The clips' place, opened on first use: a tar is indexed then."""
-        return open_root(self.root_location)
+        return open_root(self.root_location, self.reach)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -83,6 +85,7 @@ def read_manifest(
     *,
     allow_missing: bool = False,
     check_files: bool = True,
+    allow_private: bool = False,
 ) -> Manifest:
     """Read and check a manifest; every problem is found before any work starts.
 
@@ -92,6 +95,7 @@ def read_manifest(
             manifest's own folder).
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
         check_files: whether to look for the clips; stages after extraction need none of them.
+        allow_private: a manifest at a public address may name addresses in a private network.
 
     Raises:
         VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
@@ -106,7 +110,7 @@ def read_manifest(
         if isinstance(path, Path):
             data = path.read_bytes()
         else:
-            data = read_address(path, MAX_MANIFEST_BYTES)
+            data = read_address(path, MAX_MANIFEST_BYTES, reach=Reach(allow_private))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,7 +126,9 @@ def read_manifest(
         raise VidfaceError(f"manifest {path}: no clips below the header")
     _check_duplicates(clips, problems)
     location = as_location(root) if root is not None else path.parent
-    absent = _check_paths(clips, open_root(location), problems) if check_files else []
+    # A root that the user names is his own word, wherever the manifest comes from.
+    reach = Reach.of_table(path, allow_private, None if root is None else location)
+    absent = _check_paths(clips, open_root(location, reach), problems) if check_files else []
     if absent and not allow_missing:
         problems += absent
     if problems:
@@ -138,6 +144,7 @@ def read_manifest(
         sha256=hashlib.sha256(data).hexdigest(),
         missing=frozenset(clip.clip_id for clip in clips if clip.line in lines),
         unused_columns=tuple(column for column in header if column not in known),
+        reach=reach,
     )
 
 

@@ -44,6 +44,11 @@ class ManifestSettings:
     allow_missing: bool = setting(
         False, help="Run on without clips whose file is missing; they count as missing."
     )
+    allow_private: bool = setting(
+        False,
+        help="A manifest that lies at a public address may name addresses in a private network.",
+        rare=True,
+    )
 
 
 TABLES: dict[str, type] = {

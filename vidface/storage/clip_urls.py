@@ -18,6 +18,7 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.http_reads import Info
 from vidface.storage.names import Kind, is_image_name, is_unread_name, natural_key
 from vidface.storage.objects import Retries, Store
+from vidface.storage.reach import OWN_REACH, Reach
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address
 
@@ -35,15 +36,16 @@ class UrlReader:
         VidfaceError: the protocol's library isn't installed.
     """
 
-    def __init__(self, retries: Retries | None = None) -> None:
+    def __init__(self, retries: Retries | None = None, reach: Reach = OWN_REACH) -> None:
         self.retries = retries or Retries()
-        self._stores: dict[str, Store] = {}
+        self.reach = reach
+        self._stores: dict[tuple[str, Reach], Store] = {}
         self._infos: OrderedDict[str, Info] = OrderedDict()
         self._folders: OrderedDict[str, dict[str, Info]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UrlReader, (self.retries,)
+        return UrlReader, (self.retries, self.reach)
 
     def _address(self, path: str) -> Address:
         """The address that a manifest's path is; PermissionError where it isn't allowed."""
@@ -53,9 +55,12 @@ class UrlReader:
             raise PermissionError(errno.EACCES, str(error)) from None
 
     def _store(self, address: Address) -> Store:
-        """The store of an address's protocol, one for all of its addresses."""
+        """The store of an address's protocol and reach, one for all that share them."""
+        reach = self.reach.of_address(address)
         with self._lock:
-            return self._stores.setdefault(address.protocol, Store(address.protocol, self.retries))
+            return self._stores.setdefault(
+                (address.protocol, reach), Store(address.protocol, self.retries, reach)
+            )
 
     def _info(self, address: Address) -> Info:
         known = self._known(address)
@@ -120,6 +125,11 @@ class UrlReader:
         except FileNotFoundError:
             return 0
 
+    def other_site(self, path: str) -> str:
+        """Where a file's bytes come from, if its server redirects to another site; "" else."""
+        address = self._address(path)
+        return self._info(address).site if address.is_http else ""
+
     def read(self, path: str, limit_bytes: int = MAX_IMAGE_BYTES) -> bytes:
         address = self._address(path)
         return self._store(address).read(address, limit_bytes, self._known(address))
@@ -132,9 +142,14 @@ class UrlReader:
         return io.BufferedReader(_UrlFile(self._store(address), address, info))
 
 
-def read_address(address: Address, limit_bytes: int, retries: Retries | None = None) -> bytes:
+def read_address(
+    address: Address,
+    limit_bytes: int,
+    retries: Retries | None = None,
+    reach: Reach = OWN_REACH,
+) -> bytes:
     """All bytes at an address, at most `limit_bytes`; raises as `Store.read`."""
-    return Store(address.protocol, retries).read(address, limit_bytes)
+    return Store(address.protocol, retries, reach).read(address, limit_bytes)
 
 
 class _UrlFile(SeekableFile):

@@ -22,6 +22,7 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.clip_urls import UrlReader
 from vidface.storage.names import Kind, is_image_name, is_unread_name, natural_key
 from vidface.storage.objects import Retries
+from vidface.storage.reach import OWN_REACH, Reach
 from vidface.storage.seekable import SeekableFile
 from vidface.storage.urls import Address, local_path
 
@@ -48,6 +49,7 @@ class MediaRoot(Protocol):
     def unread_names(self, path: str) -> list[str]: ...
     def all_images(self) -> list[str]: ...
     def size(self, path: str, rules: ReadingRules = ...) -> int: ...
+    def other_site(self, path: str) -> str: ...
     def read(self, path: str) -> bytes: ...
     def open_video(self, path: str) -> str | BinaryIO: ...
 
@@ -79,9 +81,9 @@ class FolderRoot:
 
     remote = False
 
-    def __init__(self, location: Path) -> None:
+    def __init__(self, location: Path, reach: Reach = OWN_REACH) -> None:
         self.location = location
-        self._urls = UrlReader()
+        self._urls = UrlReader(reach=reach)
 
     def kind(self, path: str) -> Kind | None:
         """What a path is; OSError as of `path_kind`, or where nobody knows of a URL."""
@@ -128,6 +130,9 @@ class FolderRoot:
             return self._urls.read(path)
         return (self.location / path).read_bytes()
 
+    def other_site(self, path: str) -> str:
+        return self._urls.other_site(path) if is_url(path) else ""
+
     def open_video(self, path: str) -> str | BinaryIO:
         if is_url(path):
             return self._urls.open_video(path)
@@ -143,17 +148,19 @@ class UrlRoot(UrlReader):
 
     remote = True
 
-    def __init__(self, location: Address, retries: Retries | None = None) -> None:
+    def __init__(
+        self, location: Address, retries: Retries | None = None, reach: Reach = OWN_REACH
+    ) -> None:
         if not location.is_plain:
             raise VidfaceError(
                 f"root {location}: a root has neither a query nor user:password@ in it; "
                 "credentials come from the environment or ~/.netrc"
             )
-        super().__init__(retries)
+        super().__init__(retries, reach)
         self.location = location
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UrlRoot, (self.location, self.retries)
+        return UrlRoot, (self.location, self.retries, self.reach)
 
     def _address(self, path: str) -> Address:
         if is_url(path):
@@ -260,6 +267,9 @@ class TarRoot:
             raise OSError(f"{self.location.name} ends inside {path}")
         return data
 
+    def other_site(self, path: str) -> str:
+        return ""
+
     def open_video(self, path: str) -> BinaryIO:
         offset, size = self._files[_inside(path) or ""]
         return io.BufferedReader(_TarMember(self.location, offset, size))
@@ -292,19 +302,22 @@ def _inside(path: str) -> str | None:
     return "" if name == "." else name
 
 
-def open_root(location: Path | str | Address) -> MediaRoot:
+def open_root(location: Path | str | Address, reach: Reach = OWN_REACH) -> MediaRoot:
     """The root at `location`: a folder, an uncompressed `.tar`, or what lies below a URL.
+
+    Args:
+        reach: of the addresses that paths in it are.
 
     Raises:
         VidfaceError: it does not exist, or is neither; a URL that is not allowed.
     """
     place = as_location(location)
     if isinstance(place, Address):
-        return UrlRoot(place)
+        return UrlRoot(place, reach=reach)
     with named_errors(f"root {place}"):
         kind = path_kind(place)
     if kind is not None:
-        return FolderRoot(place) if kind == "folder" else TarRoot(place)
+        return FolderRoot(place, reach) if kind == "folder" else TarRoot(place)
     raise VidfaceError(
         f"root {place}: no such folder or tar; set [manifest] root, --root, "
         "or the variable it begins with (VIDFACE_DATA in the shipped recipes)"

@@ -27,8 +27,9 @@ from vidface.storage.http_reads import (
     http_range,
     http_read,
 )
+from vidface.storage.reach import OWN_REACH, Reach, check_public, open_session
 from vidface.storage.store_failures import check_length, too_large_error, translate_failure
-from vidface.storage.urls import PROTOCOLS, Address
+from vidface.storage.urls import HTTP, PROTOCOLS, Address
 
 BLOCK_BYTES = 8 << 20  # of one request, where a file is copied
 
@@ -56,21 +57,26 @@ class Store:
     installed.
     """
 
-    def __init__(self, protocol: str, retries: Retries | None = None) -> None:
+    def __init__(
+        self, protocol: str, retries: Retries | None = None, reach: Reach = OWN_REACH
+    ) -> None:
         self.protocol = protocol
+        self.reach = reach
         self.retries = retries or Retries()
         self._system: Any = None
         self._process = 0
         self._opening = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.protocol, self.retries)
+        return Store, (self.protocol, self.retries, self.reach)
 
     @property
     def system(self) -> Any:
         """fsspec's file system, made on first use and again after a fork."""
         with self._opening:
             if self._system is None or self._process != os.getpid():
+                if self.reach.public_only and self.protocol not in HTTP:
+                    check_public(Address(f"{self.protocol}://bucket"))
                 self._system, self._process = _file_system(self.protocol), os.getpid()
             return self._system
 
@@ -169,7 +175,9 @@ class Store:
         """Run a coroutine in fsspec's own thread, bounded in time."""
         sync = importlib.import_module("fsspec.asyn").sync
         system = self.system
-        return sync(system.loop, coroutine, system, *arguments, timeout=REQUEST_SECONDS + 5)
+        return sync(
+            system.loop, coroutine, system, self.reach, *arguments, timeout=REQUEST_SECONDS + 5
+        )
 
     def _tried(self, once: Callable[[], T], address: Address) -> T:
         pause_seconds = self.retries.first_pause_seconds
@@ -193,9 +201,10 @@ class Store:
 def _file_system(protocol: str) -> Any:
     extra = PROTOCOLS[protocol]
     options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if protocol in ("http", "https"):
+    if protocol in HTTP:
         # Unpacking is refused: a packed answer can be of any size. trust_env: ~/.netrc and proxies.
         options["client_kwargs"] = {"auto_decompress": False, "trust_env": True}
+        options["get_client"] = open_session
     elif protocol == "s3":
         # The tries are counted here, not in three layers one within the other.
         options["config_kwargs"] = {

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import errno
 import re
+from typing import Any
 
 from vidface.core.redaction import redacted_text
 
 
 class ShortTroubleError(Exception):
     """What may go well when tried again; the message is the reason."""
+
+
+class RefusedError(OSError):
+    """What vidface itself won't do, said as it is; none of the system's or a server's refusals."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EPROTO, reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RefusedError, (self.strerror,)
 
 
 class StatusError(Exception):
@@ -41,6 +52,9 @@ def translate_failure(error: Exception) -> tuple[OSError, bool]:
     """An error of any of the libraries as an OSError that says no secret; whether it may pass."""
     names = {kind.__name__ for kind in type(error).__mro__}
     status = _status(error)
+    refusal = error if isinstance(error, RefusedError) else error.__cause__
+    if isinstance(refusal, RefusedError):
+        return refusal, False
     if isinstance(error, ShortTroubleError):
         return OSError(errno.EIO, str(error)), True
     if names & _PASSING:

@@ -192,6 +192,11 @@ class Address:
         return self.protocol in HTTP
 
     @property
+    def host(self) -> str:
+        """The host's name of an http address, without brackets and port; else the bucket."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
     def is_plain(self) -> bool:
         """Whether nothing in it can be secret: `str` is the whole of it then."""
         return str(self) == self.url
