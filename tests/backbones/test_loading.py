@@ -173,6 +173,19 @@ def test_weights_outside_of_the_file_are_part_of_its_hash(tmp_path: Path) -> Non
     assert hashes[0] != hashes[1]
 
 
+def test_minus_one_is_an_open_dimension(tmp_path: Path) -> None:
+    """As some exporters write it."""
+    import onnx
+
+    path = write_colour_network(tmp_path / "n.onnx")
+    model = onnx.load(path)
+    for number, dim in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+        dim.dim_value = 3 if number == 1 else -1
+    onnx.save(model, path)
+    crops = np.stack([crop_of("red"), crop_of("blue")] * 3)
+    assert np.allclose(load_backbone(path, PLAIN).embed(crops), crops.mean(axis=(1, 2)), atol=1e-3)
+
+
 def test_an_output_need_not_declare_its_shape(tmp_path: Path) -> None:
     import onnx
 

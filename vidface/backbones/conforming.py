@@ -160,4 +160,5 @@ def _output_shapes(model: onnx.ModelProto, name: str, batch: int) -> dict[str, t
 
 def _shape(value: Any) -> list[int | None]:
     """The dimensions of a value; None where they are open."""
-    return [d.dim_value or None for d in value.type.tensor_type.shape.dim]
+    dims = value.type.tensor_type.shape.dim  # some exporters write -1 of an open one
+    return [d.dim_value if d.dim_value > 0 else None for d in dims]

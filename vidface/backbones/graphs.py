@@ -135,7 +135,7 @@ def _claimed_bytes(tensor: Any, path: Path) -> int:
     info = ExternalDataInfo(tensor)
     if info.length is not None:
         return int(info.length)
-    return (path.parent / info.location).stat().st_size - (info.offset or 0)
+    return max(0, (path.parent / info.location).stat().st_size - (info.offset or 0))
 
 
 def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,7 +155,7 @@ def fix_batch(
     fixed = copy_graph(model)
     dims = fixed.graph.input[0].type.tensor_type.shape.dim
     for number, (dim, wanted) in enumerate(zip(dims, (batch, 3, *size), strict=False)):
-        dim.dim_value = wanted if number < 2 else dim.dim_value or wanted
+        dim.dim_value = wanted if number < 2 or dim.dim_value <= 0 else dim.dim_value
     for value in fixed.graph.output:  # an output need not declare a shape
         for dim in value.type.tensor_type.shape.dim[:1]:
             dim.dim_value = batch

@@ -245,19 +245,19 @@ def _take_child(memory_bytes: int) -> _Child:
     while _idle:
         child = _idle.pop()
         if child.is_usable and child.memory_bytes == memory_bytes:
-            with contextlib.suppress(OSError):
-                child.send(*child.pack(None, shared=False))  # forget all
-                return child
+            return child
         child.end()
     return _Child(memory_bytes)
 
 
 def _give_back(children: list[_Child]) -> None:
     for child in children:
-        if _idle or not child.is_usable:
-            child.end()
-        else:
-            _idle.append(child)
+        if child.is_usable and not _idle:
+            with contextlib.suppress(OSError):
+                child.send(*child.pack(None, shared=False))  # forget all
+                _idle.append(child)
+                continue
+        child.end()
     children.clear()
 
 
