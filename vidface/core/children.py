@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_KILL_SECONDS = 5.0  # a killed process is gone by then, or hangs in the kernel
 _IGNORE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
 
 
@@ -44,6 +45,38 @@ def start_python(
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))},
         **more,
     )
+
+
+def end_child(process: subprocess.Popen[bytes], grace_seconds: float = 0.0) -> str:
+    """Kill a process of ours, whatever it is at; how it ended, by itself or so.
+
+    Args:
+        grace_seconds: for one that is about to end by itself: how is worth knowing.
+    """
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace_seconds)
+    with contextlib.suppress(OSError):
+        process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_KILL_SECONDS)
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    return "no longer answers" if process.returncode is None else name_end(process.returncode)
+
+
+def name_end(code: int) -> str:
+    """How a process ended, by its return code.
+
+    >>> name_end(3), name_end(-9)
+    ('ended with exit code 3', 'was killed by SIGKILL')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 @contextlib.contextmanager
@@ -136,17 +169,3 @@ def _data_bytes() -> int | None:
         return pages * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):
         return None
-
-
-def name_end(code: int) -> str:
-    """How a process ended, by its return code.
-
-    >>> name_end(3), name_end(-9)
-    ('ended with exit code 3', 'was killed by SIGKILL')
-    """
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

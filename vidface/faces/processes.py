@@ -9,7 +9,7 @@ import subprocess
 
 import psutil
 
-from vidface.core.children import name_end, open_nameless_file, start_python
+from vidface.core.children import end_child, name_end, open_nameless_file, start_python
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.faces.events import ClipLimits
@@ -22,7 +22,6 @@ from vidface.faces.shared import (
 )
 
 START_SECONDS = 60.0  # a worker that isn't ready by then never will be
-_KILL_SECONDS = 5.0  # a killed process is gone by then, or hangs in the kernel
 _EXIT_SECONDS = 1.0  # from a worker's closed socket to its end
 _NEAR_LIMIT = 0.8  # of the clip memory: a worker that dies there died of it
 
@@ -89,17 +88,11 @@ class DecodingProcess:
     def kill(self) -> None:
         """End it, whatever it is at."""
         self._ended_itself = self._ended_itself or self.process.poll() is not None
-        with contextlib.suppress(OSError):
-            self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(_KILL_SECONDS)
+        end_child(self.process)
 
     def close(self) -> None:
         """Kill it, and let go of all that belongs to it."""
         self.kill()
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
         self.channel.socket.close()
         self.block.close()
 

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any
 
 from vidface.backbones.runtimes.base import (
     NetworkLimits,
@@ -30,15 +30,15 @@ from vidface.backbones.runtimes.base import (
     Runner,
     library_errors,
 )
-from vidface.core.children import name_end, open_nameless_file, start_python
+from vidface.core.children import end_child, open_nameless_file, start_python
 from vidface.core.errors import VidfaceError
 
 _CODE = "from vidface.backbones.runtimes.worker import main; main()"
 _TICK_SECONDS = 0.5  # between two looks at the time
 BLOCK_BYTES = 1 << 26  # of memory that a child shares with us; what isn't used isn't taken
 _ALIGNED = 64  # bytes
+_EXIT_SECONDS = 1.0  # from a child's closed line to its end
 _START_SECONDS = 60.0  # a child that isn't up by then never will be
-_END_SECONDS = 5.0  # a killed process is gone by then, or hangs in the kernel
 
 
 class Place:
@@ -68,53 +68,41 @@ class OwnProcess(Place):
 
     def __init__(self, name: str, limits: NetworkLimits | None = None) -> None:
         self.name, self.limits = name, limits or NetworkLimits()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._child: list[_Child] = []  # at most one
-        self._forgotten: list[int] = []  # things that nobody here knows any more
-        self._numbers = itertools.count()
+        self.forgotten: list[int] = []  # things that nobody here knows any more
+        self.numbers = itertools.count()
         weakref.finalize(self, _give_back, self._child)
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        with self._lock:
-            return self._ask(self._living_child(), None, function, arguments)
+        with self.lock:
+            return self.ask(self.living_child(), None, function, arguments)
 
     def hold(self, make: Callable[..., Any], *arguments: Any) -> HeldThing:
         return HeldThing(self, make, arguments)
 
-    def make(self, held: HeldThing, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        """Make what a `HeldThing` stands for."""
-        with self._lock:
-            child, number = self._living_child(), next(self._numbers)
-            facts = self._ask(child, number, make, arguments)
-            held.batch, held.gives_norm = facts
-            held.made_in, held.number = child, number
-            weakref.finalize(held, self._forgotten.append, number).atexit = False
-
-    def run(self, held: HeldThing, arguments: tuple[Any, ...]) -> Any:
-        """Run a thing, made anew where it went with its process."""
-        with self._lock:
-            child = self._living_child()
-            if held.made_in is not child:
-                held.remake()
-            return self._ask(child, held.number, "run", arguments)
-
-    def _living_child(self) -> _Child:
+    def living_child(self) -> _Child:
+        """The process, started anew where it has ended."""
         if self._child and not self._child[0].is_usable:
             self._child.pop().end()
         if not self._child:
             self._child.append(_take_child(self.limits.memory_bytes))
         return self._child[0]
 
-    def _ask(self, child: _Child, number: int | None, work: Any, arguments: tuple[Any, ...]) -> Any:
-        forgotten = [self._forgotten.pop() for _ in range(len(self._forgotten))]
+    def ask(self, child: _Child, number: int | None, work: Any, arguments: tuple[Any, ...]) -> Any:
+        """What `work` gives there; under the lock. See `vidface.backbones.runtimes.worker`."""
+        forgotten = [self.forgotten.pop() for _ in range(len(self.forgotten))]
         with library_errors(f"weights {self.name}"):  # protobuf writes 2 GiB at most
             request = child.pack((forgotten, number, work, arguments), shared=work == "run")
         try:
-            try:
-                child.send(*request)
-                kind, content = self._wait(child)
-            except (EOFError, ConnectionError):
-                self._say_how_it_ended(child)
+            child.send(*request)
+            kind, content = self._wait(child)
+        except (EOFError, ConnectionError):
+            self._child.clear()
+            how = child.end(_EXIT_SECONDS)
+            raise VidfaceError(
+                f"weights {self.name}: its process {how}{self._hint('memory')}"
+            ) from None
         except BaseException:  # Ctrl-C as well: nothing but its end stops what it is at
             self._child.clear()
             child.end()
@@ -122,7 +110,7 @@ class OwnProcess(Place):
         if kind == "result":
             return content
         what = "" if kind == "error" else f"weights {self.name}: "
-        raise VidfaceError(what + content + self._memory_hint(content))
+        raise VidfaceError(what + content + self._hint(content))
 
     def _wait(self, child: _Child) -> tuple[str, Any]:
         """The answer; the time begins anew with each sign of progress."""
@@ -145,14 +133,7 @@ class OwnProcess(Place):
                     "[backbone]"
                 )
 
-    def _say_how_it_ended(self, child: _Child) -> NoReturn:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.process.wait(_END_SECONDS)
-        code = child.process.poll()
-        how = "no longer answers" if code is None else name_end(code)
-        raise VidfaceError(f"weights {self.name}: its process {how}{self._memory_hint('memory')}")
-
-    def _memory_hint(self, text: str) -> str:
+    def _hint(self, text: str) -> str:
         """What to do where memory was, or may have been, too little."""
         if "alloc" not in text and "memory" not in text.lower():
             return ""
@@ -161,22 +142,27 @@ class OwnProcess(Place):
 
 
 class HeldThing(Runner):
-    """A runner, or a session, that lives in an `OwnProcess`."""
-
-    made_in: _Child | None = None
-    number = -1
+    """A runner, or a session, in an `OwnProcess`; made anew where that had to be ended."""
 
     def __init__(
         self, place: OwnProcess, make: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> None:
         self._place, self._make, self._arguments = place, make, arguments
-        self.remake()
+        with place.lock:
+            self._make_in(place.living_child())
 
-    def remake(self) -> None:
-        self._place.make(self, self._make, self._arguments)
+    def _make_in(self, child: _Child) -> None:
+        place, number = self._place, next(self._place.numbers)
+        self.batch, self.gives_norm = place.ask(child, number, self._make, self._arguments)
+        self._child, self._number = child, number
+        weakref.finalize(self, place.forgotten.append, number).atexit = False
 
     def run(self, *arguments: Any) -> Any:
-        return self._place.run(self, arguments)
+        with self._place.lock:
+            child = self._place.living_child()
+            if child is not self._child:
+                self._make_in(child)
+            return self._place.ask(child, self._number, "run", arguments)
 
 
 class _Child:
@@ -227,15 +213,10 @@ class _Child:
         self.connection.send(spans)
         self.connection.send_bytes(message)
 
-    def end(self) -> None:
-        """Kill it, whatever it is at."""
+    def end(self, grace_seconds: float = 0.0) -> str:
+        """Kill it, whatever it is at; how it has ended."""
         self.connection.close()
-        if self._owner == os.getpid():
-            self.process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_SECONDS)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
+        return end_child(self.process, grace_seconds) if self._owner == os.getpid() else ""
 
 
 _idle: list[_Child] = []  # at most one, whose network is gone: the next need not wait for a start
