@@ -136,3 +136,5 @@ def printable(text: str) -> str:
 
 
 MAX_PIXELS = 2**26  # 8192 × 8192; a damaged header may declare anything
+MOST_PICTURE_BYTES = 2**30  # that a picture's file has, and that its decoding takes: half of
+# what --clip-memory allows by default

@@ -19,6 +19,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.redaction import is_url
 from vidface.core.rules import NEW_RULES, ReadingRules
+from vidface.core.values import MOST_PICTURE_BYTES
 from vidface.storage.clip_urls import UrlReader
 from vidface.storage.names import Kind, is_image_name, is_unread_name, natural_key
 from vidface.storage.objects import Retries
@@ -128,7 +129,9 @@ class FolderRoot:
     def read(self, path: str) -> bytes:
         if is_url(path):
             return self._urls.read(path)
-        return (self.location / path).read_bytes()
+        file = self.location / path
+        _check_read(file.stat().st_size)
+        return file.read_bytes()
 
     def other_site(self, path: str) -> str:
         return self._urls.other_site(path) if is_url(path) else ""
@@ -260,6 +263,7 @@ class TarRoot:
 
     def read(self, path: str) -> bytes:
         offset, size = self._files[_inside(path) or ""]
+        _check_read(size)
         with self.location.open("rb") as file:
             file.seek(offset)
             data = file.read(size)
@@ -292,6 +296,12 @@ class _TarMember(SeekableFile):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def _check_read(size_bytes: int) -> None:
+    """Refuse to hold a file in memory that is larger than any picture that is decoded."""
+    if size_bytes > MOST_PICTURE_BYTES:
+        raise OSError(errno.EFBIG, f"a picture of {size_bytes >> 20} MiB; at most 1024 are read")
 
 
 def _inside(path: str) -> str | None:
