@@ -102,13 +102,16 @@ def write_crop(path: Path, colour: str, *, seed: int = 0) -> None:
 
 @pytest.fixture
 def colour_clips(tmp_path: Path) -> Path:
-    """A manifest of aligned clips, solvable by eye; its folder is `tmp_path / "set"`.
+    return write_colour_clips(tmp_path / "set")
+
+
+def write_colour_clips(folder: Path) -> Path:
+    """A manifest of aligned clips, solvable by eye, in a new folder.
 
     red, green and blue have a clean train clip each. Their val clips hold three frames of the
     person and two of the next one (red: two of green …), which noise removal must drop. `stranger`
     is a distractor of yellow frames.
     """
-    folder = tmp_path / "set"
     lines = ["clip_id,path,identity,split"]
     people = ("red", "green", "blue")
     for number, person in enumerate(people):
@@ -130,8 +133,11 @@ def colour_clips(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def colour_pipeline(colour_clips: Path, colour_network: Path, tmp_path: Path) -> Path:
-    """A pipeline file over `colour_clips` with the colour network."""
-    path = tmp_path / "colours.toml"
+    return write_colour_pipeline(tmp_path / "colours.toml", colour_clips, colour_network)
+
+
+def write_colour_pipeline(path: Path, colour_clips: Path, colour_network: Path) -> Path:
+    """A pipeline file over `write_colour_clips` with the colour network."""
     path.write_text(
         f"""
 [manifest]

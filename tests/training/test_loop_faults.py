@@ -16,6 +16,7 @@ from tests.training.test_loop import Killed, log, run, weights
 from vidface.core.errors import VidfaceError
 from vidface.training import kept_answers, loop
 from vidface.training.checkpoints import load_checkpoint, save_checkpoint
+from vidface.training.folder import TrainingFolder
 from vidface.training.recipes import load_training
 from vidface.training.tasks import RecognitionTask
 from vidface.training.validation import HeldOutPairs
@@ -342,3 +343,11 @@ def test_the_log_has_finite_numbers_alone(people: Path, tmp_path: Path) -> None:
     for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines():
         values = [v for v in json.loads(line).values() if isinstance(v, float)]
         assert np.isfinite(values).all()
+
+
+def test_two_trainings_in_one_folder(people: Path, tmp_path: Path) -> None:
+    folder = TrainingFolder(tmp_path / "run")
+    with folder.at_work(), pytest.raises(VidfaceError, match=r"in use by process .* \(train\)"):
+        run(people, tmp_path / "run")
+    assert not folder.description.exists()
+    run(people, tmp_path / "run", RECIPE.replace("steps = 5", "steps = 1"))

@@ -178,7 +178,7 @@ def sweep(
         raise click.UsageError("--report-on and --split name the same thing; give one of them")
     run = open_run_from(flags)
     if not honest:
-        done = sweeps.sweep(run, values, split=split, gallery=gallery)
+        done = sweeps.sweep(run, values, split=split, gallery=gallery, notify=note)
         show(as_json, done.to_dict(), lambda: score_tables.sweep(done, run))
         return
     chosen = sweeps.select(

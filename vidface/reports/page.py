@@ -11,6 +11,7 @@ import base64
 import datetime
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -87,28 +88,34 @@ def write_report(
         raise UsageError(f"--out {out}: a report is written as .html")
     if not 1 <= len(folders) <= MOST_RUNS:
         raise UsageError(f"a report shows 1 to {MOST_RUNS} runs, got {len(folders)}")
-    runs = [gather_run(f, label) for f, label in zip(folders, _label_runs(folders), strict=True)]
-    for run in runs:
-        for line in run.notes:
-            notify(line)
-    names = Names(
-        (identity for run in runs for identity in run.clips.identities),
-        (clip_id for run in runs for clip_id in run.clips.clip_ids),
-        hidden=settings.pseudonymise,
-    )
-    if names.hidden:
-        runs = [replace(run, label=f"run {n}") for n, run in enumerate(runs, start=1)]
-    contents = ReportContents(
-        runs=runs,
-        picks=[pick_clips(run, settings.most_clips // len(runs)) for run in runs],
-        comparisons=_compare_runs(runs, names, notify) if settings.compare else [],
-        names=names,
-        settings=settings,
-        printer=ChartPrinter(runs),
-    )
-    with output_file(out) as file:
-        pictures = _write_page(file, contents)
-        size = file.tell()
+    with ExitStack() as unchanged:
+        for folder in folders:
+            unchanged.enter_context(RunFolder(folder).reading())
+        runs = [
+            gather_run(f, label) for f, label in zip(folders, _label_runs(folders), strict=True)
+        ]
+        for run in runs:
+            for line in run.notes:
+                notify(line)
+        names = Names(
+            (identity for run in runs for identity in run.clips.identities),
+            (clip_id for run in runs for clip_id in run.clips.clip_ids),
+            hidden=settings.pseudonymise,
+        )
+        if names.hidden:
+            runs = [replace(run, label=f"run {n}") for n, run in enumerate(runs, start=1)]
+        contents = ReportContents(
+            runs=runs,
+            picks=[pick_clips(run, settings.most_clips // len(runs)) for run in runs],
+            comparisons=_compare_runs(runs, names, notify) if settings.compare else [],
+            names=names,
+            settings=settings,
+            printer=ChartPrinter(runs),
+        )
+        with output_file(out) as file:
+            pictures = _write_page(file, contents)
+            size = file.tell()
+            unchanged.close()  # before the page takes its name
     return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures)
 
 

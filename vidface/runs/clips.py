@@ -17,7 +17,7 @@ from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
-from vidface.runs.run import Run
+from vidface.runs.run import Run, reading
 
 _EXTRACTED = ("state", "message", "frames", "faces")
 _CLUSTERED = tuple(name for name in CLIP_COLUMNS if name not in FLAGS)
@@ -65,6 +65,7 @@ class ClipList:
         return {"clips": lines, "of": self.of, "clustering": settings}
 
 
+@reading
 def list_clips(
     run: Run,
     denoising: Denoising | None = None,
@@ -123,6 +124,7 @@ def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
     return {name: table.column(name).to_pylist() for name in CLIP_COLUMNS}
 
 
+@reading
 def show_clip(run: Run, clip_id: str, out: Path, denoising: Denoising | None = None) -> ClipLine:
     """Draw a clip's faces as a contact sheet, dropped ones framed, as clustering sees them.
 

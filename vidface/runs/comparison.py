@@ -10,7 +10,7 @@ from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.core.settings import table_values
 from vidface.metrics.uncertainty import paired_difference
-from vidface.runs.run import Run
+from vidface.runs.run import Run, reading
 from vidface.runs.score_tasks import make_bootstrap
 from vidface.runs.scoring import (
     LATEST,
@@ -66,6 +66,7 @@ class Comparison:
         }
 
 
+@reading
 def compare(
     a: Run,
     b: Run,

@@ -107,6 +107,11 @@ class Denoising:
             parts.append(f"pooling_{self.pooling}")
         return ".".join(parts)
 
+    @property
+    def resource(self) -> str:
+        """What a run's writers exclude each other by: `vidface.runs.run_folder`."""
+        return f"clusters/{self.name}"
+
     def __str__(self) -> str:
         parts = [" ".join(part).replace("_", " ") for part in self._describe_denoiser()]
         if self.repeats != "count":

@@ -20,7 +20,7 @@ from vidface.datasets.submissions import (
 )
 from vidface.metrics.protocols.retrieval import RetrievalProtocol
 from vidface.metrics.retrieval import rank_clips
-from vidface.runs.run import Run
+from vidface.runs.run import Run, reading
 from vidface.runs.scoring import LATEST, ClusteringChoice, check_splits, load_denoised
 from vidface.storage.cache import sha256_of
 
@@ -65,6 +65,7 @@ class RankedLists:
         return {**asdict(self), "path": str(self.path)}
 
 
+@reading
 def export_lfrc(
     run: Run,
     out: Path,
@@ -133,6 +134,7 @@ def _named(names: Sequence[str]) -> str:
     return f"{len(names)} clip(s) ({some}) are"
 
 
+@reading
 def export_iqiyi(
     run: Run,
     out: Path,

@@ -20,7 +20,6 @@ from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.runs.features import extract_features
 from vidface.runs.run import Run
 from vidface.settings.pipeline import pipeline_document
-from vidface.storage.locks import locked
 
 
 def extract(
@@ -54,7 +53,7 @@ def extract(
         raise VidfaceError(
             f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
         )
-    with run.writing("extract"), locked(run.folder.folder, "extract"):
+    with run.writing("extract"):
         done = _extract(run, force, retry_failed, notify, progress)
         _remember(run)
     return done

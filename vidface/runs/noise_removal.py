@@ -23,7 +23,7 @@ from vidface.runs.clusterings import (
 )
 from vidface.runs.denoised import Denoised, DenoisedCollector, ExtractedClips
 from vidface.runs.denoising import Denoising, DenoisingOrThreshold, resolve_denoising
-from vidface.runs.run import Run, writing
+from vidface.runs.run import Run
 from vidface.runs.shard_denoising import (
     DenoisedShard,
     ShardDenoiser,
@@ -101,7 +101,6 @@ def _make_missing_trees(
         pass
 
 
-@writing("cluster")
 def cluster(
     run: Run,
     denoising: DenoisingOrThreshold,
@@ -123,6 +122,11 @@ def cluster(
         VidfaceError: no extraction, or one made with other settings; see `map_shards`.
     """
     denoising = resolve_denoising(run, denoising)
+    with run.writing("cluster", replaces=[denoising.resource]):
+        return _cluster(run, denoising, executor, notify)
+
+
+def _cluster(run: Run, denoising: Denoising, executor: Executor | None, notify: Notify) -> Denoised:
     clips = ExtractedClips(run)
     folder = run.folder.clustering(denoising.name)
     made = artefacts.provenance(

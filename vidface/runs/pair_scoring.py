@@ -17,12 +17,14 @@ from vidface.datasets.templates import read_templates
 from vidface.metrics.protocols.verification import VerificationProtocol
 from vidface.metrics.templates import pool_templates
 from vidface.metrics.verification import score_pair_list
-from vidface.runs.run import Run, writing
+from vidface.runs.denoising import Denoising
+from vidface.runs.run import Run
 from vidface.runs.score_tasks import make_bootstrap
 from vidface.runs.score_writing import write_score
 from vidface.runs.scoring import (
     LATEST,
     ClusteringChoice,
+    choose_clustering,
     load_denoised,
     score_provenance,
 )
@@ -71,7 +73,6 @@ class PairListScore:
         }
 
 
-@writing("score")
 def score_listed_pairs(
     run: Run,
     pairs: Path,
@@ -94,8 +95,23 @@ def score_listed_pairs(
     """
 
     settings = settings or run.pipeline.score
+    chosen = choose_clustering(run, threshold)
+    file = f"scores/pairs_{pairs.stem}_{chosen.name}"
+    with run.writing("score", replaces=[file], reads=[chosen.resource]):
+        return _score_pairs(run, pairs, templates, order, chosen, settings, notify)
+
+
+def _score_pairs(
+    run: Run,
+    pairs: Path,
+    templates: Path | None,
+    order: str,
+    chosen: Denoising,
+    settings: ScoreSettings,
+    notify: Notify,
+) -> PairListScore:
     protocol = settings.protocol(VerificationProtocol)
-    denoised, chosen = load_denoised(run, threshold, notify)
+    denoised, _ = load_denoised(run, chosen, notify)
     identity_of = {clip.clip_id: clip.identity for clip in run.manifest.clips}
     if templates is None:
         names = tuple(denoised.clip_ids)

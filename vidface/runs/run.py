@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -25,7 +25,7 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
-from vidface.runs.run_folder import RunFolder
+from vidface.runs.run_folder import EXTRACTION, RunFolder
 from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
@@ -48,18 +48,18 @@ PREPARERS: dict[str, Callable[..., None]] = {
 """Manifests that vidface makes itself where they are missing: [manifest] prepare → who does it."""
 
 
-def writing(what: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Decorate a function of a run that writes into its directory: see `Run.writing`."""
+def reading(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorate a function that reads runs and writes into none: see `RunFolder.reading`."""
 
-    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
-        @wraps(function)
-        def write_held(run: Run, *arguments: Any, **named: Any) -> Result:
-            with run.writing(what):
-                return function(run, *arguments, **named)
+    @wraps(function)
+    def read_unchanged(*arguments: Any, **named: Any) -> Result:
+        with ExitStack() as stack:
+            for run in (*arguments, *named.values()):
+                if isinstance(run, Run):
+                    stack.enter_context(run.folder.reading())
+            return function(*arguments, **named)
 
-        return write_held
-
-    return decorate
+    return read_unchanged
 
 
 @dataclass(frozen=True)
@@ -122,15 +122,20 @@ class Run:
         }
 
     @contextmanager
-    def writing(self, what: str) -> Iterator[None]:
-        """Where the run directory is at a URL: hold its lock, and store there what was written."""
-        if self.mirror is None or self.mirror.is_held:
+    def writing(
+        self, what: str, *, replaces: Iterable[str] = (EXTRACTION,), reads: Iterable[str] = ()
+    ) -> Iterator[None]:
+        """Write into the run directory, beside those who write other things: `RunFolder.at_work`.
+
+        One at a URL is one writer's at a time, whatever he writes; it is stored there at the end.
+        """
+        with ExitStack() as stack:
+            if self.mirror is not None and not self.mirror.is_held:
+                stack.enter_context(self.mirror.lock(what))
+                self.mirror.pull()
+                stack.enter_context(_storing(self.mirror))
+            stack.enter_context(self.folder.at_work(what, replaces=replaces, reads=reads))
             yield
-            return
-        with self.mirror.lock(what):
-            self.mirror.pull()
-            yield
-            self.mirror.push_new()
 
     def store(self) -> None:
         """Store what was written so far, where the run directory is at a URL."""
@@ -201,6 +206,13 @@ class Run:
     def shards(self) -> list[EmbeddingShard]:
         """The embeddings of all shards, mapped; raises as `each_shard`."""
         return [shard for _, shard in self.each_shard()]
+
+
+@contextmanager
+def _storing(mirror: Mirror) -> Iterator[None]:
+    """Store what was written, unless it broke off."""
+    yield
+    mirror.push_new()
 
 
 def open_run(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from vidface.core.digests import DIGEST_SUFFIX, digest_path, remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX, make_folder, make_private_folder, named_errors
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
+from vidface.storage import locks
+from vidface.storage.locks import list_workers
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
+EXTRACTION = "extraction"  # clips, embeddings and crops, as a name of what a command replaces
 _MOVING = "moving"  # in it, once what it replaces is gone
 
 
@@ -87,10 +91,61 @@ class RunFolder:
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
         if not self.clips_path.is_file():
-            raise VidfaceError(
-                f"run directory {self.folder}: no finished extraction; run `vidface extract` first"
-            )
+            at_it = "; ".join(map(str, list_workers(self.folder)))
+            hint = f"{at_it} is at it" if at_it else "run `vidface extract` first"
+            raise VidfaceError(f"run directory {self.folder}: no finished extraction; {hint}")
         return read_parquet(self.clips_path)
+
+    @contextmanager
+    def at_work(
+        self, what: str, *, replaces: Iterable[str] = (EXTRACTION,), reads: Iterable[str] = ()
+    ) -> Iterator[None]:
+        """Work here as `vidface.storage.locks.at_work`: what isn't the extraction's is made of it.
+
+        Where nothing can be written, and the extraction is only read, it is read as by `reading`.
+        """
+        needs_writing = EXTRACTION in replaces
+        if not (needs_writing or os.access(self.folder, os.W_OK)):
+            with self.reading():
+                yield
+            return
+        reads = reads if needs_writing else {EXTRACTION, *reads}
+        with locks.at_work(self.folder, what, replaces=replaces, reads=reads):
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read without a lock, and fail where what was read was replaced in the meantime.
+
+        Raises:
+            VidfaceError: the extraction, or a clustering, is not the one that it was.
+        """
+        before = self._generation()
+        try:
+            yield
+        except (VidfaceError, OSError):
+            self._check_generation(before)
+            raise
+        self._check_generation(before)
+
+    def _generation(self) -> dict[Path, tuple[int, ...]]:
+        """What tells the extraction and each clustering from a later one."""
+        generation: dict[Path, tuple[int, ...]] = {}
+        for path in (self.clips_path, *self.folder.glob("clusters/*/descriptors.parquet")):
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                generation[path] = (state.st_ino, state.st_mtime_ns, state.st_size)
+        return generation
+
+    def _check_generation(self, before: Mapping[Path, tuple[int, ...]]) -> None:
+        now = self._generation()
+        changed = [path for path, state in before.items() if now.get(path) != state]
+        if changed:
+            by = ", ".join(map(str, list_workers(self.folder)))
+            raise VidfaceError(
+                f"run directory {self.folder}: {changed[0].relative_to(self.folder)} was replaced "
+                f"while it was read{f' by {by}' if by else ''}; run the command again"
+            )
 
     def shards(
         self, check: Callable[[dict[str, Any], Path], None]

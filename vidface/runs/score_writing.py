@@ -33,9 +33,7 @@ def write_score(
 
     What lies there of an earlier score, with other protocols, goes.
     """
-    there = next(folder for folder in path.parents if folder.exists())
-    if not os.access(there, os.W_OK):
-        notify(f"{there} can't be written to: the figures are shown, not stored")
+    if not can_be_stored(path.parent, notify):
         return
     write_json(path, document, digest=True)
     named = {name: rows for table in tables for name, rows in table.items()}
@@ -51,6 +49,15 @@ def write_score(
         write_json(curves_path(path), curves, digest=True)
     else:
         remove_with_digest(curves_path(path))
+
+
+def can_be_stored(folder: Path, notify: Notify) -> bool:
+    """Whether figures can be written into a folder; where not, that is said."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        notify(f"{there} can't be written to: the figures are shown, not stored")
+        return False
+    return True
 
 
 def curves_path(score_path: Path) -> Path:

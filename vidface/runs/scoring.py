@@ -20,7 +20,7 @@ from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.denoised import Denoised
 from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import denoise
-from vidface.runs.run import Run, writing
+from vidface.runs.run import Run
 from vidface.runs.score_tasks import (
     NO_CLIPS,
     clips_of_split,
@@ -254,7 +254,6 @@ def _counts(denoised: Denoised, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-@writing("score")
 def score(
     run: Run,
     threshold: ClusteringChoice = LATEST,
@@ -281,29 +280,38 @@ def score(
     split = split or settings.split
     gallery = gallery or settings.gallery
     check_splits(run, split, gallery, settings)
-    denoised, chosen = load_denoised(run, threshold, notify)
-    result = score_descriptors(run, denoised, split, gallery, settings=settings, progress=progress)
+    chosen = choose_clustering(run, threshold)
     against = gallery if settings.needs_gallery else None
     name = name_score_file(split, against, chosen.name, settings)
-    write_score(
-        run.folder.folder / "scores" / name,
-        result.to_dict(),
-        [part.side_tables() for part in result.results.values()],
-        notify,
-        curves_document(result, name, make_bootstrap(settings)),
-    )
+    file = f"scores/{name}"
+    with run.writing("score", replaces=[file], reads=[chosen.resource]):
+        denoised, _ = load_denoised(run, chosen, notify)
+        result = score_descriptors(
+            run, denoised, split, gallery, settings=settings, progress=progress
+        )
+        write_score(
+            run.folder.folder / file,
+            result.to_dict(),
+            [part.side_tables() for part in result.results.values()],
+            notify,
+            curves_document(result, name, make_bootstrap(settings)),
+        )
     return result
+
+
+def choose_clustering(run: Run, threshold: ClusteringChoice) -> Denoising:
+    """The settings of the clustering that is meant; the run has an extraction of its own."""
+    run.clips()
+    if isinstance(threshold, WhichClustering):
+        return find_latest_denoising(run)
+    return resolve_denoising(run, threshold)
 
 
 def load_denoised(
     run: Run, threshold: ClusteringChoice = LATEST, notify: Notify = quiet
 ) -> tuple[Denoised, Denoising]:
     """The descriptors that are meant, read or worked out, and their settings."""
-    run.clips()
-    if isinstance(threshold, WhichClustering):
-        chosen = find_latest_denoising(run)
-    else:
-        chosen = resolve_denoising(run, threshold)
+    chosen = choose_clustering(run, threshold)
     denoised = read_clustering(run, chosen)
     if denoised is None:
         notify(f"no clustering at {chosen} is stored: working it out")

@@ -204,6 +204,9 @@ def read_or_make_tree(
         extraction_created=source.extraction_created,
         same_frame="free" if same_person is None else "apart",
         same_person_threshold=same_person,
+        # Two commands that make it at once write the same bytes, whichever is last.
+        created=source.extraction_created,
+        command=None,
     )
     artefacts.write_arrow(path, table, made)
     return tree

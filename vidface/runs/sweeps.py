@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from vidface.core.errors import UsageError
 from vidface.core.files import write_json
+from vidface.core.progress import Notify, quiet
 from vidface.metrics.protocols import PROTOCOLS
 from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising
 from vidface.runs.noise_removal import denoise_all
-from vidface.runs.run import Run, writing
+from vidface.runs.run import Run, reading
 from vidface.runs.score_tasks import name_score_file
+from vidface.runs.score_writing import can_be_stored
 from vidface.runs.scoring import Score, check_splits, recorded_settings, score_descriptors
 from vidface.runs.selection import plan_folds, plan_splits
 from vidface.settings.run_settings import choose_executor
@@ -52,13 +54,13 @@ class Sweep:
         }
 
 
-@writing("sweep")
 def sweep(
     run: Run,
     thresholds: Sequence[float | None],
     *,
     split: str | None = None,
     gallery: str | None = None,
+    notify: Notify = quiet,
 ) -> Sweep:
     """Score a split at many thresholds; nothing is extracted again.
 
@@ -70,13 +72,16 @@ def sweep(
     gallery = gallery or settings.gallery
     check_splits(run, split, gallery, settings)
     wanted = _with_none_first(thresholds)
-    rows = []
-    for denoised in denoise_all(run, wanted):
-        scored = score_descriptors(run, denoised, split, gallery, settings=settings)
-        rows.append((scored, denoised.summary()))
-    result = Sweep(split, gallery if settings.needs_gallery else None, tuple(rows))
-    name = name_score_file(split, result.gallery, _name_removal(run), settings)
-    write_json(run.folder.folder / "sweeps" / name, result.to_dict(), digest=True)
+    against = gallery if settings.needs_gallery else None
+    name = f"sweeps/{name_score_file(split, against, _name_removal(run), settings)}"
+    with run.writing("sweep", replaces=[name]):
+        rows = []
+        for denoised in denoise_all(run, wanted):
+            scored = score_descriptors(run, denoised, split, gallery, settings=settings)
+            rows.append((scored, denoised.summary()))
+        result = Sweep(split, against, tuple(rows))
+        if can_be_stored(run.folder.folder, notify):
+            write_json(run.folder.folder / name, result.to_dict(), digest=True)
     return result
 
 
@@ -98,6 +103,7 @@ class StoredSelection:
         return document
 
 
+@reading
 def select(
     run: Run,
     thresholds: Sequence[float | None],

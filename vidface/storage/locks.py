@@ -1,4 +1,4 @@
-"""One process at a time on a run directory."""
+"""Who works in a folder: commands that replace what others read or replace exclude each other."""
 
 from __future__ import annotations
 
@@ -6,46 +6,137 @@ import datetime
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import create_file, make_private_folder, named_errors, read_json_object
+from vidface.core.files import (
+    create_file,
+    make_folder,
+    make_private_folder,
+    named_errors,
+    read_json_object,
+)
 
-LOCK = ".lock"  # the system's lock, which goes with its process, however that ends
-OWNER = ".lock.json"  # whose it is, for the message
+LOCK = ".lock"  # held while a command puts itself down or is checked against the others
+WORKERS = ".at_work"  # in it a file a command that works here, locked as long as its process lives
+_WAIT_SECONDS = 30.0  # for LOCK, which is held for milliseconds
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A command that works in a folder: whose it is, and what it reads and replaces there."""
+
+    what: str
+    replaces: frozenset[str]
+    reads: frozenset[str]
+    pid: int
+    host: str
+    since: str  # ISO 8601
+
+    def __str__(self) -> str:
+        """`process 12 on host, for 3 min (extract)`."""
+        begun = datetime.datetime.fromisoformat(self.since)
+        seconds = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
+        return f"process {self.pid} on {self.host}, for {age_text(seconds)} ({self.what})"
+
+    def excludes(self, other: Worker) -> bool:
+        """Whether one of the two replaces what the other reads or replaces."""
+        return bool(self.replaces & (other.reads | other.replaces) or other.replaces & self.reads)
 
 
 @contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Hold a run directory, or refuse at once, naming who holds it and for how long.
+def at_work(
+    folder: Path, what: str, *, replaces: Iterable[str], reads: Iterable[str] = ()
+) -> Iterator[None]:
+    """Work in a folder beside those who work on other things; refused at once where they clash.
 
-    The lock is the operating system's: nobody need remove one that a killed process left. Between
-    machines it holds where the file system passes locks on (NFS 4 does).
+    The locks are the operating system's: nobody need remove what a killed process left. Between
+    machines they hold where the file system passes locks on (NFS 4 does).
 
     Args:
-        folder: the run directory; it is made if it is not there.
-        what: is done with it, for the other's message.
+        folder: it is made if it is not there.
+        what: is done, for the others' messages.
+        replaces, reads: names of what is written anew there, and of what must stay as it is.
 
     Raises:
-        VidfaceError: another process holds it; the directory cannot be written.
+        VidfaceError: another process works on the same; the folder cannot be written.
     """
+    from filelock import FileLock
+
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    worker = Worker(
+        what, frozenset(replaces), frozenset(reads), os.getpid(), socket.gethostname(), now
+    )
     with hold_file(
         folder / LOCK,
-        0,
-        busy=lambda: (
-            f"run directory {folder}: {_describe_owner(folder / OWNER)}; wait for it to end, or "
-            "choose another --run"
-        ),
-        unwritable=lambda reason: f"run directory {folder}: cannot be written: {reason}",
+        _WAIT_SECONDS,
+        busy=lambda: f"{folder}: another process begins there; try again",
+        unwritable=lambda reason: f"{folder}: cannot be written: {reason}",
     ):
-        try:
-            _write_owner(folder / OWNER, what)
-            yield
-        finally:
-            with suppress(OSError):
-                (folder / OWNER).unlink(missing_ok=True)
+        for other in list_workers(folder):
+            if worker.excludes(other):
+                raise VidfaceError(
+                    f"{folder}: in use by {other}; wait for it to end, or choose another --run"
+                )
+        with named_errors(f"{folder}: cannot be written"):
+            make_folder(folder / WORKERS)
+            path = folder / WORKERS / f".{worker.pid}-{uuid.uuid4().hex}.json"
+            with create_file(path) as file:
+                file.write(json.dumps(vars(worker), default=sorted).encode())
+            lock = FileLock(path.with_suffix(".lock"))
+            lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):
+            path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def list_workers(folder: Path) -> list[Worker]:
+    """Who works in a folder now; what killed ones left is removed where it can be."""
+    return [
+        worker
+        for path in sorted((folder / WORKERS).glob("*.json"))
+        if _is_held(path.with_suffix(".lock")) and (worker := _read_worker(path)) is not None
+    ]
+
+
+def _is_held(path: Path) -> bool:
+    """Whether the process that made a lock's file still holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a folder that can't be written: nobody works there
+        return False
+    with suppress(OSError):
+        path.with_suffix(".json").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    lock.release()
+    return False
+
+
+def _read_worker(path: Path) -> Worker | None:
+    """Who put himself down; nothing where the file went in the meantime."""
+    try:
+        about = read_json_object(path)
+        datetime.datetime.fromisoformat(about["since"])
+        names = {name: frozenset(map(str, about[name])) for name in ("replaces", "reads")}
+        return Worker(
+            str(about["what"]), **names, pid=int(about["pid"]), host=str(about["host"]),
+            since=about["since"],
+        )  # fmt: skip
+    except (VidfaceError, ValueError, KeyError, TypeError):
+        return None
 
 
 @contextmanager
@@ -77,29 +168,6 @@ def hold_file(
         yield
     finally:
         lock.release()
-
-
-def _write_owner(path: Path, what: str) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": now, "what": what}
-    with named_errors(f"run directory {path.parent}: cannot be written"):
-        path.unlink(missing_ok=True)
-        with create_file(path) as file:
-            file.write(json.dumps(owner).encode())
-
-
-def _describe_owner(path: Path) -> str:
-    """`in use by process 12 on host, for 3 min (extract)`, as far as it is known."""
-    try:
-        owner = read_json_object(path)
-        since = datetime.datetime.fromisoformat(owner["since"])
-        minutes = (datetime.datetime.now(datetime.UTC) - since).total_seconds() / 60
-        return (
-            f"in use by process {int(owner['pid'])} on {owner['host']}, for "
-            f"{age_text(60 * minutes)} ({owner['what']})"
-        )
-    except (VidfaceError, ValueError, KeyError, TypeError):
-        return "in use by another process"
 
 
 def age_text(seconds: float) -> str:

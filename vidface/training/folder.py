@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vidface.core.digests import remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import make_private_folder, named_errors, read_json_object, write_json
 from vidface.runs.artefacts import provenance
+from vidface.storage.locks import LOCK, WORKERS, at_work
 
 
 class TrainingFolder:
@@ -49,10 +51,21 @@ class TrainingFolder:
         if self.path.exists() and not self.path.is_dir():
             raise VidfaceError(f"{self.path}: is a file; name a folder (--run)")
         entries = self.path.iterdir() if self.path.is_dir() else iter(())
-        if any(path != self.answers for path in entries):  # left by a training before its claim
+        # Left by a training before its claim, or while it makes it.
+        if any(path.name not in (self.answers.name, LOCK, WORKERS) for path in entries):
             raise VidfaceError(
                 f"{self.path}: is not empty and holds no training; name another --run"
             )
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Train here, alone.
+
+        Raises:
+            VidfaceError: another process trains here.
+        """
+        with at_work(self.path, "train", replaces=("training",)):
+            yield
 
     def claim(self, document: Mapping[str, Any], *, restart: bool) -> None:
         """Make the folder this training's, or go on in one that is.

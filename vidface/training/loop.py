@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -52,10 +53,10 @@ def train(
     device = pipeline.train.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    with start_processes(device) as processes:
+    with start_processes(device) as processes, ExitStack() as stack:
         if not processes.is_first:
             notify, on_step = quiet, None
-        training = open_training(pipeline, processes, restart=restart, notify=notify)
+        training = open_training(pipeline, processes, stack, restart=restart, notify=notify)
         position, tensors = _resume(training)
         log = _open_log(training, position) if processes.is_first else None
         centres: NamedCentres | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,17 @@ class TrainingContext:
 
 
 def open_training(
-    pipeline: TrainingPipeline, processes: Processes, *, restart: bool, notify: Notify
+    pipeline: TrainingPipeline,
+    processes: Processes,
+    until_end: ExitStack,
+    *,
+    restart: bool,
+    notify: Notify,
 ) -> TrainingContext:
     """Open the faces, claim the folder, ask the teacher, and build the network.
+
+    Args:
+        until_end: of the training, which holds its folder so long.
 
     Raises:
         VidfaceError: a setting or the data do not fit, or the folder holds another training.
@@ -68,6 +77,7 @@ def open_training(
     document = {**pipeline.document(), "inputs": inputs}
     processes.check_same_everywhere(document, "settings and data")
     if processes.is_first:
+        until_end.enter_context(folder.at_work())
         folder.claim(document, restart=restart)
     processes.barrier()
     taught, answers = None, None
