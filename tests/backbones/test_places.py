@@ -48,7 +48,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def place() -> OwnProcess:
-    return OwnProcess("net.onnx", QUICK)
+    return OwnProcess("net.onnx", NetworkLimits(30, 2**30))
 
 
 def write_mean(path: Path, nodes: list, constants: dict[str, np.ndarray]) -> Path:
@@ -138,7 +138,8 @@ def test_what_it_gives_and_what_it_takes(place: OwnProcess) -> None:
     assert place.call(divmod, 7, 2) == (3, 1)  # none of which ended it
 
 
-def test_the_time_limit(place: OwnProcess) -> None:
+def test_the_time_limit() -> None:
+    place = OwnProcess("net.onnx", QUICK)
     child, begun = child_of(place), time.monotonic()
     with pytest.raises(NetworkTimeoutError) as caught:
         place.call(time.sleep, 60)
@@ -164,10 +165,11 @@ def work_in_steps(place: OwnProcess, seconds: float, steps: int) -> None:
     place.call(exec, STEPS.format(seconds=seconds, steps=steps))
 
 
-def test_the_time_is_that_of_a_batch(place: OwnProcess) -> None:
-    work_in_steps(place, 0.15, 4)  # 0.6 s, each of them within 0.4
+def test_the_time_is_that_of_a_batch() -> None:
+    place = OwnProcess("net.onnx", NetworkLimits(0.8, 2**30))
+    work_in_steps(place, 0.1, 9)  # 0.9 s, each of them well within 0.8
     with pytest.raises(NetworkTimeoutError):
-        work_in_steps(place, 0.8, 1)
+        work_in_steps(place, 5, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded by Linux")
