@@ -23,6 +23,7 @@ from vidface.core.rules import ReadingRules
 from vidface.faces.pool import decode_clips
 from vidface.faces.settings import FaceSettings
 from vidface.runs import artefacts, clip_extraction
+from vidface.runs.checking import check_files
 from vidface.runs.clip_extraction import extract_clips
 from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
@@ -370,9 +371,12 @@ class TestRetrying:
     def test_still_broken_stays_failed(self, broken, backbone, tmp_path) -> None:
         _, run = extracted(broken, tmp_path / "run", backbone)
         before = content(run)
+        write_json(run.folder / "scores" / "x.json", {}, digest=True)
         done, run = extracted(broken, tmp_path / "run", backbone, retry_failed=True)
         assert done.failed[0][:2] == ("green.v", "corrupt")
         assert content(run) == before
+        assert check_files(run.folder).damaged == ()
+        assert (run.folder / "scores" / "x.json").is_file()  # of the same faces
 
 
 class TestWhatStays:

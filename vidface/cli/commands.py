@@ -100,7 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 @contextmanager
 def _noted_interrupts() -> Iterator[list[int]]:
-    """Note every Ctrl-C: a library that is being imported makes another error of it."""
+    """Note every Ctrl-C: a library that is being imported makes another error of it.
+
+    SIGTERM ends a command in the same way, so that nothing half-written is left behind.
+    """
     interrupts: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -111,11 +114,16 @@ def _noted_interrupts() -> Iterator[list[int]]:
     if before is not signal.default_int_handler or threading.current_thread() is not _MAIN_THREAD:
         yield interrupts
         return
+    before_term = signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGINT, interrupt)
+    if before_term is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
+        if before_term is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before_term)
 
 
 def _run(arguments: Sequence[str], interrupts: Sequence[int]) -> int:

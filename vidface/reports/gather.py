@@ -138,6 +138,13 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     run, notes = RunFolder(folder), _Notes()
     table, extraction = run.read_clips()
     pipeline = notes.tried(read_json_object, run.pipeline_path, {})
+    lost = run.find_lost_files(len(table), extraction)
+    if lost:
+        named = ", ".join(path.relative_to(folder).as_posix() for path in lost[:5])
+        notes.lines.append(
+            f"{len(lost)} files are lost or damaged ({named}{', …' if len(lost) > 5 else ''}): "
+            "their clips have no pictures; `vidface extract` makes them again"
+        )
     clips = _read_clip_table(table, run.clips_path)
     clips, manifest_sha256 = _add_identities(clips, pipeline, extraction, notes)
     clustering, denoising, clips = _add_newest_clustering(run, clips, extraction, notes)

@@ -277,13 +277,16 @@ def read_parquet(
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """The provenance of a Parquet artefact, without its rows.
+    """The provenance of an artefact, Parquet or Arrow, without its rows.
 
     Raises:
         VidfaceError: damaged, or not one of vidface's.
     """
     with _readable(path):
-        schema = pq.read_schema(path)
+        if path.suffix == ".arrow":
+            schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
+        else:
+            schema = pq.read_schema(path)
     return _provenance_of(schema, path)
 
 

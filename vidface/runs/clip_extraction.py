@@ -56,6 +56,7 @@ def extract_clips(
     *,
     force: bool = False,
     retry_failed: bool = False,
+    lost: Sequence[Path] = (),
     notify: Notify = quiet,
     progress: ClipProgress | None = None,
 ) -> ExtractionSummary:
@@ -64,6 +65,7 @@ def extract_clips(
     Args:
         force: begin again, whatever was begun.
         retry_failed: of the finished extraction do the failed clips again.
+        lost: files of the finished extraction whose shards are made again.
         progress: called after every clip with the numbers of clips, frames and faces it added.
 
     Returns:
@@ -75,6 +77,8 @@ def extract_clips(
     """
     manifest, settings = run.manifest, run.pipeline.run
     frames, faces = run.pipeline.frames, run.pipeline.faces
+    if lost and run.folder.has_crops:
+        faces = replace(faces, keep_crops=True)  # as the shards that stay
     backbone = run.backbone or open_backbone(run.pipeline.backbone, notify)
     trial = Trial(backbone, notify)
     trial.try_pictures()
@@ -88,9 +92,14 @@ def extract_clips(
         shard_clips=settings.shard_clips,
         rules=NEW_RULES.to_record(),
     )
-    if retry_failed:
+    if retry_failed or lost:
         staging, shards, failed = stage_failed_clips(
-            run.folder, manifest.clips, made["runtime"], keep_crops=faces.keep_crops
+            run.folder,
+            manifest.clips,
+            made["runtime"],
+            keep_crops=faces.keep_crops,
+            retry=retry_failed,
+            lost=lost,
         )
     else:
         staging, resumed = open_staging(run.folder, made, settings.shard_clips, force=force)
@@ -115,7 +124,7 @@ def extract_clips(
             "an older vidface began this extraction: clips are read by its rules "
             "(docs/running.md); --force reads all of them by today's"
         )
-    if shards_left and not retry_failed:
+    if shards_left and failed is None:
         for warning in warn_of_equal_contents(manifest):
             notify(warning)
     counts = _Counts(progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -44,9 +46,10 @@ def extract(
     """
     if force and retry_failed:
         raise UsageError("--force does all clips again, --retry-failed some; give one of them")
+    lost: list[Path] = []
     if run.folder.clips_path.is_file() and not force:
-        done = _finished(run, notify, retry=retry_failed)
-        if not (retry_failed and done.failed):
+        done, lost = _finished(run, notify, retry=retry_failed)
+        if not lost and not (retry_failed and done.failed):
             _remember(run)
             return done
     elif retry_failed:
@@ -54,33 +57,46 @@ def extract(
             f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
         )
     with run.writing("extract"):
-        done = _extract(run, force, retry_failed, notify, progress)
+        done = _extract(run, force, retry_failed, lost, notify, progress)
         _remember(run)
     return done
 
 
-def _finished(run: Run, notify: Notify, *, retry: bool) -> ExtractionSummary:
-    """The summary of the extraction that is there, if it is what the pipeline asks for."""
+def _finished(run: Run, notify: Notify, *, retry: bool) -> tuple[ExtractionSummary, list[Path]]:
+    """The summary of the extraction that is there, if it is what the pipeline asks for.
+
+    And the files of it that are lost.
+    """
 
     table, made = run.folder.read_clips()
     remedy = "choose another --run, or --force to replace it"
     artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
     rules = ReadingRules.from_record(made.get("rules"))
     _check_unchanged(run, table, rules, remedy, retry=retry)
-    if run.pipeline.faces.keep_crops and not run.folder.crops_path(0).is_file():
+    if run.pipeline.faces.keep_crops and not run.folder.has_crops:
         raise VidfaceError(
             f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
         )
     done = summarise(table)
-    if not (retry and done.failed):
+    lost = run.folder.find_lost_files(len(table), made)
+    if lost:
+        named = ", ".join(path.relative_to(run.folder.folder).as_posix() for path in lost[:5])
+        more = ", …" if len(lost) > 5 else ""
+        notify(f"extraction: {len(lost)} files are lost or damaged ({named}{more}): made again")
+    elif not (retry and done.failed):
         failed = f", {len(done.failed)} clips failed then" if done.failed else ""
         again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
         notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
-    return done
+    return done, lost
 
 
 def _extract(
-    run: Run, force: bool, retry_failed: bool, notify: Notify, progress: ClipProgress | None
+    run: Run,
+    force: bool,
+    retry_failed: bool,
+    lost: Sequence[Path],
+    notify: Notify,
+    progress: ClipProgress | None,
 ) -> ExtractionSummary:
     if run.of_features:
         return extract_features(
@@ -93,7 +109,7 @@ def _extract(
         )
     fetch_weights(run, notify)
     return extract_clips(
-        run, force=force, retry_failed=retry_failed, notify=notify, progress=progress
+        run, force=force, retry_failed=retry_failed, lost=lost, notify=notify, progress=progress
     )
 
 

@@ -11,7 +11,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.states import FAILED_STATES
 from vidface.runs import artefacts
 from vidface.runs.embedding import EmbeddedClip
-from vidface.runs.run_folder import RunFolder
+from vidface.runs.run_folder import RunFolder, shard_number
 from vidface.runs.staging import (
     ClipShard,
     Staging,
@@ -25,17 +25,22 @@ from vidface.runs.staging import (
 
 @dataclass(frozen=True)
 class FailedClips:
-    """A finished extraction, of which only the clips that failed are done once more."""
+    """A finished extraction, of which clips that failed, or lost shards, are done once more."""
 
     run: Path
     clip_ids: frozenset[str]
+    lost: frozenset[int] = frozenset()  # shards of which all clips are done
 
     def clips_of(self, shard: ClipShard) -> tuple[Clip, ...]:
         """The clips of a shard that failed."""
+        if shard.number in self.lost:
+            return shard.clips
         return tuple(clip for clip in shard.clips if clip.clip_id in self.clip_ids)
 
     def merge(self, shard: ClipShard, clips: Sequence[EmbeddedClip]) -> list[EmbeddedClip]:
         """A shard's clips in order: those done again, and the others as they were."""
+        if shard.number in self.lost:
+            return list(clips)
         run = RunFolder(self.run)
         before, _ = artefacts.read_shard(run.shard_path(shard.number))
         rows = dict(split_by_clip(before.table))
@@ -63,12 +68,20 @@ class FailedClips:
 
 
 def stage_failed_clips(
-    run: RunFolder, clips: Sequence[Clip], runtime: str, *, keep_crops: bool
+    run: RunFolder,
+    clips: Sequence[Clip],
+    runtime: str,
+    *,
+    keep_crops: bool,
+    retry: bool = True,
+    lost: Sequence[Path] = (),
 ) -> tuple[Staging, list[ClipShard], FailedClips]:
     """Begin an extraction that takes over the shards without a failed clip as they are.
 
     Args:
         runtime: what embeds the clips that are done again, precision and device included.
+        retry: do clips again that failed; False for the lost shards alone.
+        lost: files of shards that are to be made again.
 
     Raises:
         VidfaceError: an older vidface made the extraction, or another runtime or precision.
@@ -84,7 +97,9 @@ def stage_failed_clips(
     check_runtime(made, runtime, run.clips_path, remedy)
     states = zip(table["clip_id"].to_pylist(), table["state"].to_pylist(), strict=True)
     failed = FailedClips(
-        run.folder, frozenset(clip_id for clip_id, state in states if state in FAILED_STATES)
+        run.folder,
+        frozenset(clip_id for clip_id, state in states if retry and state in FAILED_STATES),
+        frozenset(shard_number(path) for path in lost),
     )
     staging, _ = open_staging(run, made, size, force=True)
     shards = cut_into_shards(clips, staging.shard_clips)

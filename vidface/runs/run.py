@@ -200,7 +200,7 @@ class Run:
         if left or not fits:
             raise VidfaceError(
                 f"{self.folder.folder / 'embeddings'}: the faces are not those of clips.parquet; "
-                "`vidface extract --force` makes them again"
+                "`vidface extract` makes lost shards again, with --force all"
             )
 
     def shards(self) -> list[EmbeddingShard]:

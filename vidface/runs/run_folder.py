@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidface.core.digests import DIGEST_SUFFIX, digest_path, remove_with_digest
+from vidface.core.digests import DIGEST_SUFFIX, digest_path, digested_path, remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX, make_folder, make_private_folder, named_errors
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
@@ -27,6 +27,11 @@ def clustering_order(made: Mapping[str, Any]) -> tuple[int, str]:
     """By what clusterings are ordered, oldest first: those of older versions have no number."""
     number = made.get("number")
     return number if isinstance(number, int) else 0, str(made.get("created"))
+
+
+def shard_number(path: Path) -> int:
+    """The number of a shard, by one of its files."""
+    return int(path.stem.removeprefix("shard-"))
 
 
 class RunFolder:
@@ -58,6 +63,30 @@ class RunFolder:
 
     def crops_path(self, number: int) -> Path:
         return self.folder / "crops" / f"shard-{number:05d}.parquet"
+
+    @property
+    def has_crops(self) -> bool:
+        """Whether the extraction kept crops: some are there, or the digests of those deleted."""
+        return any((self.folder / "crops").glob("*shard-*"))
+
+    def find_lost_files(self, clips: int, made: Mapping[str, Any]) -> list[Path]:
+        """Shards of the finished extraction that are gone, cut off, or of another extraction.
+
+        Names and footers are looked at, not contents: `vidface check` reads those.
+
+        Args:
+            clips: of the extraction, all of them.
+            made: the provenance of the extraction.
+        """
+        size = made.get("shard_clips")
+        embeddings = set(self.shard_paths)
+        embeddings |= set(map(digested_path, self.folder.glob(f"embeddings/_*{DIGEST_SUFFIX}")))
+        if isinstance(size, int) and size > 0:  # features and older runs don't say how many
+            embeddings |= {self.shard_path(number) for number in range(-(-clips // size))}
+        crops = {
+            self.folder / "crops" / f"{path.stem}.parquet" for path in embeddings if self.has_crops
+        }
+        return [path for path in sorted(embeddings | crops) if not _is_of(path, made)]
 
     def linkage_path(
         self, number: int, repeats: str = "count", same_person: float | None = None
@@ -154,7 +183,7 @@ class RunFolder:
         for path in self.shard_paths:
             shard, made = read_shard(path)
             check(made, path)
-            yield int(path.stem.removeprefix("shard-")), shard
+            yield shard_number(path), shard
 
     def new_staging(self) -> RunFolder:
         """An empty run directory inside of this one, for an extraction that is being made.
@@ -170,8 +199,11 @@ class RunFolder:
             make_folder(staging)
         return RunFolder(staging)
 
-    def replace_extraction(self, staging: RunFolder) -> None:
+    def replace_extraction(self, staging: RunFolder, *, keep_results: bool = False) -> None:
         """Put a finished extraction in the place of this one's, and of all made from it.
+
+        Args:
+            keep_results: leave what was made from it, for the faces are the same.
 
         `clips.parquet`, whose presence means that an extraction is finished, goes first and comes
         last: whoever is killed in between has none, and not a mixture; the next call goes on.
@@ -179,17 +211,26 @@ class RunFolder:
         patterns = (
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
+        )
+        results = (
             "linkage/**/shard-*.arrow",
             "clusters/*/*.parquet",
             "scores/*.json",
             "scores/*.csv",
             "sweeps/*.json",
+        )
+        leftovers = (
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )
         with self._named_errors():
             if not staging.is_moving:
                 remove_with_digest(self.clips_path)
-                for pattern in (*patterns, f"*/**/*{DIGEST_SUFFIX}"):
+                going: tuple[str, ...] = (*patterns, *results, *leftovers, f"*/**/*{DIGEST_SUFFIX}")
+                if keep_results:
+                    kinds = ("embeddings", "crops")
+                    digests = (f"{kind}/*{DIGEST_SUFFIX}" for kind in kinds)
+                    going = (*patterns, *leftovers, *digests)
+                for pattern in going:
                     for path in self.folder.glob(pattern):
                         if staging.folder not in path.parents:
                             path.unlink()
@@ -217,3 +258,13 @@ class RunFolder:
 
     def _named_errors(self) -> AbstractContextManager[None]:
         return named_errors(f"run directory {self.folder}")
+
+
+def _is_of(path: Path, made: Mapping[str, Any]) -> bool:
+    """Whether a whole shard lies there, of the extraction that `made` tells of."""
+    if path.is_dir():
+        raise VidfaceError(f"{path}: a folder in a file's place; remove it, and extract again")
+    try:
+        return bool(read_provenance(path).get("created") == made.get("created"))
+    except VidfaceError:
+        return False
