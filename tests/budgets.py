@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -29,3 +29,8 @@ def examples(count: int, **more: Any) -> Callable[[Any], Any]:
         return pytest.mark.property(budget(test))
 
     return decorate
+
+
+def mostly_slow(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of which `make test` tries `quick` alone, and `make test-slow` the others."""
+    return [v if v in quick else pytest.param(v, marks=pytest.mark.slow) for v in values]

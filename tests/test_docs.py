@@ -79,6 +79,7 @@ def test_a_wrong_option_would_be_noticed() -> None:
         test_every_command_parses("vidface score --treshold 0.4")
 
 
+@pytest.mark.slow
 def test_table_2_is_what_the_modules_say() -> None:
     """Printed and computed, side by side, as docs/recognisers.md has them."""
     from vidface.backbones.catalogue import list_models
@@ -137,6 +138,7 @@ def own_clips(data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
 def test_your_own_clips(own_clips: Path) -> None:
     start = COMMANDS.index("vidface init clips")
@@ -158,6 +160,7 @@ def test_your_own_clips(own_clips: Path) -> None:
     assert scored["counts"]["clips"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
 def test_the_python(own_clips: Path) -> None:
     clips = sorted((own_clips / "clips").glob("*/*.mp4"))

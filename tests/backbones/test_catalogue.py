@@ -207,6 +207,7 @@ def test_names_that_describe_nothing(name: str) -> None:
 # Counting a file
 
 
+@pytest.mark.slow
 def test_any_recogniser_s_file_is_counted(tmp_path: Path, data: Path, exported: Exported) -> None:
     colour = count_file(write_colour_network(tmp_path / "colour.onnx"))
     assert colour == Budget(0, 0.0, 0, 0, 3)
@@ -372,6 +373,7 @@ def test_models_lists(vidface, listed: list[Model], monkeypatch: pytest.MonkeyPa
     assert "\x1b" not in done.out
 
 
+@pytest.mark.slow
 def test_models_as_json_within_other_limits(vidface, listed: list[Model]) -> None:
     done = vidface("models", "--json", "--max-flops", "5e8")
     assert (done.code, done.err) == (0, "")

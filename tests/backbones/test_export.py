@@ -196,6 +196,7 @@ class Colour(nn.Module):
         return x.mean(dim=(2, 3)) * self.scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scales", [(1, 1, 1.02), (1, -1, 1), (1, float("nan"), 1)])
 def test_a_wrong_export_is_noticed(monkeypatch: pytest.MonkeyPatch, scales) -> None:
     monkeypatch.setattr(export, "fold_batch_norm", lambda module: Colour(*scales))

@@ -894,6 +894,7 @@ def test_wherever_a_step_ends(
     assert {video.video: video.features.tolist() for video in read(path, content)} == ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pure", [False, True])
 def test_memory_does_not_grow_with_the_file(pure: bool, tmp_path: Path) -> None:
     peaks = []

@@ -291,6 +291,7 @@ class TestJoblib:
             assert [n for n, _ in found] == items
             assert {process for _, process in found} == {os.getpid()}
 
+    @pytest.mark.slow
     def test_a_killed_worker_costs_a_second_try(self, tmp_path: Path) -> None:
         said: list[str] = []
         found = map_shards(

@@ -692,6 +692,7 @@ def test_a_script_without_a_guard(tmp_path: Path) -> None:
     assert (Counter(out.split()), err) == (Counter(["faces", "faces", "ok", "corrupt"]), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGKILL"])
 def test_workers_end_with_the_program(how: str, tmp_path: Path) -> None:
     paths = ["hang-0", "many-0"]

@@ -364,6 +364,7 @@ def test_absurd_duration_of_the_last_frame_is_no_endless_film(decoder):
     assert error is None or error.state == "corrupt"
 
 
+@pytest.mark.slow
 def test_hard_clips(clips):
     states = {
         "audio_only.mov": "no_video_stream",

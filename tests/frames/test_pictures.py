@@ -313,6 +313,7 @@ def test_decord_refuses_what_it_would_show_wrongly(ffmpeg: str, tmp_path: Path) 
 # --- a face -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
 def test_a_face_keeps_its_embedding(ffmpeg: str, data: Path, tmp_path: Path) -> None:
     """Cosines to the square SDR clip; as stored they were 0.85 and less."""

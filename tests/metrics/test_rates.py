@@ -177,6 +177,7 @@ def test_a_split_too_big_to_keep(
             assert whole.auc.value == pytest.approx(result.auc.value, abs=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "device"), [(0, None), (1, None), (2, None), (0, "cpu")])
 def test_a_larger_split_too_big_to_keep(seed, device, monkeypatch):
     one = oracles.tied_clips(n=120, n_identities=15, seed=seed)

@@ -201,6 +201,7 @@ def test_evenly_equals_the_naive_twin(n, most):
     assert choose_evenly(n, most) == oracles.evenly(n, most)
 
 
+@pytest.mark.slow
 def test_the_largest_sheet_is_a_webp_still(tmp_path):
     n = MOST_FACES + 1
     captions = ["x"] * n

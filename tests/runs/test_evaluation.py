@@ -45,6 +45,7 @@ def test_evaluate_takes_a_module_or_a_backbone(colour_clips: Path, colour_networ
     assert len(by_module.provenance["weights_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_a_module_whose_code_changed_is_not_taken_for_the_old_one(
     colour_clips: Path, tmp_path: Path
 ) -> None:

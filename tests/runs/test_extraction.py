@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.budgets import mostly_slow
 from tests.conftest import crop_of, write_crop
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
@@ -43,10 +44,17 @@ def backbone(colour_network: Path):
 
 
 def extracted(
-    manifest_path: Path, folder: Path, backbone, *, settings=None, shard_clips=256, **more
+    manifest_path: Path,
+    folder: Path,
+    backbone,
+    *,
+    settings=None,
+    shard_clips=256,
+    workers=1,
+    **more,
 ) -> tuple[ExtractionSummary, RunFolder]:
     manifest = read_manifest(manifest_path, allow_missing=True)
-    how = RunSettings(folder, shard_clips=shard_clips, workers=2)
+    how = RunSettings(folder, shard_clips=shard_clips, workers=workers)
     pipeline = Pipeline(ManifestSettings(manifest_path), how, faces=ALIGNED)
     run = Run(pipeline, manifest, RunFolder(folder), backbone)
     vars(run)["extraction_settings"] = {  # what it has computed once, it keeps
@@ -156,7 +164,7 @@ def test_without_a_single_face(tmp_path: Path, backbone) -> None:
 
 
 class TestShards:
-    @pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+    @pytest.mark.parametrize("size", mostly_slow([1, 2, 3, 7, 8], 3))
     def test_do_not_change_rows(self, colour_clips, backbone, tmp_path, size: int) -> None:
         _, whole = extracted(colour_clips, tmp_path / "whole", backbone)
         _, split = extracted(colour_clips, tmp_path / "split", backbone, shard_clips=size)
@@ -204,7 +212,9 @@ class TestResuming:
         run_shards = list(run.shards(lambda found, path: made.add(found["created"])))
         assert (len(made), len(run_shards)) == (1, 4)
 
-    @pytest.mark.parametrize("damage", ["states", "faces", "gone", "of another"])
+    @pytest.mark.parametrize(
+        "damage", mostly_slow(["states", "faces", "gone", "of another"], "faces")
+    )
     def test_a_damaged_shard_is_made_again(
         self, colour_clips, backbone, tmp_path, whole, damage: str
     ) -> None:
@@ -261,7 +271,7 @@ class TestResuming:
         assert run.read_clips()[1]["settings"]["a"] == 2
         assert len(run.shard_paths) == 2
 
-    @pytest.mark.parametrize("step", range(6))
+    @pytest.mark.parametrize("step", mostly_slow(range(6), 0, 3))
     def test_killed_while_the_shards_are_moved(
         self, colour_clips, backbone, tmp_path, whole, monkeypatch, step: int
     ) -> None:
@@ -287,7 +297,9 @@ class TestResuming:
         assert content(run) == whole
         assert not (folder / STAGING).exists()
 
-    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+    @pytest.mark.parametrize(
+        "number", mostly_slow([errno.ENOSPC, errno.EROFS, errno.EDQUOT], errno.ENOSPC)
+    )
     def test_a_full_disk_is_one_error_and_what_is_done_stays(
         self, colour_clips, backbone, tmp_path, whole, monkeypatch, number: int
     ) -> None:
@@ -405,7 +417,7 @@ class TestWhatStays:
 
 class TestProfile:
     def test_says_where_the_time_went(self, colour_clips, backbone, tmp_path) -> None:
-        _, run = extracted(colour_clips, tmp_path / "run", backbone, shard_clips=3)
+        _, run = extracted(colour_clips, tmp_path / "run", backbone, shard_clips=3, workers=2)
         profile = read_profile(run)
         assert (profile.clips, profile.frames, profile.faces, profile.workers) == (7, 26, 26, 2)
         assert profile.stages["decode"] > 0

@@ -80,6 +80,7 @@ def toy(colour_pipeline: Path, tmp_path: Path) -> Any:
     return call
 
 
+@pytest.mark.slow
 def test_a_denoiser_is_one_file_and_one_row(
     toy: Any, colour_pipeline: Path, tmp_path: Path
 ) -> None:

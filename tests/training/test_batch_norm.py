@@ -132,6 +132,7 @@ def near(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.slow
 class TestTwoProcesses:
     @pytest.fixture
     def alone(self, name) -> dict:

@@ -63,6 +63,7 @@ def unbroken(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 SLOWLY = [pytest.param(step, marks=pytest.mark.slow) for step in (1, 3, 5, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [4, 9, *SLOWLY])
 def test_killed_and_resumed_gives_the_same_bits(
     people: Path, unbroken: Path, tmp_path: Path, kill_at: int

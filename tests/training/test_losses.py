@@ -402,6 +402,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_gradients_are_those_of_finite_differences(part):
     faces, centres, labels = batch(13, n=8, c=4, d=3, spread=1.5)
