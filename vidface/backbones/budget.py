@@ -205,7 +205,7 @@ def _count_node(
         return None
     weight_name = inputs[_WEIGHT_INPUTS[node.op_type]]
     weight, output = shapes.get(weight_name), shapes.get(node.output[0])
-    if weight is None or output is None:
+    if weight is None or output is None or 0 in weight:
         return None
     if node.op_type in ("Conv", "QLinearConv"):
         pixels = math.prod(output) // weight[0]

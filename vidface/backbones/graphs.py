@@ -54,9 +54,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise VidfaceError(
             f"weights {path}: not an ONNX file, or cut off ({first_line(error)})"
         ) from None
-    if not model.graph.node or not model.opset_import:
+    if not model.graph.node or not model.graph.output or not model.opset_import:
         raise VidfaceError(f"weights {path}: not an ONNX file, or cut off (no graph in it)")
     drop_weight_inputs(model)
+    _check_nodes(model.graph, path)
     return model
 
 
@@ -78,6 +79,33 @@ def _check_size(path: Path, n_bytes: int) -> None:
             f"weights {path}: {n_bytes / 2**30:.3g} GiB, with what it claims of files beside it; "
             f"ONNX graphs of up to {MAX_BYTES / 2**30:g} GiB can be run"
         )
+
+
+_LEAST_INPUTS = {"Conv": 2, "QLinearConv": 4, "Gemm": 2, "MatMul": 2, "PRelu": 2, "Identity": 1}
+
+
+def _check_nodes(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse what those who look into nodes and tensors rely on not to be."""
+    from onnx import helper as onnx_types
+    from onnx import numpy_helper
+
+    for number, node in enumerate(graph.node):
+        if len(node.input) < _LEAST_INPUTS.get(node.op_type, 0) or not node.output:
+            raise VidfaceError(
+                f"weights {path}: node {number} ({node.op_type[:40]}) lacks an input or an output; "
+                "the file is damaged, export it again"
+            )
+    slopes = {node.input[1] for node in graph.node if node.op_type == "PRelu"}
+    for name, tensor in stored_tensors(graph).items():
+        try:
+            onnx_types.tensor_dtype_to_np_dtype(tensor.data_type)
+            if name in slopes:
+                numpy_helper.to_array(tensor)
+        except (ValueError, KeyError, TypeError) as error:
+            raise VidfaceError(
+                f"weights {path}: tensor '{name[:80]}' is damaged ({first_line(error)}); "
+                "export the file again"
+            ) from None
 
 
 def drop_weight_inputs(model: onnx.ModelProto) -> None:

@@ -9,12 +9,15 @@ HIDDEN = "***"
 
 AZURE = frozenset(("az", "abfs"))  # container@account is an address there, no secret
 URL_START = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*)://", re.ASCII)
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+# Each begins where a word does, or a stranger's long word would be searched from every letter on.
+_WORD = r"(?<![A-Za-z0-9+.-])([0-9+.-]*)"
+_URL_IN_TEXT = re.compile(_WORD + r"([A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+)")
 # As a path writes it, with one slash; one that has nothing to hide is left alone.
-_URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/\s'\"<>][^\s'\"<>]*[@?])")
+_URL_AS_PATH = re.compile(_WORD + r"([A-Za-z][A-Za-z0-9+.-]+)(:/[^/\s'\"<>][^\s'\"<>]*)")
 _URL_IN_ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://.*", re.DOTALL)
 _SECRET_IN_TEXT = re.compile(
-    r"(?i)([\w-]*(?:signature|token|credential|password|secret|accesskeyid|sig|key))=[^&\s'\"<>)]+"
+    r"(?i)(?<![\w-])([\w-]*(?:signature|token|credential|password|secret|accesskeyid|sig|key))"
+    r"=[^&\s'\"<>)]+"
 )
 
 
@@ -25,7 +28,8 @@ def is_url(text: object) -> bool:
     [True, True, False, False, False, False]
     """
     text = str(text)
-    return URL_START.match(text) is not None or re.match(r"[^/]*::.*://", text) is not None
+    chain = text.partition("/")[0].find("::")
+    return URL_START.match(text) is not None or (chain >= 0 and "://" in text[chain + 2 :])
 
 
 def redacted(url: str) -> str:
@@ -52,8 +56,13 @@ def redacted(url: str) -> str:
         return f"{scheme}://{HIDDEN}"  # a password with a slash in it
     if at:
         host = f"{shown_user}@{server}"
-    inner = redacted_text(path) if "://" in path else path
-    return f"{scheme}://{host}{slash}{inner}" + (f"?{HIDDEN}" if mark else "")
+    outer, inside, inner = path.partition("://")  # an address within the address
+    if inside:
+        path = (
+            f"{outer}{inside}" + (f"{HIDDEN}@" if "@" in inner else "") + inner.rpartition("@")[2]
+        )
+        path = _SECRET_IN_TEXT.sub(rf"\1={HIDDEN}", path)
+    return f"{scheme}://{host}{slash}{path}" + (f"?{HIDDEN}" if mark else "")
 
 
 def redacted_argument(argument: str) -> str:
@@ -76,9 +85,15 @@ def redacted_text(text: str) -> str:
     >>> redacted_text("http:/me:pw@h/a: no such file")
     'http://***@h/a: no such file'
     """
-    text = _URL_AS_PATH.sub(r"\1://", text)
-    text = _URL_IN_TEXT.sub(lambda url: redacted(url.group()), text)
+    text = _URL_AS_PATH.sub(_with_two_slashes, text)
+    text = _URL_IN_TEXT.sub(lambda url: url[1] + redacted(url[2]), text)
     return _SECRET_IN_TEXT.sub(rf"\1={HIDDEN}", text)
+
+
+def _with_two_slashes(match: re.Match[str]) -> str:
+    before, scheme, rest = match.groups()
+    hides = "@" in rest[3:] or "?" in rest[3:]
+    return f"{before}{scheme}{re.sub(':/(?!/)', '://', rest) if hides else rest}"
 
 
 def partition_any(text: str, marks: str) -> tuple[str, str, str]:

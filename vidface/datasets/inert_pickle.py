@@ -307,14 +307,15 @@ class _ItemUnpickler(_Unpickler):
         self.last_dropped = -1
 
     def items(self, path: Path) -> Iterator[tuple[str | bytes, Any]]:
-        n_items, problem, more = 0, "", True
+        n_items, more = 0, True
+        problem: RefusedError | None = None
         while more:
             try:
                 self.step()
             except _StopError:
                 more = False
             except RefusedError as error:
-                problem, more = str(error), False
+                problem, more = error, False
             while self.ready:
                 n_items += 1
                 yield self.ready.popleft()
@@ -322,7 +323,7 @@ class _ItemUnpickler(_Unpickler):
             raise VidfaceError(
                 f"{path}: {problem} (at byte {self.file.tell():,}, after {n_items:,} videos); "
                 "is it the whole file, and a pickle of {video: faces}?"
-            )
+            ) from problem
 
     def load_mark(self) -> None:
         stack = self.stack

@@ -38,7 +38,7 @@ def unfinished_part(file: BinaryIO) -> bytes | None:
         part, end = b"RIFF", int.from_bytes(head[4:8], "little") + 8
     elif head[:4] == _EBML:
         header_length, at = _vint(head, 4)
-        file.seek(at + (header_length or 0))
+        file.seek(min(at + (header_length or 0), size))
         head = file.read(12)
         if head[:4] == _SEGMENT:
             length_or_none, behind = _vint(head, 4)
@@ -79,8 +79,9 @@ def _begins_with_an_empty_cluster(file: BinaryIO, head: bytes) -> bool:
     """libav skips what lies behind it until the next one."""
     length, at = _vint(head, 4)
     at += length or 0
+    size = file.seek(0, os.SEEK_END)
     for _ in range(100):  # elements in front of it: a dozen in practice
-        file.seek(at)
+        file.seek(min(at, size))
         head = file.read(12)
         if len(head) < 12 or not head[0]:
             return False

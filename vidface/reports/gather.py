@@ -193,7 +193,7 @@ class _Notes:
 def _read_clip_table(table: pa.Table, path: Path) -> ClipTable:
     try:
         table = table.cast(artefacts.CLIPS_SCHEMA.with_metadata(table.schema.metadata))
-    except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors too
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise VidfaceError(f"{path}: not the columns of clips ({error}); extract again") from None
 
     def texts(name: str) -> tuple[str, ...]:
