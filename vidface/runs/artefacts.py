@@ -41,108 +41,17 @@ from vidface.core.files import atomic_file
 from vidface.core.redaction import redacted_argument
 from vidface.core.version import __version__
 from vidface.frames.decoders import DECODERS
-from vidface.noise.diagnostics import FLAGS
+from vidface.runs.columns import CLIPS_SCHEMA as CLIPS_SCHEMA
+from vidface.runs.columns import CROPS_SCHEMA as CROPS_SCHEMA
+from vidface.runs.columns import LABELS_SCHEMA as LABELS_SCHEMA
+from vidface.runs.columns import LINKAGE_SCHEMA as LINKAGE_SCHEMA
+from vidface.runs.columns import check_columns
+from vidface.runs.columns import complete_descriptors as complete_descriptors
+from vidface.runs.columns import descriptors_schema as descriptors_schema
+from vidface.runs.columns import embeddings_schema as embeddings_schema
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
-CLIPS_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("path", pa.string()),
-        ("bytes", pa.int64()),  # of the file, or of the folder's images, as it was read
-        ("state", pa.string()),
-        ("message", pa.string()),
-        ("frames", pa.int32()),
-        ("frames_without_face", pa.int32()),
-        ("faces", pa.int32()),
-    ]
-)
-LABELS_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("frame_index", pa.int32()),
-        ("face_index", pa.int32()),
-        ("cluster", pa.int32()),  # 0 kept; 1, 2, … other clusters; -1 unusable
-        ("similarity", pa.float32()),  # cosine to the clip's descriptor; null without one
-    ]
-)
-# vidface.noise.clusters.LinkageTree
-LINKAGE_SCHEMA = pa.schema([("order", pa.int32()), ("similarity", pa.float32())])
-CROPS_SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("frame_index", pa.int32()),
-        ("face_index", pa.int32()),
-        ("jpeg", pa.binary()),
-    ]
-)
-
-
-def embeddings_schema(dimension: int, *, quality: bool = False) -> pa.Schema:
-    """Columns of the embeddings, a row a face; a clip's stand together.
-
-    Clips are in the manifest's order, or in that of the files that the features come from.
-
-    `frame_index` is k, `time_seconds` start + k/fps and `source_time_seconds` when the frame shown
-    then began; both count from the clip's first frame and are null for image folders, which name
-    their `file`. `box` is left, top, right, bottom and `landmarks` five (x, y), both in pixels of
-    the upright frame, null for aligned crops, as is `det_score`, in [0, 1]. `embedding` is as the
-    network gave it, `norm` its length, or what the network itself gives as its norm.
-
-    Args:
-        dimension: d of the embeddings.
-        quality: with the column `quality`, as feature files have it: any number, higher is better.
-    """
-    return pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("frame_index", pa.int32()),
-            ("time_seconds", pa.float64()),
-            ("source_time_seconds", pa.float64()),
-            ("file", pa.string()),
-            ("face_index", pa.int32()),
-            ("box", pa.list_(pa.float32(), 4)),
-            ("landmarks", pa.list_(pa.float32(), 10)),
-            ("det_score", pa.float32()),
-            *([("quality", pa.float32())] if quality else []),
-            ("norm", pa.float32()),
-            ("embedding", pa.list_(pa.float32(), dimension)),
-        ]
-    )
-
-
-def descriptors_schema(dimension: int) -> pa.Schema:
-    """Columns of the descriptors, a row for every line of the manifest; null = no direction.
-
-    From `lowest_similarity` on they are what `vidface.noise.diagnostics.Diagnostics` says.
-    """
-    counts = ("frames", "faces", "clusters", "kept", "dropped", "unusable")
-    return pa.schema(
-        [
-            ("clip_id", pa.string()),
-            ("state", pa.string()),
-            *((name, pa.int32()) for name in counts),
-            ("descriptor", pa.list_(pa.float32(), dimension)),
-            ("lowest_similarity", pa.float32()),
-            ("second_size", pa.int32()),
-            ("second_share", pa.float64()),
-            ("second_cosine", pa.float32()),
-            ("still_share", pa.float64()),
-            *((flag, pa.bool_()) for flag in FLAGS),
-        ]
-    )
-
-
-_ADDED_COLUMNS = {"twice": False, "still": False, "still_share": None}
-
-
-def complete_descriptors(table: pa.Table) -> pa.Table:
-    """Add the columns that descriptors of an older vidface lack: no flag, and nothing to say."""
-    for name, value in _ADDED_COLUMNS.items():
-        if name not in table.column_names:
-            field = descriptors_schema(1).field(name)
-            table = table.append_column(field, pa.array([value] * len(table), field.type))
-    return table
 
 
 def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -252,6 +161,7 @@ def read_arrow(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     with _readable(path):
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         table.validate(full=True)  # a stranger's offsets may lead anywhere
+        check_columns(table, path)
     return table, _provenance_of(table.schema, path)
 
 
@@ -273,6 +183,7 @@ def read_parquet(
     check_digest(path, remake_remedy(path))
     with _readable(path):
         table = pq.read_table(path, filters=filters, partitioning=None)
+        check_columns(table, path)
     return table, _provenance_of(table.schema, path)
 
 

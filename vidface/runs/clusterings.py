@@ -46,12 +46,14 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
         return None
     table, made = artefacts.read_parquet(path)
     table = artefacts.complete_descriptors(table)
-    _, extraction = run.folder.read_clips()
+    clips, extraction = run.folder.read_clips()
     wanted = {**run.extraction_settings, **denoising.settings}
     remedy = "run `vidface cluster` again, or give the settings it was made with"
     artefacts.check_fit(made, wanted, path, remedy)
     if made.get("extraction_created") != extraction["created"]:
         return None
+    if not table.column("clip_id").equals(clips.column("clip_id")):
+        raise VidfaceError(f"{path}: its clips are not the extraction's; `vidface cluster` again")
     descriptors = artefacts.unpack_fixed_lists(table.column("descriptor"))
     counts = {
         name: table.column(name).to_numpy().astype(np.int64)

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.runs.artefacts import CROPS_SCHEMA, read_parquet, read_shard
+from vidface.runs.artefacts import read_parquet, read_shard
 from vidface.runs.clip_drawing import ClipFaces
+from vidface.runs.columns import CROPS_SCHEMA, check_columns
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
 from vidface.runs.run_folder import RunFolder
@@ -89,7 +90,7 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
     for number, path in shards:
         table = _read_rows_of(path, clip_id)
         if len(table):
-            return number, table.cast(CROPS_SCHEMA)
+            return number, table
     state, message = (clips.column(name)[row].as_py() for name in ("state", "message"))
     raise VidfaceError(
         f"clip {_quoted(clip_id)} has no faces to show ({state}{message and ': '}{message})"
@@ -108,7 +109,9 @@ def _read_rows_of(path: Path, clip_id: str) -> pa.Table:
         ids = shard.read(columns=["clip_id"]).column("clip_id")
         rows = np.flatnonzero(pc.equal(ids, clip_id).to_numpy(zero_copy_only=False))
         batches = list(take_crops(shard, rows))
-        return pa.Table.from_batches(batches, batches[0].schema if batches else CROPS_SCHEMA)
+        table = pa.Table.from_batches(batches, batches[0].schema if batches else CROPS_SCHEMA)
+        check_columns(table, path)
+        return table
 
 
 @contextmanager
@@ -121,9 +124,8 @@ def open_crops(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         # Buffered ahead, the column with its 64,000 JPEGs would be read at once.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as shard:
-            missing = set(CROPS_SCHEMA.names) - set(shard.schema_arrow.names)
-            if missing:  # columns that are not there would be passed over in silence
-                raise KeyError(f"no column {', '.join(sorted(missing))}")
+            # Columns that are not there would be passed over in silence.
+            check_columns(shard.schema_arrow.empty_table(), path)
             yield shard
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -172,6 +172,11 @@ class Run:
         """The extraction's clips, checked."""
         table, made = self.folder.read_clips()
         self.check(made, self.folder.clips_path)
+        if table.column("clip_id").to_pylist() != [clip.clip_id for clip in self.manifest.clips]:
+            raise VidfaceError(
+                f"{self.folder.clips_path}: its clips are not the manifest's; "
+                "`vidface extract --force` makes it again"
+            )
         return table
 
     def each_shard(self) -> Iterator[tuple[int, EmbeddingShard]]:

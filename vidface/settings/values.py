@@ -76,10 +76,7 @@ def read_value(field: SettingField, value: Any, file: Path, spot: str) -> Any:
             return value
     elif isinstance(value, int | float):
         if float in kinds:
-            try:
-                return float(value)
-            except OverflowError:
-                raise VidfaceError(f"{spot}: a number beyond all bounds") from None
+            return _as_float(value, spot)
         if int in kinds and isinstance(value, int):
             return value
     elif isinstance(value, list | tuple) and tuple in kinds:
@@ -87,7 +84,7 @@ def read_value(field: SettingField, value: Any, file: Path, spot: str) -> Any:
             if all(isinstance(item, str) for item in value):
                 return tuple(value)
         elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-            return tuple(value) if int in kinds else tuple(float(item) for item in value)
+            return tuple(value) if int in kinds else tuple(_as_float(v, spot) for v in value)
     elif isinstance(value, dict) and Mapping in kinds:
         return value
     elif value is None and type(None) in kinds:
@@ -98,6 +95,13 @@ def read_value(field: SettingField, value: Any, file: Path, spot: str) -> Any:
     if field.none_text is not None:
         names += f' or "{field.none_text}"'
     raise VidfaceError(f"{spot}: must be {names}, not {value!r}")
+
+
+def _as_float(value: float, spot: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise VidfaceError(f"{spot}: a number beyond all bounds") from None
 
 
 _TYPE_NAMES: dict[Any, str] = {

@@ -56,10 +56,10 @@ def unsigned(path: str) -> str:
     try:
         parts = urlsplit(path)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:
+        kept = [(k, v) for k, v in pairs if not _signs(k.lower())]
+        query = "?" + urlencode(kept) if kept else ""
+    except ValueError:  # half a surrogate is one, too
         return redacted(path)
-    kept = [(k, v) for k, v in pairs if not _signs(k.lower())]
-    query = "?" + urlencode(kept) if kept else ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{query}"
 
 
