@@ -23,7 +23,19 @@ _DEEP = "@deep@"  # for 3,000 nested lists
 
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5, -0.0, 1e308, math.nan),
-    *(math.inf, "", " ", "\0", "\ud800", "é\u202e", "1", "nan", "../../x", "http://u:p@h/a?s=1"),
+    *(
+        math.inf,
+        "",
+        " ",
+        "\0",
+        "\ud800",
+        "é\u202e",
+        "1",
+        "nan",
+        "2026-01-01",
+        "../../x",
+        "http://u:p@h/a?s=1",
+    ),
     *("x" * 3000, "${HOME", "a\nb", [], [[]], [None], [1, "a"], {}, {"": {}}, {"a": [1]}),
     *(_ENDLESS, _DEEP),
 )

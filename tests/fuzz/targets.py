@@ -388,8 +388,8 @@ def parse_tar_root(path: Path) -> None:
         "index.json": json.dumps(
             {"entries": {"a/b.json": [3, "e", [1, 2, 3]], "c": [1, "", None]}}
         ),
-        ".lock.json": '{"pid": 1, "host": "h", "what": "extract", "since": "2026-01-01T00:00:00+00:00", '
-        '"reads": ["a"], "replaces": []}',
+        ".lock.json": '{"pid": 1, "host": "h", "what": "extract", "reads": ["a"], "replaces": [], '
+        '"since": "2026-01-01T00:00:00+00:00"}',
         "lock.json": '{"token": "t", "host": "h", "pid": 1, "what": "extract", "time": 1.5}',
     },
     "json",

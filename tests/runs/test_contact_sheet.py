@@ -487,6 +487,7 @@ def run(tmp_path):
             ]
         table = pa.Table.from_pylist(rows, artefacts.CROPS_SCHEMA)
         artefacts.write_parquet(folder.crops_path(number), table, made)
+    states = [{"frames": 0, "faces": 0, **row} for row in states]
     clips = pa.Table.from_pylist(states, artefacts.CLIPS_SCHEMA)
     artefacts.write_parquet(folder.clips_path, clips, made)
     return folder
@@ -555,7 +556,8 @@ def test_a_shard_is_not_read_whole(run):
     )
     made = artefacts.provenance("extract", {})
     artefacts.write_parquet(run.crops_path(5), table, made)
-    clips = pa.Table.from_pylist([{"clip_id": "clip1198", "state": "ok"}], artefacts.CLIPS_SCHEMA)
+    row = {"clip_id": "clip1198", "state": "ok", "frames": 0, "faces": 0}
+    clips = pa.Table.from_pylist([row], artefacts.CLIPS_SCHEMA)
     artefacts.write_parquet(run.clips_path, clips, made)
     script = """
 import sys

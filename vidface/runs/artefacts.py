@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -234,10 +234,12 @@ def remake_remedy(path: Path) -> str:
 def _provenance_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
     try:
         made = json.loads((schema.metadata or {})[METADATA_KEY])
-        made["settings"]
+        whole = isinstance(made["settings"], dict) and isinstance(made["created"], str)
     except (KeyError, ValueError, TypeError, RecursionError):
-        raise VidfaceError(f"{path}: no vidface provenance in it; it is not an artefact") from None
-    return made
+        whole = False
+    if not whole:
+        raise VidfaceError(f"{path}: no vidface provenance in it; it is not an artefact")
+    return cast(dict[str, Any], made)
 
 
 @dataclass(frozen=True)

@@ -119,12 +119,13 @@ def check_columns(table: pa.Table, path: Path) -> None:
     Args:
         path: tells which artefact it is. Those of no run directory are not looked at.
     """
-    wanted = _schema_of(path)
-    for field in wanted or ():
-        if field.name not in table.column_names:
-            if field.name in _MAY_LACK:
-                continue
-            raise ValueError(f"no column {field.name}")
+    wanted = _schema_of(path) or pa.schema([])
+    missing = set(wanted.names) - set(table.column_names)
+    if missing - _MAY_LACK:
+        raise ValueError(f"no column {', '.join(sorted(missing - _MAY_LACK))}")
+    for field in wanted:
+        if field.name in missing:
+            continue
         column = table.column(field.name)
         lists = pa.types.is_fixed_size_list(field.type) and pa.types.is_fixed_size_list(column.type)
         alike = lists and column.type.value_type == field.type.value_type

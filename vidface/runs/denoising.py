@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidface.core.errors import VidfaceError
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.thresholds import threshold_name
 from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record, make_denoiser
@@ -71,12 +72,17 @@ class Denoising:
 
     def with_record(self, record: Mapping[str, Any]) -> Denoising:
         """The noise removal that a clustering names in `record`; truth and memory stay."""
-        return replace(
-            self,
-            denoiser=make_denoiser(record["method"], record),
-            pooling=record["pooling"],
-            repeats=record.get("repeats", "count"),
-        )
+        try:
+            return replace(
+                self,
+                denoiser=make_denoiser(record["method"], record),
+                pooling=record["pooling"],
+                repeats=record.get("repeats", "count"),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise VidfaceError(
+                "the clustering made last does not say how it was made; run `vidface cluster` again"
+            ) from None
 
     @cached_property
     def settings(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -84,7 +83,7 @@ def read_profile(run: RunFolder) -> Profile:
         not isinstance(stages, dict)
         or not all(isinstance(text, str) for text in texts)
         or not all(type(count) is int and 0 <= count < 2**63 for count in counts)
-        or not all(type(s) in (int, float) and 0 <= s < math.inf for s in seconds)
+        or not all(type(s) in (int, float) and 0 <= s < 2**63 for s in seconds)
         or not document["workers"]
     ):
         raise VidfaceError(f"{path}: not what vidface wrote; extract again with --force")

@@ -129,13 +129,14 @@ def _read_worker(path: Path) -> Worker | None:
     """Who put himself down; nothing where the file went in the meantime."""
     try:
         about = read_json_object(path)
-        datetime.datetime.fromisoformat(about["since"])
+        # One without a time zone can't be compared: it isn't ours.
+        datetime.datetime.fromisoformat(about["since"]) - datetime.datetime.now(datetime.UTC)
         names = {name: frozenset(map(str, about[name])) for name in ("replaces", "reads")}
         return Worker(
             str(about["what"]), **names, pid=int(about["pid"]), host=str(about["host"]),
             since=about["since"],
         )  # fmt: skip
-    except (VidfaceError, ValueError, KeyError, TypeError):
+    except (VidfaceError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -136,4 +136,6 @@ def _age_seconds(owner: dict[str, Any]) -> float | None:
     written = owner.get("time")
     if isinstance(written, bool) or not isinstance(written, int | float):
         return None
+    if not 0 <= written < 2**63:  # no time, and more than a float holds
+        return None
     return max(0.0, time.time() - written)
