@@ -185,7 +185,7 @@ def _mutate_zip(draw: Random, content: bytes) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for each, data in members.items():
-            archive.writestr(each.replace("\0", ""), data)
+            archive.writestr(each.replace("\0", "") or "x", data)
     return packed.getvalue()
 
 

@@ -206,7 +206,7 @@ class TarRoot:
                         raise ValueError(f"a member at byte {member.offset} leads back")
                     last = member.offset
                     self._add(member)
-        except (tarfile.TarError, EOFError, ValueError) as error:
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise VidfaceError(
                 f"root {location}: not a readable uncompressed tar ({error}); "
                 "unpack it, or decompress it first (gunzip, unxz)"
