@@ -181,5 +181,10 @@ class TestReaders:
             at_it = rf"no finished extraction; process {os.getpid()} on .* \(extract\) is at it"
             with pytest.raises(VidfaceError, match=at_it):
                 folder.read_clips()
-        with pytest.raises(VidfaceError, match="run `vidface extract` first"):
+        first = pytest.raises(VidfaceError, match="run `vidface extract` first")
+        with folder.at_work("cluster", replaces=["a"]), first:  # not who only asks
             folder.read_clips()
+
+    def test_nothing_is_made_where_nothing_is(self, tmp_path: Path) -> None:
+        with RunFolder(tmp_path / "run").at_work("cluster", replaces=["a"]):
+            assert list(tmp_path.iterdir()) == []

@@ -190,6 +190,7 @@ def sweep(
         folds=folds,
         select_by=select_by,
         seed=seed or 0,
+        notify=note,
     )
     show(as_json, chosen.to_dict(), lambda: score_tables.selected(chosen, run))
 

@@ -69,6 +69,15 @@ def remove_with_digest(path: Path) -> None:
     digest_path(path).unlink(missing_ok=True)
 
 
+def is_same_content(path: Path, before: Path) -> bool:
+    """Whether a file is what another was when it was written; the other may be lost by now."""
+    try:
+        digests = [digest_path(p).read_text(encoding="ascii").split() for p in (path, before)]
+    except (OSError, ValueError):
+        return False
+    return bool(digests[0]) and digests[0][0] in digests[1]
+
+
 def check_digest(path: Path, remedy: str = "make it again") -> bool:
     """Compare a file with its digest, once a process; False where it has none, as of older runs.
 

@@ -55,6 +55,12 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700 | folder.parent.stat().st_mode & 0o777, exist_ok=True)
 
 
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be made in a folder, which may have to be made itself."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    return os.access(there, os.W_OK)
+
+
 def create_file(path: Path, mode: int | None = None) -> IO[bytes]:
     """Make a binary file, from its first byte on as open as its folder, or of another mode.
 

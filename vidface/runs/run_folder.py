@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,7 +12,13 @@ import pyarrow as pa
 
 from vidface.core.digests import DIGEST_SUFFIX, digest_path, digested_path, remove_with_digest
 from vidface.core.errors import VidfaceError
-from vidface.core.files import PART_SUFFIX, make_folder, make_private_folder, named_errors
+from vidface.core.files import (
+    PART_SUFFIX,
+    can_be_written,
+    make_folder,
+    make_private_folder,
+    named_errors,
+)
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
 from vidface.storage import locks
 from vidface.storage.locks import list_workers
@@ -120,7 +125,8 @@ class RunFolder:
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
         if not self.clips_path.is_file():
-            at_it = "; ".join(map(str, list_workers(self.folder)))
+            workers = [w for w in list_workers(self.folder) if EXTRACTION in w.replaces]
+            at_it = "; ".join(map(str, workers))
             hint = f"{at_it} is at it" if at_it else "run `vidface extract` first"
             raise VidfaceError(f"run directory {self.folder}: no finished extraction; {hint}")
         return read_parquet(self.clips_path)
@@ -134,7 +140,7 @@ class RunFolder:
         Where nothing can be written, and the extraction is only read, it is read as by `reading`.
         """
         needs_writing = EXTRACTION in replaces
-        if not (needs_writing or os.access(self.folder, os.W_OK)):
+        if not needs_writing and not (self.folder.is_dir() and can_be_written(self.folder)):
             with self.reading():
                 yield
             return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidface.core.digests import remove_with_digest
-from vidface.core.files import atomic_file, write_json
+from vidface.core.files import atomic_file, can_be_written, write_json
 from vidface.core.values import guard_cell
 from vidface.metrics.bands import Draws
 from vidface.metrics.protocols import PROTOCOLS
@@ -53,9 +52,8 @@ def write_score(
 
 def can_be_stored(folder: Path, notify: Notify) -> bool:
     """Whether figures can be written into a folder; where not, that is said."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not os.access(there, os.W_OK):
-        notify(f"{there} can't be written to: the figures are shown, not stored")
+    if not can_be_written(folder):
+        notify(f"{folder} can't be written to: the figures are shown, not stored")
         return False
     return True
 

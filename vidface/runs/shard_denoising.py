@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vidface.core.files import can_be_written
 from vidface.core.values import UNUSABLE
 from vidface.noise.clusters import LinkageTree
 from vidface.noise.diagnostics import Diagnostics, diagnose
@@ -194,6 +195,8 @@ def read_or_make_tree(
             columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
             return LinkageTree(faces.offsets, *columns)
     tree = faces.compute_tree(same_person)
+    if not can_be_written(path.parent):
+        return tree
     table = pa.Table.from_arrays(
         [pa.array(column) for column in (tree.order, tree.similarities)],
         schema=artefacts.LINKAGE_SCHEMA,

@@ -24,7 +24,7 @@ from typing import Any
 import pyarrow as pa
 
 from vidface.core.clips import Clip
-from vidface.core.digests import digest_path, remove_with_digest
+from vidface.core.digests import digest_path, is_same_content, remove_with_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import (
     create_file,
@@ -123,10 +123,15 @@ class Staging:
             seconds.append(staged[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
         stages = {"stages": _add_seconds(seconds), "clips": len(table), **profile}
-        same = False  # the clips that were to be done again came out as they were
+        same = False  # the clips that were to be done again came out as they were, bit for bit
         if run.clips_path.is_file():
             before, made = run.read_clips()
-            same = made.get("created") == self.made["created"] and before.equals(table)
+            paths = ((self.folder.shard_path(s.number), run.shard_path(s.number)) for s in shards)
+            same = (
+                made.get("created") == self.made["created"]
+                and before.equals(table)
+                and all(is_same_content(staged, there) for staged, there in paths)
+            )
         write_json(self.folder.profile_path, stages, digest=True)
         artefacts.write_parquet(self.folder.clips_path, table, self.made)
         run.replace_extraction(self.folder, keep_results=same)

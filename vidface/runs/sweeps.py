@@ -13,11 +13,11 @@ from vidface.metrics.protocols import PROTOCOLS
 from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising
 from vidface.runs.noise_removal import denoise_all
-from vidface.runs.run import Run, reading
+from vidface.runs.run import Run
 from vidface.runs.score_tasks import name_score_file
 from vidface.runs.score_writing import can_be_stored
 from vidface.runs.scoring import Score, check_splits, recorded_settings, score_descriptors
-from vidface.runs.selection import plan_folds, plan_splits
+from vidface.runs.selection import SelectionPlan, plan_folds, plan_splits
 from vidface.settings.run_settings import choose_executor
 
 if TYPE_CHECKING:
@@ -103,7 +103,6 @@ class StoredSelection:
         return document
 
 
-@reading
 def select(
     run: Run,
     thresholds: Sequence[float | None],
@@ -114,6 +113,7 @@ def select(
     folds: int | None = None,
     select_by: str | None = None,
     seed: int = 0,
+    notify: Notify = quiet,
 ) -> StoredSelection:
     """Choose a threshold honestly: on one split for another, or over folds of one split.
 
@@ -148,6 +148,20 @@ def select(
         )
         name = f"selected_over_{len(plan.rounds)}_folds_of_{report_on}_seed_{seed}"
     wanted = _with_none_first(thresholds)
+    with run.writing("sweep", replaces=[f"sweeps/{name}"]):
+        return _select(run, wanted, plan, name, report_on, gallery, notify)
+
+
+def _select(
+    run: Run,
+    wanted: Sequence[float | None],
+    plan: SelectionPlan,
+    name: str,
+    report_on: str,
+    gallery: str | None,
+    notify: Notify,
+) -> StoredSelection:
+    settings = _sweep_settings(run)
     executor = choose_executor(run.pipeline.run)
     observed, removals = [], {}
     for denoised in denoise_all(run, wanted):
@@ -174,7 +188,8 @@ def select(
     )
     how = "_".join(filter(None, (f"by_{how}", _name_removal(run))))
     name = name_score_file(name, gallery, how, settings)
-    write_json(run.folder.folder / "sweeps" / name, result.to_dict(), digest=True)
+    if can_be_stored(run.folder.folder, notify):
+        write_json(run.folder.folder / "sweeps" / name, result.to_dict(), digest=True)
     return result
 
 
