@@ -58,6 +58,17 @@ def mutants(seed: int) -> Iterator[Mutant]:
             yield from _mixed(name, extension, data)
 
 
+def hundred(name: str, data: bytes, seed: int = 1, number: int = 100) -> list[Mutant]:
+    """So many, of a clip in any format, every kind of damage in turn."""
+    rng = random.Random(f"{seed} {name}")
+    found = []
+    for k in range(number):
+        change = list(DAMAGES)[k % len(DAMAGES)]
+        what, damaged = DAMAGES[change](data, rng)
+        found.append(Mutant(f"{name}: {change} {k}, {what}", name.rsplit(".")[-1], damaged))
+    return found
+
+
 # --- damage without knowledge of the format ---------------------------------------------------
 
 

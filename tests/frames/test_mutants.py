@@ -21,17 +21,32 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import absent
 from tests.media_judge import Verdict, judge
-from tests.media_mutants import MAX_BYTES, SOURCES, Mutant, hostile, mutants
+from tests.media_mutants import MAX_BYTES, SOURCES, Mutant, hostile, hundred, mutants
 from vidface.core.errors import ClipError
 from vidface.frames.sampling import sample_frames
 
+# Formats beside SOURCES: what ffmpeg makes a clip of 18 small pictures with.
+MADE = {
+    "wmv": "-c:v wmv2",
+    "mpg": "-c:v mpeg2video -r 24",
+    "flv": "-c:v flv1",
+    "ogv": "-c:v libtheora",
+    "nut": "-c:v mpeg4",
+    "gif": "",
+    "apng": "",
+    "h264": "-c:v libx264 -threads 1",
+    "m2v": "-c:v mpeg2video -r 24",
+}
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKER = REPOSITORY / "tests" / "media_worker.py"
 STATES = {"ok", "corrupt", "truncated", "no_video_stream"}
 MAX_CPU_SECONDS = 20  # for one file; measured: 3.8 for the worst GIF, 0.1 for a damaged clip
 MAX_BYTES_HELD = 1_300_000_000  # measured: 1.0e9 for the worst GIF
 MAX_DIFFERENCE = 2  # of 255; measured 0
+
+MAX_REFUSED = 5  # of 100; measured: 3 of 52 whole WMVs
 
 # What ffmpeg reports of a film that is whole all the same: (line, why). It counts only if the
 # frames, all of them, are those of the clip before the damage.
@@ -287,6 +302,51 @@ def test_listening_leaves_the_log_as_it_was(capfd: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 def test_all_mutants(ffmpeg: str, tmp_path: Path) -> None:
     assert complaints(list(mutants(1)), tmp_path, ffmpeg) == []
+
+
+def make_clip(ffmpeg: str, path: Path) -> bytes:
+    source = "-nostdin -v error -f lavfi -i testsrc2=size=96x64:rate=12:duration=1.5 -bitexact -g 6"
+    how = MADE[path.suffix[1:]].split()
+    subprocess.run([ffmpeg, *source.split(), *how, str(path)], check=True, capture_output=True)
+    return path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extension", MADE)
+def test_a_hundred_mutants(ffmpeg: str, tmp_path: Path, extension: str) -> None:
+    name = f"made.{extension}"
+    data = make_clip(ffmpeg, tmp_path / name)
+    sound = judge(ffmpeg, tmp_path / name)
+    assert (sound.faults, len(sound.frames) >= 18) == ((), True)
+    files = [Mutant(f"{name}: untouched", extension, data), *hundred(name, data)]
+    wrong, refused, whole = [], [], 0
+    answers = read_all(files, tmp_path)
+    assert answers[0]["state"] == "ok"
+    for answer in answers:
+        verdict = judge(ffmpeg, answer["path"])
+        whole += not verdict.faults
+        what = misbehaviour(answer)
+        if answer["state"] == "ok" and what is None:
+            what = wrongly_ok(answer, verdict, sound)
+        elif not verdict.faults:
+            refused.append(answer["name"])
+        wrong += [what] if what else []
+    print(f"{extension}: ffmpeg finds {whole} of 101 whole; of them refused: {len(refused)}")
+    assert wrong == []
+    assert len(refused) <= MAX_REFUSED, refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("d_02_headflip.mpg", "Invalid frame dimensions"), ("e_03_interleave.wmv", "overflow")],
+)
+def test_what_libav_says_before_the_first_frame_counts(data: Path, name: str, message: str) -> None:
+    """WMV's first picture; MPEG-PS's first ones, of which the decoder speaks in opening only."""
+    film = data / "cases" / "media_ok_but_damaged" / name
+    if not film.is_file():
+        absent(f"no {film}")
+    state, said, _ = read(film.read_bytes())
+    assert (state, message in said) == ("corrupt", True)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,9 @@ _MAX_AVI_FPS = 10_000  # beyond it the header is damaged
 # truncated. Edit lists that drop a frame too many make 1.0 in ordinary files, half a frame is room.
 _SLACK_FRAMES = Fraction(3, 2)
 _MAX_REORDERED = 16  # frames that come before one they build on (H.264, H.265: A.4)
+# A broadcast may be joined late; the others' odd headers are judged by the frames that come.
+_FORGIVEN_IN_OPENING = ("mpegts", "mov", "avi")
+_MOST_BEHIND_MARK = 2  # packets from one that MPEG-TS marks to the next part's first: its parser's
 _MAX_READ_ERRORS = 100  # in a row, on the way to where a damaged film is certain again
 
 
@@ -63,6 +66,9 @@ class Reading:
     ) -> None:
         self.container, self.stream, self.name, self.cut = container, stream, name, cut
         self.log, self.keeps_damaged = log, window.keep_damaged
+        if not container.format.name.startswith(_FORGIVEN_IN_OPENING):
+            decoders = (other.codec_context for other in container.streams if other != stream)
+            log.begin(stream.codec_context.name, [codec.name for codec in decoders if codec])
         base = tick_seconds_of(stream)
         if container.format.name == "avi" and base < Fraction(1, _MAX_AVI_FPS):
             raise corrupt_error(name, f"it is said to have {float(1 / base):.3g} frames a second")
@@ -77,7 +83,7 @@ class Reading:
         self.declared = find_declared_end(container, stream)
         # With nothing declared for the video itself, the container's length covers all its streams.
         self.read = [stream] if self.declared is not None else list(container.streams)
-        self.packets = container.demux(self.read)
+        self.packets: Iterator[Packet] = container.demux(self.read)
         self.next_packet: Packet | None = None  # that was read already
         self.others_end = Fraction(0)  # seconds
         self.number = 0  # of packets
@@ -125,8 +131,11 @@ class Reading:
                 self.next_dts = None if packet.dts is None else packet.dts + (packet.duration or 0)
                 if not (packet.is_discard or film.is_left_out(packet.pts)):
                     film.sent[packet.pts] = self.number, packet.dts
+                log.begun = log.begun or packet.is_keyframe
                 if film.certain_from is not None:  # what is left out may lack what it builds on
                     log.begun = not film.is_left_out(packet.pts)
+                if packet.is_corrupt and log.begun and not self._ends_a_part():
+                    raise ValueError("a packet that is cut or damaged")
                 with log:
                     pictures = packet.decode()
                 log.begun = log.begun or bool(pictures)
@@ -232,6 +241,21 @@ class Reading:
     def _withdraws_at(self, damage: Damage | None) -> bool:
         """With keep_damaged: the damage may begin in the last frame that was shown."""
         return self.keeps_damaged and damage is not None and not self._is_cut_in(damage)
+
+    def _ends_a_part(self) -> bool:
+        """Where parts were joined, MPEG-TS's packet counter leaps and marks one just before it."""
+        if not self.container.format.flags & _FORESEES_JUMPS:
+            return False
+        ahead: list[Packet] = []
+        films: list[Packet] = []
+        for packet in self.packets:
+            ahead.append(packet)
+            if packet.stream.index == self.stream.index:
+                films.append(packet)
+            if len(films) == _MOST_BEHIND_MARK or (films and films[-1].is_keyframe):
+                break
+        self.packets = itertools.chain(ahead, self.packets)
+        return any(packet.is_keyframe for packet in films)
 
     def _is_cut_in(self, damage: Damage) -> bool:
         """Whether the file ends with the packet that is damaged."""
