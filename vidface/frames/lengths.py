@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # Whose headers state a length; elsewhere libav guesses it from what is there.
-DECLARING = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv")
+DECLARING = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv", "mxf")
 
 
 def find_declared_end(container: InputContainer, stream: VideoStream) -> Fraction | None:

@@ -6,7 +6,19 @@ from collections.abc import Iterable
 
 # Demuxers whose complaints count when a file is opened, too: its beginning is read then. Not MOV
 # and AVI, whose odd indices are judged by the frames that come.
-_READERS = ("matroska", "asf", "flv", "mxf", "nut", "ivf", "ogg", "rm", "wtv", "AV1 Annex B")
+_READERS = (
+    "matroska",
+    "asf",
+    "flv",
+    "mxf",
+    "nut",
+    "ivf",
+    "ogg",
+    "rm",
+    "wtv",
+    "AV1 Annex B",
+    "av1_frame_merge",
+)
 # Whether frames are missing is found out by their times; the others lose nothing.
 _SAY_NOTHING = ("File ended prematurely", "Duplicate element", "Unknown-sized element")
 
