@@ -53,11 +53,11 @@ def test_what_is_lost_is_made_again_and_nothing_else(run: Run, name: str, damage
     clusterings = run.folder.clusterings()
     DAMAGES[damage](run.folder.folder / name)
     notes = "\n".join(gather_run(run.folder.folder).notes)
-    assert f"1 files are lost or damaged ({name})" in notes
+    assert f"1 file(s) are lost or damaged ({name})" in notes
     said: list[str] = []
     clips_done: list[int] = []
     extract(run, notify=said.append, progress=lambda n, frames, faces: clips_done.append(frames))
-    assert f"extraction: 1 files are lost or damaged ({name}): made again" in said
+    assert f"extraction: 1 file(s) are lost or damaged ({name}): made again" in said
     assert sum(frames > 0 for frames in clips_done) == 3  # the clips of one shard
     assert content(run.folder) == before
     assert run.folder.shard_path(0).stat().st_ino == other

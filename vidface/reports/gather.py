@@ -142,7 +142,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     if lost:
         named = ", ".join(path.relative_to(folder).as_posix() for path in lost[:5])
         notes.lines.append(
-            f"{len(lost)} files are lost or damaged ({named}{', …' if len(lost) > 5 else ''}): "
+            f"{len(lost)} file(s) are lost or damaged ({named}{', …' if len(lost) > 5 else ''}): "
             "their clips have no pictures; `vidface extract` makes them again"
         )
     clips = _read_clip_table(table, run.clips_path)

@@ -82,7 +82,7 @@ def _finished(run: Run, notify: Notify, *, retry: bool) -> tuple[ExtractionSumma
     if lost:
         named = ", ".join(path.relative_to(run.folder.folder).as_posix() for path in lost[:5])
         more = ", …" if len(lost) > 5 else ""
-        notify(f"extraction: {len(lost)} files are lost or damaged ({named}{more}): made again")
+        notify(f"extraction: {len(lost)} file(s) are lost or damaged ({named}{more}): made again")
     elif not (retry and done.failed):
         failed = f", {len(done.failed)} clips failed then" if done.failed else ""
         again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
