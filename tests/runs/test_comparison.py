@@ -260,9 +260,7 @@ class TestCommands:
     def test_figures_of_a_directory_that_cannot_be_written(self, run: Run, monkeypatch) -> None:
         import os
 
-        from vidface.runs import score_writing
-
-        monkeypatch.setattr(score_writing.os, "access", lambda path, mode: mode != os.W_OK)
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
         notes: list[str] = []
         assert score(run, notify=notes.append).retrieval is not None
         assert "shown, not stored" in notes[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_lost_or_foreign_shards_are_noticed(run: Run, tmp_path: Path) -> None:
 
 
 def test_crops_may_be_asked_for_later(run: Run) -> None:
-    run.folder.crops_path(0).unlink()
+    shutil.rmtree(run.folder.crops_path(0).parent)
     cluster(run, 0.5)
     with pytest.raises(VidfaceError, match=r"made without crops; .* or --no-keep-crops"):
         extract(run)
