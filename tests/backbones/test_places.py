@@ -146,7 +146,7 @@ def test_the_time_limit() -> None:
     assert time.monotonic() - begun < 2
     assert str(caught.value) == (
         "weights net.onnx: stopped after 0.4 s without a result; if it is just slow, give it more "
-        "with --batch-timeout, or batch_timeout_seconds in [backbone]"
+        "with --batch-timeout (extract, run, verify), or batch_timeout_seconds in [backbone]"
     )
     assert is_gone(child)
     assert place.call(divmod, 7, 2) == (3, 1)  # by another
@@ -361,7 +361,8 @@ def test_a_run_with_a_loop_without_end(colour_pipeline: Path, tmp_path: Path) ->
     assert limited.returncode == 1
     assert said == (
         "vidface: error: weights loop.onnx: stopped after 1 s without a result; if it is just "
-        "slow, give it more with --batch-timeout, or batch_timeout_seconds in [backbone]\n"
+        "slow, give it more with --batch-timeout (extract, run, verify), or "
+        "batch_timeout_seconds in [backbone]\n"
     )
     for number in (signal.SIGINT, signal.SIGKILL):
         program = start()

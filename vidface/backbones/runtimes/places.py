@@ -129,8 +129,8 @@ class OwnProcess(Place):
             if waited >= limit:
                 raise NetworkTimeoutError(
                     f"weights {self.name}: stopped after {limit:g} s without a result; if it is "
-                    "just slow, give it more with --batch-timeout, or batch_timeout_seconds in "
-                    "[backbone]"
+                    "just slow, give it more with --batch-timeout (extract, run, verify), or "
+                    "batch_timeout_seconds in [backbone]"
                 )
 
     def _hint(self, text: str) -> str:
@@ -138,7 +138,10 @@ class OwnProcess(Place):
         if "alloc" not in text and "memory" not in text.lower():
             return ""
         size = f"{self.limits.memory_bytes / 2**30:.3g}GiB"
-        return f" (it may take {size}; more with --network-memory, or network_memory in [backbone])"
+        return (
+            f" (it may take {size}; more with --network-memory (extract, run, verify), or "
+            "network_memory in [backbone])"
+        )
 
 
 class HeldThing(Runner):
