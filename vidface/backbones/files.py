@@ -28,7 +28,7 @@ from vidface.backbones.runtimes.base import NetworkLimits
 from vidface.backbones.runtimes.places import HERE, OwnProcess
 from vidface.backbones.weights import WEIGHTS
 from vidface.core.errors import UsageError, VidfaceError, first_line
-from vidface.core.files import output_file
+from vidface.core.files import atomic_file
 from vidface.storage.cache import sha256_of
 
 if TYPE_CHECKING:
@@ -264,5 +264,5 @@ def save_safetensors(
         for name, tensor in state.items():
             if not tensor.isfinite().all():
                 raise VidfaceError(f"weights {path}: '{name}' leaves float16's range")
-    with output_file(path) as file:
+    with atomic_file(path) as file:
         file.write(save(state, metadata={METADATA_KEY: json.dumps(declaration)}))
