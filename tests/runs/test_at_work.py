@@ -188,3 +188,17 @@ class TestReaders:
     def test_nothing_is_made_where_nothing_is(self, tmp_path: Path) -> None:
         with RunFolder(tmp_path / "run").at_work("cluster", replaces=["a"]):
             assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_command_was_writing_goes(run: Run) -> None:
+    """With the next command that is alone there; what is being written now stays."""
+    old, new = (run.folder.folder / f".{name}.1a2b3c4d.part" for name in ("old", "new"))
+    with run.folder.at_work("sweep", replaces=["sweeps/x"]):
+        for path in (old, new):
+            path.write_text("half")
+        os.utime(old, (1e9, 1e9))
+        score(run, 0.5)
+        assert old.exists()  # it may be the sweep's
+    score(run, 0.5)
+    assert (old.exists(), new.exists()) == (False, True)
+    new.unlink()

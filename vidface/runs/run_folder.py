@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from vidface.storage.locks import list_workers
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
 EXTRACTION = "extraction"  # clips, embeddings and crops, as a name of what a command replaces
+_LEFTOVER_SECONDS = 60.0
 _MOVING = "moving"  # in it, once what it replaces is gone
 
 
@@ -146,7 +148,19 @@ class RunFolder:
             return
         reads = reads if needs_writing else {EXTRACTION, *reads}
         with locks.at_work(self.folder, what, replaces=replaces, reads=reads):
+            if len(list_workers(self.folder)) == 1:
+                self._remove_leftovers()
             yield
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed commands were writing; nobody else is at work here.
+
+        What is a minute old, that is: settings are written by commands that only look, too.
+        """
+        for part in self.folder.rglob(f".*{PART_SUFFIX}"):
+            with suppress(OSError):
+                if time.time() - part.stat().st_mtime > _LEFTOVER_SECONDS:
+                    part.unlink()
 
     @contextmanager
     def reading(self) -> Iterator[None]:
