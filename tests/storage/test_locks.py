@@ -91,3 +91,23 @@ def test_nothing_is_left_but_the_lock(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     left = {path.name for path in (tmp_path / "run").rglob("*")}
     assert left == {WORKERS, LOCK}
+
+
+def test_a_reader_who_looks_while_one_begins_hides_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import filelock
+
+    acquire = filelock.FileLock.acquire
+
+    def look_first(lock, *arguments, **named):  # a reader, just before the lock is taken
+        if Path(lock.lock_file).parent.name == WORKERS:
+            monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+            assert list_workers(tmp_path) == []
+        return acquire(lock, *arguments, **named)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", look_first)
+    with extract(tmp_path):
+        assert [worker.what for worker in list_workers(tmp_path)] == ["extract"]
+        with pytest.raises(VidfaceError, match="in use by"), extract(tmp_path):
+            pass

@@ -239,6 +239,15 @@ class TestTablesFromTheNet:
         with pytest.raises(OSError, match="private network"):
             manifest.root.read(f"{net.private}/other/a.png")
 
+    @pytest.mark.parametrize("step", ["..", "%2e%2E", "a/..", "..%2f..", "..%5C"])
+    def test_nothing_climbs_out_of_that_root(self, net: Net, step: str) -> None:
+        net.server.table = f"{HEADER}a,a..b.png,x,val\n".encode()
+        root = read_manifest(f"{net.public}/table", f"{net.private}/media").root
+        assert root.read(f"{net.private}/media/a..b.png") == b"data"
+        with pytest.raises(OSError, match="private network"):
+            root.read(f"{net.private}/media/{step}/admin.png")
+        assert not any("admin" in path for path in net.asked)
+
     def test_workers_keep_it(self, net: Net) -> None:
         import pickle
 

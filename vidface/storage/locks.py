@@ -85,10 +85,10 @@ def at_work(
         with named_errors(f"{folder}: cannot be written"):
             make_folder(folder / WORKERS)
             path = folder / WORKERS / f".{worker.pid}-{uuid.uuid4().hex}.json"
+            lock = FileLock(path.with_suffix(".lock"))
+            lock.acquire()  # first: readers don't wait for LOCK, and remove what nobody holds
             with create_file(path) as file:
                 file.write(json.dumps(vars(worker), default=sorted).encode())
-            lock = FileLock(path.with_suffix(".lock"))
-            lock.acquire()
     try:
         yield
     finally:

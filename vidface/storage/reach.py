@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vidface.storage.store_failures import RefusedError
 from vidface.storage.urls import Address
@@ -55,8 +55,11 @@ class Reach:
 
     def of_address(self, address: Address) -> Reach:
         """What one address of the table may lead to."""
-        if self.root is not None and address.url.startswith(f"{self.root.url.rstrip('/')}/"):
-            return Reach(self.allow_private)
+        above = "" if self.root is None else f"{self.root.url.rstrip('/')}/"
+        if above and address.url.startswith(above):
+            steps = unquote(address.url.removeprefix(above)).replace("\\", "/").split("/")
+            if ".." not in steps:  # a server may follow them out of the root
+                return Reach(self.allow_private)
         return Reach(self.allow_private, self.public_only)
 
 
