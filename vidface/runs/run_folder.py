@@ -22,7 +22,6 @@ from vidface.core.files import (
 )
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
 from vidface.storage import locks
-from vidface.storage.locks import list_workers
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
 EXTRACTION = "extraction"  # clips, embeddings and crops, as a name of what a command replaces
@@ -127,7 +126,7 @@ class RunFolder:
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
         if not self.clips_path.is_file():
-            workers = [w for w in list_workers(self.folder) if EXTRACTION in w.replaces]
+            workers = [w for w in locks.list_workers(self.folder) if EXTRACTION in w.replaces]
             at_it = "; ".join(map(str, workers))
             hint = f"{at_it} is at it" if at_it else "run `vidface extract` first"
             raise VidfaceError(f"run directory {self.folder}: no finished extraction; {hint}")
@@ -148,7 +147,7 @@ class RunFolder:
             return
         reads = reads if needs_writing else {EXTRACTION, *reads}
         with locks.at_work(self.folder, what, replaces=replaces, reads=reads):
-            if len(list_workers(self.folder)) == 1:
+            if len(locks.list_workers(self.folder)) == 1:
                 self._remove_leftovers()
             yield
 
@@ -190,7 +189,7 @@ class RunFolder:
         now = self._generation()
         changed = [path for path, state in before.items() if now.get(path) != state]
         if changed:
-            by = ", ".join(map(str, list_workers(self.folder)))
+            by = ", ".join(map(str, locks.list_workers(self.folder)))
             raise VidfaceError(
                 f"run directory {self.folder}: {changed[0].relative_to(self.folder)} was replaced "
                 f"while it was read{f' by {by}' if by else ''}; run the command again"
