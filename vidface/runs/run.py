@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
 from vidface.runs.run_folder import EXTRACTION, RunFolder
+from vidface.settings.choosing import choose_clips
 from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import Manifest, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
@@ -104,6 +105,7 @@ class Run:
         return {
             "manifest.clips_sha256": self.manifest.clips_sha256,
             "manifest.root": self.manifest.root_location.resolve().name,
+            **({"manifest.limit": limit} if (limit := self.pipeline.manifest.limit) else {}),
             "frames.fps": frames.fps if detect else None,
             "frames.decoder": frames.decoder if detect else None,
             **({"frames.keep_damaged": True} if frames.keep_damaged else {}),
@@ -250,6 +252,8 @@ def open_run(
         allow_private=settings.allow_private,
         check_files=check_files,
     )
+    if settings.limit is not None:
+        manifest = replace(manifest, clips=choose_clips(manifest.clips, settings.limit))
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
     for warning in warn_of_doubles(manifest):

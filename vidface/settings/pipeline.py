@@ -174,6 +174,7 @@ def parse_pipeline(
             raise VidfaceError(f"{where}: [{name}] must be a table")
         kept = {key: value for key, value in table.items() if (name, key) not in overrides}
         tables[name] = read_table(fields[name], f"[{name}]", kept, file, where)
+    said_limit = document.get("manifest", {}).get("limit")
     if ("backbone", "weights") in overrides:
         # What the file says its own recogniser is and is fed does not hold for another one.
         said = ("architecture", "output", "color", "mean", "std", "size", "template")
@@ -192,7 +193,10 @@ def parse_pipeline(
         )
     if "path" not in tables["manifest"]:
         raise VidfaceError(f"{where}: [manifest] path is missing; it names the CSV of clips")
-    tables["run"].setdefault("dir", Path.cwd() / "runs" / file.stem)
+    folder = tables["run"].setdefault("dir", Path.cwd() / "runs" / file.stem)
+    limit = overrides.get(("manifest", "limit"), said_limit)
+    if limit != said_limit and ("run", "dir") not in overrides:
+        tables["run"]["dir"] = folder.parent / f"{folder.name}-limit-{limit}"  # not into all's
     try:
         built = {name: build_table(TABLES[name], values) for name, values in tables.items()}
     except VidfaceError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from vidface.backbones.settings import BackboneSettings
-from vidface.core.settings import setting, table_settings
+from vidface.core.settings import check_settings, setting, table_settings
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.metrics.settings import ScoreSettings
@@ -44,11 +44,22 @@ class ManifestSettings:
     allow_missing: bool = setting(
         False, help="Run on without clips whose file is missing; they count as missing."
     )
+    limit: int | None = setting(
+        None,
+        metavar="N",
+        help="Work on N clips alone, spread over people and splits; in a run directory of their "
+        "own, DIR-limit-N, unless --run names one.",
+        bounds="[1, inf)",
+        default_text="all clips",
+    )
     allow_private: bool = setting(
         False,
         help="A manifest that lies at a public address may name addresses in a private network.",
         rare=True,
     )
+
+    def __post_init__(self) -> None:
+        check_settings(self, "[manifest]")
 
 
 TABLES: dict[str, type] = {
