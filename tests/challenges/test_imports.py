@@ -463,4 +463,4 @@ def test_help_needs_no_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Usage:") == 5
+    assert done.stdout.count("Usage:") == 6

@@ -161,6 +161,41 @@ FACES = {
 }
 
 
+def _embeddings(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"clip_id": ["a", "a", "b"], "identity": ["x", "x", "y"], "frame": [3, 1, 0]}
+    vectors = np.arange(1, 7, dtype=np.float32).reshape(3, 2)
+    np.savez(folder / "rows.npz", embedding=vectors, **columns)
+    np.save(folder / "plain.npy", vectors)
+    (folder / "plain.txt").write_text("a\na\nb\n")
+    table = pa.table({**columns, "embedding": vectors.tolist()})
+    pq.write_table(table, folder / "rows.parquet")
+
+
+EMBEDDING_FILES = {
+    "*.npz": "zip",
+    "plain.npy": "bytes",
+    "plain.txt": "lines",
+    "*.parquet": "parquet",
+}
+
+
+@_register_made("datasets", _embeddings, EMBEDDING_FILES, least=0.3)
+def parse_embeddings(path: Path) -> None:
+    from vidface.challenges.embeddings import list_clips
+    from vidface.datasets.embedding_files import iter_embeddings, read_embeddings
+
+    path = path.with_suffix(".npy") if path.suffix == ".txt" else path
+    for video in iter_embeddings(path):
+        assert len(video.features) == len(video.frames)
+    rows = read_embeddings(path)
+    rows.describe_lengths()
+    if path.suffix != ".npy":  # which names nobody
+        list_clips(rows, path.name)
+
+
 @_register(
     "datasets",
     {

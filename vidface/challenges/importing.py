@@ -42,12 +42,22 @@ dir = "runs/{kind}"
 """
 
 WHAT = {
-    "features": "clips are videos in feature pickles; no recogniser is run",
+    "features": "clips are videos in files of features; no recogniser is run",
     "aligned": "112x112 crops, never aligned or resized again",
     "detect": "faces are found and aligned first",
 }
 
 WITHOUT_GALLERY = 'protocols = "verification" # the others need a split to enrol from: gallery'
+
+
+def score_keys(clips: Sequence[Clip]) -> str:
+    """The keys of [score] for the splits that there are."""
+    present = {clip.split for clip in clips}
+    scored = next((name for name in ("val", "test", "probe") if name in present), None)
+    gallery = next((name for name in ("train", "gallery") if name in present), None)
+    if scored and gallery:
+        return f'gallery = "{gallery}"\nsplit = "{scored}"'
+    return f'split = "{scored or sorted(present)[0]}"\n{WITHOUT_GALLERY}'
 
 
 @dataclass(frozen=True)

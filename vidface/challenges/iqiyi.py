@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidface.challenges.importing import WITHOUT_GALLERY, Challenge, Imported, write_import
+from vidface.challenges.importing import Challenge, Imported, score_keys, write_import
 from vidface.challenges.preparing import find_data_folder, renew_manifest
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
@@ -165,17 +165,11 @@ def import_iqiyi(
         VidfaceError: as `iqiyi_clips`; or files in `out` that say something else.
     """
     listed = iqiyi_clips(pickles, truths, split=split)
-    present = {clip.split for clip in listed.clips}
-    scored = next((name for name in ("val", "test") if name in present), None)
-    if scored and "train" in present:
-        score = f'gallery = "train"\nsplit = "{scored}"'
-    else:
-        score = f'split = "{scored or sorted(present)[0]}"\n{WITHOUT_GALLERY}'
     return write_import(
         IQIYI,
         listed.clips,
         listed.root,
-        score,
+        score_keys(listed.clips),
         out,
         force,
         absent=listed.absent,

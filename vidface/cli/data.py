@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from vidface.cli.options import (
 from vidface.cli.progress import extraction_bar
 from vidface.core.values import printable
 
+if TYPE_CHECKING:
+    from vidface.challenges.importing import Imported
+
 _into = together(
     click.option(
         "--out",
@@ -42,7 +45,7 @@ _into = together(
 
 @click.group(cls=CommandGroup, name="import")
 def import_data() -> None:
-    """Make a manifest and a pipeline file of a challenge's files."""
+    """Make a manifest and a pipeline file of embeddings, or of a challenge's files."""
 
 
 @import_data.command(name="iqiyi")
@@ -76,12 +79,49 @@ def import_iqiyi(
     Videos that no GT names are distractors; those that only a GT names count as missing.
     """
     from vidface.challenges import iqiyi
+
+    imported = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
+    _read_features(imported, force, as_json)
+
+
+@import_data.command(name="embeddings")
+@click.argument("file", type=PATH)
+@file_option("--manifest", help="Who is in which clip. [default: the columns identity and split]")
+@click.option(
+    "--split",
+    metavar="NAME",
+    default="val",
+    show_default=True,
+    help="Split of all clips, where neither says it.",
+)
+@_into
+@output_options
+def import_embeddings(
+    file: Path, manifest: Path | None, split: str, out: Path, force: bool, as_json: bool
+) -> None:
+    """Embeddings of your own program: rows with clip ids become a run at once.
+
+    \b
+    vidface import embeddings vectors.npz --manifest manifest.csv --out mine
+
+    FILE is an .npz or .parquet with clip_id and embedding, and frame_index, identity and split if
+    wanted; or an .npy with the clip ids in a .txt of the same name, one a line.
+    """
+    from vidface.challenges import embeddings
+
+    imported = embeddings.import_embeddings(
+        file, out, manifest=manifest, split=split, force=force, say=note
+    )
+    _read_features(imported, force, as_json)
+
+
+def _read_features(imported: Imported, force: bool, as_json: bool) -> None:
+    """Extract what was imported, which is reading, and print both."""
     from vidface.cli import run_tables
     from vidface.runs.extraction import extract
     from vidface.runs.run import open_run
     from vidface.settings.pipeline import load_pipeline
 
-    imported = iqiyi.import_iqiyi(pickles, truths, out, split=split, force=force)
     run = open_run(load_pipeline(imported.pipeline), note)
     with extraction_bar(run) as progress:
         extraction = extract(run, force=force, notify=note, progress=progress)

@@ -63,6 +63,17 @@ def split_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def cell_text(value: object) -> str:
+    """A table's cell as a CSV would hold it: nothing for None and for not-a-number.
+
+    >>> cell_text(7), cell_text(None), cell_text(float("nan")), cell_text(b"a")
+    ('7', '', '', 'a')
+    """
+    if value is None or value != value:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def exact_rate(text: str) -> Fraction | None:
     """The exact value of a rate's text, in (0, 1]; None for anything else.
 

@@ -51,17 +51,17 @@ class VideoFeatures:
     video: str  # without .mp4
     frames: tuple[str, ...]  # n texts as the file has them: "12", "xxx_000123.jpg"
     frame_index: NDArray[np.int32]  # (n,) ≥ 0: the number in that text, or else the face's place
-    boxes: NDArray[np.float32]  # (n, 4) x1, y1, x2, y2
-    det_scores: NDArray[np.float32]  # (n,)
-    qualities: NDArray[np.float32]  # (n,)
+    boxes: NDArray[np.float32] | None  # (n, 4) x1, y1, x2, y2; None: the file does not say
+    det_scores: NDArray[np.float32] | None  # (n,)
+    qualities: NDArray[np.float32] | None  # (n,)
     features: NDArray[np.float16] | NDArray[np.float32]  # (n, d); (0, 0) without a face
 
     def __post_init__(self) -> None:
         n, where = len(self.frames), f"video '{self.video}'"
         check_array(f"{where}: frame_index", self.frame_index, (n,), "int32")
-        check_array(f"{where}: boxes", self.boxes, (n, 4), "float32")
-        check_array(f"{where}: det_scores", self.det_scores, (n,), "float32")
-        check_array(f"{where}: qualities", self.qualities, (n,), "float32")
+        for name, shape in {"boxes": (n, 4), "det_scores": (n,), "qualities": (n,)}.items():
+            if getattr(self, name) is not None:
+                check_array(f"{where}: {name}", getattr(self, name), shape, "float32")
         features = self.features
         is_table = features.ndim == 2 and len(features) == n and (n > 0) == (features.shape[1] > 0)
         if not is_table or features.dtype not in (np.float16, np.float32):

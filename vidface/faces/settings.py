@@ -20,8 +20,8 @@ class FaceSettings:
         metavar="KIND",
         help="Where faces come from: detect finds them in frames; aligned takes images as crops "
         "of the recogniser's size (112x112, usually), never re-aligned; features takes embeddings "
-        "from iQIYI's pickles and runs no recogniser (a clip's path is the pickle, its clip_id the "
-        "video).",
+        "from files (iQIYI's pickles, .npy, .npz, Parquet) and runs no recogniser (a clip's path "
+        "is the file, its clip_id the video).",
         choices=("detect", "aligned", "features"),
     )
     which: str = setting(

@@ -1,8 +1,9 @@
 """Feature files as an extraction: faces that somebody else found and embedded.
 
-A clip's path names a pickle as iQIYI-VID has them (`vidface.datasets.iqiyi_features`), its clip_id
-a video in it, without `.mp4`. No detector and no recogniser is run; what comes out is the artefact
-that every later stage reads. A file is read once, a video at a time.
+A clip's path names a pickle as iQIYI-VID has them (`vidface.datasets.iqiyi_features`) or a table of
+embeddings (`vidface.datasets.embedding_files`), its clip_id a video in it, without `.mp4`. No
+detector and no recogniser is run; what comes out is the artefact that every later stage reads. A
+pickle is read once, a video at a time.
 
 An artefact's settings name the files, by the clips' paths; their sizes are in clips.parquet, and
 their hashes in the provenance (`features`). So a file that was replaced by one of another size is
@@ -25,6 +26,7 @@ from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.progress import ClipProgress, Notify, quiet
+from vidface.datasets.embedding_files import READERS, iter_embeddings
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
@@ -146,7 +148,8 @@ def _describe_file(path: Path) -> dict[str, Any]:
 def _read_file(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
     rows_left, passed_over = dict(file.rows), 0
     if file.exists:
-        for video in iter_features(file.path):
+        is_table = file.path.suffix.lower() in READERS
+        for video in (iter_embeddings if is_table else iter_features)(file.path):
             row = rows_left.pop(video.video, None)
             if row is None:
                 passed_over += 1
@@ -252,12 +255,15 @@ def _make_table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension
         "frame_index": np.concatenate([video.frame_index for _, video in videos]),
         "file": [name for _, video in videos for name in _list_file_names(video)],
         "face_index": np.concatenate([_number_faces(video.frame_index) for _, video in videos]),
-        "box": artefacts.fixed_lists(np.concatenate([video.boxes for _, video in videos])),
-        "det_score": np.concatenate([video.det_scores for _, video in videos]),
-        "quality": np.concatenate([video.qualities for _, video in videos]),
         "norm": norms.astype(np.float32),
         "embedding": artefacts.fixed_lists(embeddings),
     }
+    kept = {"box": "boxes", "det_score": "det_scores", "quality": "qualities"}
+    for name, attribute in kept.items():
+        parts = [getattr(video, attribute) for _, video in videos]
+        if all(part is not None for part in parts):
+            column = np.concatenate(parts)
+            columns[name] = artefacts.fixed_lists(column) if column.ndim == 2 else column
     schema = artefacts.embeddings_schema(dimension, quality=True)
     nulls = {f.name: pa.nulls(n_faces, f.type) for f in schema if f.name not in columns}
     return pa.table({**columns, **nulls}, schema=schema)

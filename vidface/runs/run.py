@@ -256,7 +256,8 @@ def open_run(
         manifest = replace(manifest, clips=choose_clips(manifest.clips, settings.limit))
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
-    for warning in warn_of_doubles(manifest):
+    share_files = pipeline.faces.source == "features"
+    for warning in warn_of_doubles(manifest, share_files=share_files):
         notify(warning)
     folder = pipeline.run.dir
     mirror = None

@@ -98,13 +98,18 @@ def warn_of_like_names(what: str, lines: Mapping[str, Sequence[int]]) -> list[st
     ] * bool(groups)
 
 
-def warn_of_doubles(manifest: Manifest) -> list[str]:
-    """What the manifest's lines say twice, without a look at the clips: names, and paths."""
+def warn_of_doubles(manifest: Manifest, *, share_files: bool = False) -> list[str]:
+    """What the manifest's lines say twice, without a look at the clips: names, and paths.
+
+    Args:
+        share_files: a file holds many clips, which their ids tell apart, as files of features do.
+    """
     lines: dict[str, list[int]] = defaultdict(list, {"": []})  # one may look like nobody's
     for clip in manifest.clips:
         lines[clip.identity].append(clip.line)
     what, root = f"manifest {manifest.path}", str(manifest.root_location)
-    groups = _find_clashes((_place(clip, root), clip) for clip in manifest.clips)
+    clips = () if share_files else manifest.clips
+    groups = _find_clashes((_place(clip, root), clip) for clip in clips)
     return warn_of_like_names(what, lines) + _warn_of_clips(what, "the same file", groups)
 
 
