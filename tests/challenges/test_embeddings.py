@@ -15,8 +15,14 @@ from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import load_pipeline
 
 # ann and bob are at right angles; clip 3 of ann has a face of bob in it, which noise removal drops.
-ROWS = [("1", "ann", "train", [1, 0]), ("2", "bob", "train", [0, 3]), ("3", "ann", "val", [5, 0]),
-        ("3", "ann", "val", [5, 1]), ("3", "ann", "val", [0, 1]), ("4", "bob", "val", [0, 1])]  # fmt: skip
+ROWS = [
+    ("1", "ann", "train", [1, 0]),
+    ("2", "bob", "train", [0, 3]),
+    ("3", "ann", "val", [5, 0]),
+    ("3", "ann", "val", [5, 1]),
+    ("3", "ann", "val", [0, 1]),
+    ("4", "bob", "val", [0, 1]),
+]
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def test_a_manifest_says_who_it_is(file: Path, tmp_path: Path) -> None:
     assert (settings.split, settings.protocol_names) == ("test", ("verification",))
     assert len(said) == 1
     table.write_text("clip_id,path,identity,split\n8,x,bob,test\n")
-    with pytest.raises(VidfaceError, match="none of its clip ids .* first is '1' here, '8' there"):
+    with pytest.raises(VidfaceError, match=r"none of its clip ids .* first is '1' here, '8' there"):
         import_embeddings(file, tmp_path / "out", manifest=table)
 
 

@@ -146,7 +146,7 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", [[1.0] * 4, [[1.0], [1.0], [1.0], [1.0, 2.0]], [[1.0], None] * 2,
                                     [[1.0], [None]] * 2, [["a"]] * 4])  # fmt: skip
 def test_a_parquet_without_rows_of_numbers(tmp_path: Path, column: Any) -> None:
-    with pytest.raises(VidfaceError, match="no lists|several lengths|a table of numbers"):
+    with pytest.raises(VidfaceError, match=r"no lists|several lengths|a table of numbers"):
         read_embeddings(save_parquet(tmp_path, embedding=column))
 
 
