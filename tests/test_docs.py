@@ -200,18 +200,18 @@ def test_the_demo_shows_what_noise_removal_gains(tmp_path: Path) -> None:
         if command.startswith(("vidface extract", "vidface cluster", "vidface score")):
             if "--weights" in command:
                 continue  # names a file of the user's own
-            done = run(f"{command} --json", tmp_path)
+            done = run(f"{command} --run runs/demo --json", tmp_path)
             assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)
     assert again["retrieval"]["map_at_100"] == after
     for command in commands_of(DOCUMENTS["docs/noise.md"]):
         if command.startswith(("vidface clips", "vidface show")):
-            done = run(f"{command} --json", tmp_path)
+            done = run(f"{command} --run runs/demo --json", tmp_path)
             assert done.returncode == 0, done.stderr
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
-    honest = json.loads(run("vidface sweep --folds 5 --json", tmp_path).stdout)["honest"]
+    honest = json.loads(run("vidface sweep runs/demo --folds 5 --json", tmp_path).stdout)["honest"]
     assert before < honest["map_at_100"] <= 1
-    unclustered = json.loads(run("vidface score --threshold -1 --json", tmp_path).stdout)
+    unclustered = json.loads(run("vidface score runs/demo --threshold -1 --json", tmp_path).stdout)
     assert unclustered["retrieval"]["map_at_100"] == before
 
 

@@ -123,7 +123,10 @@ def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -
         (("init", "nowhere"), 1, "no such folder"),
     ],
 )
-def test_wrong_usage(vidface, arguments: tuple[str, ...], code: int, message: str) -> None:
+def test_wrong_usage(
+    vidface, colour_pipeline: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    colour_pipeline.rename(colour_pipeline.with_name("vidface.toml"))
     done = vidface(*arguments)
     assert done.code == code
     assert message in done.err
@@ -404,26 +407,67 @@ def test_a_killed_extraction_is_no_extraction(
     assert not (folder / ".extracting").exists()
 
 
-def test_no_pipeline_is_the_demo(vidface, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its data is prepared on first use; here the preparer only says that it was asked."""
-    from vidface.demo import preparation as demo
+def test_nothing_to_work_on_is_one_line_and_never_the_demo(vidface, tmp_path: Path) -> None:
+    commands = ("extract", "cluster", "score", "sweep", "clips", "show x", "report",
+                "plot roc --out x.pdf", "plot clip x --out x.png",
+                "export lfrc --out x.bin")  # fmt: skip
+    for command in commands:
+        done = vidface(*command.split())
+        assert done.code == 2, command
+        assert done.err == (
+            "vidface: error: no vidface.toml here: vidface run FOLDER, or vidface demo\n"
+        )
+    assert not list(tmp_path.iterdir())
 
-    monkeypatch.setenv("VIDFACE_CACHE", str(tmp_path / "cache"))
-    asked = []
 
-    def prepare(folder: Path, *, say) -> Path:
-        asked.append(folder)
-        folder.mkdir(parents=True)
-        (folder / "a.mp4").write_bytes(b"x")
-        path = folder / "manifest.csv"
-        path.write_text("clip_id,path,identity,split\na,a.mp4,ann,val\nb,a.mp4,ann,train\n")
-        return path
+def test_a_run_is_opened_by_its_path(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    """Moved elsewhere, without its pipeline file: no flag of its extraction is repeated."""
+    removal = ("--pooling", "medoid", "--threshold", "0.3", "--json")
+    assert vidface("extract", "--pipeline", colour_pipeline, "--which", "all").code == 0
+    expected = vidface("cluster", "--pipeline", colour_pipeline, "--which", "all", *removal).json
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "run").rename(tmp_path / "runs" / "all")
+    colour_pipeline.unlink()
+    run = tmp_path / "runs" / "all"
+    assert "name a run (runs/all), or vidface run FOLDER" in vidface("score").err
+    for place in ((run,), ("--run", run), ("runs/all",)):
+        assert vidface("cluster", *place, *removal).json["kept"] == expected["kept"]
+        assert "already done" in vidface("extract", *place).err
+    commands = ("score", "sweep", "clips", "report", "show red.v --run", "compare runs/all",
+                "plot clip red.v --out x.png", "plot pr --out pr.svg",
+                "export iqiyi --out x.txt")  # fmt: skip
+    for command in commands:
+        done = vidface(*command.split(), "runs/all")
+        assert done.code == 0, (command, done.err)
 
-    monkeypatch.setattr(demo, "prepare_demo", prepare)
-    done = vidface("score")
-    assert asked == [tmp_path / "cache" / f"demo-v{demo.DEMO_VERSION}"]
-    assert "preparing the demo clips" in done.err
-    assert "run `vidface extract` first" in done.err
+
+def test_what_is_no_run_is_said(vidface, colour_pipeline: Path, tmp_path: Path) -> None:
+    usage = {
+        ("score", "set"): "set: no run directory, for there is no run.json in it; clips in a "
+        "folder: vidface run set",
+        ("score", "nope"): "nope: no such run directory or pipeline file; give a path, or one of",
+        ("score", "set", "--run", "run"): "set and --run run: give one run directory",
+        ("score", "demo", "--pipeline", "x.toml"): "demo: no run directory; --pipeline says",
+    }
+    for words, message in usage.items():
+        done = vidface(*words)
+        assert (done.code, message in done.err) == (2, True), (words, done.err)
+    assert vidface("extract", colour_pipeline).code == 0  # a pipeline's file is a run's name, too
+    (tmp_path / "run" / "run.json").unlink()  # as a program leaves it
+    assert vidface("cluster", "run", "--pipeline", colour_pipeline).code == 0
+    colour_pipeline.rename(tmp_path / "vidface.toml")
+    assert vidface("cluster", "run").code == 0
+
+
+def test_a_local_file_that_says_otherwise_is_named(vidface, colour_pipeline: Path) -> None:
+    local = colour_pipeline.rename(colour_pipeline.with_name("vidface.toml"))
+    assert vidface("extract").code == 0
+    assert "otherwise" not in vidface("cluster", "run").err
+    local.write_text(local.read_text().replace("threshold = 0.5", "threshold = 0.6"))
+    done = vidface("cluster", "run", "--json")
+    assert done.json["threshold"] == 0.5
+    assert "vidface.toml says otherwise in cluster.threshold (leave the run" in done.err
+    assert vidface("cluster", "--json").json["threshold"] == 0.6
 
 
 def write_truth(path: Path, *, without: str = "") -> Path:

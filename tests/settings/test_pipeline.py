@@ -206,7 +206,8 @@ def test_flags_override_and_start_at_the_working_directory(
 
 def test_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert load_pipeline().manifest.prepare == "demo"
+    with pytest.raises(UsageError, match=r"no vidface.toml here: vidface run FOLDER, or vidface"):
+        load_pipeline()
     (tmp_path / "vidface.toml").write_text(MINIMAL, encoding="utf-8")
     assert load_pipeline().manifest.path == tmp_path / "clips.csv"
     assert load_pipeline("demo").manifest.prepare == "demo"

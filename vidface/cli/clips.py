@@ -15,6 +15,7 @@ from vidface.cli.options import (
     noise_options,
     open_run_from,
     output_options,
+    run_flags,
     run_options,
     show,
 )
@@ -75,7 +76,7 @@ def clips(
 
 @click.command(cls=StageCommand, name="show")
 @click.argument("clip_id")
-@run_options
+@run_flags
 @noise_options
 @clustering_option
 @click.option(

@@ -22,7 +22,6 @@ from vidface.core.values import printable
 if TYPE_CHECKING:
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import Run
-    from vidface.settings.pipeline import Pipeline
 
 DONE, ERROR, USAGE, CLIPS_FAILED = 0, 1, 2, 3
 
@@ -186,17 +185,23 @@ sweep_options = setting_options("score", without=("bootstrap", "seed", "fpirs", 
 noise_options = together(setting_options("cluster"), setting_options("descriptor"))
 """Which faces are noise, and how the kept ones are pooled."""
 
-run_options = together(
+run_argument = click.argument("place", metavar="[RUN]", required=False)
+"""A run directory: it holds all settings that it was made with."""
+
+run_flags = together(
     click.option(
         "--pipeline",
         metavar="PATH",
         help="Pipeline file, or a shipped recipe's name; flags replace its keys. "
-        "[default: ./vidface.toml if it is there, else the demo's]",
+        "[default: those that RUN was made with, or ./vidface.toml]",
     ),
     setting_options("run", only=("dir",)),
     *map(setting_options, ("manifest", "frames", "faces", "backbone")),
 )
-"""The options of every command that works on a run, in the order of the stages."""
+"""Which settings a command works with, in the order of the stages."""
+
+run_options = together(run_argument, run_flags)
+"""The argument and the options of a command that works on a run."""
 
 extract_options = together(
     click.option(
@@ -271,10 +276,13 @@ def overrides_from(
 
 
 def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
+    """The run that a command's argument and flags name; of none of them ./vidface.toml's."""
+    from vidface.runs.choosing import choose_pipeline
     from vidface.runs.run import open_run
-    from vidface.settings.pipeline import load_pipeline
 
-    pipeline: Pipeline = load_pipeline(flags["pipeline"], overrides_from(flags))
+    pipeline = choose_pipeline(
+        flags.get("place"), flags.get("pipeline"), overrides_from(flags), note
+    )
     return open_run(pipeline, note, check_files=check_files)
 
 

@@ -17,7 +17,6 @@ from vidface.cli.options import (
     show,
     together,
 )
-from vidface.core.errors import VidfaceError
 
 _runs = click.argument("places", metavar="[RUN|FILE]...", nargs=-1)
 _out = file_option(
@@ -58,8 +57,8 @@ def plot() -> None:
     vidface plot sweep RUN --out sweep.svg
     vidface plot clip CLIP_ID RUN --out clip.png
 
-    RUN is a run directory, or a pipeline; several are drawn in one figure. Without one it is the
-    pipeline of the working directory, or the demo. FILE is a file of its scores/ or sweeps/.
+    RUN is a run directory, or a pipeline; several are drawn in one figure. Without one it is that
+    of ./vidface.toml. FILE is a file of its scores/ or sweeps/.
     """
 
 
@@ -159,16 +158,11 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
 
 
 def _place(name: str) -> Path:
-    """A run directory or a file; any other name is a pipeline's, whose run directory it is."""
-    from vidface.settings.pipeline import load_pipeline
+    """A run directory or a file of one; any other name is a pipeline's, whose directory it is."""
+    from vidface.runs.choosing import choose_folder
 
-    path = Path(name) if name else None
-    if path is not None and path.exists():
-        return path
-    folder = load_pipeline(name or None).run.dir
-    if not isinstance(folder, Path):
-        raise VidfaceError(f"{folder}: plot reads a directory of this machine; copy the run here")
-    return folder
+    path = Path(name)
+    return path if path.is_file() and path.suffix == ".json" else choose_folder(name or None)
 
 
 def _plot(

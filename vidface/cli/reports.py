@@ -50,8 +50,8 @@ def report(
 ) -> None:
     """One HTML file that shows runs: scores, curves, frames, failures, speed.
 
-    RUN is a run directory [default: that of ./vidface.toml, or the demo's]. The file needs no
-    network and no server. It contains faces, unless --no-faces says otherwise.
+    RUN is a run directory [default: that of ./vidface.toml]. The file needs no network and no
+    server. It contains faces, unless --no-faces says otherwise.
 
     \b
     vidface report runs/mine
@@ -59,6 +59,7 @@ def report(
     vidface report runs/mine --no-faces --pseudonymise
     """
     from vidface.reports.page import MOST_CLIPS, ReportSettings, write_report
+    from vidface.runs.choosing import choose_folder
 
     settings = ReportSettings(
         faces=not no_faces,
@@ -67,13 +68,6 @@ def report(
         most_clips=MOST_CLIPS if most_clips is None else most_clips,
         command=shlex.join(["vidface", *sys.argv[1:]]),
     )
-    folders = [Path(run) for run in runs] or [_default_run()]
+    folders = [choose_folder(run) for run in runs or (None,)]
     made = write_report(folders, out, settings, note)
     show(as_json, made.to_dict(), lambda: printable(str(made)))
-
-
-def _default_run() -> Path:
-    """The run directory of ./vidface.toml, or the demo's."""
-    from vidface.settings.pipeline import load_pipeline
-
-    return Path(str(load_pipeline(None).run.dir))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,7 +17,6 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
-    overrides_from,
     run_options,
     score_options,
     show,
@@ -26,9 +25,6 @@ from vidface.cli.options import (
 )
 from vidface.cli.progress import pairs_bar
 from vidface.core.errors import VidfaceError
-
-if TYPE_CHECKING:
-    from vidface.runs.run import Run
 
 
 @click.command(cls=StageCommand)
@@ -228,7 +224,7 @@ def compare(
     from vidface.runs import comparison
     from vidface.runs.scoring import LATEST
 
-    opened = [_open(name, flags) for name in (run_a, run_b)]
+    opened = [open_run_from({**flags, "place": name}) for name in (run_a, run_b)]
     comparison_result = comparison.compare(
         opened[0],
         opened[1],
@@ -265,15 +261,3 @@ def _refuse_unused(flag_values: dict[str, Any], by: str, keep: tuple[str, ...] =
     for name, value in flag_values.items():
         if name not in keep and value is not None:
             raise click.UsageError(f"--{name.replace('_', '-')} does nothing with {by}")
-
-
-def _open(name: str, flags: dict[str, Any]) -> Run:
-    """A run directory or a pipeline, with the flags' settings of scores."""
-    from vidface.core.redaction import is_url
-    from vidface.runs.run import open_run_folder
-    from vidface.storage.media import as_location
-
-    place = as_location(name) if is_url(name) else Path(name)
-    if isinstance(place, Path) and not place.is_dir():
-        return open_run_from({"pipeline": name, **flags})
-    return open_run_folder(place, overrides_from(flags), note)

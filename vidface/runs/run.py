@@ -277,17 +277,19 @@ def _open_mirror(address: Address) -> Mirror:
     return mirror
 
 
-def open_run_folder(
-    folder: Path | Address, overrides: Overrides | None = None, notify: Notify = quiet
-) -> Run:
-    """A run by its directory alone: it holds the pipeline that it was last extracted with.
+def find_settings_file(folder: Path | Address) -> Path:
+    """Where a run directory's settings are, or would be; one at a URL is mirrored first."""
+    here = _open_mirror(folder).folder if isinstance(folder, Address) else folder
+    return RunFolder(here).pipeline_path
+
+
+def read_run_pipeline(folder: Path | Address, overrides: Overrides | None = None) -> Pipeline:
+    """The settings that a run directory was last extracted with; `overrides` replace single keys.
 
     Raises:
         VidfaceError: no finished extraction there, or one that a program made with its own module.
     """
-
-    here = _open_mirror(folder).folder if isinstance(folder, Address) else folder
-    path = RunFolder(here).pipeline_path
+    path = find_settings_file(folder)
     if not path.is_file():
         raise VidfaceError(
             f"{folder}: no {path.name} in it, so its settings are not known; name the pipeline "
@@ -295,8 +297,15 @@ def open_run_folder(
         )
     document = read_json_object(path)
     where = folder.url if isinstance(folder, Address) else str(folder.absolute())
-    document["run"] = {"dir": where}  # wherever it was moved
-    return open_run(parse_pipeline(document, path, overrides), notify, check_files=False)
+    document["run"] = {"dir": where}  # wherever it was moved; who does the work is not the run's
+    return parse_pipeline(document, path, overrides)
+
+
+def open_run_folder(
+    folder: Path | Address, overrides: Overrides | None = None, notify: Notify = quiet
+) -> Run:
+    """A run by its directory alone: raises as `read_run_pipeline`."""
+    return open_run(read_run_pipeline(folder, overrides), notify, check_files=False)
 
 
 def prepare_manifest(

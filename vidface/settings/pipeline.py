@@ -115,12 +115,19 @@ def pipeline_document(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def find_pipeline(name_or_path: str | Path | None) -> Path:
-    """The pipeline file meant: a path, a shipped recipe's name, ./vidface.toml, or the demo's."""
-    shipped = shipped_pipelines()
-    if name_or_path is None:
-        local = Path(LOCAL_PIPELINE)
-        return local if local.is_file() else shipped[DEMO_PIPELINE]
-    return find_recipe(name_or_path, shipped, "pipeline")
+    """The pipeline file meant: a path, a shipped recipe's name, or by default ./vidface.toml.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name_or_path is not None:
+        return find_recipe(name_or_path, shipped_pipelines(), "pipeline")
+    local = Path(LOCAL_PIPELINE)
+    if not local.is_file():
+        runs = sorted(path.parent for path in Path().glob("runs/*/run.json"))
+        named = f"name a run ({', '.join(map(str, runs[:3]))}), or " if runs else ""
+        raise UsageError(f"no {LOCAL_PIPELINE} here: {named}vidface run FOLDER, or vidface demo")
+    return local
 
 
 def find_recipe(name_or_path: str | Path, shipped: Mapping[str, Path], what: str) -> Path:
@@ -152,6 +159,10 @@ def load_pipeline(
     Raises:
         VidfaceError: unreadable, unknown table or key, wrong type or value.
     """
+    if name_or_path is None and overrides and ("manifest", "path") in overrides:
+        local = Path(LOCAL_PIPELINE)
+        if not local.is_file():
+            return parse_pipeline({}, local, overrides)  # flags say what is needed
     file = find_pipeline(name_or_path)
     return parse_pipeline(read_toml(file, "pipeline"), file, overrides)
 

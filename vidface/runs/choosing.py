@@ -1,0 +1,122 @@
+"""Which settings a command works with: a run directory's own, a pipeline file's, the local ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.progress import Notify, quiet
+from vidface.core.redaction import is_url
+from vidface.runs.run import find_settings_file, read_run_pipeline
+from vidface.runs.run_folder import RunFolder
+from vidface.settings.pipeline import (
+    LOCAL_PIPELINE,
+    Overrides,
+    Pipeline,
+    load_pipeline,
+    pipeline_document,
+    shipped_pipelines,
+)
+from vidface.storage.media import as_location
+from vidface.storage.urls import Address
+
+_DIR = ("run", "dir")
+
+
+def choose_pipeline(
+    name: str | None,
+    pipeline: str | None = None,
+    overrides: Overrides | None = None,
+    notify: Notify = quiet,
+) -> Pipeline:
+    """The settings that a command works with.
+
+    `pipeline` wins; then a run directory gives all that it was extracted with; then
+    ./vidface.toml. Settings in `overrides` replace single keys of any of them.
+
+    Args:
+        name: a run directory (a folder or a URL), or a pipeline's file or recipe; None for the run
+            of `overrides`, or else of ./vidface.toml.
+        overrides: what flags say; [run] dir may be a directory that is still to be made.
+        notify: told where a run was made with other settings than its ./vidface.toml has now.
+
+    Raises:
+        UsageError: nothing that is called so, two answers, or nothing to work on.
+    """
+    overrides = dict(overrides or {})
+    if name is None:
+        given = overrides.get(_DIR)
+        place = None if given is None else _as_place(str(given))
+        if pipeline is None and place is not None and find_settings_file(place).is_file():
+            return _read_run(place, overrides, notify)
+        return load_pipeline(pipeline, overrides)
+    if _DIR in overrides:
+        raise UsageError(f"{name} and --run {overrides[_DIR]}: give one run directory")
+    place = _as_place(name)
+    if isinstance(place, Path) and not place.is_dir():
+        if pipeline is not None:
+            raise UsageError(f"{name}: no run directory; --pipeline says the settings already")
+        return _load_named(name, overrides)
+    if pipeline is None and find_settings_file(place).is_file():
+        return _read_run(place, overrides, notify)
+    if isinstance(place, Path) and not RunFolder(place).clips_path.is_file():
+        raise UsageError(
+            f"{name}: no run directory, for there is no {RunFolder(place).pipeline_path.name} in it"
+            f"; clips in a folder: vidface run {name}"
+        )
+    return load_pipeline(pipeline, {**overrides, _DIR: name})  # of an older version
+
+
+def choose_folder(name: str | None) -> Path:
+    """The run directory on this machine that a name means: see `choose_pipeline`.
+
+    Raises:
+        VidfaceError: it is at a URL.
+    """
+    if name is not None and Path(name).is_dir():
+        return Path(name)
+    folder = choose_pipeline(name).run.dir
+    if not isinstance(folder, Path):
+        raise VidfaceError(f"{folder}: only a directory of this machine is read here; copy it")
+    return folder
+
+
+def _as_place(name: str) -> Path | Address:
+    return as_location(name) if is_url(name) else Path(name)
+
+
+def _load_named(name: str, overrides: Overrides) -> Pipeline:
+    if not Path(name).is_file() and name not in shipped_pipelines():
+        known = ", ".join(shipped_pipelines())
+        raise UsageError(
+            f"{name}: no such run directory or pipeline file; give a path, or one of the shipped "
+            f"recipes: {known}"
+        )
+    return load_pipeline(name, overrides)
+
+
+def _read_run(place: Path | Address, overrides: Overrides, notify: Notify) -> Pipeline:
+    """A run's own settings; what ./vidface.toml says otherwise of the same run is said."""
+    overrides = {key: value for key, value in overrides.items() if key != _DIR}
+    pipeline = read_run_pipeline(place, overrides)
+    if Path(LOCAL_PIPELINE).is_file():
+        try:
+            local = load_pipeline(None, overrides)
+        except VidfaceError:
+            return pipeline  # it is not what this command works with
+        if str(local.run.dir) == str(pipeline.run.dir):
+            ours, theirs = pipeline_document(pipeline), pipeline_document(local)
+            keys = [
+                f"{table}.{key}"
+                for table in ours
+                if isinstance(ours[table], dict) and table != "run"
+                for key in sorted({*ours[table], *theirs[table]})
+                if ours[table].get(key) != theirs[table].get(key)
+            ]
+            if keys:
+                notify(
+                    f"{place}: read with the settings that it was extracted with; "
+                    f"{LOCAL_PIPELINE} says otherwise in {', '.join(keys)} (leave the run "
+                    "directory out to use that)"
+                )
+    return pipeline
