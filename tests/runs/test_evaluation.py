@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,28 @@ def test_evaluate_is_the_three_commands(
     with pytest.raises(VidfaceError, match=r"backbone\.preprocessing"):
         vidface.evaluate(colour_clips, colour_network, source="aligned", run=tmp_path / "r",
                          preprocessing=vidface.Preprocessing("bgr", 0.0, 1.0))  # fmt: skip
+
+
+def test_evaluate_takes_a_table(
+    colour_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a program as the manifest, a function of it as the recogniser, a run that is kept."""
+    monkeypatch.chdir(colour_clips.parent)
+    with colour_clips.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+
+    def mean_colour(crops: np.ndarray) -> np.ndarray:
+        assert crops.shape[1:] == (112, 112, 3)
+        return crops.mean(axis=(1, 2))
+
+    given = {"source": "aligned", "bootstrap": 0, "run": tmp_path / "r"}
+    by_rows = vidface.evaluate(rows, mean_colour, 0.9, **given)
+    by_file = vidface.evaluate(colour_clips, mean_colour, 0.9, **given)
+    assert by_rows.figures() == by_file.figures()
+    assert by_rows.retrieval.map_at_k == 1
+    assert by_rows.provenance["manifest"] == "in memory"
+    with pytest.raises(VidfaceError, match="row 0: empty clip_id"):
+        vidface.evaluate([{**rows[0], "clip_id": None}], mean_colour, **given)
 
 
 def test_evaluate_takes_a_module_or_a_backbone(colour_clips: Path, colour_network: Path) -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
+from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import read_manifest, write_manifest
 
 HEADER = "clip_id,path,identity,split\n"
@@ -215,3 +218,84 @@ def test_written_manifest_is_read_back(tmp_path: Path) -> None:
     ]
     write_manifest(clips, tmp_path / "m.csv")
     assert list(read_manifest(tmp_path / "m.csv").clips) == clips
+
+
+ROWS: list[dict[str, Any]] = [
+    {"clip_id": "one", "path": "a.mp4", "identity": "ann", "split": "train", "note": 1},
+    {"clip_id": 2, "path": Path("b.mp4"), "identity": None, "split": "val", "end_seconds": 2.5},
+]
+
+
+class DataFrame:
+    """All that vidface knows of pandas' and Polars' tables."""
+
+    def __init__(self, **columns: Any) -> None:
+        self._table = pa.table(columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+FRAME = {
+    "clip_id": pa.array(["one", "2"]).dictionary_encode(),  # a categorical column
+    "path": ["a.mp4", "b.mp4"],
+    "identity": ["ann", None],
+    "split": ["train", "val"],
+    "end_seconds": [float("nan"), 2.5],
+    "note": [1, None],
+    "__index_level_0__": [8, 9],  # what pandas makes of an index
+}
+
+
+@pytest.mark.parametrize(
+    "table", [ROWS, pa.table(FRAME), DataFrame(**FRAME), pa.table(FRAME).to_reader(), FRAME]
+)
+def test_a_table_is_a_manifest(clips: Path, monkeypatch: pytest.MonkeyPatch, table: object) -> None:
+    monkeypatch.chdir(clips)
+    manifest = read_manifest(table)
+    assert manifest.clips == (
+        Clip("one", "a.mp4", "ann", "train", None, None, 0),
+        Clip("2", "b.mp4", "", "val", None, 2.5, 1),
+    )
+    assert manifest.unused_columns == ("note",)
+    assert (manifest.root_location, manifest.in_memory) == (clips, True)
+    assert len(manifest.sha256) == 64
+    assert str(manifest) == "Manifest(in memory: 2 clips; train 1, val 1)"
+    csv = read_manifest(manifest_of(clips, HEADER + "one,a.mp4,ann,train\n2,b.mp4,,val\n"))
+    assert not csv.in_memory
+
+
+def test_rows_are_named_by_their_number(clips: Path) -> None:
+    rows = [{**ROWS[0], "clip_id": str(k)} for k in range(4)]
+    rows[3] |= {"clip_id": "1", "split": "dev", "end_seconds": -1}
+    rows[2]["path"] = "z.mp4"
+    del rows[0]["path"]
+    with pytest.raises(VidfaceError) as caught:
+        read_manifest(rows, clips)
+    said = str(caught.value)
+    assert said.startswith("manifest in memory (paths start at ")
+    assert "): 5 problem(s): row 0: empty path; row 2: " in said
+    assert "row 3: unknown split 'dev'" in said
+    assert "row 3: clip_id '1' stands in row 1 already" in said
+    assert "row 3: end_seconds '-1' is not a number" in said
+    assert "; rows are counted from 0" in said
+    same = [ROWS[0], {**ROWS[0], "clip_id": "x", "split": "val"}]
+    [warning] = warn_of_doubles(read_manifest(same, clips))
+    assert "(row 0: train, 'ann') and 'a.mp4' (row 1: val, 'ann')" in warning
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([], "missing columns clip_id, path, identity, split; .* it names nothing"),
+        (pa.table(FRAME).slice(0, 0), "manifest in memory: no clips$"),
+        (pa.table(FRAME).drop(["split"]), "in memory: missing columns split"),
+        (pa.table([["a"]] * 5, names=[*HEADER.strip().split(","), "path"]), "path stands twice"),
+        (3, "want a path, a list of dicts or a DataFrame .*, not this int"),
+        ([("one", "a.mp4")], "not this list"),
+        (None, "not this NoneType"),
+    ],
+)
+def test_what_is_no_table(table: object, message: str) -> None:
+    with pytest.raises(VidfaceError, match=message):
+        read_manifest(table)

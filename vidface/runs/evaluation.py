@@ -22,6 +22,7 @@ from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.runs.scoring import Score, check_splits, score_descriptors
+from vidface.settings.manifests import IN_MEMORY, ManifestSource
 from vidface.settings.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    manifest: str | Path,
+    manifest: ManifestSource,
     weights: str | Path | torch.nn.Module | Function | Embedder = "sface",
     threshold: float | None = 0.4,
     *,
@@ -47,13 +48,15 @@ def evaluate(
     """Score a recogniser on the clips of a manifest.
 
     Args:
-        manifest: CSV with clip_id, path, identity, split.
+        manifest: a CSV with clip_id, path, identity, split; or a table of these columns, as a list
+            of dicts or a pandas or Polars DataFrame (see `read_manifest`).
         weights: a name ("sface"), a card, a file of weights, a torch module, a function from crops
             to embeddings, or a loaded backbone.
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
         split: the split that is scored.
         gallery: the split whose identities are enrolled.
-        root: where the manifest's paths start, a folder or a tar (default: the manifest's folder).
+        root: where the manifest's paths start, a folder or a tar (default: the manifest's folder; a
+            table's paths start at the working directory).
         source: "detect", "aligned" for folders of aligned crops, or "features" (`weights` is then
             not used).
         preprocessing: what weights given by path or as a module are fed.
@@ -76,18 +79,23 @@ def evaluate(
     force = backbone is not None and backbone.live
     with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
         where = Path.cwd() / "evaluate"
+        path = manifest if isinstance(manifest, str | Path) else IN_MEMORY
         tables = _sort_into_tables(settings)
         tables["faces"]["source"] = source
         document = {
             **tables,
-            "manifest": {"path": str(Path(manifest).absolute()), "allow_missing": allow_missing},
+            "manifest": {
+                "path": str(Path(path).absolute()),
+                "allow_missing": allow_missing,
+            },
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
             "cluster": {"threshold": NO_CLUSTERING if threshold is None else threshold},
             "score": {"split": split, "gallery": gallery, "bootstrap": bootstrap, "seed": seed},
         }
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
-        opened = open_run(parse_pipeline(document, where), backbone=backbone)
+        clips = manifest if path is IN_MEMORY else None
+        opened = open_run(parse_pipeline(document, where), clips=clips, backbone=backbone)
         check_splits(opened, split, gallery)  # before hours of extraction, not after
         extract(opened, force=force)
         denoised = cluster(opened, Denoising.of_run(opened))

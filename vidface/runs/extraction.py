@@ -159,6 +159,6 @@ def _check_unchanged(
 def _remember(run: Run) -> None:
     """Write the pipeline beside the artefacts, so that the directory can be opened alone."""
 
-    if run.backbone is None:
+    if run.backbone is None and not run.manifest.in_memory:
         with suppress(VidfaceError):  # a directory that can only be read has its figures still
             write_json(run.folder.pipeline_path, pipeline_document(run.pipeline), digest=True)

@@ -120,7 +120,7 @@ def _group_by_file(manifest: Manifest) -> dict[str, _File]:
     for row, clip in enumerate(manifest.clips):
         if clip.start_seconds is not None or clip.end_seconds is not None:
             raise VidfaceError(
-                f"manifest {manifest.path}, line {clip.line}: features have no times; leave "
+                f"{manifest.locate(clip)}: features have no times; leave "
                 "start_seconds and end_seconds out"
             )
         if clip.path not in files:
@@ -133,8 +133,7 @@ def _group_by_file(manifest: Manifest) -> dict[str, _File]:
         rows, video = files[clip.path].rows, video_key(clip.clip_id)
         if rows.setdefault(video, row) != row:
             raise VidfaceError(
-                f"manifest {manifest.path}, line {clip.line}: video '{video}' stands twice, with "
-                ".mp4 and without"
+                f"{manifest.locate(clip)}: video '{video}' stands twice, with .mp4 and without"
             )
     return files
 

@@ -28,7 +28,7 @@ from vidface.runs import artefacts
 from vidface.runs.run_folder import EXTRACTION, RunFolder
 from vidface.settings.choosing import choose_clips
 from vidface.settings.doubles import warn_of_doubles
-from vidface.settings.manifests import Manifest, read_manifest
+from vidface.settings.manifests import Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror
 from vidface.storage.urls import Address, base_name
@@ -226,12 +226,14 @@ def open_run(
     pipeline: Pipeline,
     notify: Notify = quiet,
     *,
+    clips: ManifestSource | None = None,
     backbone: Embedder | None = None,
     check_files: bool = True,
 ) -> Run:
     """Read the manifest of a pipeline; one that vidface makes itself is made on first use.
 
     Args:
+        clips: a manifest as `read_manifest` takes it, such as a table, instead of the pipeline's.
         backbone: a recogniser that is loaded already, instead of the pipeline's.
         check_files: whether the clips must be there: extraction alone reads them.
 
@@ -240,13 +242,13 @@ def open_run(
     """
     settings = pipeline.manifest
     path, root = settings.path, settings.root
-    if settings.prepare is not None:
+    if settings.prepare is not None and clips is None:
         if isinstance(path, Address) or isinstance(root, Address):
             raise VidfaceError("[manifest] prepare: path and root must lie on this machine")
         if check_files or not path.is_file():
             prepare_manifest(settings.prepare, path, notify, root=root)  # mends lost clips, too
     manifest = read_manifest(
-        settings.path,
+        settings.path if clips is None else clips,
         settings.root,
         allow_missing=settings.allow_missing,
         allow_private=settings.allow_private,

@@ -51,11 +51,12 @@ _LIKENESSES: dict[str, Callable[[str], str]] = {
 """What may be told apart by a computer alone; each is applied to what the last one gave."""
 
 
-def find_like_names(lines: Mapping[str, Sequence[int]]) -> list[str]:
+def find_like_names(lines: Mapping[str, Sequence[int]], unit: str = "line") -> list[str]:
     """Names that differ only in what people don't see or don't mean, and in what.
 
     Args:
         lines: of each name, in which they are said.
+        unit: what these numbers count.
 
     >>> find_like_names({"Anna": [2, 5], "anna ": [3], "bob": [4], "7": [6], "007.0": []})
     ["'Anna' (line 2 …) and 'anna ' (line 3) in letter case or width", \
@@ -75,20 +76,22 @@ def find_like_names(lines: Mapping[str, Sequence[int]]) -> list[str]:
         (sorted(names, key=place.__getitem__) for names in groups), key=lambda n: place[n[0]]
     )
     return [
-        " and ".join(_with_line(name, lines[name]) for name in names)
+        " and ".join(_with_line(name, lines[name], unit) for name in names)
         + f" {groups[frozenset(names)]}"
         for names in in_order
     ]
 
 
-def _with_line(name: str, lines: Sequence[int]) -> str:
+def _with_line(name: str, lines: Sequence[int], unit: str) -> str:
     shown = ascii(name[:80])  # what differs shows
-    return shown + (f" (line {lines[0]}{' …' * (len(lines) > 1)})" if lines else "")
+    return shown + (f" ({unit} {lines[0]}{' …' * (len(lines) > 1)})" if lines else "")
 
 
-def warn_of_like_names(what: str, lines: Mapping[str, Sequence[int]]) -> list[str]:
+def warn_of_like_names(
+    what: str, lines: Mapping[str, Sequence[int]], unit: str = "line"
+) -> list[str]:
     """One warning that names all, or none."""
-    groups = find_like_names(lines)
+    groups = find_like_names(lines, unit)
     listed = "; ".join(groups[:_SHOWN]) + f"; and {len(groups) - _SHOWN} more" * (
         len(groups) > _SHOWN
     )
@@ -110,7 +113,8 @@ def warn_of_doubles(manifest: Manifest, *, share_files: bool = False) -> list[st
     what, root = f"manifest {manifest.path}", str(manifest.root_location)
     clips = () if share_files else manifest.clips
     groups = _find_clashes((_place(clip, root), clip) for clip in clips)
-    return warn_of_like_names(what, lines) + _warn_of_clips(what, "the same file", groups)
+    warnings = warn_of_like_names(what, lines, manifest.unit)
+    return warnings + _warn_of_clips(manifest, "the same file", groups)
 
 
 def warn_of_equal_contents(manifest: Manifest) -> list[str]:
@@ -144,7 +148,7 @@ def warn_of_equal_contents(manifest: Manifest) -> list[str]:
     location = str(manifest.root_location)
     groups = _find_clashes((keys[clip.path], clip) for clip in clips)
     groups = [group for group in groups if len({_place(c, location) for c in group}) > 1]
-    return _warn_of_clips(f"manifest {manifest.path}", "the same content", groups)
+    return _warn_of_clips(manifest, "the same content", groups)
 
 
 def _place(clip: Clip, root: str) -> str:
@@ -189,12 +193,12 @@ def _end(clip: Clip) -> float:
     return math.inf if clip.end_seconds is None else clip.end_seconds
 
 
-def _warn_of_clips(what: str, shared: str, groups: Sequence[Sequence[Clip]]) -> list[str]:
+def _warn_of_clips(manifest: Manifest, shared: str, groups: Sequence[Sequence[Clip]]) -> list[str]:
     if not groups:
         return []
     listed = [
         " and ".join(
-            f"'{redacted(clip.path)[:80]}' (line {clip.line}: {clip.split}, "
+            f"'{redacted(clip.path)[:80]}' ({manifest.unit} {clip.line}: {clip.split}, "
             f"{ascii(clip.identity[:80]) if clip.identity else 'nobody known'})"
             for clip in group[:_SHOWN]
         )
@@ -203,8 +207,9 @@ def _warn_of_clips(what: str, shared: str, groups: Sequence[Sequence[Clip]]) -> 
     ]
     more = f"; and {len(groups) - _SHOWN} more" * (len(groups) > _SHOWN)
     return [
-        f"{what}: {shared} in two splits or under two identities: {'; '.join(listed)}{more}; every "
-        "recogniser finds a clip in itself: keep one of the lines"
+        f"manifest {manifest.path}: {shared} in two splits or under two identities: "
+        f"{'; '.join(listed)}{more}; every recogniser finds a clip in itself: keep one of the "
+        f"{manifest.unit}s"
     ]
 
 

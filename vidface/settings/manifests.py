@@ -1,7 +1,8 @@
 """Manifests: which clips there are, who is in them, and which split each belongs to.
 
 A manifest is a CSV file (UTF-8) with the columns `clip_id, path, identity, split` and, if wanted,
-`start_seconds, end_seconds`. data_manifests/README.md is the column table.
+`start_seconds, end_seconds`; or, in Python, a table of these columns. data_manifests/README.md
+describes them.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from vidface.core.clips import SPLITS, Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import csv_rows, named_errors, output_file
 from vidface.core.redaction import is_url, redacted
 from vidface.core.values import CONTROL_CHARACTERS
+from vidface.settings.table_rows import read_table_rows
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
 from vidface.storage.names import Kind, is_image_name, may_be_animated
@@ -29,9 +32,15 @@ from vidface.storage.urls import Address, unsigned
 
 REQUIRED_COLUMNS = ("clip_id", "path", "identity", "split")
 OPTIONAL_COLUMNS = ("start_seconds", "end_seconds")
+KNOWN_COLUMNS = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS}
 LISTED_PROBLEMS = 20
 MAX_MANIFEST_BYTES = 1 << 30  # of a manifest at a URL
 ASKED_AT_ONCE = 32  # clips at URLs that are looked for side by side
+IN_MEMORY = Path("in memory")  # stands for the path of a manifest that is a table
+
+ManifestSource = str | Path | Address | Any
+"""A path, a URL, or a table: a list of dicts, or what gives Arrow its columns, as data frames do
+(`__arrow_c_stream__`)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Manifest:
     missing: frozenset[str] = frozenset()
     unused_columns: tuple[str, ...] = ()
     reach: Reach = OWN_REACH  # of URLs that are clips' paths
+    unit: str = "line"  # what `Clip.line` counts: "line" of a file, "row" (from 0) of a table
 
     def __str__(self) -> str:
         splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
@@ -54,6 +64,15 @@ class Manifest:
     def root(self) -> MediaRoot:
         """The clips' place, opened on first use: a tar is indexed then."""
         return open_root(self.root_location, self.reach)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it was handed in as a table, so that nobody else can read it again."""
+        return self.path == IN_MEMORY
+
+    def locate(self, clip: Clip) -> str:
+        """Where a clip stands, for messages."""
+        return f"manifest {self.path}, {self.unit} {clip.line}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -80,7 +99,7 @@ class Manifest:
 
 
 def read_manifest(
-    path: str | Path | Address,
+    path: ManifestSource,
     root: str | Path | Address | None = None,
     *,
     allow_missing: bool = False,
@@ -90,84 +109,104 @@ def read_manifest(
     """Read and check a manifest; every problem is found before any work starts.
 
     Args:
-        path: the CSV file, or its URL.
+        path: the CSV file, or its URL; or a table of the same columns: a list of dicts, or a pandas
+            or Polars DataFrame, a pyarrow Table or whatever else has `__arrow_c_stream__`. Cells
+            count as the texts that a CSV would hold; None and NaN are empty.
         root: where relative paths start: a folder, an uncompressed tar or a URL (default: the
-            manifest's own folder).
+            manifest's own folder; a table's is the working directory).
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
         check_files: whether to look for the clips; stages after extraction need none of them.
         allow_private: a manifest at a public address may name addresses in a private network.
 
     Raises:
-        VidfaceError: one error that lists the lines with missing columns, empty or duplicated clip
-            ids, unknown splits, wrong times, missing files or refused URLs.
+        VidfaceError: one error that lists the lines (of a table the rows, from 0) with missing
+            columns, empty or duplicated clip ids, unknown splits, wrong times, missing files or
+            refused URLs.
     """
-    path = as_location(path)
+    if isinstance(path, str | Path | Address):
+        path, unit = as_location(path), "line"
+        data = _read_file(path, allow_private)
+        rows = _parse_csv(data, path)
+        header = next(rows, (0, []))[1]
+        sha256, folder = hashlib.sha256(data).hexdigest(), path.parent
+    else:
+        header, cells = read_table_rows(path, KNOWN_COLUMNS)
+        rows, unit = enumerate(cells), "row"
+        path, folder = IN_MEMORY, Path.cwd()
+        sha256 = hashlib.sha256(
+            repr((header, cells)).encode("utf-8", "backslashreplace")
+        ).hexdigest()
+    what = f"manifest {path}"
+    _check_header(header, f"{what}, line 1" if unit == "line" else what)
+    problems: list[Problem] = []
+    clips = list(_read_clips(header, rows, problems))
+    if not clips and not problems:
+        raise VidfaceError(f"{what}: no clips" + " below the header" * (unit == "line"))
+    _check_duplicates(clips, problems, unit)
+    location = as_location(root) if root is not None else folder
+    # A root that the user names is his own word, wherever the manifest comes from.
+    reach = Reach.of_table(path, allow_private, None if root is None else location)
+    absent = _check_paths(clips, open_root(location, reach), problems, unit) if check_files else []
+    if absent and not allow_missing:
+        problems += absent
+    if problems:
+        start = f" (paths start at {location})" if absent else ""
+        hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
+        raise VidfaceError(f"{what}{start}: {_format_problems(problems, unit)}{hint}")
+    lines = {line for line, _ in absent}
+    return Manifest(
+        clips=tuple(clips),
+        path=path,
+        root_location=location,
+        sha256=sha256,
+        missing=frozenset(clip.clip_id for clip in clips if clip.line in lines),
+        unused_columns=tuple(column for column in header if column not in KNOWN_COLUMNS),
+        reach=reach,
+        unit=unit,
+    )
+
+
+def _read_file(path: Path | Address, allow_private: bool) -> bytes:
     with named_errors(f"manifest {path}"):
         if isinstance(path, Path) and path.is_dir():
             raise VidfaceError(
                 f"manifest {path} is a folder; `vidface init {path}` writes a manifest for it"
             )
         if isinstance(path, Path):
-            data = path.read_bytes()
-        else:
-            data = read_address(path, MAX_MANIFEST_BYTES, reach=Reach(allow_private))
+            return path.read_bytes()
+        return read_address(path, MAX_MANIFEST_BYTES, reach=Reach(allow_private))
+
+
+def _parse_csv(data: bytes, path: Path | Address) -> Iterator[tuple[int, list[str]]]:
+    """(line number, fields) of every row, the header's first."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise VidfaceError(f"manifest {path}, line {line}: not UTF-8; save it as UTF-8") from None
-
-    rows = csv_rows(text, f"manifest {path}")
-    header = next(rows, (0, []))[1]
-    _check_header(header, path)
-    problems: list[Problem] = []
-    clips = list(_read_clips(header, rows, problems))
-    if not clips and not problems:
-        raise VidfaceError(f"manifest {path}: no clips below the header")
-    _check_duplicates(clips, problems)
-    location = as_location(root) if root is not None else path.parent
-    # A root that the user names is his own word, wherever the manifest comes from.
-    reach = Reach.of_table(path, allow_private, None if root is None else location)
-    absent = _check_paths(clips, open_root(location, reach), problems) if check_files else []
-    if absent and not allow_missing:
-        problems += absent
-    if problems:
-        start = f" (paths start at {location})" if absent else ""
-        hint = "; --allow-missing runs on without them" if absent and not allow_missing else ""
-        raise VidfaceError(f"manifest {path}{start}: {_format_problems(problems)}{hint}")
-    lines = {line for line, _ in absent}
-    known = set(REQUIRED_COLUMNS) | set(OPTIONAL_COLUMNS)
-    return Manifest(
-        clips=tuple(clips),
-        path=path,
-        root_location=location,
-        sha256=hashlib.sha256(data).hexdigest(),
-        missing=frozenset(clip.clip_id for clip in clips if clip.line in lines),
-        unused_columns=tuple(column for column in header if column not in known),
-        reach=reach,
-    )
+    return csv_rows(text, f"manifest {path}")
 
 
 Problem = tuple[int, str]  # line number, what is wrong there
 
 
-def _check_header(header: Sequence[str], path: Path | Address) -> None:
+def _check_header(header: Sequence[str], where: str) -> None:
     wanted = ",".join(REQUIRED_COLUMNS)
     absent = [column for column in REQUIRED_COLUMNS if column not in header]
     if absent:
         named = ",".join(header) or "nothing"
         hint = "; use commas between columns" if len(header) == 1 and header[0] else ""
         raise VidfaceError(
-            f"manifest {path}, line 1: missing columns {', '.join(absent)}; "
+            f"{where}: missing columns {', '.join(absent)}; "
             f"the header must name {wanted}, it names {named}{hint}"
         )
     twice = sorted({column for column in header if column and header.count(column) > 1})
     if twice:
-        raise VidfaceError(f"manifest {path}, line 1: column {', '.join(twice)} stands twice")
+        raise VidfaceError(f"{where}: column {', '.join(twice)} stands twice")
 
 
 def _read_clips(
-    header: Sequence[str], rows: Iterator[tuple[int, list[str]]], problems: list[Problem]
+    header: Sequence[str], rows: Iterable[tuple[int, list[str]]], problems: list[Problem]
 ) -> Iterator[Clip]:
     for line, fields in rows:
         if len(fields) != len(header):
@@ -207,16 +246,18 @@ def _read_seconds(
     return value
 
 
-def _check_duplicates(clips: Sequence[Clip], problems: list[Problem]) -> None:
+def _check_duplicates(clips: Sequence[Clip], problems: list[Problem], unit: str) -> None:
     first: dict[str, int] = {}
     for clip in clips:
         if clip.clip_id in first and clip.clip_id:
-            where = first[clip.clip_id]
-            problems.append((clip.line, f"clip_id '{clip.clip_id}' stands on line {where} already"))
+            where = f"{'on' if unit == 'line' else 'in'} {unit} {first[clip.clip_id]}"
+            problems.append((clip.line, f"clip_id '{clip.clip_id}' stands {where} already"))
         first.setdefault(clip.clip_id, clip.line)
 
 
-def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]) -> list[Problem]:
+def _check_paths(
+    clips: Sequence[Clip], root: MediaRoot, problems: list[Problem], unit: str
+) -> list[Problem]:
     """The lines whose path leads nowhere; times given for images and refused URLs are problems."""
     absent, unknown = [], []
     for clip, kind in _look_up_paths(clips, root):
@@ -226,7 +267,7 @@ def _check_paths(clips: Sequence[Clip], root: MediaRoot, problems: list[Problem]
         if isinstance(kind, OSError):
             unknown.append((clip.line, f"'{redacted(clip.path)}': {kind.strerror or kind}"))
             if len(unknown) >= LISTED_PROBLEMS:  # a server that is down, or denies everything
-                raise VidfaceError(f"clips cannot be looked for: {_format_problems(unknown)}")
+                raise VidfaceError(f"clips cannot be looked for: {_format_problems(unknown, unit)}")
             continue
         timed = clip.start_seconds is not None or clip.end_seconds is not None
         if kind is None:
@@ -273,10 +314,11 @@ def _look_up_paths(clips: Sequence[Clip], root: MediaRoot) -> Iterator[tuple[Cli
             yield from zip(some, pool.map(look_up, some), strict=True)
 
 
-def _format_problems(problems: list[Problem]) -> str:
-    lines = [f"line {line}: {text}" for line, text in sorted(problems)]
+def _format_problems(problems: list[Problem], unit: str) -> str:
+    lines = [f"{unit} {line}: {text}" for line, text in sorted(problems)]
     more = sorted({line for line, _ in sorted(problems)[LISTED_PROBLEMS:]})
-    tail = f"; and more on lines {_ranges(more)}" if more else ""
+    tail = f"; and more on {unit}s {_ranges(more)}" if more else ""
+    tail += "; rows are counted from 0" * (unit == "row")
     return f"{len(lines)} problem(s): " + "; ".join(lines[:LISTED_PROBLEMS]) + tail
 
 
