@@ -3,6 +3,8 @@
     import vidface
     score = vidface.evaluate("manifest.csv", "sface", threshold=0.4)
     score.retrieval.map_at_k
+    vidface.same("a.mp4", "b.mp4", run="runs/mine")
+    vidface.who("a.mp4", run="runs/mine")
 
 The stages one by one: `sample_frames`, `FaceDetector`, `align_face`, `load_backbone`,
 `cluster_frames` (or `linkage_tree` and `cut`), `pool_descriptors`, `score_retrieval`,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from vidface.metrics.verification import score_verification
     from vidface.noise.clusters import cluster_frames, cut, linkage_tree
     from vidface.runs.evaluation import evaluate
+    from vidface.runs.same import same
+    from vidface.runs.who import who
     from vidface.settings.manifests import read_manifest
     from vidface.vectors.descriptors import pool_descriptors
 
@@ -43,9 +47,11 @@ __all__ = [
     "load_backbone",
     "pool_descriptors",
     "read_manifest",
+    "same",
     "sample_frames",
     "score_retrieval",
     "score_verification",
+    "who",
 ]
 
 _HOMES = {
@@ -60,9 +66,11 @@ _HOMES = {
     "load_backbone": "vidface.backbones.loading",
     "pool_descriptors": "vidface.vectors.descriptors",
     "read_manifest": "vidface.settings.manifests",
+    "same": "vidface.runs.same",
     "sample_frames": "vidface.frames.sampling",
     "score_retrieval": "vidface.metrics.retrieval",
     "score_verification": "vidface.metrics.verification",
+    "who": "vidface.runs.who",
 }
 
 

@@ -34,6 +34,13 @@ train nope | one of the shipped recipes: train_light
 train train_progressive --device nope | known: auto, cpu, cuda
 show nope --pipeline PIPELINE | the first is 'red.t'
 show red.v --pipeline PIPELINE --out x.xyz | is written as .png
+same red.t nope --pipeline PIPELINE | no such file or folder, and no clip of run
+same red.t red.v --pipeline PIPELINE --far nope | a rate in (0, 1]
+same red.t red.v --pipeline PIPELINE --split nope | there: train, val
+same red.t red.v --pipeline PIPELINE --picture x.xyz | is written as .png
+who nope --pipeline PIPELINE | no such file or folder
+who red.v --pipeline PIPELINE --gallery nope | there: train, val
+who red.v --pipeline PIPELINE --fpir nope | a rate in (0, 1]
 plot clip red.v RUN --out x.xyz | known: .svg
 plot nope | No such command
 models show nope | known: paper

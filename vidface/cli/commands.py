@@ -52,6 +52,8 @@ COMMANDS = CommandTable(
         "score": "scores:score",
         "sweep": "scores:sweep",
         "compare": "scores:compare",
+        "same": "questions:same",
+        "who": "questions:who",
         "demo": "demo:demo",
         "verify": "verify:verify",
         "models": "models:models",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.metrics.blocks import bin_edges
+from vidface.metrics.blocks import bin_edges, bin_of
 from vidface.metrics.listed_pairs import ListedPairs
 from vidface.metrics.operating_points import OperatingPoint
 from vidface.metrics.pair_sets import Pairs
@@ -122,6 +122,20 @@ class Rates:
     def used_bins(self) -> NDArray[np.intp]:
         """The bins that hold a pair, rising."""
         return np.flatnonzero(np.diff(self.above_edge).any(axis=0))
+
+    def accepted_at(self, score: float) -> tuple[int, int]:
+        """Genuine and impostor pairs whose score is at least this one, exactly."""
+        value, counts = np.float32(score), self.counts
+        if value <= NO_DESCRIPTOR_SCORE:
+            return self.source.genuine, self.source.impostor
+        if counts.genuine_complete and value > counts.floor:
+            below = np.nextafter(value, np.float32(-2))
+            return count_above(counts.genuine, below), count_above(counts.impostor, below)
+        b = int(bin_of(np.array([value], np.float32), counts.bins)[0])
+        self._collect({b})
+        steps = self._collected[b]
+        at_least = int(np.searchsorted(-steps.scores, -float(value), side="right"))
+        return steps.at(at_least - 1)[1:]
 
     def curve(self) -> Curve:
         """The ROC: at each observed score, or at each bin's edge where there are more of them."""

@@ -22,7 +22,7 @@ from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import ClipProgress, Notify, quiet
 from vidface.core.redaction import is_url
-from vidface.core.rules import NEW_RULES, ReadingRules
+from vidface.core.rules import ReadingRules
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
 from vidface.faces.clip_faces import clip_bytes
@@ -90,7 +90,7 @@ def extract_clips(
         manifest_sha256=manifest.sha256,
         runtime=str(backbone.plan),
         shard_clips=settings.shard_clips,
-        rules=NEW_RULES.to_record(),
+        rules=run.new_rules.to_record(),
     )
     if retry_failed or lost:
         staging, shards, failed = stage_failed_clips(
@@ -119,7 +119,7 @@ def extract_clips(
         )
     rules = ReadingRules.from_record(staging.made.get("rules"))
     shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
-    if shards_left and rules != NEW_RULES:
+    if shards_left and rules != run.new_rules:
         notify(
             "an older vidface began this extraction: clips are read by its rules "
             "(docs/running.md); --force reads all of them by today's"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vidface.core.errors import UsageError, VidfaceError
@@ -63,6 +66,37 @@ def draw_sheet(faces: ClipFaces, *, max_faces: int = MAX_FACES) -> Image.Image:
     canvas = _SheetCanvas()
     draw_clip_faces(canvas, faces, _LOOK, max_faces)
     return canvas.sheet
+
+
+def draw_side_by_side(clips: Sequence[ClipFaces], *, most: int = 6) -> Image.Image:
+    """Draw the faces of several clips that are most like their descriptor, a sheet beside a sheet.
+
+    Args:
+        most: faces of each clip: kept ones, in time order.
+    """
+    sheets = [draw_sheet(_choose_best(faces, most)) for faces in clips]
+    size = sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)
+    canvas = Image.new("RGB", size, "white")
+    left = 0
+    for sheet in sheets:
+        canvas.paste(sheet, (left, 0))
+        left += sheet.width
+    return canvas
+
+
+def _choose_best(faces: ClipFaces, most: int) -> ClipFaces:
+    """The kept faces with the highest similarity."""
+    kept = np.flatnonzero(np.asarray(faces.clusters) == 0)
+    similarities = np.nan_to_num(faces.similarities[kept], nan=-2.0)
+    chosen = np.sort(kept[np.argsort(-similarities, kind="stable")[:most]])
+    captions = faces.captions
+    return replace(
+        faces,
+        crops=[faces.crops[face] for face in chosen],
+        clusters=faces.clusters[chosen],
+        similarities=faces.similarities[chosen],
+        captions=None if captions is None else [captions[face] for face in chosen],
+    )
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:

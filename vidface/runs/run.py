@@ -72,6 +72,7 @@ class Run:
     folder: RunFolder
     backbone: Embedder | None = None  # loaded already, instead of the pipeline's
     mirror: Mirror | None = None  # of a run directory at a URL, whose files `folder` holds
+    new_rules: ReadingRules = NEW_RULES  # of an extraction that begins
 
     @cached_property
     def feed(self) -> Feed:
@@ -161,7 +162,7 @@ class Run:
     def rules(self) -> ReadingRules:
         """The rules of the finished extraction that is there, or else those of a new one."""
         if not self.folder.clips_path.is_file():
-            return NEW_RULES
+            return self.new_rules
         made = artefacts.read_provenance(self.folder.clips_path)
         return ReadingRules.from_record(made.get("rules"))
 

@@ -1,0 +1,332 @@
+"""Clips that somebody asks about: a run's own, or others, worked on as the run's own were."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidface.core.clips import Clip
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.files import named_errors
+from vidface.core.progress import Notify, quiet
+from vidface.core.redaction import redacted
+from vidface.core.rules import NEW_RULES, ReadingRules
+from vidface.core.values import exact_rate
+from vidface.runs.clip_drawing import ClipFaces
+from vidface.runs.clusterings import read_clustering
+from vidface.runs.crops import read_clip_faces
+from vidface.runs.denoised import Denoised
+from vidface.runs.denoising import Denoising
+from vidface.runs.extraction import extract
+from vidface.runs.noise_removal import cluster
+from vidface.runs.run import Run
+from vidface.runs.run_folder import RunFolder
+from vidface.runs.scoring import (
+    LATEST,
+    ClusteringChoice,
+    WhichClustering,
+    choose_clustering,
+)
+from vidface.settings.manifests import Manifest
+from vidface.settings.pipeline import Pipeline, parse_pipeline
+from vidface.storage.media import as_location
+from vidface.storage.urls import Address
+
+if TYPE_CHECKING:
+    from vidface.backbones.embedder import Embedder
+
+NO_PROMISE = "measured on these people: not yet a promise for others"
+_ONE_AND_THE_SAME = 0.9999  # cosine of two clips that hold the same pictures
+_NOBODY_KNOWS = "asked"  # one name for all, so that no two are taken for two people
+
+
+@dataclass(frozen=True)
+class AskedClip:
+    """A clip that somebody asks about."""
+
+    name: str  # as it was given
+    clip_id: str | None  # of the run; None for a file
+    identity: str  # that the run's manifest gives it
+    split: str
+    state: str
+    message: str
+    faces: int
+    kept: int
+    descriptor: NDArray[np.float32] = field(repr=False, compare=False)  # (d,) unit, or zero
+    drawn: ClipFaces | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def problem(self) -> str:
+        """Why there is nothing to compare; empty where there is."""
+        if self.descriptor.any():
+            return ""
+        reason = self.message or f"none of its {self.faces} faces can be used"
+        return f"{redacted(self.name)}: {self.state}: {reason}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        names = ("clip_id", "identity", "split", "state", "message", "faces", "kept")
+        document = {name: getattr(self, name) for name in names}
+        return {"name": redacted(self.name), **document, "problem": self.problem}
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How clips that are asked about are worked on, and the run that says what scores mean."""
+
+    pipeline: Pipeline
+    denoising: Denoising
+    rules: ReadingRules = NEW_RULES
+    backbone: Embedder | None = None
+    run: Run | None = None
+    denoised: Denoised | None = None  # of the run
+
+    @classmethod
+    def of_run(cls, run: Run, denoised: Denoised) -> Asking:
+        """Ask a run; `denoised` as `read_calibration` reads it."""
+        denoising = denoised.denoising or Denoising.of_run(run)
+        return cls(run.pipeline, denoising, run.rules, run.backbone, run, denoised)
+
+    @classmethod
+    def of_recogniser(cls, backbone: Embedder, threshold: ClusteringChoice = LATEST) -> Asking:
+        """Ask without a run, with the usual settings: what scores mean isn't known."""
+        document = {"manifest": {"path": _NOBODY_KNOWS}}
+        pipeline = parse_pipeline(document, Path.cwd() / _NOBODY_KNOWS)
+        denoising = Denoising.from_pipeline(pipeline)
+        if isinstance(threshold, Denoising):
+            denoising = threshold
+        elif not isinstance(threshold, WhichClustering):
+            denoising = denoising.with_threshold(threshold)
+        return cls(pipeline, denoising, backbone=backbone)
+
+    @property
+    def recogniser(self) -> str:
+        """The recogniser's name."""
+        if self.run is not None:
+            return self.run.weights_name
+        return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
+
+    def read_clips(
+        self, names: Sequence[str | Path], *, draws: bool = False, notify: Notify = quiet
+    ) -> list[AskedClip]:
+        """Each clip with its descriptor: of the run where it names one, else worked on now.
+
+        Args:
+            names: clip ids of the run, or files, folders of images and URLs.
+            draws: whether their faces are wanted as pictures.
+
+        Raises:
+            VidfaceError: a name that leads nowhere; no pictures of a run's clip.
+        """
+        clips: dict[str | Path, AskedClip] = {}
+        files: dict[str | Path, str] = {}
+        for name in names:
+            clip = self._find_clip(name)
+            if clip is None or self.run is None or self.denoised is None:
+                files[name] = _locate(name, self.run)
+                continue
+            row = self.denoised.clip_ids.index(clip.clip_id)
+            drawn = read_clip_faces(self.run, clip.clip_id, self.denoising) if draws else None
+            asked = _describe(str(name), self.denoised, row, self.run, drawn)
+            of_run = {name: getattr(clip, name) for name in ("clip_id", "identity", "split")}
+            clips[name] = replace(asked, **of_run)
+        if files:
+            clips.update(self._read_files(files, draws, notify))
+        return [clips[name] for name in names]
+
+    def _find_clip(self, name: str | Path) -> Clip | None:
+        """The run's clip that an id names, or a path, where the run has its file as one clip."""
+        if self.run is None:
+            return None
+        clips = self.run.manifest.clips
+        if isinstance(name, str):
+            of_name = [clip for clip in clips if clip.clip_id == name]
+            if of_name:
+                return of_name[0]
+        of_file = self._find_clips_of_file(name)
+        whole = [c for c in of_file if c.start_seconds is None and c.end_seconds is None]
+        return whole[0] if len(of_file) == len(whole) == 1 else None
+
+    def _find_clips_of_file(self, name: str | Path) -> list[Clip]:
+        """The run's clips that are this file, or parts of it."""
+        if self.run is None:
+            return []
+        manifest, place = self.run.manifest, as_location(name)
+        if isinstance(place, Address) or not isinstance(manifest.root_location, Path):
+            return [clip for clip in manifest.clips if clip.path == str(name)]
+        root, path = manifest.root_location, place.resolve()
+        # Paths are resolved, which asks the disk, only of files that are called the same.
+        alike = (clip for clip in manifest.clips if Path(clip.path).name == path.name)
+        return [clip for clip in alike if (root / clip.path).resolve() == path]
+
+    def find_own_clips(self, *names: str | Path) -> list[str]:
+        """The ids of the run's clips that these name, or that are parts of these files."""
+        own = []
+        for name in names:
+            clip = self._find_clip(name)
+            own += self._find_clips_of_file(name) if clip is None else [clip]
+        return [clip.clip_id for clip in own]
+
+    def _read_files(
+        self, files: Mapping[str | Path, str], draws: bool, notify: Notify
+    ) -> dict[str | Path, AskedClip]:
+        """Work on files as on the run's clips, in a run directory that is thrown away."""
+        pipeline = self.pipeline
+        if pipeline.faces.source == "features":
+            raise VidfaceError(
+                f"{next(iter(files))}: this run's embeddings come from feature files, which no "
+                "recogniser here can add to; ask for its clip ids"
+            )
+        if self.denoising.denoiser.needs_truth:
+            raise VidfaceError(
+                f"the clustering at {self.denoising} is that of a truth file, which knows no other "
+                "clips; name another one (--threshold)"
+            )
+        clips = tuple(
+            Clip(f"asked {number}", path, _NOBODY_KNOWS, "probe")
+            for number, path in enumerate(files.values())
+        )
+        with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as folder:
+            settings = replace(pipeline.run, dir=Path(folder), executor=None, scheduler=None)
+            faces = replace(pipeline.faces, keep_crops=draws)
+            run = Run(
+                replace(pipeline, run=settings, faces=faces),
+                Manifest(clips, Path(_NOBODY_KNOWS), Path.cwd(), sha256=""),
+                RunFolder(Path(folder)),
+                self.backbone,
+                new_rules=self.rules,
+            )
+            extract(run, notify=notify)
+            denoised = cluster(run, replace(self.denoising, truth_path=None))
+            return {
+                name: _describe(
+                    str(name),
+                    denoised,
+                    row,
+                    run,
+                    read_clip_faces(run, clips[row].clip_id, self.denoising)
+                    if draws and denoised.faces[row]
+                    else None,
+                )
+                for row, name in enumerate(files)
+            }
+
+
+def read_calibration(run: Run, threshold: ClusteringChoice) -> Denoised:
+    """The clips of a run whose scores say what a score means.
+
+    Raises:
+        VidfaceError: no extraction, one with other settings, or no such clustering.
+    """
+    denoising = choose_clustering(run, threshold)
+    denoised = read_clustering(run, denoising)
+    if denoised is None:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no clustering at {denoising}; "
+            "run `vidface cluster` with these settings first"
+        )
+    return denoised
+
+
+def check_split(run: Run, flag: str, split: str) -> str:
+    """Refuse a split without a clip."""
+    if split not in run.manifest.splits:
+        there = ", ".join(run.manifest.splits)
+        raise UsageError(f"--{flag} {split}: no clip of the manifest is in it (there: {there})")
+    return split
+
+
+def _locate(name: str | Path, run: Run | None) -> str:
+    """Where a file, a folder or a URL is."""
+    place = as_location(name)
+    if isinstance(place, Address):
+        return str(name)
+    path = place.absolute()
+    with named_errors(path):
+        if not path.exists():
+            of_run = "" if run is None else f", and no clip of run directory {run.folder.folder}"
+            raise UsageError(f"{redacted(str(name))}: no such file or folder{of_run}")
+    return str(path)
+
+
+def _describe(
+    name: str, denoised: Denoised, row: int, run: Run, drawn: ClipFaces | None
+) -> AskedClip:
+    messages = run.folder.read_clips()[0].column("message")
+    return AskedClip(
+        name,
+        None,
+        "",
+        "",
+        denoised.states[row],
+        messages[row].as_py(),
+        int(denoised.faces[row]),
+        int(denoised.kept[row]),
+        denoised.descriptors[row],
+        drawn,
+    )
+
+
+def choose_target(asked: str | None, what: str, trials: int, of: str) -> str:
+    """A target rate that so many trials resolve: the one asked for, or else 1e-2, or 1e-1.
+
+    Args:
+        what: FAR or FPIR.
+        of: what the trials are.
+
+    Returns:
+        Decimal text; empty where nobody asked for one and the trials are too few for any.
+
+    Raises:
+        VidfaceError: one that was asked for and isn't resolved, or is no rate.
+
+    >>> choose_target(None, "FAR", 7560, "impostor pairs"), choose_target(None, "FAR", 9, "pairs")
+    ('1e-2', '')
+    """
+    flag = f"--{what.lower()}"
+    resolved = [f"1e-{k}" for k in range(6, 0, -1) if trials >= 10**k]
+    if asked is None:
+        return "1e-2" if "1e-2" in resolved else resolved[0] if resolved else ""
+    rate = exact_rate(asked) if isinstance(asked, str) else None
+    if rate is None:
+        raise UsageError(f"{flag}: a rate in (0, 1] as decimal text, 1e-3, not {asked!r}")
+    if rate * trials < 1:
+        instead = f"; the tightest of 1e-1, 1e-2, … is {resolved[0]}" if resolved else ""
+        raise VidfaceError(
+            f"{what} {asked} needs ≥ {-(-rate.denominator // rate.numerator):,} {of}; "
+            f"there are {trials:,}{instead}"
+        )
+    return asked
+
+
+def note_few_faces(asked: Sequence[AskedClip], kept: NDArray[np.int64]) -> list[str]:
+    """What is to be said of clips with far fewer faces than those that scores were measured on.
+
+    Args:
+        kept: (n,) faces of each clip that scores were measured on.
+    """
+    usual = int(np.median(kept[kept > 0])) if (kept > 0).any() else 0
+    return [
+        f"{redacted(clip.name)} has {clip.kept} face(s), the clips measured {usual} (median): "
+        "with so few faces more decisions are wrong than these rates say"
+        for clip in asked
+        if not clip.problem and clip.kept * 4 <= usual
+    ]
+
+
+def note_copies(asked: Sequence[AskedClip], denoised: Denoised) -> list[str]:
+    """What is to be said of a file that seems to be one of the run's clips, under another name."""
+    notes = []
+    for clip in asked:
+        if clip.clip_id is None and not clip.problem:
+            alike = np.flatnonzero(denoised.descriptors @ clip.descriptor > _ONE_AND_THE_SAME)
+            named = ", ".join(denoised.clip_ids[row] for row in alike[:3].tolist())
+            if named:
+                notes.append(f"{redacted(clip.name)} seems to be the run's own {named}")
+    return notes
