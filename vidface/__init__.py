@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vidface.metrics.retrieval import score_retrieval
     from vidface.metrics.verification import score_verification
     from vidface.noise.clusters import cluster_frames, cut, linkage_tree
+    from vidface.reports.figures import plot_score
     from vidface.runs.evaluation import evaluate
     from vidface.runs.same import same
     from vidface.runs.who import who
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "linkage_tree",
     "load_backbone",
+    "plot_score",
     "pool_descriptors",
     "read_manifest",
     "same",
@@ -64,6 +66,7 @@ _HOMES = {
     "linkage_tree": "vidface.noise.clusters",
     "evaluate": "vidface.runs.evaluation",
     "load_backbone": "vidface.backbones.loading",
+    "plot_score": "vidface.reports.figures",
     "pool_descriptors": "vidface.vectors.descriptors",
     "read_manifest": "vidface.settings.manifests",
     "same": "vidface.runs.same",

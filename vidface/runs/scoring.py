@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidface.core.errors import UsageError
+import vidface
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.core.states import STATES
 from vidface.metrics.figures import ProtocolResult
@@ -21,6 +23,7 @@ from vidface.runs.denoised import Denoised
 from vidface.runs.denoising import Denoising, resolve_denoising
 from vidface.runs.noise_removal import denoise
 from vidface.runs.run import Run
+from vidface.runs.score_display import describe_score, make_html, make_table
 from vidface.runs.score_tasks import (
     NO_CLIPS,
     clips_of_split,
@@ -33,6 +36,9 @@ from vidface.runs.score_writing import curves_document, write_score
 from vidface.settings.run_settings import choose_executor
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
     from vidface.metrics.retrieval import Retrieval
     from vidface.metrics.settings import ScoreSettings
     from vidface.metrics.uncertainty import Replicates
@@ -52,9 +58,12 @@ ClusteringChoice = Denoising | float | WhichClustering | None
 """A clustering by its settings, by its cosine threshold, or by what it is; None: no clustering."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
-    """What the protocols say of one split, with the counts behind them."""
+    """What the protocols say of one split, with the counts behind them.
+
+    It prints a figure a line, and is a small table in notebooks.
+    """
 
     split: str
     gallery: str | None  # None: no protocol needed one
@@ -112,6 +121,33 @@ class Score:
             "gallery_counts": dict(self.gallery_counts),
             "provenance": dict(self.provenance),
         }
+
+    def to_arrow(self) -> pa.Table:
+        """A row a figure: protocol, figure, label, value, low, high (95 %), note."""
+        return make_table(self)
+
+    def to_frame(self) -> Any:
+        """`to_arrow` as a pandas `DataFrame`.
+
+        Raises:
+            VidfaceError: pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise VidfaceError(
+                "to_frame needs pandas: pip install pandas; to_arrow needs nothing more, and "
+                "polars.from_arrow takes what it gives"
+            )
+        return self.to_arrow().to_pandas()
+
+    def plot(self, figure: str | None = None, **options: Any) -> Figure:
+        """Draw a figure of it; see `vidface.plot_score`."""
+        return vidface.plot_score(self, figure, **options)
+
+    def __repr__(self) -> str:
+        return describe_score(self)
+
+    def _repr_html_(self) -> str:
+        return make_html(self)
 
 
 def section_name(protocol: str) -> str:

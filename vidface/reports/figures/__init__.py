@@ -9,6 +9,7 @@ through its state of figures and windows, and the same data give the same bytes 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,21 @@ from typing import TYPE_CHECKING, Any
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import output_file
 from vidface.core.values import check_name
+from vidface.metrics.uncertainty import Bootstrap
 from vidface.reports.figures.bands import draw_cmc, draw_precision_recall
 from vidface.reports.figures.clip import draw_clip
 from vidface.reports.figures.histogram import draw_histogram
 from vidface.reports.figures.options import FigureData, FigureOptions
 from vidface.reports.figures.roc import draw_det, draw_roc
-from vidface.reports.figures.style import make_embeddable, render_figure
+from vidface.reports.figures.style import draw_figure, make_embeddable, render_figure
 from vidface.reports.figures.sweep import draw_sweep
 from vidface.runs.score_documents import check_document
+from vidface.runs.score_writing import curves_document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from vidface.runs.scoring import Score
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,32 @@ def write_figure(path: Path, name: str, data: FigureData, **options: Any) -> Non
     drawing = _draw_file(name, data, check_path(path), FigureOptions(**options))
     with output_file(path) as file:
         file.write(drawing)
+
+
+def plot_score(score: Score, figure: str | None = None, **options: Any) -> Figure:
+    """Draw a figure of a score, as `vidface plot` does of its file.
+
+    Args:
+        figure: "roc", "det" or "histogram" (of verification), "pr" (of retrieval), "cmc" (of
+            identification); None for the first of roc, pr and cmc that the score has points of.
+        options: fields of `FigureOptions`, such as protocol="cross_verification".
+
+    Returns:
+        matplotlib's, 3.3 inches wide: `savefig` writes it, a notebook shows it.
+
+    Raises:
+        VidfaceError: an unknown figure, a score without the protocol, no matplotlib.
+    """
+    settings = score.provenance.get("settings", {})
+    resamples, seed = settings.get("score.bootstrap"), settings.get("score.seed")
+    bootstrap = Bootstrap(resamples, seed) if resamples else None
+    curves = json.loads(json.dumps(curves_document(score, score.split, bootstrap)))  # as from disk
+    data = [(score.split, check_document(curves, "curves", f"the score of {score.split}"))]
+    drawn = {"roc": "verification", "pr": "retrieval", "cmc": "identification"}
+    figure = figure or next((name for name, part in drawn.items() if curves.get(part)), "roc")
+    check_name("figure", figure, [n for n, kind in FIGURES.items() if kind.document == "curves"])
+    draw, chosen = FIGURES[figure].draw, FigureOptions(**options)
+    return draw_figure(lambda empty: draw(empty, data, chosen))
 
 
 def check_path(path: Path) -> str:

@@ -6,7 +6,9 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -80,19 +82,43 @@ def render_figure(draw: Callable[[Figure], None], kind: str) -> bytes:
     Raises:
         VidfaceError: matplotlib is not installed.
     """
+    buffer = io.BytesIO()
+    with _open_figure() as figure:
+        draw(figure)
+        figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
+    return buffer.getvalue()
+
+
+def draw_figure(draw: Callable[[Figure], None]) -> Figure:
+    """Draw on an empty figure a column wide, for whoever shows or saves it; a notebook does.
+
+    Raises:
+        VidfaceError: matplotlib is not installed.
+    """
+    with _open_figure() as figure:
+        draw(figure)
+    # Notebooks show figures of matplotlib's state alone, and this is none of them.
+    figure._repr_png_ = partial(_render_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def _render_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH // 4)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _open_figure() -> Iterator[Figure]:
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
     except ImportError:
         raise VidfaceError("figures need matplotlib: pip install 'vidface[report]'") from None
-    buffer = io.BytesIO()
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of glyphs that the font lacks: they become boxes
         with matplotlib.style.context(["default", _STYLE]):
-            figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
-            draw(figure)
-            figure.savefig(buffer, format=kind, metadata=_METADATA[kind])
-    return buffer.getvalue()
+            yield Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
 
 
 def make_embeddable(svg: str, prefix: str) -> str:
