@@ -3,6 +3,7 @@
     import vidface
     score = vidface.evaluate("manifest.csv", "sface", threshold=0.4)
     score.retrieval.map_at_k
+    score = vidface.evaluate_embeddings(embeddings, clip_ids, identities, splits)
     vidface.same("a.mp4", "b.mp4", run="runs/mine")
     vidface.who("a.mp4", run="runs/mine")
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from vidface.metrics.verification import score_verification
     from vidface.noise.clusters import cluster_frames, cut, linkage_tree
     from vidface.reports.figures import plot_score
-    from vidface.runs.evaluation import evaluate
+    from vidface.runs.evaluation import evaluate, evaluate_embeddings
     from vidface.runs.same import same
     from vidface.runs.who import who
     from vidface.settings.manifests import read_manifest
@@ -44,6 +45,7 @@ __all__ = [
     "cluster_frames",
     "cut",
     "evaluate",
+    "evaluate_embeddings",
     "linkage_tree",
     "load_backbone",
     "plot_score",
@@ -65,6 +67,7 @@ _HOMES = {
     "cut": "vidface.noise.clusters",
     "linkage_tree": "vidface.noise.clusters",
     "evaluate": "vidface.runs.evaluation",
+    "evaluate_embeddings": "vidface.runs.evaluation",
     "load_backbone": "vidface.backbones.loading",
     "plot_score": "vidface.reports.figures",
     "pool_descriptors": "vidface.vectors.descriptors",

@@ -110,6 +110,60 @@ def test_unknown_settings_are_refused(colour_clips: Path, colour_network: Path) 
         vidface.evaluate(colour_clips, fed, source="crops")
 
 
+ROWS = np.array([[1, 0], [0, 1], [5, 0], [5, 1], [0, 1], [1, 4], [0, 1]], float)
+IDS = [1, 2, 3, 3, 3, 4, 5]  # a face of bob is in clip 3, which is ann's; 5 is nobody's
+WHO = ["ann", "bob", "ann", "ann", "ann", "bob", None]
+SPLITS = ["train"] * 2 + ["val"] * 5
+
+
+def test_embeddings_of_ones_own_program() -> None:
+    """Solved by eye: what noise removal keeps, who is found, and nothing is written into."""
+    rows = ROWS.copy()
+    with pytest.warns(UserWarning, match=r"rows of length 1 to 5\.1 are scaled to length 1"):
+        score = vidface.evaluate_embeddings(rows, IDS, WHO, SPLITS, bootstrap=0)
+    assert np.array_equal(rows, ROWS)
+    assert (score.counts["clips"], score.counts["faces"], score.counts["kept"]) == (3, 5, 4)
+    assert score.retrieval.average_precision == {"ann": 1.0, "bob": 0.5}  # nobody's 5 comes first
+    unit = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+    again = vidface.evaluate_embeddings(unit.tolist(), IDS, WHO, SPLITS, bootstrap=0)
+    assert again.figures() == score.figures()
+    frames = [0, 0, 0, 1, 1, 0, 0]
+    as_faces = vidface.evaluate_embeddings(
+        unit, IDS, WHO, SPLITS, None, frame_index=frames, bootstrap=0
+    )
+    assert (as_faces.counts["frames"], as_faces.counts["kept"]) == (4, 5)
+
+
+def test_embeddings_without_a_gallery_are_verified() -> None:
+    score = vidface.evaluate_embeddings(np.eye(4), "aabc", ["x", "x", "y", "z"], bootstrap=0)
+    assert list(score.results) == ["verification"]
+    assert score.gallery is None
+    asked = {"bootstrap": 0, "protocols": "verification", "fars": "0.5"}
+    score = vidface.evaluate_embeddings(np.eye(4), IDS[2:6], WHO[2:6], **asked)
+    assert score.provenance["settings"]["score.fars"] == ["0.5"]
+
+
+def test_embeddings_that_do_not_fit() -> None:
+    rows = ROWS.copy()
+    rows[4] = np.nan
+    with pytest.raises(VidfaceError, match=r"row 4 \(from 0, clip '3'\)"):
+        vidface.evaluate_embeddings(rows, IDS, WHO, SPLITS)
+    for arguments, message in [
+        ((ROWS[:3], IDS, WHO), "embeddings: 7 of clip_id for 3 embeddings"),
+        ((ROWS, IDS, WHO[:3]), "3 of identity for 7"),
+        ((ROWS, IDS, list("abcdefg")), "clip '3' has another identity or split in row 3"),
+        ((ROWS, IDS, WHO, ["dev"] * 7), r"unknown split of row 0 \(from 0\) 'dev'"),
+        ((ROWS[:0], [], []), r"\(n, d\), got \(0, 2\)"),
+    ]:
+        with pytest.raises(VidfaceError, match=message):
+            vidface.evaluate_embeddings(*arguments)
+    unit = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+    with pytest.raises(VidfaceError, match="--gallery probe: no clip"):
+        vidface.evaluate_embeddings(unit, IDS, WHO, SPLITS, gallery="probe")
+    with pytest.raises(VidfaceError, match="unknown setting 'device'"):
+        vidface.evaluate_embeddings(unit, IDS, WHO, SPLITS, device="cuda")
+
+
 def test_the_stages_one_by_one_arrays_in_arrays_out(colour_network: Path) -> None:
     """The README's example, on colours."""
     from tests.conftest import crop_of

@@ -1,22 +1,29 @@
-"""`vidface.evaluate`: the whole way in one call, for notebooks and scripts."""
+"""`vidface.evaluate`: the whole way in one call, for notebooks; also from embeddings alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_function import Function
+from vidface.challenges.embeddings import list_clips
 from vidface.core.errors import VidfaceError
-from vidface.core.settings import settings_of
+from vidface.core.settings import settings_of, table_settings
 from vidface.core.thresholds import NO_CLUSTERING
 from vidface.core.values import check_name
+from vidface.datasets.embedding_files import make_rows
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
+from vidface.metrics.settings import ScoreSettings
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
@@ -27,6 +34,7 @@ from vidface.settings.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import ArrayLike
 
 
 def evaluate(
@@ -65,7 +73,7 @@ def evaluate(
         bootstrap: resamples of the identities for 95 % intervals; 0 for none.
         seed: of the resamples.
         allow_missing: run on without clips whose file is missing.
-        settings: other keys of [frames] and [faces], such as fps, decoder, which.
+        settings: other keys of [frames], [faces] and [score], such as fps, which, protocols, fars.
 
     Returns:
         Retrieval, verification, counts and provenance; `to_dict()` is the score file.
@@ -90,16 +98,89 @@ def evaluate(
             },
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
             "cluster": {"threshold": NO_CLUSTERING if threshold is None else threshold},
-            "score": {"split": split, "gallery": gallery, "bootstrap": bootstrap, "seed": seed},
+            "score": tables["score"]
+            | {"split": split, "gallery": gallery, "bootstrap": bootstrap, "seed": seed},
         }
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
         clips = manifest if path is IN_MEMORY else None
         opened = open_run(parse_pipeline(document, where), clips=clips, backbone=backbone)
-        check_splits(opened, split, gallery)  # before hours of extraction, not after
+        check_splits(
+            opened, split, gallery, opened.pipeline.score
+        )  # before hours of extraction, not after
         extract(opened, force=force)
         denoised = cluster(opened, Denoising.of_run(opened))
         return score_descriptors(opened, denoised, split, gallery, settings=opened.pipeline.score)
+
+
+def evaluate_embeddings(
+    embeddings: ArrayLike,
+    clip_ids: Sequence[Any],
+    identities: Sequence[Any],
+    splits: Sequence[str] | None = None,
+    threshold: float | None = 0.4,
+    *,
+    frame_index: ArrayLike | None = None,
+    split: str = "val",
+    gallery: str | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    **settings: Any,
+) -> Score:
+    """Score embeddings that your own program computed.
+
+    A clip may have one row, or many: then noise removal at `threshold` and pooling work on them.
+
+    Args:
+        embeddings: (n, d) real numbers, a row a face. Not changed. Rows of another length than 1
+            are scaled, with a warning.
+        clip_ids: (n,) of which clip each row is; numbers count as texts.
+        identities: (n,) who is in that clip; None or "" for nobody known, a distractor.
+        splits: (n,) each row's "train", "val", "test", "gallery" or "probe" (default: all `split`).
+        threshold: cosine above which two rows of a clip are joined; None for no clustering.
+        frame_index: (n,) whole numbers; rows of one frame are its faces (default: each row is a
+            frame of its own).
+        split: the split that is scored.
+        gallery: the split whose identities are enrolled (default: "train" or "gallery" if any row
+            is in it; else none, and verification alone is scored).
+        bootstrap, seed: as for `evaluate`.
+        settings: other keys of [score], such as protocols, fars.
+
+    Raises:
+        VidfaceError: counts that differ; a row that is NaN, infinite or zero (it is named); a clip
+            of two identities or splits; as `evaluate`.
+    """
+    columns = {
+        "clip_id": clip_ids,
+        "embedding": embeddings,
+        "frame_index": frame_index,
+        "identity": identities,
+        "split": splits,
+    }
+    rows = make_rows("embeddings", columns)
+    clips = list_clips(rows, "embeddings.npz", split)
+    if remark := rows.describe_lengths():
+        warnings.warn(remark, stacklevel=2)
+    there = [name for name in ("train", "gallery") if any(clip.split == name for clip in clips)]
+    if gallery is None and (not there or there == [split]):
+        settings = {"protocols": "verification", **settings}
+    with tempfile.TemporaryDirectory(prefix="vidface-", ignore_cleanup_errors=True) as temporary:
+        frames = {} if rows.frame_index is None else {"frame_index": rows.frame_index}
+        file = Path(temporary, "embeddings.npz")
+        np.savez(
+            file, allow_pickle=False, clip_id=rows.clip_ids, embedding=rows.embeddings, **frames
+        )
+        return evaluate(
+            [dataclasses.asdict(clip) for clip in clips],
+            threshold=threshold,
+            split=split,
+            gallery=gallery or next((name for name in there if name != split), "train"),
+            root=temporary,
+            source="features",
+            bootstrap=bootstrap,
+            seed=seed,
+            **settings,
+        )
 
 
 def _load_recogniser(
@@ -119,10 +200,13 @@ def _load_recogniser(
 
 
 def _sort_into_tables(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Keyword settings sorted into the tables [frames] and [faces]; unknown ones are refused."""
-    tables: dict[str, dict[str, Any]] = {"frames": {}, "faces": {}}
+    """Keyword settings sorted into the tables that they are of; unknown ones are refused."""
     known = {field.name: "frames" for field in settings_of(FrameSettings)}
     known |= {field.name: "faces" for field in settings_of(FaceSettings)}
+    # Not the device of the scores: it would be taken for the recogniser's.
+    score_fields = table_settings(ScoreSettings)
+    known |= {field.name: "score" for field in score_fields if field.flag_name == field.name}
+    tables: dict[str, dict[str, Any]] = {"frames": {}, "faces": {}, "score": {}}
     for key, value in settings.items():
         check_name("setting", key, known)
         tables[known[key]][key] = value
