@@ -42,6 +42,8 @@ who nope --pipeline PIPELINE | no such file or folder
 who red.v --pipeline PIPELINE --gallery nope | there: train, val
 who red.v --pipeline PIPELINE --fpir nope | a rate in (0, 1]
 plot clip red.v RUN --out x.xyz | known: .svg
+forget nope --pipeline PIPELINE | unknown person 'nope' (known: red, green, blue)
+forget --clip rad.t --pipeline PIPELINE | unknown clip 'rad.t' (known: red.t,
 plot nope | No such command
 models show nope | known: paper
 models export nope x.onnx | known: paper

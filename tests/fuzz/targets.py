@@ -679,6 +679,19 @@ def parse_report(path: Path) -> None:
     gather_run(folder)
 
 
+FORGOTTEN = {
+    **{"version": 1, "salt": "00ff", "clips": ["0123"], "people": ["4567"]},
+    "unfinished": {"remove": ["a.png"], "clips_sha256": ["89", "ab"]},
+}
+
+
+@_register("runs", {"forgotten.json": json.dumps(FORGOTTEN)}, "json", least=0.2)
+def parse_forgotten(path: Path) -> None:
+    from vidface.runs.forgotten import read_forgotten
+
+    read_forgotten(path.parent).forgets_clip("a")
+
+
 @_register_made("runs", _make_run, {"made/run/run.json": "json"})
 def parse_run_json(path: Path) -> None:
     from vidface.reports.figures.sources import find_chosen_threshold

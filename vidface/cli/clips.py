@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vidface.cli.options import (
     clustering_option,
     denoising_from,
     noise_options,
+    note,
     open_run_from,
     output_options,
     run_flags,
@@ -100,3 +102,52 @@ def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **
     line = show_clip(run, clip_id, out, denoising_from(run, threshold, flags))
     document = {"out": str(out), **line.to_dict()}
     show(as_json, document, lambda: printable(run_tables.format_drawn_clip(line, out)))
+
+
+@click.command(cls=StageCommand)
+@click.argument("people", metavar="[PERSON]...", nargs=-1)
+@click.option(
+    "--clip",
+    "clip_ids",
+    multiple=True,
+    metavar="ID",
+    help="Forget this clip, whoever is in it; may be repeated.",
+)
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
+@run_flags
+@output_options
+def forget(
+    people: tuple[str, ...],
+    clip_ids: tuple[str, ...],
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Remove people's clips from every file of a run, for good.
+
+    PERSON is an identity of the manifest. Scores, clusterings and reports of the run go, since they
+    mix people, and are made again without them. Later extractions into this run pass over them.
+
+    \b
+    vidface forget ann --run runs/mine --dry-run
+    vidface forget --clip ann-2 --run runs/mine
+    """
+    from vidface.runs.forgetting import forget as forget_clips
+    from vidface.runs.forgetting import plan_forgetting
+
+    run = open_run_from(flags)
+    if not people and not clip_ids:
+        raise click.UsageError("name a PERSON of the manifest, or clips by --clip ID")
+    plan = plan_forgetting(run, people, clip_ids, note)
+    if plan.clips and not dry_run:
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here; add --yes, or --dry-run to look")
+        if not yes:
+            click.echo(printable(str(plan)), err=True)
+            click.confirm("Remove all this for good?", abort=True, err=True)
+        plan = forget_clips(run, people, clip_ids)
+    done = bool(plan.clips) and not dry_run
+    text = f"{plan}\n{'done' if done else 'nothing was changed'}"
+    show(as_json, {**plan.to_dict(), "done": done}, lambda: printable(text))

@@ -49,6 +49,7 @@ COMMANDS = CommandTable(
         "check": "stages:check",
         "clips": "clips:clips",
         "show": "clips:show_faces",
+        "forget": "clips:forget",
         "score": "scores:score",
         "sweep": "scores:sweep",
         "compare": "scores:compare",

@@ -31,6 +31,7 @@ from vidface.reports.scores import (
     read_sweep,
 )
 from vidface.runs import artefacts
+from vidface.runs.forgotten import read_forgotten
 from vidface.runs.profiles import Profile, read_profile
 from vidface.runs.run_folder import RunFolder, clustering_order
 from vidface.runs.score_documents import CURVES_SUFFIX
@@ -146,7 +147,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
             "their clips have no pictures; `vidface extract` makes them again"
         )
     clips = _read_clip_table(table, run.clips_path)
-    clips, manifest_sha256 = _add_identities(clips, pipeline, extraction, notes)
+    clips, manifest_sha256 = _add_identities(folder, clips, pipeline, extraction, notes)
     clustering, denoising, clips = _add_newest_clustering(run, clips, extraction, notes)
     scores = _read_scores(folder / "scores", notes)
     shown = scores[-MOST_SCORES:]
@@ -213,7 +214,11 @@ def _read_numbers(table: pa.Table, name: str, missing: Any = 0, kind: Any = np.i
 
 
 def _add_identities(
-    clips: ClipTable, pipeline: Mapping[str, Any], extraction: Mapping[str, Any], notes: _Notes
+    folder: Path,
+    clips: ClipTable,
+    pipeline: Mapping[str, Any],
+    extraction: Mapping[str, Any],
+    notes: _Notes,
 ) -> tuple[ClipTable, str]:
     """The clips with their identities and splits, if the manifest is still that of the run.
 
@@ -225,7 +230,10 @@ def _add_identities(
     if not path:
         return clips, ""
     try:
-        manifest = read_manifest(path, root or None, allow_missing=True, check_files=False)
+        leave_out = read_forgotten(folder).forgets
+        manifest = read_manifest(
+            path, root or None, allow_missing=True, check_files=False, leave_out=leave_out
+        )
     except VidfaceError as error:
         notes.lines.append(f"identities and splits are not known: {error}")
         return clips, ""

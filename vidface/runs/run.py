@@ -25,6 +25,8 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
+from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
+from vidface.runs.rewriting import finish_forgetting
 from vidface.runs.run_folder import EXTRACTION, RunFolder
 from vidface.settings.choosing import choose_clips
 from vidface.settings.doubles import warn_of_doubles
@@ -73,6 +75,7 @@ class Run:
     backbone: Embedder | None = None  # loaded already, instead of the pipeline's
     mirror: Mirror | None = None  # of a run directory at a URL, whose files `folder` holds
     new_rules: ReadingRules = NEW_RULES  # of an extraction that begins
+    forgotten: Forgotten = NOBODY  # whom the manifest is without
 
     @cached_property
     def feed(self) -> Feed:
@@ -138,6 +141,11 @@ class Run:
                 self.mirror.pull()
                 stack.enter_context(_storing(self.mirror))
             stack.enter_context(self.folder.at_work(what, replaces=replaces, reads=reads))
+            if read_forgotten(self.folder.folder) != self.forgotten:
+                raise VidfaceError(
+                    f"run directory {self.folder.folder}: clips of it were forgotten since it was "
+                    "opened; open it again"
+                )
             yield
 
     def store(self) -> None:
@@ -248,13 +256,22 @@ def open_run(
             raise VidfaceError("[manifest] prepare: path and root must lie on this machine")
         if check_files or not path.is_file():
             prepare_manifest(settings.prepare, path, notify, root=root)  # mends lost clips, too
+    folder = pipeline.run.dir
+    mirror = None
+    if isinstance(folder, Address):
+        mirror = _open_mirror(folder)
+        folder = mirror.folder
+    forgotten = read_forgotten(folder)
     manifest = read_manifest(
         settings.path if clips is None else clips,
         settings.root,
         allow_missing=settings.allow_missing,
         allow_private=settings.allow_private,
         check_files=check_files,
+        leave_out=forgotten.forgets if forgotten.salt else None,
     )
+    if manifest.left_out:
+        notify(f"{manifest.left_out} clip(s) of the manifest are left out: forgotten in this run")
     if settings.limit is not None:
         manifest = replace(manifest, clips=choose_clips(manifest.clips, settings.limit))
     if manifest.unused_columns:
@@ -262,15 +279,15 @@ def open_run(
     share_files = pipeline.faces.source == "features"
     for warning in warn_of_doubles(manifest, share_files=share_files):
         notify(warning)
-    folder = pipeline.run.dir
-    mirror = None
-    if isinstance(folder, Address):
-        mirror = _open_mirror(folder)
-        folder = mirror.folder
     here = RunFolder(folder)
     if here.clips_path.is_file() and not digest_path(here.clips_path).is_file():
         notify(f"{folder}: has no digests, as older runs: damage to its files goes unnoticed")
-    return Run(pipeline, manifest, here, backbone, mirror)
+    run = Run(pipeline, manifest, here, backbone, mirror, forgotten=forgotten)
+    if forgotten.unfinished is not None:
+        notify(f"run directory {folder}: `vidface forget` was broken off; it is finished now")
+        with run.writing("forget"):
+            return replace(run, forgotten=finish_forgetting(here, forgotten))
+    return run
 
 
 def _open_mirror(address: Address) -> Mirror:

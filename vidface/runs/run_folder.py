@@ -21,6 +21,7 @@ from vidface.core.files import (
     named_errors,
 )
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
+from vidface.runs.forgotten import check_finished
 from vidface.storage import locks
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
@@ -125,6 +126,7 @@ class RunFolder:
 
     def read_clips(self) -> tuple[pa.Table, dict[str, Any]]:
         """The extraction's states; their presence means that extraction finished."""
+        check_finished(self.folder)
         if not self.clips_path.is_file():
             workers = [w for w in locks.list_workers(self.folder) if EXTRACTION in w.replaces]
             at_it = "; ".join(map(str, workers))

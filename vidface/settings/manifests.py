@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +55,7 @@ class Manifest:
     unused_columns: tuple[str, ...] = ()
     reach: Reach = OWN_REACH  # of URLs that are clips' paths
     unit: str = "line"  # what `Clip.line` counts: "line" of a file, "row" (from 0) of a table
+    left_out: int = 0  # lines that were not wanted
 
     def __str__(self) -> str:
         splits = ", ".join(f"{s} {len(self.of_split(s))}" for s in self.splits)
@@ -105,6 +106,7 @@ def read_manifest(
     allow_missing: bool = False,
     check_files: bool = True,
     allow_private: bool = False,
+    leave_out: Callable[[Clip], bool] | None = None,
 ) -> Manifest:
     """Read and check a manifest; every problem is found before any work starts.
 
@@ -117,6 +119,7 @@ def read_manifest(
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
         check_files: whether to look for the clips; stages after extraction need none of them.
         allow_private: a manifest at a public address may name addresses in a private network.
+        leave_out: says of a clip that it is to be left out, wherever its path leads.
 
     Raises:
         VidfaceError: one error that lists the lines (of a table the rows, from 0) with missing
@@ -143,6 +146,11 @@ def read_manifest(
     if not clips and not problems:
         raise VidfaceError(f"{what}: no clips" + " below the header" * (unit == "line"))
     _check_duplicates(clips, problems, unit)
+    n_lines = len(clips)
+    if leave_out is not None:
+        clips = [clip for clip in clips if not leave_out(clip)]
+        if n_lines and not clips:
+            raise VidfaceError(f"{what}: all of its clips are left out")
     location = as_location(root) if root is not None else folder
     # A root that the user names is his own word, wherever the manifest comes from.
     reach = Reach.of_table(path, allow_private, None if root is None else location)
@@ -163,6 +171,7 @@ def read_manifest(
         unused_columns=tuple(column for column in header if column not in KNOWN_COLUMNS),
         reach=reach,
         unit=unit,
+        left_out=n_lines - len(clips),
     )
 
 
