@@ -9,6 +9,7 @@ from vidface.metrics.uncertainty import (
     Bootstrap,
     Difference,
     Replicates,
+    expected_width,
     few_people_note,
     paired_difference,
     ratio_replicates,
@@ -167,3 +168,27 @@ def test_differences_without_an_interval_and_notes():
 def test_other_numbers_of_resamples_are_refused():
     with pytest.raises(VidfaceError, match="3 resamples against 4"):
         paired_difference(1, 1, Replicates(np.ones(3)), Replicates(np.ones(4)))
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+@pytest.mark.parametrize("pairs_of_people", [[3] * 200, [1] * 90 + [6] * 60])
+def test_expected_widths_are_those_that_resampled_people_give(
+    as_one: bool, pairs_of_people: list[int]
+) -> None:
+    """The slow way: draw who succeeds, resample people, and take the mean of the intervals."""
+    rng = np.random.default_rng(1)
+    pairs = np.array(pairs_of_people)
+    widths = []
+    for seed in range(30):
+        right = pairs * rng.binomial(1, 0.95, len(pairs)) if as_one else rng.binomial(pairs, 0.95)
+        low, high = ratio_replicates(right, pairs, Bootstrap(300, seed)).ci95 or (0.0, 0.0)
+        widths.append(high - low)
+    assert expected_width(pairs_of_people)[as_one] == pytest.approx(np.mean(widths), rel=0.1)
+
+
+def test_expected_widths_at_their_boundaries() -> None:
+    assert expected_width([]) == expected_width([0, 0]) == (math.inf, math.inf)
+    best, worst = expected_width([1] * 50)  # a pair each: the same thing
+    assert best == pytest.approx(worst)
+    best, worst = expected_width([100])  # one person
+    assert worst == pytest.approx(10 * best)

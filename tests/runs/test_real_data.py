@@ -13,6 +13,7 @@ from vidface.runs.artefacts import read_parquet
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
+from vidface.runs.preflight import check_run
 from vidface.runs.run import open_run
 from vidface.runs.scoring import score
 from vidface.runs.sweeps import sweep
@@ -145,3 +146,23 @@ def test_noise_removal_comes_back_to_the_clean_figure(
     assert found["ytf_noisy"] == pytest.approx([noisy, denoised], abs=0.003)
     written = json.loads((tmp_path / "ytf_noisy" / "sweeps" / "val_against_train.json").read_text())
     assert written["rows"][1]["denoised"]["dropped"] > 1000
+
+
+@pytest.mark.usefixtures("weights_at_hand")
+@pytest.mark.slow
+def test_what_a_few_clips_say_holds_for_all(tmp_path: Path) -> None:
+    run = opened("wlasl", tmp_path / "run")
+    found = check_run(run, sample=12)
+    figures = {key: value for remark in found.remarks for key, value in remark.figures.items()}
+    assert not found.stops
+    assert not (tmp_path / "run").exists()
+    assert figures["states"] == {"ok": 12}
+    low, median, high = figures["quantiles_5_50_95_pixels"]
+    assert 20 <= low < 50 < median < 110 < high  # about 70 px
+    summary = extract(run)
+    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    least, _, most = figures["extraction_bytes"]
+    assert least < sum(path.stat().st_size for path in files) < most
+    assert figures["faces"] / 12 == pytest.approx(summary.faces / 56, rel=0.3)
+    seconds = json.loads((tmp_path / "run" / "profile.json").read_text())["wall_seconds"]
+    assert figures["extraction_seconds"][0] / 3 < seconds < 3 * figures["extraction_seconds"][2]

@@ -277,3 +277,27 @@ def test_the_commands_say_it_and_figures_stay(
     assert vidface("cluster", *flags).code == 0
     done = vidface("score", *flags)
     assert "people whose names differ only so" in done.err
+
+
+@pytest.mark.parametrize("path", ["copy.mp4", "a.mp4", "./a.mp4"])
+def test_a_clip_that_stands_twice_is_named_where_repeats_are_asked_for(
+    path: str, clips: Path
+) -> None:
+    manifest = manifest_of(clips, f"1,a.mp4,ann,val\n2,b.mp4,ann,val\n3,{path},ann,val\n")
+    assert warn_of_equal_contents(manifest) == []
+    (text,) = warn_of_equal_contents(manifest, repeats=True)
+    assert (
+        "the same content twice in one split under one name: 'a.mp4' (line 2: val, 'ann')" in text
+    )
+    assert f"and '{path}' (line 4" in text
+    assert "b.mp4" not in text
+
+
+def test_repeats_and_clashes_are_told_apart(clips: Path) -> None:
+    manifest = manifest_of(
+        clips, "1,a.mp4,ann,train\n2,copy.mp4,ann,val\n3,b.mp4,,val\n4,b.mp4,,val\n"
+    )
+    assert len(warn_of_equal_contents(manifest)) == 1
+    clash, repeat = warn_of_equal_contents(manifest, repeats=True)
+    assert "in two splits or under two identities: 'a.mp4'" in clash
+    assert "'b.mp4' (line 4: val, nobody known) and 'b.mp4' (line 5" in repeat

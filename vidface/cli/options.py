@@ -20,6 +20,7 @@ from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
 
 if TYPE_CHECKING:
+    from vidface.core.progress import Notify
     from vidface.runs.denoising import Denoising
     from vidface.runs.run import Run
 
@@ -275,15 +276,21 @@ def overrides_from(
     }
 
 
-def open_run_from(flags: dict[str, Any], *, check_files: bool = False) -> Run:
-    """The run that a command's argument and flags name; of none of them ./vidface.toml's."""
+def open_run_from(
+    flags: dict[str, Any], *, check_files: bool = False, notify: Notify | None = None
+) -> Run:
+    """The run that a command's argument and flags name; of none of them ./vidface.toml's.
+
+    Args:
+        check_files, notify: as for `open_run`; what it says is noted by default.
+    """
     from vidface.runs.choosing import choose_pipeline
     from vidface.runs.run import open_run
 
     pipeline = choose_pipeline(
         flags.get("place"), flags.get("pipeline"), overrides_from(flags), note
     )
-    return open_run(pipeline, note, check_files=check_files)
+    return open_run(pipeline, notify or note, check_files=check_files)
 
 
 def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +25,13 @@ from vidface.cli.options import (
     split_options,
 )
 from vidface.cli.progress import extraction_bar, pairs_bar
+from vidface.core.errors import UsageError, VidfaceError
+from vidface.core.progress import quiet
 from vidface.core.values import printable
+
+if TYPE_CHECKING:
+    from vidface.runs.preflight import Preflight
+    from vidface.runs.whole_run import Watcher
 
 
 @click.command(cls=StageCommand)
@@ -117,6 +123,7 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     help="Cosine threshold of the clustering, instead of the pipeline's.",
 )
 @extract_options
+@click.option("--dry-run", is_flag=True, help="Do nothing but what vidface check does.")
 @output_options
 def run_all(
     name: str,
@@ -126,6 +133,7 @@ def run_all(
     force: bool,
     retry_failed: bool,
     strict: bool,
+    dry_run: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -135,8 +143,15 @@ def run_all(
 
     if flags["pipeline"]:
         raise click.UsageError("PIPELINE is given already; leave --pipeline out")
-    run = open_run_from({**flags, "pipeline": name}, check_files=True)
+    chosen = {**flags, "pipeline": name}
+    run = open_run_from(chosen, check_files=not dry_run, notify=quiet if dry_run else note)
     denoising = denoising_to_make(run, threshold)
+    if dry_run:
+        from vidface.runs.preflight import check_run
+
+        preflight = check_run(run, split=split, gallery=gallery, watcher=_watcher())
+        _show_preflight(as_json, preflight)
+        return
     results = run_stages(
         run,
         denoising,
@@ -157,15 +172,55 @@ def run_all(
 
 
 @click.command(cls=StageCommand)
-@click.argument("folder", metavar="RUN", type=PATH)
+@run_options
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Clips that are extracted for a trial, in a temporary folder; 0 for none.",
+)
 @output_options
-def check(folder: Path, as_json: bool) -> None:
-    """Compare every file of a run directory with the digest that was written with it."""
-    from vidface.runs.checking import check_files
+def check(sample: int, as_json: bool, **flags: Any) -> None:
+    """Look at everything before hours of work: what would stop a run, what it will take.
 
-    checked = check_files(folder)
-    show(as_json, checked.to_dict(), lambda: printable(str(checked)))
-    if checked.damaged:
+    Manifest, files, pairs and what they can tell, a few clips with their faces, the recogniser,
+    time and disk; a line each, marked ok, look or stop. Of a RUN that is extracted already: its
+    files against their digests first, then its own clips. Exit code 1 where a line says stop.
+
+    \b
+    vidface check                        # what ./vidface.toml is about to do
+    vidface check --sample 100           # with a better estimate of the time
+    vidface check runs/mine              # is every file what was written?
+    """
+    from vidface.runs.preflight import check_artefacts, check_run
+    from vidface.runs.run_folder import RunFolder
+
+    place = flags["place"]
+    try:
+        run = open_run_from(flags, notify=quiet)
+    except VidfaceError as error:
+        folder = RunFolder(Path(place or ""))
+        is_wrong = isinstance(error, UsageError) and folder.pipeline_path.is_file()
+        if not place or is_wrong or not folder.clips_path.is_file():
+            raise
+        preflight = check_artefacts(folder.folder, str(error))  # whose manifest is gone, say
+    else:
+        preflight = check_run(run, sample=sample, watcher=_watcher())
+    _show_preflight(as_json, preflight)
+
+
+def _watcher() -> Watcher:
+    from vidface.runs.whole_run import Watcher
+
+    return Watcher(note, extraction_bar, pairs_bar)
+
+
+def _show_preflight(as_json: bool, preflight: Preflight) -> None:
+    """Print what a check found; exit code 1 where it would stop the run."""
+    show(as_json, preflight.to_dict(), lambda: printable(str(preflight)))
+    if preflight.stops:
         raise click.exceptions.Exit(ERROR)
 
 

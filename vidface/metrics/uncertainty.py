@@ -7,8 +7,10 @@ and every figure is worked out again with each identity counting as often as it 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -151,6 +153,32 @@ def ratio_replicates(
         top, bottom = bootstrap.weights(resample, len(parts)) @ parts
         values[resample] = top / bottom if bottom else np.nan
     return Replicates(values, note)
+
+
+def expected_width(pairs_of_people: ArrayLike, rate: float = LEVEL) -> tuple[float, float]:
+    """How wide the 95 % interval of a TAR will be, before there is a score: at best, and at worst.
+
+    2 z √(p (1 − p) / n), the width that resampled people give on average, with n = Σ g pairs where
+    the g pairs of a person succeed or fail independently, and with n = (Σ g)² / Σ g² where all of
+    them do so together (Kish, Survey Sampling, 1965: the effective size of a sample of clusters).
+    The threshold counts as known: with few impostor pairs it moves, too, and intervals are wider.
+
+    Args:
+        pairs_of_people: (n_identities,) genuine pairs of each.
+        rate: p, the TAR.
+
+    Returns:
+        (at best, at worst), fractions; (inf, inf) without a pair.
+
+    >>> [round(width, 3) for width in expected_width([3] * 100)]  # 300 pairs, or 100 people
+    [0.049, 0.085]
+    """
+    pairs = np.asarray(pairs_of_people, np.float64)
+    total = float(pairs.sum())
+    if total == 0:
+        return math.inf, math.inf
+    spread = 2 * NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(rate * (1 - rate))
+    return spread / math.sqrt(total), spread * math.sqrt(float(pairs @ pairs)) / total
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from vidface.runs import artefacts
 from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
 from vidface.runs.run_folder import EXTRACTION, RunFolder
-from vidface.settings.choosing import choose_clips
 from vidface.settings.doubles import warn_of_doubles
+from vidface.settings.limiting import choose_clips
 from vidface.settings.manifests import Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror

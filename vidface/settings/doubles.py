@@ -117,12 +117,17 @@ def warn_of_doubles(manifest: Manifest, *, share_files: bool = False) -> list[st
     return warnings + _warn_of_clips(manifest, "the same file", groups)
 
 
-def warn_of_equal_contents(manifest: Manifest) -> list[str]:
+def warn_of_equal_contents(manifest: Manifest, *, repeats: bool = False) -> list[str]:
     """Clips of other paths that hold the same bytes; for clips on this machine alone.
 
     A size is asked of every clip; of those that share one, 64 KiB at either end are read (of a
     folder the first and the last picture), and what is equal there is read whole.
+
+    Args:
+        repeats: also tell of one person's clips in one split, of the same path or not, which are a
+            genuine pair that every recogniser gets right.
     """
+    telling = _line if repeats else _place_in_scores
     root = manifest.root
     if root.remote:
         return []
@@ -133,11 +138,9 @@ def warn_of_equal_contents(manifest: Manifest) -> list[str]:
         for path, key in keys.items():
             alike[key].append(path)
         several = {path for paths in alike.values() if len(paths) > 1 for path in paths}
-        clashing = {
-            clip.path
-            for clashes in _find_clashes((keys[c.path], c) for c in clips if c.path in several)
-            for clip in clashes
-        }
+        looked_at = clips if repeats else [clip for clip in clips if clip.path in several]
+        clashes = _find_clashes(((keys[clip.path], clip) for clip in looked_at), telling)
+        clashing = {clip.path for group in clashes for clip in group}
         shared = {keys[path] for path in clashing}
         keys = {
             path: (*key, answer)
@@ -146,9 +149,26 @@ def warn_of_equal_contents(manifest: Manifest) -> list[str]:
         }
         clips = [clip for clip in clips if clip.path in keys]
     location = str(manifest.root_location)
-    groups = _find_clashes((keys[clip.path], clip) for clip in clips)
-    groups = [group for group in groups if len({_place(c, location) for c in group}) > 1]
-    return _warn_of_clips(manifest, "the same content", groups)
+    clashing_groups, repeated = [], []
+    for group in _find_clashes(((keys[clip.path], clip) for clip in clips), telling):
+        if len({_place_in_scores(clip) for clip in group}) == 1:
+            repeated.append(group)
+        elif len({_place(clip, location) for clip in group}) > 1:
+            clashing_groups.append(group)
+    return [
+        *_warn_of_clips(manifest, "the same content", clashing_groups),
+        *_warn_of_clips(
+            manifest, "the same content", repeated, "twice in one split under one name"
+        ),
+    ]
+
+
+def _place_in_scores(clip: Clip) -> Hashable:
+    return clip.split, clip.identity
+
+
+def _line(clip: Clip) -> Hashable:
+    return clip.line
 
 
 def _place(clip: Clip, root: str) -> str:
@@ -162,8 +182,11 @@ def _place(clip: Clip, root: str) -> str:
     return posixpath.normpath(posixpath.join(start, path)).removeprefix(start)
 
 
-def _find_clashes(keyed: Iterable[tuple[Hashable, Clip]]) -> list[list[Clip]]:
-    """Clips of one key and of overlapping times that stand in two splits or under two identities.
+def _find_clashes(
+    keyed: Iterable[tuple[Hashable, Clip]],
+    telling: Callable[[Clip], Hashable] = _place_in_scores,
+) -> list[list[Clip]]:
+    """Clips of one key and of overlapping times that `telling` tells apart: in two splits, say.
 
     A clip is compared with the one before it that ends last. If two overlap and differ, then one of
     them differs from that one, so that no key with a clash is missed.
@@ -180,7 +203,7 @@ def _find_clashes(keyed: Iterable[tuple[Hashable, Clip]]) -> list[list[Clip]]:
         last = clips[0]
         for clip in clips[1:]:
             overlaps = (clip.start_seconds or 0.0) < _end(last)
-            if overlaps and (clip.split, clip.identity) != (last.split, last.identity):
+            if overlaps and telling(clip) != telling(last):
                 clashes |= {last.line: last, clip.line: clip}
             if _end(clip) > _end(last):
                 last = clip
@@ -193,7 +216,12 @@ def _end(clip: Clip) -> float:
     return math.inf if clip.end_seconds is None else clip.end_seconds
 
 
-def _warn_of_clips(manifest: Manifest, shared: str, groups: Sequence[Sequence[Clip]]) -> list[str]:
+def _warn_of_clips(
+    manifest: Manifest,
+    shared: str,
+    groups: Sequence[Sequence[Clip]],
+    where: str = "in two splits or under two identities",
+) -> list[str]:
     if not groups:
         return []
     listed = [
@@ -207,7 +235,7 @@ def _warn_of_clips(manifest: Manifest, shared: str, groups: Sequence[Sequence[Cl
     ]
     more = f"; and {len(groups) - _SHOWN} more" * (len(groups) > _SHOWN)
     return [
-        f"manifest {manifest.path}: {shared} in two splits or under two identities: "
+        f"manifest {manifest.path}: {shared} {where}: "
         f"{'; '.join(listed)}{more}; every recogniser finds a clip in itself: keep one of the "
         f"{manifest.unit}s"
     ]

@@ -154,7 +154,7 @@ def read_manifest(
     location = as_location(root) if root is not None else folder
     # A root that the user names is his own word, wherever the manifest comes from.
     reach = Reach.of_table(path, allow_private, None if root is None else location)
-    absent = _check_paths(clips, open_root(location, reach), problems, unit) if check_files else []
+    absent = check_paths(clips, open_root(location, reach), problems, unit) if check_files else []
     if absent and not allow_missing:
         problems += absent
     if problems:
@@ -264,7 +264,7 @@ def _check_duplicates(clips: Sequence[Clip], problems: list[Problem], unit: str)
         first.setdefault(clip.clip_id, clip.line)
 
 
-def _check_paths(
+def check_paths(
     clips: Sequence[Clip], root: MediaRoot, problems: list[Problem], unit: str
 ) -> list[Problem]:
     """The lines whose path leads nowhere; times given for images and refused URLs are problems."""

@@ -175,10 +175,13 @@ def age_text(seconds: float) -> str:
     """How long something lasts, in the unit that suits it.
 
     >>> age_text(42), age_text(190), age_text(7300), age_text(200_000)
-    ('42 s', '3 min', '2.0 h', '2.3 days')
+    ('42 s', '3 min', '2 h 2 min', '2.3 days')
     """
     if seconds < 90:
         return f"{max(seconds, 0):.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+    if seconds < 172_800:
+        hours, minutes = divmod(round(seconds / 60), 60)
+        return f"{hours} h {minutes} min"
+    return f"{seconds / 86_400:.1f} days"

@@ -9,7 +9,7 @@ import pytest
 
 from vidface.core.clips import Clip
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.settings.choosing import choose_clips
+from vidface.settings.limiting import choose_clips
 from vidface.settings.pipeline import parse_pipeline
 
 PEOPLE = 30
