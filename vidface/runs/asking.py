@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from vidface.core.progress import Notify, quiet
 from vidface.core.redaction import redacted
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import exact_rate
+from vidface.metrics.uncertainty import few_people_note
 from vidface.runs.clip_drawing import ClipFaces
 from vidface.runs.clusterings import read_clustering
 from vidface.runs.crops import read_clip_faces
@@ -27,12 +28,8 @@ from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run
 from vidface.runs.run_folder import RunFolder
-from vidface.runs.scoring import (
-    LATEST,
-    ClusteringChoice,
-    WhichClustering,
-    choose_clustering,
-)
+from vidface.runs.score_tasks import NO_CLIPS, LabelledClips, find_rows, sort_clips
+from vidface.runs.scoring import ClusteringChoice, WhichClustering, choose_clustering
 from vidface.settings.manifests import Manifest
 from vidface.settings.pipeline import Pipeline, parse_pipeline
 from vidface.storage.media import as_location
@@ -41,39 +38,70 @@ from vidface.storage.urls import Address
 if TYPE_CHECKING:
     from vidface.backbones.embedder import Embedder
 
-NO_PROMISE = "measured on these people: not yet a promise for others"
+NO_PROMISE = "measured on these people, not yet a promise for others"
 _ONE_AND_THE_SAME = 0.9999  # cosine of two clips that hold the same pictures
 _NOBODY_KNOWS = "asked"  # one name for all, so that no two are taken for two people
 
 
+class Told:
+    """A dataclass whose shown fields are its JSON form."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        shown: Any = fields(self)  # type: ignore[arg-type]
+        return {field.name: _tell(getattr(self, field.name)) for field in shown if field.repr}
+
+
+def _tell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_tell(entry) for entry in value]
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
 @dataclass(frozen=True)
-class AskedClip:
+class AskedClip(Told):
     """A clip that somebody asks about."""
 
-    name: str  # as it was given
+    name: str  # as it was given, without secrets
     clip_id: str | None  # of the run; None for a file
     identity: str  # that the run's manifest gives it
     split: str
     state: str
-    message: str
     faces: int
     kept: int
+    problem: str  # why there is nothing to compare; empty where there is
     descriptor: NDArray[np.float32] = field(repr=False, compare=False)  # (d,) unit, or zero
     drawn: ClipFaces | None = field(default=None, repr=False, compare=False)
 
-    @property
-    def problem(self) -> str:
-        """Why there is nothing to compare; empty where there is."""
-        if self.descriptor.any():
-            return ""
-        reason = self.message or f"none of its {self.faces} faces can be used"
-        return f"{redacted(self.name)}: {self.state}: {reason}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        names = ("clip_id", "identity", "split", "state", "message", "faces", "kept")
-        document = {name: getattr(self, name) for name in names}
-        return {"name": redacted(self.name), **document, "problem": self.problem}
+@dataclass(frozen=True)
+class Calibration(Told):
+    """What says how high a score is: clips of a run, without those that were asked about."""
+
+    run: str
+    split: str
+    people: int
+    clips: int  # of people, and of nobody known
+    left_out: tuple[str, ...]  # clips that were asked about
+    target: str  # the error rate of the decision; empty where the clips are too few for any
+    gallery: str | None = None
+    means: str = NO_PROMISE
+
+
+@dataclass(frozen=True)
+class Answer(Told):
+    """What was asked, how it was worked on, and what the answer rests on."""
+
+    asked: tuple[AskedClip, ...]
+    recogniser: str
+    denoising: str
+    calibration: Calibration | None
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Why there is no answer: a line for each clip without a usable face."""
+        return tuple(dict.fromkeys(clip.problem for clip in self.asked if clip.problem))
 
 
 @dataclass(frozen=True)
@@ -88,13 +116,23 @@ class Asking:
     denoised: Denoised | None = None  # of the run
 
     @classmethod
-    def of_run(cls, run: Run, denoised: Denoised) -> Asking:
-        """Ask a run; `denoised` as `read_calibration` reads it."""
-        denoising = denoised.denoising or Denoising.of_run(run)
+    def of_run(cls, run: Run, threshold: ClusteringChoice) -> Asking:
+        """Ask a run.
+
+        Raises:
+            VidfaceError: no extraction, one with other settings, or no such clustering.
+        """
+        denoising = choose_clustering(run, threshold)
+        denoised = read_clustering(run, denoising)
+        if denoised is None:
+            raise VidfaceError(
+                f"run directory {run.folder.folder}: no clustering at {denoising}; "
+                "run `vidface cluster` with these settings first"
+            )
         return cls(run.pipeline, denoising, run.rules, run.backbone, run, denoised)
 
     @classmethod
-    def of_recogniser(cls, backbone: Embedder, threshold: ClusteringChoice = LATEST) -> Asking:
+    def of_recogniser(cls, backbone: Embedder, threshold: ClusteringChoice) -> Asking:
         """Ask without a run, with the usual settings: what scores mean isn't known."""
         document = {"manifest": {"path": _NOBODY_KNOWS}}
         pipeline = parse_pipeline(document, Path.cwd() / _NOBODY_KNOWS)
@@ -110,11 +148,50 @@ class Asking:
         """The recogniser's name."""
         if self.run is not None:
             return self.run.weights_name
-        return self.backbone.name if self.backbone else Path(self.pipeline.backbone.weights).name
+        return self.backbone.name if self.backbone else self.pipeline.backbone.weights
+
+    def choose_clips(self, flag: str, split: str, own: Collection[str]) -> LabelledClips:
+        """The run's clips of a split, without some; none without a run.
+
+        Raises:
+            UsageError: a split without a clip.
+        """
+        if self.run is None:
+            return NO_CLIPS
+        if split not in self.run.manifest.splits:
+            there = ", ".join(self.run.manifest.splits)
+            raise UsageError(f"--{flag} {split}: no clip of the manifest is in it (there: {there})")
+        clips = self.run.manifest.of_split(split)
+        return sort_clips((c.clip_id, c.identity) for c in clips if c.clip_id not in own)
+
+    def descriptors_of(self, clips: LabelledClips) -> NDArray[np.float32]:
+        """(n_clips, d) of clips of the run."""
+        if self.denoised is None:
+            return np.zeros((0, 0), np.float32)
+        rows: NDArray[np.float32] = self.denoised.descriptors[find_rows(self.denoised, clips)]
+        return rows
+
+    def describe_calibration(
+        self, split: str, clips: LabelledClips, own: Collection[str], target: str, gallery: str = ""
+    ) -> Calibration | None:
+        """What an answer rests on; None without a run."""
+        if self.run is None:
+            return None
+        splits = split, gallery
+        used = (c.clip_id for c in self.run.manifest.clips if c.split in splits)
+        return Calibration(
+            run=str(self.run.folder.folder),
+            split=split,
+            people=len(clips.identities),
+            clips=len(clips.ids),
+            left_out=tuple(clip_id for clip_id in used if clip_id in own),
+            target=target,
+            gallery=gallery or None,
+        )
 
     def read_clips(
         self, names: Sequence[str | Path], *, draws: bool = False, notify: Notify = quiet
-    ) -> list[AskedClip]:
+    ) -> tuple[AskedClip, ...]:
         """Each clip with its descriptor: of the run where it names one, else worked on now.
 
         Args:
@@ -130,15 +207,13 @@ class Asking:
             clip = self._find_clip(name)
             if clip is None or self.run is None or self.denoised is None:
                 files[name] = _locate(name, self.run)
-                continue
-            row = self.denoised.clip_ids.index(clip.clip_id)
-            drawn = read_clip_faces(self.run, clip.clip_id, self.denoising) if draws else None
-            asked = _describe(str(name), self.denoised, row, self.run, drawn)
-            of_run = {name: getattr(clip, name) for name in ("clip_id", "identity", "split")}
-            clips[name] = replace(asked, **of_run)
+            else:
+                row = self.denoised.clip_ids.index(clip.clip_id)
+                drawn = read_clip_faces(self.run, clip.clip_id, self.denoising) if draws else None
+                clips[name] = _describe(name, self.run, self.denoised, row, drawn, clip)
         if files:
             clips.update(self._read_files(files, draws, notify))
-        return [clips[name] for name in names]
+        return tuple(clips[name] for name in names)
 
     def _find_clip(self, name: str | Path) -> Clip | None:
         """The run's clip that an id names, or a path, where the run has its file as one clip."""
@@ -203,43 +278,14 @@ class Asking:
                 new_rules=self.rules,
             )
             extract(run, notify=notify)
-            denoised = cluster(run, replace(self.denoising, truth_path=None))
-            return {
-                name: _describe(
-                    str(name),
-                    denoised,
-                    row,
-                    run,
-                    read_clip_faces(run, clips[row].clip_id, self.denoising)
-                    if draws and denoised.faces[row]
-                    else None,
-                )
-                for row, name in enumerate(files)
-            }
-
-
-def read_calibration(run: Run, threshold: ClusteringChoice) -> Denoised:
-    """The clips of a run whose scores say what a score means.
-
-    Raises:
-        VidfaceError: no extraction, one with other settings, or no such clustering.
-    """
-    denoising = choose_clustering(run, threshold)
-    denoised = read_clustering(run, denoising)
-    if denoised is None:
-        raise VidfaceError(
-            f"run directory {run.folder.folder}: no clustering at {denoising}; "
-            "run `vidface cluster` with these settings first"
-        )
-    return denoised
-
-
-def check_split(run: Run, flag: str, split: str) -> str:
-    """Refuse a split without a clip."""
-    if split not in run.manifest.splits:
-        there = ", ".join(run.manifest.splits)
-        raise UsageError(f"--{flag} {split}: no clip of the manifest is in it (there: {there})")
-    return split
+            denoising = replace(self.denoising, truth_path=None)
+            denoised = cluster(run, denoising)
+            asked = {}
+            for row, name in enumerate(files):
+                has_faces = draws and denoised.faces[row]
+                drawn = read_clip_faces(run, clips[row].clip_id, denoising) if has_faces else None
+                asked[name] = _describe(name, run, denoised, row, drawn)
+            return asked
 
 
 def _locate(name: str | Path, run: Run | None) -> str:
@@ -256,18 +302,28 @@ def _locate(name: str | Path, run: Run | None) -> str:
 
 
 def _describe(
-    name: str, denoised: Denoised, row: int, run: Run, drawn: ClipFaces | None
+    name: str | Path,
+    run: Run,
+    denoised: Denoised,
+    row: int,
+    drawn: ClipFaces | None,
+    clip: Clip | None = None,
 ) -> AskedClip:
-    messages = run.folder.read_clips()[0].column("message")
+    """What became of a clip of a run."""
+    shown, state, faces = redacted(str(name)), denoised.states[row], int(denoised.faces[row])
+    problem = ""
+    if not denoised.descriptors[row].any():
+        message = run.folder.read_clips()[0].column("message")[row].as_py()
+        problem = f"{shown}: {state}: {message or f'none of its {faces} faces can be used'}"
     return AskedClip(
-        name,
-        None,
-        "",
-        "",
-        denoised.states[row],
-        messages[row].as_py(),
-        int(denoised.faces[row]),
+        shown,
+        None if clip is None else clip.clip_id,
+        "" if clip is None else clip.identity,
+        "" if clip is None else clip.split,
+        state,
+        faces,
         int(denoised.kept[row]),
+        problem,
         denoised.descriptors[row],
         drawn,
     )
@@ -305,28 +361,25 @@ def choose_target(asked: str | None, what: str, trials: int, of: str) -> str:
     return asked
 
 
-def note_few_faces(asked: Sequence[AskedClip], kept: NDArray[np.int64]) -> list[str]:
-    """What is to be said of clips with far fewer faces than those that scores were measured on.
-
-    Args:
-        kept: (n,) faces of each clip that scores were measured on.
-    """
-    usual = int(np.median(kept[kept > 0])) if (kept > 0).any() else 0
-    return [
-        f"{redacted(clip.name)} has {clip.kept} face(s), the clips measured {usual} (median): "
-        "with so few faces more decisions are wrong than these rates say"
-        for clip in asked
-        if not clip.problem and clip.kept * 4 <= usual
-    ]
-
-
-def note_copies(asked: Sequence[AskedClip], denoised: Denoised) -> list[str]:
-    """What is to be said of a file that seems to be one of the run's clips, under another name."""
-    notes = []
+def note_doubts(
+    asking: Asking, asked: Sequence[AskedClip], calibration: LabelledClips
+) -> list[str]:
+    """What makes an answer less sure than the rates say: few faces, few people, a double."""
+    denoised, notes = asking.denoised, []
+    if denoised is None or not calibration.ids:
+        return []
+    kept = denoised.kept[find_rows(denoised, calibration)]
+    usual = int(np.median(kept[kept > 0])) if kept.any() else 0
     for clip in asked:
+        if not clip.problem and clip.kept * 4 <= usual:
+            notes.append(
+                f"{clip.name} has {clip.kept} face(s), the clips measured {usual} (median): with "
+                "so few faces more decisions are wrong than these rates say"
+            )
         if clip.clip_id is None and not clip.problem:
             alike = np.flatnonzero(denoised.descriptors @ clip.descriptor > _ONE_AND_THE_SAME)
-            named = ", ".join(denoised.clip_ids[row] for row in alike[:3].tolist())
-            if named:
-                notes.append(f"{redacted(clip.name)} seems to be the run's own {named}")
-    return notes
+            if len(alike):
+                named = ", ".join(denoised.clip_ids[row] for row in alike[:3].tolist())
+                notes.append(f"{clip.name} seems to be the run's own {named}")
+    few = few_people_note(len(calibration.identities))
+    return [*notes, few] if few else notes

@@ -42,12 +42,6 @@ class LabelledClips:
         pairs = zip(self.ids, self.who, strict=True)
         return sort_clips(pair for pair in pairs if pair[1] in wanted)
 
-    def leave_out(self, clip_ids: Iterable[str]) -> LabelledClips:
-        """Leave out some clips."""
-        unwanted = set(clip_ids)
-        pairs = zip(self.ids, self.who, strict=True)
-        return sort_clips(pair for pair in pairs if pair[0] not in unwanted)
-
     @cached_property
     def identities(self) -> tuple[str, ...]:
         """The identities, each once, in string order, without the distractors'."""
