@@ -177,6 +177,32 @@ def test_the_python(own_clips: Path) -> None:
     assert 0.5 < same_person < 1  # two clips of the first person
 
 
+@pytest.mark.slow
+def test_the_notebook(tmp_path: Path) -> None:
+    """Its cells run one after the other, as Jupyter runs them; what they show is what they say."""
+    notebook = json.loads((REPOSITORY / "docs" / "first_hour.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    sources = [json.dumps("".join(cell["source"])) for cell in cells]
+    code = "import ast\nnames, shown = {}, []\n"
+    for source in sources:
+        code += (
+            f"cell = ast.parse({source})\n"
+            "last = cell.body.pop().value if isinstance(cell.body[-1], ast.Expr) else None\n"
+            "exec(compile(cell, 'cell', 'exec'), names)\n"
+            "shown.append(last and eval(compile(ast.Expression(last), 'cell', 'eval'), names))\n"
+            "print(shown[-1])\n"
+        )
+    code += "assert names['gain'] > 0.1\nassert names['score'].retrieval.map_at_k == 1\n"
+    code += "assert any(hasattr(value, '_repr_png_') for value in shown)\n"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Score(val against train, threshold 0.5: 60 clips, 20 people)" in done.stdout
+    assert "row 0: unknown split 'vla'" in done.stdout
+
+
 def test_recipes_and_manifests_are_documented() -> None:
     text = (REPOSITORY / "data_manifests" / "README.md").read_text(encoding="utf-8")
     for name in shipped_pipelines():
