@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,10 @@ def test_evaluate_takes_a_table(
     assert by_rows.figures() == by_file.figures()
     assert by_rows.retrieval.map_at_k == 1
     assert by_rows.provenance["manifest"] == "in memory"
+    twice = [*rows, {**rows[0], "clip_id": "again", "split": "val"}]
+    with pytest.warns(UserWarning, match="the same file in two splits") as said:
+        vidface.evaluate(twice, mean_colour, source="aligned", bootstrap=0)
+    assert said[0].filename == __file__
     with pytest.raises(VidfaceError, match="row 0: empty clip_id"):
         vidface.evaluate([{**rows[0], "clip_id": None}], mean_colour, **given)
 
@@ -125,7 +130,9 @@ def test_embeddings_of_ones_own_program() -> None:
     assert (score.counts["clips"], score.counts["faces"], score.counts["kept"]) == (3, 5, 4)
     assert score.retrieval.average_precision == {"ann": 1.0, "bob": 0.5}  # nobody's 5 comes first
     unit = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
-    again = vidface.evaluate_embeddings(unit.tolist(), IDS, WHO, SPLITS, bootstrap=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = vidface.evaluate_embeddings(unit.tolist(), IDS, WHO, SPLITS, bootstrap=0)
     assert again.figures() == score.figures()
     frames = [0, 0, 0, 1, 1, 0, 0]
     as_faces = vidface.evaluate_embeddings(

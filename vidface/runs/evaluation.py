@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import open_run
 from vidface.runs.scoring import Score, check_splits, score_descriptors
-from vidface.settings.manifests import IN_MEMORY, ManifestSource
+from vidface.settings.manifests import IN_MEMORY, REQUIRED_COLUMNS, ManifestSource
 from vidface.settings.pipeline import parse_pipeline
 
 if TYPE_CHECKING:
@@ -104,7 +103,8 @@ def evaluate(
         if root is not None:
             document["manifest"]["root"] = str(Path(root).absolute())
         clips = manifest if path is IN_MEMORY else None
-        opened = open_run(parse_pipeline(document, where), clips=clips, backbone=backbone)
+        pipeline = parse_pipeline(document, where)
+        opened = open_run(pipeline, _warn, clips=clips, backbone=backbone)
         check_splits(
             opened, split, gallery, opened.pipeline.score
         )  # before hours of extraction, not after
@@ -171,7 +171,7 @@ def evaluate_embeddings(
             file, allow_pickle=False, clip_id=rows.clip_ids, embedding=rows.embeddings, **frames
         )
         return evaluate(
-            [dataclasses.asdict(clip) for clip in clips],
+            [{name: getattr(clip, name) for name in REQUIRED_COLUMNS} for clip in clips],
             threshold=threshold,
             split=split,
             gallery=gallery or next((name for name in there if name != split), "train"),
@@ -181,6 +181,10 @@ def evaluate_embeddings(
             seed=seed,
             **settings,
         )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=4)  # of the caller of `evaluate`
 
 
 def _load_recogniser(
