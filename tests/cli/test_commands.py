@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from tests.conftest import write_colour_network, write_crop
 from vidface.cli import commands
 from vidface.core.rules import ReadingRules
-from vidface.runs import clip_extraction
+from vidface.runs.extraction import extract
+from vidface.runs.run import open_run
+from vidface.settings.pipeline import load_pipeline
 
 
 def test_the_three_commands_and_the_sweep(vidface, colour_pipeline: Path) -> None:
@@ -57,15 +60,14 @@ def test_json_everywhere(vidface, colour_pipeline: Path) -> None:
 
 
 def test_files_passed_over_are_noted_and_an_older_run_keeps_its_pictures(
-    vidface, colour_pipeline: Path, colour_clips: Path, monkeypatch: pytest.MonkeyPatch
+    vidface, colour_pipeline: Path, colour_clips: Path
 ) -> None:
     folder = next(path for path in colour_clips.parent.rglob("*.png")).parent
     (folder / "one.jfif").write_bytes(next(folder.glob("*.png")).read_bytes())
     (folder / "two.heic").write_bytes(b"text")
-    with monkeypatch.context() as older:
-        older.setattr(clip_extraction, "NEW_RULES", ReadingRules.as_before())
-        before = vidface("extract", "--pipeline", colour_pipeline)
-    assert "passed over" not in before.out
+    run = open_run(load_pipeline(colour_pipeline))
+    before = extract(replace(run, new_rules=ReadingRules.as_before()))
+    assert not before.noted
     again = vidface("extract", "--pipeline", colour_pipeline)
     assert "already done" in again.err
     assert again.code == 0
@@ -113,8 +115,9 @@ def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -
         (("scroe",), 2, "No such command 'scroe'"),
         (("score", "--treshold", "0.4"), 2, "No such option"),
         (("score", "--fps", "fast"), 2, "not a valid float"),
-        (("run",), 2, "Missing argument"),
+        (("run", "nowhere"), 2, "nowhere: no such run directory or pipeline file; give a path"),
         (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
+        (("init", ".", "--add", "--force"), 2, "give one of them"),
         (("score", "--pipeline", "nope.toml"), 2, "shipped recipes: demo"),
         (("sweep", "--thresholds", "0:1"), 2, "START:STOP:STEP"),
         (("score", "--threshold", "2"), 2, "a cosine lies in [-1, 1]"),
@@ -155,7 +158,7 @@ def test_init_then_the_ordinary_commands(vidface, tmp_path: Path, colour_network
     done = vidface("init", "my clips")
     assert done.code == 0
     assert "manifest.csv: 6 clips, 2 identities (train 2, val 4)" in done.out
-    assert "vidface extract && vidface cluster && vidface score" in done.out
+    assert done.out.endswith(", then:\n  vidface run\n")
     flags = ("--source", "aligned", "--weights", colour_network, "--color", "rgb", "--mean", 127.5)
     for command in ("extract", "cluster", "score"):
         done = vidface(command, *flags)

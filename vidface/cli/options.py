@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import click
 
 from vidface.core.errors import VidfaceError
 from vidface.core.files import find_output
+from vidface.core.progress import quiet
 from vidface.core.redaction import redacted_text
 from vidface.core.settings import SettingField, table_settings
 from vidface.core.values import printable
@@ -284,13 +286,31 @@ def open_run_from(
     Args:
         check_files, notify: as for `open_run`; what it says is noted by default.
     """
-    from vidface.runs.choosing import choose_pipeline
+    from vidface.runs.opening import choose_pipeline
     from vidface.runs.run import open_run
 
     pipeline = choose_pipeline(
         flags.get("place"), flags.get("pipeline"), overrides_from(flags), note
     )
     return open_run(pipeline, notify or note, check_files=check_files)
+
+
+def open_whole_run(what: str | None, flags: dict[str, Any], *, dry: bool) -> tuple[Run, str | None]:
+    """The run of `vidface run WHAT`, and what later commands name it by: None for nothing.
+
+    Args:
+        dry: nothing is written, and what is odd about the manifest is left to the preflight.
+    """
+    from vidface.runs.opening import choose_whole
+    from vidface.runs.run import open_run
+    from vidface.settings.pipeline import LOCAL_PIPELINE, load_pipeline
+
+    pipeline = choose_whole(what, flags["pipeline"], overrides_from(flags), note, begin=not dry)
+    run = open_run(pipeline, quiet if dry else note, check_files=not dry)
+    local = Path(LOCAL_PIPELINE)
+    if local.is_file() and str(load_pipeline(None).run.dir) == str(pipeline.run.dir):
+        return run, None
+    return run, os.path.relpath(run.folder.folder) if run.mirror is None else str(pipeline.run.dir)
 
 
 def denoising_from(run: Run, threshold: str | None, flags: dict[str, Any]) -> Denoising | None:

@@ -159,7 +159,7 @@ def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bo
 
 def _place(name: str) -> Path:
     """A run directory or a file of one; any other name is a pipeline's, whose directory it is."""
-    from vidface.runs.choosing import choose_folder
+    from vidface.runs.opening import choose_folder
 
     path = Path(name)
     return path if path.is_file() and path.suffix == ".json" else choose_folder(name or None)

@@ -59,7 +59,7 @@ def report(
     vidface report runs/mine --no-faces --pseudonymise
     """
     from vidface.reports.page import MOST_CLIPS, ReportSettings, write_report
-    from vidface.runs.choosing import choose_folder
+    from vidface.runs.opening import choose_folder
 
     settings = ReportSettings(
         faces=not no_faces,

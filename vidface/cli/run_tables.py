@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vidface.cli.text_tables import grid, render
 from vidface.metrics.figures import format_rate, tabulate_points
 from vidface.metrics.pairs import NO_ACCURACY, PairScore
 from vidface.noise.diagnostics import FLAGS
+from vidface.runs.whole_run import find_unenrolled
 
 if TYPE_CHECKING:
     from vidface.runs.clips import ClipLine, ClipList
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from vidface.runs.embedding import ExtractionSummary
     from vidface.runs.run import Run
     from vidface.runs.verify import Verified
+    from vidface.runs.whole_run import WholeRun
 
 
 LISTED_FAILURES = 20
@@ -82,6 +87,45 @@ def format_clustering(denoised: Denoised, run: Run) -> str:
     if denoised.denoising is not None:
         where = run.folder.clustering(denoised.denoising.name)
         lines.append(f"descriptors: {where / 'descriptors.parquet'}")
+    return "\n".join(lines)
+
+
+def format_next_steps(results: WholeRun, run: Run, place: str | None) -> str:
+    """What is worth doing after `vidface run`, a command and what it shows on each line.
+
+    Args:
+        place: what later commands name the run by; None where ./vidface.toml says it.
+    """
+    name = "" if place is None else f" {shlex.quote(place)}"
+    denoised = results.denoised
+    dropped = denoised.faces - denoised.kept  # (n_clips,) int64
+    contested = (denoised.summary().get("diagnostics") or {}).get("contested", 0)
+    steps = []
+    if results.extraction.failed:
+        states = sorted({state for _, state, _ in results.extraction.failed})
+        flags = "".join(f" --status {state}" for state in states)
+        steps.append((f"vidface clips{name}{flags}", "the clips that failed"))
+    if contested:
+        steps.append(
+            (f"vidface clips{name} --flag contested", f"{contested} that may show two people")
+        )
+    if run.folder.has_crops and denoised.kept.any():
+        clip_id = shlex.quote(
+            denoised.clip_ids[int(np.argmax(np.where(denoised.kept, dropped, -1)))]
+        )
+        flag = f" --run{name}" if name else ""
+        steps.append((f"vidface show {clip_id}{flag}", "its faces, dropped ones framed"))
+    if results.score is not None:
+        steps.append((f"vidface sweep{name}", "the figures at other thresholds"))
+    lines = [f"next: {command}   ({what})" for command, what in steps]
+    lost = find_unenrolled(run, results)
+    if lost:
+        named = ", ".join(lost[:3]) + (", …" if lost[3:] else "")
+        lines.insert(
+            0,
+            f"next: {len(lost)} people of the split are not in the gallery ({named}): make another "
+            f"clip of theirs `{results.score and results.score.gallery}` in {run.manifest.path}",
+        )
     return "\n".join(lines)
 
 

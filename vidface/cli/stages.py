@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,9 @@ from vidface.cli.options import (
     noise_options,
     note,
     open_run_from,
+    open_whole_run,
     output_options,
+    run_flags,
     run_options,
     score_options,
     show,
@@ -44,8 +48,13 @@ if TYPE_CHECKING:
     help="The manifest to write.",
 )
 @click.option("--force", is_flag=True, help="Replace a manifest that is there.")
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Write the clips that a manifest does not list yet below its lines, which stay.",
+)
 @output_options
-def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
+def init(folder: Path, out: Path, force: bool, add: bool, as_json: bool) -> None:
     """Write a manifest for a FOLDER of clips, to be edited.
 
     Layouts: person/clip.mp4, person/clip/*.jpg, split/person/clip, or flat files; clips may lie
@@ -53,10 +62,12 @@ def init(folder: Path, out: Path, force: bool, as_json: bool) -> None:
     val. What is left out is counted. A vidface.toml beside the manifest makes it what the other
     commands work on.
     """
-    from vidface.settings.initialise import initialise
+    from vidface.settings.initialise import add_clips, initialise
 
-    files = initialise(folder, out, force=force)
-    show(as_json, files.to_dict(), lambda: str(files))
+    if add and force:
+        raise click.UsageError("--force replaces the manifest, --add keeps it; give one of them")
+    files = add_clips(folder, out) if add else initialise(folder, out, force=force)
+    show(as_json, files.to_dict(), lambda: printable(str(files)))
 
 
 @click.command(cls=StageCommand)
@@ -112,8 +123,8 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
 
 
 @click.command(cls=StageCommand, name="run")
-@click.argument("name", metavar="PIPELINE")
-@run_options
+@click.argument("what", metavar="[WHAT]", required=False)
+@run_flags
 @noise_options
 @split_options
 @score_options
@@ -126,7 +137,7 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Do nothing but what vidface check does.")
 @output_options
 def run_all(
-    name: str,
+    what: str | None,
     split: str | None,
     gallery: str | None,
     threshold: str | None,
@@ -137,15 +148,25 @@ def run_all(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Run all stages of PIPELINE, skipping those done already with the same settings."""
+    """All stages: extract, cluster, score, and a report. What is done already is skipped.
+
+    Without WHAT those of ./vidface.toml. WHAT is a folder of clips (manifest.csv and vidface.toml
+    are written here first, as `vidface init` does), a run directory, or a pipeline's file or
+    recipe.
+
+    \b
+    vidface run clips
+    vidface run
+
+    Clips that fail stop nothing; exit code 3 says that some did.
+    """
     from vidface.cli import run_tables, score_tables
+    from vidface.reports.page import ReportSettings, write_run_report
     from vidface.runs.whole_run import Watcher, run_stages
 
-    if flags["pipeline"]:
-        raise click.UsageError("PIPELINE is given already; leave --pipeline out")
-    chosen = {**flags, "pipeline": name}
-    run = open_run_from(chosen, check_files=not dry_run, notify=quiet if dry_run else note)
-    denoising = denoising_to_make(run, threshold)
+    if what is not None and flags["pipeline"]:
+        raise click.UsageError(f"{what} says the settings already; leave --pipeline out")
+    run, place = open_whole_run(what, flags, dry=dry_run)
     if dry_run:
         from vidface.runs.preflight import check_run
 
@@ -154,7 +175,7 @@ def run_all(
         return
     results = run_stages(
         run,
-        denoising,
+        denoising_to_make(run, threshold),
         split=split,
         gallery=gallery,
         force=force,
@@ -167,7 +188,17 @@ def run_all(
             on_clustered=lambda done: _echo(as_json, run_tables.format_clustering(done, run)),
         ),
     )
-    show(as_json, results.to_dict(), lambda: score_tables.score(results.score, run))
+    report = write_run_report(
+        run, ReportSettings(command=shlex.join(["vidface", *sys.argv[1:]])), note
+    )
+    lines = [
+        f"not scored: {results.not_scored}" if results.score is None
+        else score_tables.score(results.score, run),
+        *([] if report is None else ["", f"report: {printable(str(report))}"]),
+        *filter(None, [printable(run_tables.format_next_steps(results, run, place))]),
+    ]  # fmt: skip
+    document = {**results.to_dict(), "report": report and report.to_dict()}
+    show(as_json, document, lambda: "\n".join(lines))
     exit_for(results.extraction.failed, strict=strict)
 
 

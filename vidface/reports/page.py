@@ -19,7 +19,7 @@ from typing import IO, Any
 from markupsafe import Markup
 
 from vidface.core.errors import UsageError, VidfaceError
-from vidface.core.files import output_file
+from vidface.core.files import can_be_written, output_file
 from vidface.core.progress import Notify, quiet
 from vidface.core.version import __version__
 from vidface.reports import page_data
@@ -32,7 +32,7 @@ from vidface.reports.sections import SECTIONS
 from vidface.reports.sprites import ShownFaces, read_shown_faces
 from vidface.reports.templating import read_asset, report_templates
 from vidface.runs.comparison import Comparison, compare
-from vidface.runs.run import open_run_folder
+from vidface.runs.run import Run, open_run_folder
 from vidface.runs.run_folder import RunFolder
 
 __all__ = ["MOST_CLIPS", "MOST_RUNS", "ReportMade", "ReportSettings", "write_report"]
@@ -56,10 +56,12 @@ class ReportMade:
     runs: int
     clips: int
     pictures: int  # clips with their faces
+    why_no_pictures: str = ""
 
     def __str__(self) -> str:
         size = f"{self.bytes / 1e6:.1f} MB"
-        return f"{self.path}: {self.clips} clips, {self.pictures} of them in pictures, {size}"
+        shown = f"{self.pictures} of them in pictures" if self.pictures else self.why_no_pictures
+        return f"{self.path}: {self.clips} clips, {shown}, {size}"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -116,7 +118,27 @@ def write_report(
             pictures = _write_page(file, contents)
             size = file.tell()
             unchanged.close()  # before the page takes its name
-    return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures)
+    why = (
+        "" if pictures else _faces_note(0, settings).removeprefix("This file contains ").strip(".")
+    )
+    return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures, why)
+
+
+def write_run_report(
+    run: Run, settings: ReportSettings, notify: Notify = quiet
+) -> ReportMade | None:
+    """Write `report.html` into a run directory; None, and a word, where it can't be written there.
+
+    Raises:
+        VidfaceError: see `write_report`.
+    """
+    folder = run.folder.folder
+    if run.mirror is not None or not can_be_written(folder):
+        notify(
+            f"{run.pipeline.run.dir}: no report is written there; `vidface report --out` writes one"
+        )
+        return None
+    return write_report([folder], folder / "report.html", settings, notify)
 
 
 def _label_runs(folders: Sequence[Path]) -> list[str]:
@@ -213,13 +235,13 @@ def _read_faces(run: RunData, picks: Picks, settings: ReportSettings) -> Iterato
 
 
 def _faces_note(pictures: int, settings: ReportSettings) -> str:
-    """What the page holds of people."""
+    """What the page holds of people, and why where it holds nobody."""
     if pictures:
         return (
             f"This file contains faces of people, of {pictures} clips: personal data. Treat it so."
         )
     if settings.faces:
-        return "This file contains no faces: the runs kept none."
+        return "This file contains no faces: the runs were extracted without keep_crops."
     return "This file contains no faces (made with --no-faces)."
 
 

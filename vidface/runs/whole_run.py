@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -45,13 +46,15 @@ class WholeRun:
 
     extraction: ExtractionSummary
     denoised: Denoised
-    score: Score
+    score: Score | None
+    not_scored: str = ""  # why, where there is no score
 
     def to_dict(self) -> dict[str, Any]:
+        scored = {"not_scored": self.not_scored} if self.score is None else self.score.to_dict()
         return {
             "extraction": self.extraction.to_dict(),
             "cluster": self.denoised.summary(),
-            **self.score.to_dict(),
+            **scored,
         }
 
 
@@ -74,8 +77,10 @@ def run_stages(
         VidfaceError: what cannot be scored is refused before anything is extracted.
     """
     watcher = watcher or Watcher()
+    not_scored = "" if split or gallery else find_what_lacks(run)
     split, gallery = split or run.pipeline.score.split, gallery or run.pipeline.score.gallery
-    check_splits(run, split, gallery)
+    if not not_scored:
+        check_splits(run, split, gallery)
     with watcher.extraction_bar(run) as progress:
         extraction = extract(
             run, force=force, retry_failed=retry_failed, notify=watcher.notify, progress=progress
@@ -83,11 +88,42 @@ def run_stages(
     watcher.on_extracted(extraction)
     denoised = cluster_once(run, denoising or Denoising.of_run(run), notify=watcher.notify)
     watcher.on_clustered(denoised)
+    if not_scored:
+        return WholeRun(extraction, denoised, None, not_scored)
     with watcher.pairs_bar() as pairs_progress:
         scores = score(
             run, denoised.denoising, split=split, gallery=gallery, progress=pairs_progress
         )
     return WholeRun(extraction, denoised, scores)
+
+
+def find_what_lacks(run: Run) -> str:
+    """Why a manifest of clips without two of one person cannot be scored; "" where it can be."""
+    clips = Counter(clip.identity for clip in run.manifest.clips if clip.identity)
+    if not clips:
+        return f"no clip has an identity; write who is in them into {run.manifest.path}"
+    if max(clips.values()) == 1:
+        return (
+            "nobody has two clips, one to enrol and one to look for; add some, or correct "
+            f"identities in {run.manifest.path}"
+        )
+    return ""
+
+
+def find_unenrolled(run: Run, results: WholeRun) -> list[str]:
+    """People whose clips are looked for in vain, for none of the gallery has a descriptor."""
+    if results.score is None or results.score.gallery is None:
+        return []
+    has_descriptor = results.denoised.has_descriptor.tolist()  # (n_clips,), as the manifest's
+    clips = [clip for clip in run.manifest.clips if clip.identity]
+    usable = dict(zip(results.denoised.clip_ids, has_descriptor, strict=True))
+    enrolled = {
+        clip.identity
+        for clip in clips
+        if clip.split == results.score.gallery and usable.get(clip.clip_id)
+    }
+    looked_for = {clip.identity: None for clip in clips if clip.split == results.score.split}
+    return [identity for identity in looked_for if identity not in enrolled]
 
 
 @dataclass(frozen=True)

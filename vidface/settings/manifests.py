@@ -353,17 +353,20 @@ def write_manifest(clips: Sequence[Clip], path: str | Path) -> None:
         file.write(data)
 
 
-def manifest_bytes(clips: Sequence[Clip]) -> bytes:
-    """The content of a manifest of these clips."""
+def manifest_bytes(
+    clips: Sequence[Clip], header: Sequence[str] = REQUIRED_COLUMNS, *, with_header: bool = True
+) -> bytes:
+    """The content of a manifest of these clips; columns that a clip has nothing for are empty."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(REQUIRED_COLUMNS)
+    writer = csv.DictWriter(text, header)
+    if with_header:
+        writer.writeheader()
     for clip in clips:
         if CONTROL_CHARACTERS.search(clip.clip_id + clip.identity):
             raise VidfaceError(f"clip {clip.clip_id!r}: control characters in a name; rename it")
         if clip.path != clip.path.strip():
             raise VidfaceError(f"{clip.path!r}: begins or ends with white space; rename it")
-        writer.writerow((clip.clip_id, clip.path, clip.identity, clip.split))
+        writer.writerow({column: getattr(clip, column) for column in REQUIRED_COLUMNS})
     try:
         return text.getvalue().encode("utf-8")
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from vidface.core.progress import Notify, quiet
 from vidface.core.redaction import is_url
 from vidface.runs.run import find_settings_file, read_run_pipeline
 from vidface.runs.run_folder import RunFolder
+from vidface.settings.initialise import compare_with_folder, initialise
 from vidface.settings.pipeline import (
     LOCAL_PIPELINE,
     Overrides,
@@ -65,6 +66,81 @@ def choose_pipeline(
             f"; clips in a folder: vidface run {name}"
         )
     return load_pipeline(pipeline, {**overrides, _DIR: name})  # of an older version
+
+
+def choose_whole(
+    what: str | None,
+    pipeline: str | None = None,
+    overrides: Overrides | None = None,
+    notify: Notify = quiet,
+    *,
+    begin: bool = True,
+) -> Pipeline:
+    """The settings of `vidface run WHAT`: what WHAT is, its content says.
+
+    A run directory, a pipeline's file or recipe, or a folder with a vidface.toml in it; any other
+    folder is one of clips: manifest.csv and vidface.toml are written here first, unless the ones
+    that are here are about its clips, or `begin` is false, which is an error then.
+
+    Raises:
+        UsageError: two fit, or nothing does.
+    """
+    if what is None or is_url(what):
+        return choose_pipeline(what, pipeline, overrides, notify)
+    place = Path(what)
+    fitting = {
+        "a run directory": place.is_dir() and RunFolder(place).pipeline_path.is_file(),
+        f"the folder of a {LOCAL_PIPELINE}": (place / LOCAL_PIPELINE).is_file(),
+        "a shipped recipe (--pipeline NAME)": what in shipped_pipelines(),
+        "a folder of clips": False,
+    }
+    fitting["a folder of clips"] = place.is_dir() and not any(list(fitting.values())[:2])
+    kinds = [kind for kind, fits in fitting.items() if fits]
+    if len(kinds) > 1:
+        way_out = (
+            f"; ./{what} is the folder" if fitting["a shipped recipe (--pipeline NAME)"] else ""
+        )
+        raise UsageError(f"{what}: both {' and '.join(kinds)}{way_out}")
+    if kinds == ["a folder of clips"]:
+        return _begin(place, overrides, notify, begin)
+    if kinds == [f"the folder of a {LOCAL_PIPELINE}"]:
+        return load_pipeline(place / LOCAL_PIPELINE, overrides)
+    if place.is_file() and place.suffix.lower() != ".toml":
+        raise UsageError(f"{what}: neither a folder nor a .toml; clips are given by their folder")
+    return choose_pipeline(what, None, overrides, notify)
+
+
+def _begin(folder: Path, overrides: Overrides | None, notify: Notify, may_write: bool) -> Pipeline:
+    """The settings for a folder of clips: those that are here, or else new ones."""
+    local, manifest_path = Path(LOCAL_PIPELINE), Path("manifest.csv")
+    if not local.is_file():
+        if not may_write:
+            raise UsageError(
+                f"{folder}: a dry run writes nothing; vidface init {folder} writes the manifest "
+                "that it looks at"
+            )
+        if manifest_path.exists():
+            raise UsageError(
+                f"{manifest_path} is here, but no {LOCAL_PIPELINE}: vidface init {folder} --force "
+                "writes both anew; in another working directory nothing is in the way"
+            )
+        for line in initialise(folder, manifest_path).decisions.splitlines():
+            notify(line)
+        return load_pipeline(None, overrides)
+    pipeline = load_pipeline(None, overrides)
+    listed, unlisted = compare_with_folder(pipeline.manifest, folder)
+    if not listed:
+        raise UsageError(
+            f"{local} here is about other clips than those of {folder}: work in another directory, "
+            "or leave the folder out to run what is here"
+        )
+    if unlisted:
+        named = ", ".join(clip.path for clip in unlisted[:3]) + (", …" if unlisted[3:] else "")
+        notify(
+            f"not in {pipeline.manifest.path} yet: {len(unlisted)} clip(s) of {folder} ({named}); "
+            f"vidface init {folder} --add adds them"
+        )
+    return pipeline
 
 
 def choose_folder(name: str | None) -> Path:
