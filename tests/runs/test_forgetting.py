@@ -129,7 +129,7 @@ def test_nothing_of_them_remains_and_the_others_are_as_in_a_fresh_run(
     for path, text in every_text(run):
         assert not [word for word in wanted if word in text], path
     assert (run / "notes.txt").read_text() == "look at the light"
-    assert not list(run.rglob("*.html"))
+    assert not [*run.rglob("*.html"), *run.glob("deep"), *run.glob("clusters")]
     assert "vidface sweep" in " ".join(done.json["again"])
     assert any("manifest.csv" in line for line in done.json["untouched"])
 

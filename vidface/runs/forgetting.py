@@ -19,11 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidface.core.digests import (
-    DIGEST_SUFFIX,
-    check_digest,
-    digested_path,
-)
+from vidface.core.digests import DIGEST_SUFFIX, check_digest, digested_path
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX
 from vidface.core.progress import Notify, quiet
@@ -36,8 +32,8 @@ from vidface.runs.run import Run
 from vidface.runs.run_folder import STAGING
 from vidface.storage.locks import LOCK, WORKERS
 
-_OUTPUTS = {".arrow", ".bin", ".html", ".jpeg", ".jpg", ".npy", ".npz", ".parquet", ".part", ".pdf",
-            ".png", ".svg", ".webp"}  # fmt: skip
+_OUTPUTS = {".arrow", ".bin", ".html", ".jpeg", ".jpg", ".npy", ".npz", ".parquet", ".pdf", ".png",
+            ".svg", ".webp", PART_SUFFIX}  # fmt: skip
 """Suffixes of what commands write where `--out` says: it can't be seen whose faces are in it."""
 _TEXTS = {".csv", ".json", ".md", ".toml", ".tsv", ".txt"}
 """Of texts, which go where a forgotten name stands in them."""
@@ -97,9 +93,8 @@ def plan_forgetting(
         VidfaceError: nothing would be left; files of the run are lost or damaged.
     """
     identities, clip_ids = _find_clips(run, people, clips, notify)
-    folder = run.folder
-    stay = [c for c in run.manifest.clips if c.clip_id not in set(clip_ids)]
-    faces, n_stay = 0, len(stay)
+    folder, gone = run.folder, set(clip_ids)
+    faces, n_stay = 0, sum(clip.clip_id not in gone for clip in run.manifest.clips)
     if folder.clips_path.is_file():
         table, made = folder.read_clips()
         if lost := folder.find_lost_files(len(table), made):
@@ -107,9 +102,9 @@ def plan_forgetting(
                 f"{lost[0]}: lost or damaged, so it can't be written anew; `vidface extract` makes "
                 "it again"
             )
-        gone = pc.is_in(table["clip_id"], pa.array(clip_ids, pa.string()))
-        faces = pc.sum(table.filter(gone)["faces"]).as_py() or 0
-        n_stay = min(n_stay, len(table.filter(pc.invert(gone))))
+        is_gone = pc.is_in(table["clip_id"], pa.array(clip_ids, pa.string()))
+        faces = pc.sum(table.filter(is_gone)["faces"]).as_py() or 0
+        n_stay = min(n_stay, len(table.filter(pc.invert(is_gone))))
     if clip_ids and not n_stay:
         raise VidfaceError(
             f"run directory {folder.folder}: no clip would be left; remove the whole directory"
@@ -221,14 +216,17 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
     texts = {*people, *clip_ids, *(redacted(clip.path) for clip in forgotten_clips)}
     words = [text.encode("utf-8", "surrogatepass") for text in texts if text]
     users, real = _list_users_files(run), folder.resolve()
-    rewritten, removed, kept = [], [], []
-    if (folder / STAGING).exists():
-        removed.append(STAGING)
+    rewritten: list[str] = []
+    removed: list[str] = []
+    kept: list[str] = []
+    removed += [path.name for path in sorted(folder.glob(f"{STAGING}*"))]
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
         source = digested_path(path) if path.suffix == DIGEST_SUFFIX else path
-        top = name.split("/")[0]
-        if source in (run.folder.pipeline_path, folder / FORGOTTEN) or top in (STAGING, WORKERS):
+        top, suffix = name.split("/")[0], source.suffix.lower()
+        if source in (run.folder.pipeline_path, folder / FORGOTTEN):
+            continue
+        if top == WORKERS or path.name.startswith((LOCK, ".mirror")) or top.startswith(STAGING):
             continue
         if source == run.folder.clips_path or (
             top in ("embeddings", "crops") and source.name.startswith("shard-")
@@ -237,13 +235,9 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
                 rewritten.append(name)
         elif top in MADE_OF_ALL or source == run.folder.profile_path:
             removed.append(name)
-        elif path.name == LOCK or path.name.startswith((".mirror", ".lock")):
-            continue
         elif not users.isdisjoint((real / name, *(real / name).parents)):
             continue  # `untouched` names the manifest and the clips
-        elif path.suffix == PART_SUFFIX or source.suffix.lower() in _OUTPUTS or (
-            source.suffix.lower() in _TEXTS and _contains(source, words)
-        ):  # fmt: skip
+        elif suffix in _OUTPUTS or (suffix in _TEXTS and _contains(source, words)):
             removed.append(name)
         else:
             kept.append(name)

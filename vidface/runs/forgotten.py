@@ -9,7 +9,7 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class Forgotten:
     clips: frozenset[str] = frozenset()
     people: frozenset[str] = frozenset()
     unfinished: Mapping[str, Any] | None = None
-    _known: dict[str, bool] = field(default_factory=dict, repr=False, compare=False)
 
     def forgets_clip(self, clip_id: str) -> bool:
         """Whether a clip of this id was forgotten."""
@@ -40,11 +39,8 @@ class Forgotten:
 
     def forgets_person(self, identity: str) -> bool:
         """Whether an identity was, in any Unicode form; nobody's name, "", never is."""
-        if not identity or not self.people:
-            return False
-        if identity not in self._known:
-            self._known[identity] = self._hash("person", same_name(identity)) in self.people
-        return self._known[identity]
+        named = identity != "" and bool(self.people)
+        return named and self._hash("person", same_name(identity)) in self.people
 
     def forgets(self, clip: Clip) -> bool:
         """Whether a line of the manifest was."""
@@ -54,7 +50,7 @@ class Forgotten:
         self, clip_ids: Iterable[str], people: Iterable[str], unfinished: Mapping[str, Any]
     ) -> Forgotten:
         """These and more, which are yet to be removed."""
-        begun = replace(self, salt=self.salt or os.urandom(16), unfinished=unfinished, _known={})
+        begun = replace(self, salt=self.salt or os.urandom(16), unfinished=unfinished)
         return replace(
             begun,
             clips=self.clips | {begun._hash("clip", clip_id) for clip_id in clip_ids},

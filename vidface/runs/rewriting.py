@@ -32,29 +32,35 @@ MADE_OF_ALL = ("linkage", "clusters", "scores", "sweeps")  # folders whose files
 def finish_forgetting(run: RunFolder, forgotten: Forgotten) -> Forgotten:
     """Do all that a list says is yet to be done; done twice it is the same."""
     todo = forgotten.unfinished or {}
+    folder = run.folder.resolve()
     for name in todo.get("remove", ()):
-        path = Path(os.path.normpath(run.folder / name))
+        path = Path(os.path.normpath(folder / name))
         # A stranger's list, or a link in his folder, may lead anywhere.
-        inside = path.parent.resolve().is_relative_to(run.folder.resolve())
+        inside = all(p.is_relative_to(folder) for p in (path.parent, path.parent.resolve()))
         if inside and not path.is_dir():
             with named_errors(path):
                 remove_with_digest(path)
+            _remove_empty(path.parent, folder)
     staging = RunFolder(run.folder / STAGING)
     with named_errors(staging.folder):
         whole = staging.clips_path.is_file() and not run.clips_path.is_file()
         if staging.is_moving or whole:  # killed while the new took the old one's place
             run.replace_extraction(staging)
-        elif staging.folder.is_dir():
-            shutil.rmtree(staging.folder)
+        for begun in run.folder.glob(f"{STAGING}*"):
+            shutil.rmtree(begun)
     if run.clips_path.is_file():
         _rewrite_extraction(run, forgotten, *todo.get("clips_sha256", ("", "")))
-    for part in MADE_OF_ALL:
-        for where, *_ in os.walk(run.folder / part, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(where).rmdir()
     finished = replace(forgotten, unfinished=None)
     finished.write(run.folder)
     return finished
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder, and those above it below `top`, where nothing is in them."""
+    while folder != top:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        folder = folder.parent
 
 
 def _rewrite_extraction(run: RunFolder, forgotten: Forgotten, before: str, after: str) -> None:
