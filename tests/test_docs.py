@@ -141,9 +141,9 @@ def own_clips(data: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.usefixtures("weights_at_hand")
 def test_your_own_clips(own_clips: Path) -> None:
-    start = COMMANDS.index("vidface init clips")
+    start = COMMANDS.index("vidface run clips")
     commands = COMMANDS[start : start + 5]
-    assert [shlex.split(c)[1] for c in commands] == ["init", "extract", "cluster", "score", "sweep"]
+    assert [shlex.split(c)[1] for c in commands] == ["run", "extract", "cluster", "score", "sweep"]
     for command in commands:
         done = run(command, own_clips)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
