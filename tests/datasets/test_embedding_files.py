@@ -69,6 +69,27 @@ def test_numbers_and_bytes_are_names(tmp_path: Path) -> None:
     ]
 
 
+class Tensor:
+    """As torch's: one that trains is no array."""
+
+    def __init__(self, trains: bool) -> None:
+        self._trains = trains
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        if self._trains:
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+        return VECTORS
+
+
+def test_arrays_that_are_none() -> None:
+    assert np.array_equal(
+        make_rows("rows", {"clip_id": IDS, "embedding": Tensor(False)}).embeddings, VECTORS
+    )
+    for vectors in ([[1.0], [1.0, 2.0]], Tensor(True)):
+        with pytest.raises(VidfaceError, match=r"rows: want arrays of plain numbers \("):
+            make_rows("rows", {"clip_id": ["a", "b"], "embedding": vectors})
+
+
 def test_lengths_are_said_and_rows_without_direction_refused(monkeypatch: Any) -> None:
     monkeypatch.setattr(embedding_files, "ROWS_AT_ONCE", 3)  # the last row is of another block
     said = make_rows("rows", {"clip_id": IDS, "embedding": VECTORS}).describe_lengths()
@@ -118,10 +139,10 @@ def test_files_that_are_something_else(tmp_path: Path, monkeypatch: pytest.Monke
     np.save(tmp_path / "alone.npy", VECTORS)
     with pytest.raises(VidfaceError, match=r"no clip ids; write them to alone\.txt"):
         read_embeddings(tmp_path / "alone.npy")
-    (tmp_path / "rows.npz").rename(tmp_path / "junk")
-    save_npz(tmp_path).rename(tmp_path / "alone.npy")
-    with pytest.raises(VidfaceError, match=r"an \.npz by another name"):
-        read_embeddings(tmp_path / "alone.npy")
+    np.save(tmp_path / "pickled.npy", np.array([{"a": 1}]), allow_pickle=True)
+    (tmp_path / "pickled.txt").write_text("a")
+    with pytest.raises(VidfaceError, match=r"damaged, or no plain numbers .*Python object"):
+        read_embeddings(tmp_path / "pickled.npy")
     monkeypatch.setattr(embedding_files, "MOST_BYTES", 100)
     for save in (save_npz, save_parquet):
         with pytest.raises(VidfaceError, match="unpacks to more than"):

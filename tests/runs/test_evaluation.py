@@ -49,6 +49,10 @@ def test_evaluate_takes_a_table(
     assert by_rows.figures() == by_file.figures()
     assert by_rows.retrieval.map_at_k == 1
     assert by_rows.provenance["manifest"] == "in memory"
+    with pytest.raises(VidfaceError, match="same embedding"):
+        vidface.evaluate(rows, lambda crops: np.ones((len(crops), 3)), source="aligned")
+    with pytest.raises(VidfaceError, match="gives"):
+        vidface.evaluate(rows, lambda crops: crops.mean(), source="aligned")
     twice = [*rows, {**rows[0], "clip_id": "again", "split": "val"}]
     with pytest.warns(UserWarning, match="the same file in two splits") as said:
         vidface.evaluate(twice, mean_colour, source="aligned", bootstrap=0)

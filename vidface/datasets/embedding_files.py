@@ -118,14 +118,14 @@ def make_rows(what: str, columns: Mapping[str, Any]) -> EmbeddingRows:
         for name in ("clip_id", "identity", "split")
         if name in there
     }
-    frames = there.get("frame_index")
-    return EmbeddingRows(
-        what,
-        texts.pop("clip_id"),
-        np.asanyarray(there["embedding"]),
-        None if frames is None else np.asarray(frames),
-        texts,
-    )
+    try:
+        vectors, frames = (
+            np.asarray(there[name]) if name in there else None
+            for name in ("embedding", "frame_index")
+        )
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged; a tensor that trains
+        raise VidfaceError(f"{what}: want arrays of plain numbers ({first_line(error)})") from None
+    return EmbeddingRows(what, texts.pop("clip_id"), vectors, frames, texts)
 
 
 def read_embeddings(path: Path) -> EmbeddingRows:
@@ -179,9 +179,7 @@ def iter_embeddings(path: Path) -> Iterator[VideoFeatures]:
 
 
 def _read_npy(path: Path, what: str) -> dict[str, Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise VidfaceError(f"{what}: an .npz by another name; rename it")
+    array = np.lib.format.open_memmap(path, mode="r")  # refuses what is not of plain values
     beside = path.with_suffix(".txt")
     if not beside.is_file():
         raise VidfaceError(

@@ -57,8 +57,9 @@ def evaluate(
     Args:
         manifest: a CSV with clip_id, path, identity, split; or a table of these columns, as a list
             of dicts or a pandas or Polars DataFrame (see `read_manifest`).
-        weights: a name ("sface"), a card, a file of weights, a torch module, a function from crops
-            to embeddings, or a loaded backbone.
+        weights: a name ("sface"), a card, a file of weights, a torch module, a loaded backbone, or
+            any function from crops (n, 112, 112, 3) uint8 RGB to embeddings (n, d). It is tried on
+            made-up pictures and on the first faces before anything is scored.
         threshold: cosine above which two frames of a clip are joined; None for no clustering.
         split: the split that is scored.
         gallery: the split whose identities are enrolled.
