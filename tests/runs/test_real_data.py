@@ -158,7 +158,8 @@ def test_what_a_few_clips_say_holds_for_all(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     assert figures["states"] == {"ok": 12}
     low, median, high = figures["quantiles_5_50_95_pixels"]
-    assert 20 <= low < 50 < median < 110 < high  # about 70 px
+    assert 20 <= low < median < high < 300  # 67 px of all clips
+    assert 35 < median < 100
     summary = extract(run)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     least, _, most = figures["extraction_bytes"]
