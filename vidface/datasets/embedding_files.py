@@ -119,10 +119,8 @@ def make_rows(what: str, columns: Mapping[str, Any]) -> EmbeddingRows:
         if name in there
     }
     try:
-        vectors, frames = (
-            np.asarray(there[name]) if name in there else None
-            for name in ("embedding", "frame_index")
-        )
+        vectors = np.asarray(there["embedding"])
+        frames = np.asarray(there["frame_index"]) if "frame_index" in there else None
     except (ValueError, TypeError, RuntimeError) as error:  # ragged; a tensor that trains
         raise VidfaceError(f"{what}: want arrays of plain numbers ({first_line(error)})") from None
     return EmbeddingRows(what, texts.pop("clip_id"), vectors, frames, texts)
