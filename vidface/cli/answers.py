@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def format_same(answer: SameAnswer, picture: Path | None) -> str:
     """The decision, what was compared, and what it was calibrated on."""
-    lines = [] if picture is None or answer.failed else [f"faces: {picture}"]
+    if not answer.can_compare:
+        return render(str(answer), *_list_clips(answer))
+    lines = [] if picture is None else [f"faces: {picture}"]
     rates, point = answer.rates, answer.point
     if rates is not None:
         ends = None if rates.far_replicates is None else rates.far_replicates.ci95
@@ -39,13 +41,14 @@ def format_same(answer: SameAnswer, picture: Path | None) -> str:
 
 def format_who(answer: WhoAnswer) -> str:
     """The decision, the nearest people, and what it was calibrated on."""
+    if not answer.can_compare:
+        return render(str(answer), *_list_clips(answer))
     rows = [(c.identity, f"{c.score:.4f}", f"{c.clips}") for c in answer.nearest]
     table = [grid(("nearest", "score", "clips enrolled"), rows)] if rows else []
-    lines = []
     found = answer.identification
-    lines.append(
+    lines = [
         f"{found.mated} clips of the {answer.enrolled} people enrolled, {found.non_mated} of others"
-    )
+    ]
     if found.cmc[0].value is not None:
         right = with_interval(found.cmc[0].value, found.cmc[0].replicates)
         lines.append(f"  nearest is the right one (rank 1)  {right}")
@@ -84,7 +87,9 @@ def _list_clips(answer: Answer) -> Iterator[str]:
         whose = ", ".join(filter(None, (clip.identity or "nobody known", clip.split)))
         which = "" if clip.clip_id == clip.name else f"clip {clip.clip_id} "
         of_run = "" if clip.clip_id is None else f" ({which}of the run: {whose})"
-        came = clip.problem or f"{clip.name}{of_run}: {clip.kept} of {clip.faces} faces kept"
+        state = "" if clip.state == "ok" else f"{clip.state} ({clip.message}), "
+        kept = f"{state}{clip.kept} of {clip.faces} faces kept"
+        came = clip.problem or f"{clip.name}{of_run}: {kept}"
         yield f"{label}  {came}"
 
 

@@ -20,6 +20,7 @@ from vidface.cli.options import (
     output_options,
     setting_options,
     show,
+    split_options,
     together,
 )
 
@@ -115,8 +116,7 @@ def same(
     help="How often a stranger may be taken for somebody, such as 1e-2. [default: 1e-2, or 1e-1 "
     "where the split has too few strangers]",
 )
-@click.option("--split", metavar="NAME", help="Split that calibrates. [default: pipeline's]")
-@click.option("--gallery", metavar="NAME", help="Split whose people are searched.")
+@split_options
 @output_options
 def who(
     clip: str,

@@ -17,6 +17,7 @@ from vidface.core.files import named_errors
 from vidface.core.progress import Notify, quiet
 from vidface.core.redaction import redacted
 from vidface.core.rules import NEW_RULES, ReadingRules
+from vidface.core.states import FAILED_STATES
 from vidface.core.values import exact_rate
 from vidface.metrics.uncertainty import few_people_note
 from vidface.runs.clip_drawing import ClipFaces
@@ -32,7 +33,7 @@ from vidface.runs.score_tasks import NO_CLIPS, LabelledClips, find_rows, sort_cl
 from vidface.runs.scoring import ClusteringChoice, WhichClustering, choose_clustering
 from vidface.settings.manifests import Manifest
 from vidface.settings.pipeline import Pipeline, parse_pipeline
-from vidface.storage.media import as_location
+from vidface.storage.media import as_location, path_kind
 from vidface.storage.urls import Address
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class AskedClip(Told):
     identity: str  # that the run's manifest gives it
     split: str
     state: str
+    message: str
     faces: int
     kept: int
     problem: str  # why there is nothing to compare; empty where there is
@@ -100,8 +102,18 @@ class Answer(Told):
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """Why there is no answer: a line for each clip without a usable face."""
-        return tuple(dict.fromkeys(clip.problem for clip in self.asked if clip.problem))
+        """The clips that failed, in whole or in part: a line each."""
+        lines = {
+            clip.problem or f"{clip.name}: {clip.state}: {clip.message}": None
+            for clip in self.asked
+            if clip.problem or clip.state in FAILED_STATES
+        }
+        return tuple(lines)
+
+    @property
+    def can_compare(self) -> bool:
+        """Whether every clip has a usable face."""
+        return not any(clip.problem for clip in self.asked)
 
 
 @dataclass(frozen=True)
@@ -295,7 +307,7 @@ def _locate(name: str | Path, run: Run | None) -> str:
         return str(name)
     path = place.absolute()
     with named_errors(path):
-        if not path.exists():
+        if path_kind(path) is None:
             of_run = "" if run is None else f", and no clip of run directory {run.folder.folder}"
             raise UsageError(f"{redacted(str(name))}: no such file or folder{of_run}")
     return str(path)
@@ -311,9 +323,11 @@ def _describe(
 ) -> AskedClip:
     """What became of a clip of a run."""
     shown, state, faces = redacted(str(name)), denoised.states[row], int(denoised.faces[row])
-    problem = ""
+    message, problem = run.folder.read_clips()[0].column("message")[row].as_py(), ""
+    path, _, rest = message.partition(": ")
+    if rest and Path(path).name == Path(name).name:  # which is named already
+        message = rest
     if not denoised.descriptors[row].any():
-        message = run.folder.read_clips()[0].column("message")[row].as_py()
         problem = f"{shown}: {state}: {message or f'none of its {faces} faces can be used'}"
     return AskedClip(
         shown,
@@ -321,6 +335,7 @@ def _describe(
         "" if clip is None else clip.identity,
         "" if clip is None else clip.split,
         state,
+        message,
         faces,
         int(denoised.kept[row]),
         problem,

@@ -116,7 +116,7 @@ def _answer(
         rates=None,
         point=None,
     )
-    if not answer.failed:
+    if answer.can_compare:
         first = np.zeros(1, np.int64)
         template = Templates(asked[0].descriptor[None], np.array([0, 1]))
         cosine = float(exact_scores(template, first, first, asked[1].descriptor[None])[0])

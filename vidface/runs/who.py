@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from vidface.core.errors import UsageError
 from vidface.core.progress import Notify, quiet
 from vidface.metrics.enrolment import enrol, exact_scores
-from vidface.metrics.identification import Identification, score_identification
+from vidface.metrics.identification import (
+    GALLERY_IS_FIXED,
+    Identification,
+    score_identification,
+)
 from vidface.metrics.protocols.identification import IdentificationProtocol
 from vidface.runs.asking import Answer, Asking, Told, choose_target, note_doubts
 from vidface.runs.run import Run, open_run_folder
@@ -98,7 +102,8 @@ def who(
         own = asking.find_own_clips(clip)
         enrolled = asking.choose_clips("gallery", gallery, own)
         probes = asking.choose_clips("split", split, own)
-        strangers = sum(identity not in enrolled.identities for identity in probes.who)
+        known = set(enrolled.identities)
+        strangers = sum(identity not in known for identity in probes.who)
         target = choose_target(fpir, "FPIR", strangers, "clips of nobody enrolled")
         asked = asking.read_clips([clip], notify=notify)
         enrolment = settings.protocol(IdentificationProtocol).enrolment
@@ -132,12 +137,15 @@ def who(
         )
     elif fpir is None and target != "1e-2":
         notes.append(f"decided at FPIR {target}: 1e-2 needs ≥ 100 clips of nobody enrolled")
+    notes += note_doubts(asking, asked, probes)
+    if settings.bootstrap:
+        notes.append(f"*: {GALLERY_IS_FIXED}")
     return WhoAnswer(
         asked,
         asking.recogniser,
         str(asking.denoising),
         asking.describe_calibration(split, probes, own, target, gallery),
-        notes=(*notes, *note_doubts(asking, asked, probes)),
+        notes=tuple(notes),
         identity=nearest[0].identity if is_known else None,
         is_known=is_known,
         nearest=nearest,
