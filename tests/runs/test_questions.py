@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,6 +177,20 @@ def test_a_clip_without_a_face_is_no_answer(run: Run) -> None:
     assert answer.to_dict()["asked"][1]["problem"] == answer.failed[0]
     found = who("none", run)
     assert (found.nearest, found.identity, found.is_known) == ((), None, None)
+
+
+def test_a_clip_that_failed_in_part_is_answered_and_named(run: Run) -> None:
+    answer = same("red.2", "red.3", run)
+    cut_off = replace(answer.asked[0], state="truncated", message="ends early")
+    answer = replace(answer, asked=(cut_off, answer.asked[1]))
+    assert (answer.can_compare, answer.failed) == (True, ("red.2: truncated: ends early",))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX's")
+def test_a_pipe_is_no_clip(run: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(VidfaceError, match=r"a named pipe .FIFO., not a file or folder"):
+        same(tmp_path / "pipe", "red.0", run)
 
 
 def test_without_a_run_there_is_a_cosine_alone(run: Run, red: Path) -> None:
