@@ -80,7 +80,7 @@ def toy(colour_pipeline: Path, tmp_path: Path) -> Any:
 
 def test_a_protocol_is_one_file_and_one_row(toy: Any, colour_pipeline: Path) -> None:
     here = ("--pipeline", str(colour_pipeline))
-    assert "--least-cosine" in toy("score", "--help")
+    assert "--least-cosine" in toy("score", "--help-all")
 
     flags = (*here, "--protocols", "toy", "--json", "--least-cosine")
     shares = [json.loads(toy("score", *flags, cosine))["toy"] for cosine in ("-1", "1")]

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 @output_options
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
-    """List (default) or clear what was fetched: weights and the demo's clips."""
+    """List (default) or clear what was fetched: weights and the demo's clips.
+
+    \b
+    Example: vidface cache
+    """
     if context.invoked_subcommand is None:
         _list_cache(as_json)
 
@@ -27,14 +31,22 @@ def cache(context: click.Context, as_json: bool) -> None:
 @cache.command(name="list")
 @output_options
 def cache_list(as_json: bool) -> None:
-    """List what was fetched, and where it lies."""
+    """List what was fetched, and where it lies.
+
+    \b
+    Example: vidface cache list
+    """
     _list_cache(as_json)
 
 
 @cache.command(name="clear")
 @output_options
 def cache_clear(as_json: bool) -> None:
-    """Remove what was fetched; other files in the folder stay."""
+    """Remove what was fetched; other files in the folder stay.
+
+    \b
+    Example: vidface cache clear
+    """
     from vidface.cli.cache_listing import clear_cache
     from vidface.storage.cache import cache_folder
 

@@ -61,11 +61,14 @@ def clips(
     """List clips: what became of them, and what clustering says of them.
 
     \b
-    chained    two kept faces are less similar than strangers may be: a chain joined them
-    contested  the second cluster is at least half of the first: probably two people
+    chained    two kept faces are less similar than strangers may be
+    contested  the second cluster is at least half of the first: two people?
     thin       fewer than 3 faces were kept
-    still      one picture fills 30 % of the samples or more: a pause or an end card may win
-    twice      a frame shows two kept faces: a mirror, or two people taken for one
+    still      one picture fills 30 % of the samples or more, as a pause does
+    twice      a frame shows two kept faces: a mirror, or two people as one
+
+    \b
+    Example: vidface clips runs/mine --status corrupt
     """
     from vidface.cli import run_tables
     from vidface.runs.clips import list_clips
@@ -94,6 +97,9 @@ def show_faces(clip_id: str, threshold: str | None, out: Path, as_json: bool, **
     """Draw the faces of CLIP_ID in time order, dropped ones framed in red.
 
     Needs a run that was extracted with --keep-crops.
+
+    \b
+    Example: vidface show ann.2 --run runs/mine --out ann.png
     """
     from vidface.cli import run_tables
     from vidface.runs.clips import show_clip
@@ -131,7 +137,7 @@ def forget(
     mix people, and are made again without them. Later extractions into this run pass over them.
 
     \b
-    vidface forget ann --run runs/mine --dry-run
+    Example: vidface forget ann --run runs/mine --dry-run
     vidface forget --clip ann-2 --run runs/mine
     """
     from vidface.runs.forgetting import forget as forget_clips

@@ -42,47 +42,70 @@ class CommandTable(UserDict[str, Any]):
 
 COMMANDS = CommandTable(
     {
+        "run": "stages:run_all",
         "init": "stages:init",
+        "check": "stages:check",
+        "report": "reports:report",
         "extract": "stages:extract",
         "cluster": "stages:cluster",
-        "run": "stages:run_all",
-        "check": "stages:check",
+        "score": "scores:score",
+        "forget": "clips:forget",
         "clips": "clips:clips",
         "show": "clips:show_faces",
-        "forget": "clips:forget",
-        "score": "scores:score",
-        "sweep": "scores:sweep",
-        "compare": "scores:compare",
         "same": "questions:same",
         "who": "questions:who",
-        "demo": "demo:demo",
-        "verify": "verify:verify",
+        "sweep": "scores:sweep",
+        "compare": "scores:compare",
+        "plot": "plots:plot",
         "models": "models:models",
+        "verify": "verify:verify",
+        "demo": "demo:demo",
         "import": "data:import_data",
         "export": "data:export_data",
         "train": "training:train",
-        "report": "reports:report",
-        "plot": "plots:plot",
         "cache": "cache:cache",
     }
 )
+HEADINGS = {
+    "run": "Your clips",
+    "clips": "Look closer",
+    "models": "Recognisers",
+    "demo": "Files and training",
+}
+"""By the first command below each in the list of all; the table above is in that order."""
+
+
+class TopGroup(CommandGroup):
+    """All commands, in the order of daily use and under headings."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        heading = ""
+        for name, command in self.commands.items():
+            heading = HEADINGS.get(name, heading)
+            sentence = command.get_short_help_str(limit=200)
+            sections.setdefault(heading, []).append((name, sentence))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=12)
 
 
 @click.group(
-    cls=CommandGroup,
+    cls=TopGroup,
     commands=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 @click.version_option(__version__, prog_name="vidface")
 def cli() -> None:
     """Measure how well a face recogniser tells who is in a video.
 
     \b
-    Your own clips:   vidface init FOLDER, edit manifest.csv, then
-                      vidface extract, vidface cluster, vidface score, vidface sweep
-    To try it out:    vidface demo
-    A challenge's:    vidface import, then cluster and score; vidface export
-    A network:        vidface models, vidface verify, vidface train
+    Example: vidface demo
+    vidface run my_clips
+    vidface score --help
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some clips failed.
     """

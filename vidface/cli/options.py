@@ -69,36 +69,90 @@ def _print_file(path: Path) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-class SettingOption(click.Option):
-    """A flag made from a setting: `group` is its heading in `--help`, rare ones come last."""
+class GroupedOption(click.Option):
+    """A flag with a heading in `--help`.
 
-    def __init__(self, *args: Any, group: str, rare: bool, **kwargs: Any) -> None:
+    Args:
+        group: the heading.
+        rare: only `--help-all` shows it.
+        table: of the pipeline file, where the flag is made from a setting.
+    """
+
+    def __init__(
+        self, *args: Any, group: str = "", rare: bool = False, table: str = "", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.heading = "Rarely needed" if rare else group
+        self.group, self.rare, self.table = group or "Options", rare, table
 
 
 class StageCommand(click.Command):
-    """A command whose `--help` lists flags under headings, its own first and rare ones last.
+    """A command whose `--help` lists the flags it is about, under headings; `--help-all` lists all.
 
     Flags of settings are made when they are asked for: the list of all commands needs none.
+
+    Args:
+        own: tables of settings, and names of single ones, that the command is about; flags of other
+            settings are rare in it.
     """
+
+    def __init__(self, *args: Any, own: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own = {"", "run", *own}
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         self.params = [option for entry in self.params for option in _flags_of(entry)]
-        return super().get_params(context)
+        return [*super().get_params(context), _HELP_ALL]
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for parameter in self.get_params(context):
+        left_out = 0
+        for parameter in self.get_params(context)[:-1]:
             record = parameter.get_help_record(context)
             # Arguments stand in the usage line alone; since click 8.5 they have records too.
-            if record is not None and not isinstance(parameter, click.Argument):
-                sections.setdefault(getattr(parameter, "heading", "Options"), []).append(record)
-        sections["Rarely needed"] = sections.pop("Rarely needed", [])
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            group, rare = self._place_flag(parameter)
+            if rare and not context.meta.get(_SHOWS_ALL):
+                left_out += 1
+            else:
+                sections.setdefault(group, []).append(record)
+        sections[_OUTPUT] = sections.pop(_OUTPUT, [])
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"--help-all shows {left_out} more.")
+
+    def _place_flag(self, flag: click.Parameter) -> tuple[str, bool]:
+        """A flag's heading, and whether `--help-all` alone shows it."""
+        if not isinstance(flag, GroupedOption):
+            return (_OUTPUT if "--help" in flag.opts else "Options"), False
+        is_own = bool(self.own & {flag.table, flag.name})
+        group = flag.group if is_own or flag.table not in _EXTRACTION else "What was extracted"
+        return group, flag.rare or not is_own
+
+
+def _show_all_flags(context: click.Context, parameter: click.Parameter, is_given: bool) -> None:
+    if is_given and not context.resilient_parsing:
+        context.meta[_SHOWS_ALL] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
+
+
+_SHOWS_ALL = "vidface.shows_all_flags"
+_OUTPUT = "Output"
+_EXTRACTION = ("manifest", "frames", "faces", "backbone")
+_HELP_ALL = click.Option(
+    ["--help-all"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show all options and exit.",
+    callback=_show_all_flags,
+)
+rare_option = functools.partial(click.option, cls=GroupedOption, rare=True)
 
 
 def _flags_of(entry: Any) -> Sequence[click.Parameter]:
@@ -121,7 +175,7 @@ def setting_options(table: str, only: Sequence[str] = (), without: Sequence[str]
         without: keys that are left out.
     """
 
-    def make_flags() -> list[SettingOption]:
+    def make_flags() -> list[GroupedOption]:
         options = _table_options(table).items()
         return [o for key, o in options if (not only or key in only) and key not in without]
 
@@ -133,24 +187,24 @@ def setting_options(table: str, only: Sequence[str] = (), without: Sequence[str]
 
 
 @functools.cache  # a command may take flags of a table in two places
-def _table_options(table: str) -> dict[str, SettingOption]:
+def _table_options(table: str) -> dict[str, GroupedOption]:
     """The flags of a table's settings, by their keys."""
     from vidface.settings.tables import TABLES
 
     return {
-        field.name: _setting_option(field, field.flag)
+        field.name: _setting_option(table, field, field.flag)
         for field in table_settings(TABLES[table])
         if field.flag is not None
     }
 
 
-def _setting_option(field: SettingField, flag: str) -> SettingOption:
+def _setting_option(table: str, field: SettingField, flag: str) -> GroupedOption:
     """A flag that replaces a key of the pipeline file; None where it is not given."""
     kinds = field.members
     default = field.shown_default
     remarks = [field.unit, "" if default in ("", "false") else f"default: {default}"]
     remark = "; ".join(filter(None, remarks))
-    return SettingOption(
+    return GroupedOption(
         [f"{flag}/--no-{flag[2:]}" if bool in kinds else flag],
         type=next((kind for kind in (bool, int, float) if kind in kinds), str),
         default=None,
@@ -158,6 +212,7 @@ def _setting_option(field: SettingField, flag: str) -> SettingOption:
         help=field.text + (f" [{remark}]" if remark else ""),
         group=field.group,
         rare=field.rare,
+        table=table,
     )
 
 
@@ -217,7 +272,7 @@ extract_options = together(
         is_flag=True,
         help="Work once more on the clips that failed; clusterings and scores made before go.",
     ),
-    click.option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
+    rare_option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
     setting_options("run", without=("dir",)),
 )
 """What a clip may cost, and who does the work."""
@@ -236,8 +291,17 @@ split_options = together(
 )
 
 output_options = together(
-    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables."),
-    click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
+    click.option(
+        "--json",
+        "as_json",
+        cls=GroupedOption,
+        group=_OUTPUT,
+        is_flag=True,
+        help="Print JSON instead of tables.",
+    ),
+    rare_option(
+        "--debug", group=_OUTPUT, is_flag=True, expose_value=False, help="Show tracebacks."
+    ),
 )
 
 

@@ -50,10 +50,12 @@ _cross = click.option(
 
 @click.group(cls=CommandGroup)
 def plot() -> None:
-    """Draw one figure for a paper: a column wide (3.3 in), fonts embedded, SVG, PDF or PNG.
+    """Draw one figure for a paper, as SVG, PDF or PNG.
+
+    It is a column wide (3.3 in), with its fonts embedded.
 
     \b
-    vidface plot roc RUN_A RUN_B --label y1 --label SFace --out roc.pdf
+    Example: vidface plot roc RUN_A RUN_B --label y1 --label SFace --out roc.pdf
     vidface plot sweep RUN --out sweep.svg
     vidface plot clip CLIP_ID RUN --out clip.png
 
@@ -86,7 +88,11 @@ def sweep(
     published: bool,
     **flags: Any,
 ) -> None:
-    """mAP and TAR against the threshold, and the share of faces dropped."""
+    """Draw mAP and TAR against the threshold, and the share of faces dropped.
+
+    \b
+    Example: vidface plot sweep runs/mine --out sweep.svg
+    """
     from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures.sources import find_chosen_threshold
 
@@ -109,16 +115,17 @@ def _add_curve_command(name: str, crossed: bool, help: str) -> None:
         _plot(name, places, "scores", flags, **options)
 
     command = _runs(_figure_options(_cross(draw) if crossed else draw))
-    plot.command(name, help=help)(command)
+    text = f"Draw {help}\n\n\b\nExample: vidface plot {name} runs/mine --out {name}.pdf"
+    plot.command(name, help=text)(command)
 
 
 for _name, _crossed, _help in (
     ("roc", True, "TAR against FAR, with 95 % intervals at the target FARs."),
-    ("det", True, "False rejects against false accepts, with 95 % intervals."),
-    ("pr", False, "Precision against recall of retrieval, with 95 % bands."),
-    ("cmc", False, "How often the right identity is among the first r, with 95 % bands."),
+    ("det", True, "false rejects against false accepts, with 95 % intervals."),
+    ("pr", False, "precision against recall of retrieval, with 95 % bands."),
+    ("cmc", False, "how often the right identity is among the first r, with 95 % bands."),
     ("histogram", True,
-     "Scores of genuine and impostor pairs, thresholds marked; a panel a run, 4 at most."),
+     "scores of genuine and impostor pairs, thresholds marked; a panel a run, 4 at most."),
 ):  # fmt: skip
     _add_curve_command(_name, _crossed, _help)
 
@@ -134,9 +141,12 @@ for _name, _crossed, _help in (
 @_out
 @output_options
 def clip(clip_id: str, place: str, threshold: str | None, out: Path, as_json: bool) -> None:
-    """The faces of CLIP_ID in time order, dropped ones framed, as `vidface show` draws them.
+    """Draw the faces of CLIP_ID in time order, dropped ones framed, as `vidface show` does.
 
     Needs a run that was extracted with --keep-crops.
+
+    \b
+    Example: vidface plot clip ann.2 runs/mine --out ann.png
     """
     from vidface.core.thresholds import parse_threshold
     from vidface.reports.figures import check_path, write_figure

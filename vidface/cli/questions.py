@@ -34,7 +34,7 @@ calibration_options = together(
 )
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=StageCommand, own=("weights",))
 @click.argument("a")
 @click.argument("b")
 @calibration_options
@@ -64,7 +64,9 @@ def same(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Are A and B the same person? Videos, pictures, folders, URLs, or clip ids of a run.
+    """Say whether A and B are the same person.
+
+    Both are videos, pictures, folders, URLs, or clip ids of a run.
 
     With a run the answer is a decision, with the false and true accept rates of that very cosine
     among the run's own people. Without one it is a cosine, and nothing says whether it is high.
@@ -128,7 +130,7 @@ def who(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Who is in CLIP, of the people of a run's gallery, or is it nobody of them?
+    """Say who of a run's gallery is in CLIP, or that it is nobody of them.
 
     CLIP is a video, a picture, a folder of images, a URL, or a clip id of the run. How high
     strangers score is measured on the run's split: on clips of people outside of the gallery.

@@ -48,13 +48,13 @@ def report(
     most_clips: int | None,
     as_json: bool,
 ) -> None:
-    """One HTML file that shows runs: scores, curves, frames, failures, speed.
+    """Show runs in one HTML file: scores, curves, frames, failures, speed.
 
     RUN is a run directory [default: that of ./vidface.toml]. The file needs no network and no
     server. It contains faces, unless --no-faces says otherwise.
 
     \b
-    vidface report runs/mine
+    Example: vidface report runs/mine
     vidface report runs/before runs/after --out both.html
     vidface report runs/mine --no-faces --pseudonymise
     """

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from vidface.cli.options import (
+    GroupedOption,
     StageCommand,
     clustering_option,
     denoising_from,
@@ -17,6 +18,7 @@ from vidface.cli.options import (
     note,
     open_run_from,
     output_options,
+    rare_option,
     run_options,
     score_options,
     show,
@@ -27,7 +29,7 @@ from vidface.cli.progress import pairs_bar
 from vidface.core.errors import VidfaceError
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=StageCommand, own=("protocols", "fars", "bootstrap"))
 @run_options
 @noise_options
 @executor_options
@@ -40,9 +42,11 @@ from vidface.core.errors import VidfaceError
 )
 @file_option(
     "--templates",
+    cls=GroupedOption,
+    rare=True,
     help="Templates of --pairs: lines `template_id media_id path`, as IJB has them.",
 )
-@click.option(
+@rare_option(
     "--order",
     metavar="NAME",
     help="Order of a line of --templates: template-media-path or path-template-media.",
@@ -68,10 +72,10 @@ def score(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Score the descriptors of a split: mAP@100, TAR@FAR, CMC, each with its 95 % interval.
+    """Score the descriptors of a split: mAP@100, TAR@FAR, CMC, each with a 95 % interval.
 
     \b
-    vidface score --split val
+    Example: vidface score --split val
     vidface score --protocols verification --fars 1e-3,1e-4 --exact
     vidface score --pairs pairs.txt
     vidface score --submission result.txt --gt val_gt.txt
@@ -154,10 +158,12 @@ def sweep(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Score at many thresholds: the paper's Table 5, for your model.
+    """Score a split at many thresholds: the paper's Table 5, for your model.
+
+    A threshold to publish is chosen on other clips than it is reported on.
 
     \b
-    A threshold to publish is chosen on other clips than it is reported on:
+    Example: vidface sweep --thresholds 0:0.7:0.1
     vidface sweep --select-on val --report-on test
     vidface sweep --folds 5
     vidface sweep --folds 5 --select-by tar@1e-4
@@ -191,7 +197,7 @@ def sweep(
     show(as_json, chosen.to_dict(), lambda: score_tables.selected(chosen, run))
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=StageCommand, own=("score",))
 @click.argument("run_a", metavar="RUN_A")
 @click.argument("run_b", metavar="RUN_B")
 @split_options
@@ -213,10 +219,14 @@ def compare(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Is the difference between two runs on the same clips real? A paired bootstrap says.
+    """Say whether the difference of two runs is real, by a paired bootstrap.
 
     RUN_A and RUN_B are run directories, or pipelines (a name or a file). Both are scored with the
-    same settings, and every resample draws the same people for both. Two clusterings of one run:
+    same settings, and every resample draws the same people for both. RUN_A may be RUN_B, at two
+    thresholds.
+
+    \b
+    Example: vidface compare runs/before runs/after
     vidface compare RUN RUN --threshold 0.4 --threshold-b none
     """
     from vidface.cli import score_tables

@@ -61,6 +61,9 @@ def init(folder: Path, out: Path, force: bool, add: bool, as_json: bool) -> None
     deeper in a person's folder. The first clip of a person becomes train (the gallery), the others
     val. What is left out is counted. A vidface.toml beside the manifest makes it what the other
     commands work on.
+
+    \b
+    Example: vidface init my_clips
     """
     from vidface.settings.initialise import add_clips, initialise
 
@@ -70,7 +73,9 @@ def init(folder: Path, out: Path, force: bool, add: bool, as_json: bool) -> None
     show(as_json, files.to_dict(), lambda: printable(str(files)))
 
 
-@click.command(cls=StageCommand)
+@click.command(
+    cls=StageCommand, own=("manifest", "limit", "source", "which", "keep_crops", "weights")
+)
 @run_options
 @extract_options
 @click.option(
@@ -80,10 +85,13 @@ def init(folder: Path, out: Path, force: bool, add: bool, as_json: bool) -> None
 def extract(
     force: bool, retry_failed: bool, strict: bool, profile: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Clips → frames at 8 FPS → aligned faces → embeddings.
+    """Turn clips into embeddings: frames at 8 FPS, aligned faces, a recogniser.
 
     Killed and started again it goes on where it was. Every clip ends in one state; a failed one
     stays in every denominator (vidface clips --status corrupt lists them).
+
+    \b
+    Example: vidface extract runs/mine --retry-failed
     """
     from vidface.cli import run_tables
     from vidface.runs.extraction import extract
@@ -103,14 +111,18 @@ def extract(
     exit_for(summary.failed, strict=strict)
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=StageCommand, own=("cluster", "descriptor"))
 @run_options
 @noise_options
 @executor_options
 @click.option("--threshold", metavar="COSINE", help="Cosine above which two frames are joined.")
 @output_options
 def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
-    """Union-Find drops noise frames; the dominant cluster → one descriptor a clip."""
+    """Drop noise frames by Union-Find, and pool the faces that are left into a descriptor.
+
+    \b
+    Example: vidface cluster runs/mine --threshold 0.4
+    """
     from vidface.cli import run_tables
     from vidface.runs import noise_removal
 
@@ -122,7 +134,7 @@ def cluster(threshold: str | None, as_json: bool, **flags: Any) -> None:
     )
 
 
-@click.command(cls=StageCommand, name="run")
+@click.command(cls=StageCommand, name="run", own=("limit", "keep_crops", "weights", "method"))
 @click.argument("what", metavar="[WHAT]", required=False)
 @run_flags
 @noise_options
@@ -148,14 +160,14 @@ def run_all(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """All stages: extract, cluster, score, and a report. What is done already is skipped.
+    """Run all stages: extract, cluster, score, report; what is done already is skipped.
 
     Without WHAT those of ./vidface.toml. WHAT is a folder of clips (manifest.csv and vidface.toml
     are written here first, as `vidface init` does), a run directory, or a pipeline's file or
     recipe.
 
     \b
-    vidface run clips
+    Example: vidface run clips
     vidface run
 
     Clips that fail stop nothing; exit code 3 says that some did.
@@ -214,16 +226,16 @@ def run_all(
 )
 @output_options
 def check(sample: int, as_json: bool, **flags: Any) -> None:
-    """Look at everything before hours of work: what would stop a run, what it will take.
+    """Look at everything before hours of work: what would stop it, what it will take.
 
     Manifest, files, pairs and what they can tell, a few clips with their faces, the recogniser,
     time and disk; a line each, marked ok, look or stop. Of a RUN that is extracted already: its
     files against their digests first, then its own clips. Exit code 1 where a line says stop.
 
     \b
-    vidface check                        # what ./vidface.toml is about to do
-    vidface check --sample 100           # with a better estimate of the time
-    vidface check runs/mine              # is every file what was written?
+    Example: vidface check            # what ./vidface.toml is about to do
+    vidface check --sample 100        # with a better estimate of the time
+    vidface check runs/mine           # is every file what was written?
     """
     from vidface.runs.preflight import check_artefacts, check_run
     from vidface.runs.run_folder import RunFolder

@@ -27,10 +27,10 @@ from vidface.cli.options import StageCommand, note, output_options, overrides_fr
 @click.option("--restart", is_flag=True, help="Begin anew in a folder that holds a training.")
 @output_options
 def train(pipeline: str, restart: bool, as_json: bool, **flags: Any) -> None:
-    """Train a backbone by PIPELINE, a recipe of stages (a file, or a shipped one's name).
+    """Train a backbone by PIPELINE, a recipe of stages: a file, or a shipped one's name.
 
     \b
-    vidface train train_progressive
+    Example: vidface train train_progressive
     torchrun --nproc-per-node 2 -m -- vidface train train_progressive
 
     The same command goes on where a killed run stopped.

@@ -24,7 +24,7 @@ from vidface.cli.options import (
 from vidface.cli.progress import images_bar
 
 
-@click.command(cls=StageCommand)
+@click.command(cls=StageCommand, own=("color", "mean", "std"))
 @click.argument("weights")
 @click.argument("faces", metavar="FOLDER|TAR|BIN", type=PATH)
 @click.option(
@@ -64,10 +64,12 @@ def verify(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Face pairs, as papers report LFW: 10-fold accuracy, AUC and TAR@FAR of WEIGHTS.
+    """Measure a recogniser on face pairs, as papers report LFW.
+
+    WEIGHTS get 10-fold accuracy, AUC and TAR@FAR.
 
     \b
-    vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
+    Example: vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
     vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
     vidface verify sface my_people --write-pairs pairs.csv
 

@@ -33,6 +33,7 @@ class RunSettings:
         "(a cluster).",
         choices=EXECUTORS,
         default_text="this process",
+        rare=True,
     )
     scheduler: str | None = setting(
         None,
