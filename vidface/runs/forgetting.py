@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -112,10 +113,10 @@ def plan_forgetting(
     files = _sort_files(run, identities, clip_ids) if clip_ids else _Files((), (), ())
     where = run.pipeline.run.dir
     tops = {name.split("/")[0] for name in files.removed}
-    remakers = {"clusters": "cluster", "scores": "score", "sweeps": "sweep"}
-    again = [f"vidface {verb} {where}" for part, verb in remakers.items() if part in tops]
-    if any(name.endswith(".html") for name in files.removed):
-        again.append(f"vidface report {where}")
+    name = shlex.quote(str(where))
+    again = [f"vidface sweep {name}"] * ("sweeps" in tops)
+    if {"clusters", "scores"} & tops or any(path.endswith(".html") for path in files.removed):
+        again.insert(0, f"vidface run {name}")
     return Forgetting(
         run=str(where),
         people=identities,
