@@ -23,7 +23,8 @@ from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
 from vidface.runs.same import same
-from vidface.runs.who import who
+from vidface.runs.score_tasks import LabelledClips
+from vidface.runs.who import _find_nearest, who
 from vidface.settings.pipeline import load_pipeline, parse_pipeline
 
 PEOPLE = ("red", "green", "blue")
@@ -246,6 +247,13 @@ def test_an_enrolled_clip_is_left_out_of_its_persons_template(run: Run) -> None:
     assert denoised is not None
     rows = dict(zip(denoised.clip_ids, denoised.descriptors, strict=True))
     assert answer.nearest[0].score == pytest.approx(float(rows["red.0"] @ rows["red.1"]), abs=1e-6)
+
+
+def test_who_scores_alike_stands_in_order_of_names() -> None:
+    rows = np.array([[0, 1], [1, 0], [1, 0], [0, 0]], np.float32)
+    enrolled = LabelledClips(("a", "b", "c", "d"), ("zoe", "bob", "ann", "dan"))
+    nearest = _find_nearest(np.array([1, 0], np.float32), rows, enrolled, "mean")
+    assert [(c.identity, c.score) for c in nearest] == [("ann", 1), ("bob", 1), ("zoe", 0)]
 
 
 def test_the_only_clip_of_a_person(run: Run) -> None:

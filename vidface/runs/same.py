@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -81,13 +82,25 @@ def same(
     picture = None if picture is None else Path(picture)
     if picture is not None:
         check_sheet_path(picture)
-    if run is None:
-        backbone = weights if isinstance(weights, Embedder) else load_backbone(weights)
-        asking = Asking.of_recogniser(backbone, threshold)
-        return _answer(asking, (a, b), far, split, picture, notify)
-    with run.folder.reading():
-        asking = Asking.of_run(run, threshold)
-        return _answer(asking, (a, b), far, split, picture, notify)
+    with nullcontext() if run is None else run.folder.reading():
+        if run is None:
+            backbone = weights if isinstance(weights, Embedder) else load_backbone(weights)
+            asking = Asking.of_recogniser(backbone, threshold)
+        else:
+            asking = Asking.of_run(run, threshold)
+        answer = _answer(asking, (a, b), far, split, picture is not None, notify)
+    drawn = [
+        replace(
+            clip.drawn,
+            title=clip.name,
+            diagnostics=f"{answer}; the most typical of {clip.kept} kept faces",
+        )
+        for clip in answer.asked
+        if clip.drawn is not None
+    ]
+    if picture is not None and drawn:
+        write_sheet(picture, draw_side_by_side(drawn))
+    return answer
 
 
 def _answer(
@@ -95,16 +108,17 @@ def _answer(
     names: tuple[str | Path, str | Path],
     far: str | None,
     split: str | None,
-    picture: Path | None,
+    draws: bool,
     notify: Notify,
 ) -> SameAnswer:
+    """The cosine of two clips, with what the pairs of a split say of it."""
     own = asking.find_own_clips(*names)
     split = split or asking.pipeline.score.split
     clips = asking.choose_clips("split", split, own)
     target = ""
     if asking.run is not None:  # what can't be decided is refused before anything is worked on
         target = choose_target(far, "FAR", clips.pairs[1], "impostor pairs")
-    asked = asking.read_clips(names, draws=picture is not None, notify=notify)
+    asked = asking.read_clips(names, draws=draws, notify=notify)
     answer = SameAnswer(
         asked,
         asking.recogniser,
@@ -126,17 +140,6 @@ def _answer(
             if answer.point is not None and far is None and target != "1e-2":
                 remark = f"decided at FAR {target}: 1e-2 needs ≥ 100 impostor pairs"
                 answer = replace(answer, notes=(remark, *answer.notes))
-    drawn = [
-        replace(
-            clip.drawn,
-            title=clip.name,
-            diagnostics=f"{answer}; the most typical of {clip.kept} kept faces",
-        )
-        for clip in asked
-        if clip.drawn is not None
-    ]
-    if picture is not None and drawn:
-        write_sheet(picture, draw_side_by_side(drawn))
     return answer
 
 
@@ -160,6 +163,8 @@ def _decide(
             f"FAR 0 is none of {rates.impostor:,} impostor pairs: rarer than they can measure, "
             "not impossible"
         )
+    if rates is not None and bootstrap and 0 < rates.far < 1 and rates.far_replicates is None:
+        notes.append("FAR has no interval: more impostor pairs score as high than are resampled")
     return replace(
         answer,
         same=None if point is None else point.threshold is not None and cosine >= point.threshold,
