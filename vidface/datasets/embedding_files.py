@@ -217,13 +217,12 @@ def _read_parquet(path: Path, what: str) -> dict[str, Any]:
         if (vectors := columns.pop("embedding", None)) is None:
             return columns
         values = vectors.flatten()
-        width, uneven = divmod(len(values), max(1, len(vectors)))
-        same = pa.compute.all(pa.compute.equal(vectors.value_lengths(), width)).as_py()
-        if uneven or same is False or vectors.null_count or values.null_count:
+        widths = vectors.value_lengths().unique().to_pylist()
+        if len(widths) > 1 or vectors.null_count or values.null_count:
             raise VidfaceError(f"{what}: its embeddings are null or of several lengths")
         columns = {name: column.to_pylist() for name, column in columns.items()}
         flat = values.to_numpy(zero_copy_only=False)
-        return {**columns, "embedding": flat.reshape(len(vectors), width)}
+        return {**columns, "embedding": flat.reshape(len(vectors), *(widths or [0]))}
     except AttributeError as error:
         raise VidfaceError(f"{what}: no lists of numbers ({first_line(error)})") from None
     except pa.ArrowException as error:
