@@ -109,6 +109,15 @@ def test_what_the_pairs_can_tell(colour_pipeline: Path) -> None:
     assert "--split probe: no clip" in texts_of(nowhere, "stop", "scores")
 
 
+def test_nobody_known_is_no_stop(colour_pipeline: Path, colour_clips: Path) -> None:
+    rows = [line.split(",") for line in colour_clips.read_text().splitlines()]
+    lines = [",".join([clip, path, "", split]) for clip, path, _, split in rows[1:]]
+    colour_clips.write_text("\n".join([",".join(rows[0]), *lines]), encoding="utf-8")
+    found = check(colour_pipeline, sample=0)
+    assert "nothing will be scored: no clip has an identity" in texts_of(found, "look", "scores")
+    assert not found.stops
+
+
 def test_a_trial_takes_clips_as_the_run_would(colour_pipeline: Path, colour_clips: Path) -> None:
     (colour_clips.parent / "red" / "train" / "0.png").write_bytes(b"no picture")
     found = check(colour_pipeline)

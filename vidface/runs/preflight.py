@@ -21,7 +21,7 @@ from vidface.runs.run import Run, reading
 from vidface.runs.sampling import describe_faces, try_clips
 from vidface.runs.score_tasks import clips_of_split
 from vidface.runs.scoring import check_splits
-from vidface.runs.whole_run import Watcher
+from vidface.runs.whole_run import Watcher, find_what_lacks
 from vidface.settings.doubles import warn_of_doubles, warn_of_equal_contents
 from vidface.settings.manifests import Manifest, Problem, check_paths
 from vidface.storage.media import FolderRoot
@@ -77,14 +77,13 @@ def check_run(
         sample: how many clips are extracted for a trial, in a temporary folder; 0 for none.
         split, gallery: as in the settings unless given.
     """
-    settings = run.pipeline.score
     is_done = run.folder.clips_path.is_file()
     digests = check_files(run.folder.folder) if is_done else None
     remarks = [] if digests is None else list(_list_digests(digests))
     steps = {
         "manifest": _check_manifest(run.manifest, share_files=run.of_features),
         "files": _check_clips_files(run),
-        "scores": _check_scores(run, split or settings.split, gallery or settings.gallery),
+        "scores": _check_scores(run, split, gallery),
         "trial": _check_extraction(run)
         if is_done
         else try_clips(run, sample, watcher or Watcher()),
@@ -185,9 +184,14 @@ def _check_clips_files(run: Run) -> Iterator[Remark]:
         yield from _warn(manifest, "files", warn_of_equal_contents(manifest, repeats=True))
 
 
-def _check_scores(run: Run, split: str, gallery: str) -> Iterator[Remark]:
+def _check_scores(run: Run, split: str | None, gallery: str | None) -> Iterator[Remark]:
     """Whom the split holds, and what so many pairs can tell."""
+    lacking = "" if split or gallery else find_what_lacks(run)
+    if lacking:
+        yield Remark(LOOK, "scores", f"nothing will be scored: {lacking}")
+        return
     settings = run.pipeline.score
+    split, gallery = split or settings.split, gallery or settings.gallery
     check_splits(run, split, gallery)
     clips = clips_of_split(run.manifest, split)
     clips_of_people = Counter(who for who in clips.who if who)
