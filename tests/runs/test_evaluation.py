@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,10 @@ import pytest
 
 import vidface
 from vidface.core.errors import VidfaceError
+from vidface.runs.extraction import extract
+from vidface.runs.run import open_run
+from vidface.runs.scoring import score
+from vidface.settings.pipeline import load_pipeline
 
 
 def test_evaluate_is_the_three_commands(
@@ -59,6 +64,19 @@ def test_evaluate_takes_a_table(
     assert said[0].filename == __file__
     with pytest.raises(VidfaceError, match="row 0: empty clip_id"):
         vidface.evaluate([{**rows[0], "clip_id": None}], mean_colour, **given)
+
+
+def test_the_stages_take_a_table(
+    colour_pipeline: Path, colour_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of a table names no manifest that others could read, so it holds no settings."""
+    monkeypatch.chdir(colour_clips.parent)
+    with colour_clips.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    run = open_run(load_pipeline(colour_pipeline), clips=rows[:2])
+    assert extract(run).clips == 2
+    assert not run.folder.pipeline_path.exists()
+    assert score(run, None, settings=replace(run.pipeline.score, bootstrap=0)).counts["kept"] == 5
 
 
 def test_evaluate_takes_a_module_or_a_backbone(colour_clips: Path, colour_network: Path) -> None:
