@@ -13,7 +13,7 @@ from vidface.core.errors import VidfaceError
 from vidface.runs.extraction import extract
 from vidface.runs.run import open_run
 from vidface.runs.scoring import score
-from vidface.settings.pipeline import load_pipeline
+from vidface.settings.pipeline import Pipeline, load_pipeline
 
 
 def test_evaluate_is_the_three_commands(
@@ -64,6 +64,15 @@ def test_evaluate_takes_a_table(
     assert said[0].filename == __file__
     with pytest.raises(VidfaceError, match="row 0: empty clip_id"):
         vidface.evaluate([{**rows[0], "clip_id": None}], mean_colour, **given)
+
+
+def test_evaluate_takes_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(pipeline: Pipeline, *_: object, **__: object) -> None:
+        raise VidfaceError(f"asked {pipeline.manifest.path}")
+
+    monkeypatch.setattr("vidface.runs.evaluation.open_run", stop)
+    with pytest.raises(VidfaceError, match=r"^asked https://h\.example/m\.csv$"):
+        vidface.evaluate("https://h.example/m.csv", lambda crops: crops.mean(axis=(1, 2)))
 
 
 def test_the_stages_take_a_table(

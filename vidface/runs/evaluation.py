@@ -16,6 +16,7 @@ from vidface.backbones.preprocessing import Preprocessing
 from vidface.backbones.runtimes.with_function import Function
 from vidface.challenges.embeddings import list_clips
 from vidface.core.errors import VidfaceError
+from vidface.core.redaction import is_url
 from vidface.core.settings import settings_of, table_settings
 from vidface.core.thresholds import NO_CLUSTERING
 from vidface.core.values import check_name
@@ -55,8 +56,8 @@ def evaluate(
     """Score a recogniser on the clips of a manifest.
 
     Args:
-        manifest: a CSV with clip_id, path, identity, split; or a table of these columns, as a list
-            of dicts or a pandas or Polars DataFrame (see `read_manifest`).
+        manifest: a CSV, or its URL, with clip_id, path, identity, split; or a table of these
+            columns, as a list of dicts or a pandas or Polars DataFrame (see `read_manifest`).
         weights: a name ("sface"), a card, a file of weights, a torch module, a loaded backbone, or
             any function from crops (n, 112, 112, 3) uint8 RGB to embeddings (n, d). It is tried on
             made-up pictures and on the first faces before anything is scored.
@@ -93,7 +94,7 @@ def evaluate(
         document = {
             **tables,
             "manifest": {
-                "path": str(Path(path).absolute()),
+                "path": str(path if is_url(str(path)) else Path(path).absolute()),
                 "allow_missing": allow_missing,
             },
             "run": {"dir": str(Path(run).absolute()) if run is not None else temporary},
