@@ -233,9 +233,9 @@ def check(sample: int, as_json: bool, **flags: Any) -> None:
     files against their digests first, then its own clips. Exit code 1 where a line says stop.
 
     \b
-    Example: vidface check            # what ./vidface.toml is about to do
-    vidface check --sample 100        # with a better estimate of the time
-    vidface check runs/mine           # is every file what was written?
+    Example: vidface check               # what ./vidface.toml is about to do
+             vidface check --sample 100  # with a better estimate of the time
+             vidface check runs/mine     # is every file what was written?
     """
     from vidface.runs.preflight import check_artefacts, check_run
     from vidface.runs.run_folder import RunFolder

@@ -84,9 +84,9 @@ def check_run(
         "manifest": _check_manifest(run.manifest, share_files=run.of_features),
         "files": _check_clips_files(run),
         "scores": _check_scores(run, split, gallery),
-        "trial": _check_extraction(run)
-        if is_done
-        else try_clips(run, sample, watcher or Watcher()),
+        "clips" if is_done else "trial": (
+            _check_extraction(run) if is_done else try_clips(run, sample, watcher or Watcher())
+        ),
     }
     for about, step in steps.items():
         try:
@@ -151,12 +151,16 @@ def _check_clips_files(run: Run) -> Iterator[Remark]:
     for clip in manifest.clips:
         if clip.line in away or root.remote or is_url(clip.path):
             continue
-        if folder and not os.access(folder / clip.path, os.R_OK):
-            closed.append((clip.line, f"'{clip.path}'"))
+        named = clip.line, f"'{redacted(clip.path)}'"
+        try:
+            sizes[clip.path] = root.size(clip.path)
+        except OSError:  # a folder that may not be listed
+            closed.append(named)
             continue
-        sizes[clip.path] = root.size(clip.path)
         if not sizes[clip.path]:
-            empty.append((clip.line, f"'{redacted(clip.path)}'"))
+            empty.append(named)
+        elif folder and not os.access(folder / clip.path, os.R_OK):
+            closed.append(named)
     n_there, n_bytes = len(manifest.clips) - len(away), sum(sizes.values())
     size = f", {size_text(n_bytes)}" if sizes else ""
     figures = {"there": n_there, "bytes": n_bytes}
@@ -251,11 +255,17 @@ def _expect_interval(pairs_of_people: list[int]) -> Remark:
     return Remark(LOOK if few else OK, "scores", "; ".join(filter(None, (text, few))), figures)
 
 
-@reading
-def _read_extraction(run: Run) -> list[Remark]:
-    run.clips()
-    return list(describe_faces(run, "clips"))
-
-
 def _check_extraction(run: Run) -> Iterator[Remark]:
     yield from _read_extraction(run)
+
+
+@reading
+def _read_extraction(run: Run) -> list[Remark]:
+    table, made = run.folder.read_clips()
+    run.check(made, run.folder.clips_path)
+    remarks = list(describe_faces(run, "clips"))
+    left = len({clip.clip_id for clip in run.manifest.clips} - set(table["clip_id"].to_pylist()))
+    if left:
+        text = f"{left:,} clips of the manifest are not extracted; vidface extract does those"
+        remarks.append(Remark(LOOK, "clips", text))
+    return remarks
