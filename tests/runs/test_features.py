@@ -192,12 +192,16 @@ def test_it_is_done_once(run: Run, tmp_path: Path) -> None:
     assert "already done" in notes[0]
     assert run.folder.shard_paths[0].stat().st_mtime_ns == before
     write(tmp_path / "x.pickle", {**BY_EYE, "new": [face([1, 1])]})
-    with pytest.raises(VidfaceError, match=r"4 clip\(s\) changed since they were extracted"):
-        extract(run)
-    extract(run, force=True)
+    extract(run, notify=notes.append)
+    assert notes[1] == "extraction: 4 changed; feature files are read again as a whole"
     other = made_run(tmp_path, *LINES[:3])
-    with pytest.raises(VidfaceError, match=r"manifest\.clips_sha256"):
-        extract(other)
+    with pytest.raises(VidfaceError, match=r"not those of the manifest \(1 removed, 3 reused\)"):
+        cluster(other, 0.4)
+    extract(other, notify=notes.append)
+    assert len(other.clips()) == 3
+    (tmp_path / "x.pickle").touch()  # the same content
+    extract(other, notify=notes.append)
+    assert "already done" in notes[-1]
 
 
 @pytest.mark.parametrize("damage", ["cut", "hostile", "nothing"])

@@ -272,6 +272,11 @@ extract_options = together(
         is_flag=True,
         help="Work once more on the clips that failed; clusterings and scores made before go.",
     ),
+    rare_option(
+        "--verify",
+        is_flag=True,
+        help="Compare the contents of clips with what was extracted, not only sizes and times.",
+    ),
     rare_option("--strict", is_flag=True, help="A failed clip is an error: exit 1, not 3."),
     setting_options("run", without=("dir",)),
 )

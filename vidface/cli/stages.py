@@ -83,7 +83,13 @@ def init(folder: Path, out: Path, force: bool, add: bool, as_json: bool) -> None
 )
 @output_options
 def extract(
-    force: bool, retry_failed: bool, strict: bool, profile: bool, as_json: bool, **flags: Any
+    force: bool,
+    retry_failed: bool,
+    verify: bool,
+    strict: bool,
+    profile: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Turn clips into embeddings: frames at 8 FPS, aligned faces, a recogniser.
 
@@ -99,7 +105,12 @@ def extract(
     run = open_run_from(flags, check_files=True)
     with extraction_bar(run) as progress:
         summary = extract(
-            run, force=force, retry_failed=retry_failed, notify=note, progress=progress
+            run,
+            force=force,
+            retry_failed=retry_failed,
+            verify=verify,
+            notify=note,
+            progress=progress,
         )
     document, text = summary.to_dict(), printable(run_tables.format_extraction(summary, run))
     if profile:
@@ -155,6 +166,7 @@ def run_all(
     threshold: str | None,
     force: bool,
     retry_failed: bool,
+    verify: bool,
     strict: bool,
     dry_run: bool,
     as_json: bool,
@@ -192,6 +204,7 @@ def run_all(
         gallery=gallery,
         force=force,
         retry_failed=retry_failed,
+        verify=verify,
         watcher=Watcher(
             note,
             extraction_bar,

@@ -18,3 +18,18 @@ class Clip:
     start_seconds: float | None = None
     end_seconds: float | None = None
     line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """What tells a clip's file, or folder of pictures, from a later one.
+
+    Attributes:
+        bytes: of the file, or of the folder's pictures; 0 where there is nothing.
+        modified_ns: when it was last changed; None where there is nothing, or nobody says.
+        content: digest of its bytes, or at a URL the server's tag of it; None where not known.
+    """
+
+    bytes: int = 0
+    modified_ns: int | None = None
+    content: str | None = None

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from vidface.backbones.preprocessing import USUAL, Preprocessing
-from vidface.core.clips import Clip
+from vidface.core.clips import Clip, FileState
 from vidface.core.errors import ClipError, VidfaceError
 from vidface.core.redaction import redacted, redacted_text
 from vidface.core.rules import NEW_RULES, ReadingRules
@@ -302,12 +302,12 @@ def state_at_end(
     return "no_face", make_one_line(message)
 
 
-def clip_bytes(clip: Clip, root: MediaRoot, rules: ReadingRules = NEW_RULES) -> int:
-    """The size by which a changed clip is noticed; 0 where it can't be read."""
+def clip_state(clip: Clip, root: MediaRoot, rules: ReadingRules = NEW_RULES) -> FileState:
+    """What a changed clip is noticed by; nothing where it can't be read."""
     try:
-        return root.size(clip.path, rules)
+        return root.state(clip.path, rules)
     except (OSError, VidfaceError):
-        return 0
+        return FileState()
 
 
 def make_one_line(text: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vidface.core.clips import FileState
 from vidface.core.errors import VidfaceError
 from vidface.core.states import STATES
 
@@ -126,7 +127,7 @@ class ClipEnd:
         message: what went wrong and what to do, one line; of "ok" mostly "", else what to note.
         frames: sampled frames, or images; 0 where nothing is kept.
         frames_without_face: of these.
-        bytes: the size by which a changed clip is noticed; 0 where it isn't known.
+        file: what a changed clip is noticed by.
         seconds: where the time went; all 0 where the worker died.
     """
 
@@ -135,7 +136,7 @@ class ClipEnd:
     message: str = ""
     frames: int = 0
     frames_without_face: int = 0
-    bytes: int = 0
+    file: FileState = field(default_factory=FileState)
     seconds: Seconds = field(default_factory=Seconds)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from vidface.backbones.preprocessing import USUAL, Preprocessing
 from vidface.backbones.weights import weights_path
 from vidface.core.children import open_nameless_file
-from vidface.core.clips import Clip
+from vidface.core.clips import Clip, FileState
 from vidface.core.errors import VidfaceError
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.faces.clip_faces import ClipWork, find_faces, make_one_line
@@ -272,7 +272,7 @@ class _Supervisor:
         if kind == "out_of_memory":
             number, size = content
             message = f"{process.assigned[number].path}: {process.out_of_memory()}"
-            end = ClipEnd(number, "crashed", make_one_line(message), bytes=size)
+            end = ClipEnd(number, "crashed", make_one_line(message), file=FileState(size))
             del process.assigned[number]
             return end
         if kind == "ready":
@@ -311,7 +311,8 @@ class _Supervisor:
             clip = process.assigned.pop(lost_number)
             state, message = process.why_ended()
             message = make_one_line(f"{clip.path}: {message}")
-            self._events.put(ClipEnd(lost_number, state, message, bytes=process.block.clip_bytes))
+            size = process.block.clip_bytes
+            self._events.put(ClipEnd(lost_number, state, message, file=FileState(size)))
             self._clips.end(lost_number)
             self._failed_starts = 0
         elif not process.retired:

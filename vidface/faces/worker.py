@@ -33,7 +33,7 @@ from vidface.faces.clip_faces import (
     ClipWork,
     Picture,
     Tools,
-    clip_bytes,
+    clip_state,
     make_one_line,
     state_after_error,
     state_at_end,
@@ -43,6 +43,7 @@ from vidface.faces.events import ClipEnd, ClipLimits, Face, Seconds
 from vidface.faces.settings import FaceSettings
 from vidface.faces.shared import SLOTS, WAITING, WORKING, SharedBlock, WorkerChannel
 from vidface.frames.settings import FrameSettings
+from vidface.storage.contents import with_content
 from vidface.storage.media import MediaRoot
 
 SENT_AT_ONCE = 16  # faces of a message, at most …
@@ -185,7 +186,8 @@ class _Worker:
         tools.seconds, tools.notes = Seconds(), []
         self._unsent.clear()
         self._sent_at = time.monotonic()
-        self._block.clip_bytes = size = clip_bytes(clip, tools.root, tools.rules)
+        file = clip_state(clip, tools.root, tools.rules)
+        self._block.clip_bytes = file.bytes
         frames = without = faces = 0
         dropped = DroppedFaces()
         state = ""
@@ -206,7 +208,8 @@ class _Worker:
         if state not in KEPT_STATES:
             frames = without = 0  # of a damaged clip nothing is trusted
         self._send_faces(number)
-        return ("end", ClipEnd(number, state, message, frames, without, size, tools.seconds))
+        file = with_content(file, clip.path, tools.root, tools.rules, tools.on_frame)
+        return ("end", ClipEnd(number, state, message, frames, without, file, tools.seconds))
 
     def _add(self, number: int, picture: Picture) -> None:
         """Put a picture's crops into free slots, and its faces to those that wait to be sent."""

@@ -52,6 +52,8 @@ from vidface.runs.columns import embeddings_schema as embeddings_schema
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"
+CLIPS_SHA256 = "manifest.clips_sha256"
+"""The setting that says of which clips an artefact is."""
 
 
 def provenance(stage: str, settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -113,13 +115,16 @@ def _short(value: Any) -> str:
 def check_fit(made: Mapping[str, Any], wanted: Mapping[str, Any], what: Path, remedy: str) -> None:
     """Refuse an input whose provenance does not fit, and say which setting differs.
 
+    Of which clips it is may differ: that is compared clip by clip (`vidface.runs.clip_changes`).
+
     Raises:
         VidfaceError: another format version, or settings that differ.
     """
     version = made.get("format_version")
     if version != FORMAT_VERSION:
         raise VidfaceError(f"{what}: format version {version}, this vidface reads {FORMAT_VERSION}")
-    lines = list_differences(made["settings"], wanted)
+    there, asked = ({**settings, CLIPS_SHA256: None} for settings in (made["settings"], wanted))
+    lines = list_differences(there, asked)
     if lines:
         raise VidfaceError(f"{what} was made with other settings: {'; '.join(lines)}; {remedy}")
 
@@ -199,6 +204,17 @@ def read_provenance(path: Path) -> dict[str, Any]:
         else:
             schema = pq.read_schema(path)
     return _provenance_of(schema, path)
+
+
+def read_dimension(path: Path) -> int:
+    """d of the embeddings of a shard.
+
+    Raises:
+        VidfaceError: damaged, or not one of vidface's.
+    """
+    with _readable(path):
+        schema = pa.ipc.open_file(pa.memory_map(str(path))).schema
+        return int(schema.field("embedding").type.list_size)
 
 
 @contextmanager

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from vidface.backbones.embedder import Embedder
 from vidface.backbones.loading import open_backbone
 from vidface.backbones.settings import BackboneSettings
@@ -21,28 +19,33 @@ from vidface.backbones.weights import weights_path
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import ClipProgress, Notify, quiet
-from vidface.core.redaction import is_url
 from vidface.core.rules import ReadingRules
 from vidface.core.values import available_cores
 from vidface.executor.shards import Executor, map_shards
-from vidface.faces.clip_faces import clip_bytes
 from vidface.faces.events import ClipLimits
 from vidface.faces.pool import decode_clips
 from vidface.faces.settings import FaceSettings
 from vidface.frames.settings import FrameSettings
 from vidface.runs import artefacts
+from vidface.runs.artefacts import read_dimension
+from vidface.runs.clips_before import (
+    Redo,
+    find_clips_before,
+    merge_shard,
+    read_finished,
+    read_staged,
+)
 from vidface.runs.embedding import (
     EmbeddedClip,
     ExtractionSummary,
     embed_clips,
     summarise,
 )
-from vidface.runs.retrying import FailedClips, stage_failed_clips
 from vidface.runs.run import Run
 from vidface.runs.staging import (
     ClipShard,
     Staging,
-    cut_into_shards,
+    check_runtime,
     list_other_versions,
     open_staging,
 )
@@ -55,8 +58,7 @@ def extract_clips(
     run: Run,
     *,
     force: bool = False,
-    retry_failed: bool = False,
-    lost: Sequence[Path] = (),
+    redo: Redo | None = None,
     notify: Notify = quiet,
     progress: ClipProgress | None = None,
 ) -> ExtractionSummary:
@@ -64,8 +66,7 @@ def extract_clips(
 
     Args:
         force: begin again, whatever was begun.
-        retry_failed: of the finished extraction do the failed clips again.
-        lost: files of the finished extraction whose shards are made again.
+        redo: the finished extraction is extended by the clips that it lacks, and this done again.
         progress: called after every clip with the numbers of clips, frames and faces it added.
 
     Returns:
@@ -77,54 +78,59 @@ def extract_clips(
     """
     manifest, settings = run.manifest, run.pipeline.run
     frames, faces = run.pipeline.frames, run.pipeline.faces
-    if lost and run.folder.has_crops:
+    if redo is not None and run.folder.has_crops:
         faces = replace(faces, keep_crops=True)  # as the shards that stay
-    backbone = run.backbone or open_backbone(run.pipeline.backbone, notify)
-    trial = Trial(backbone, notify)
-    trial.try_pictures()
+    backbone: Embedder | None = None
+    if redo is None:
+        backbone, trial = _open_recogniser(run, notify)
     begun = time.monotonic()
-    failed: FailedClips | None = None
     made = artefacts.provenance(
         "extract",
         run.extraction_settings,
         manifest_sha256=manifest.sha256,
-        runtime=str(backbone.plan),
+        runtime=None if backbone is None else str(backbone.plan),
         shard_clips=settings.shard_clips,
         rules=run.new_rules.to_record(),
     )
-    if retry_failed or lost:
-        staging, shards, failed = stage_failed_clips(
-            run.folder,
-            manifest.clips,
-            made["runtime"],
-            keep_crops=faces.keep_crops,
-            retry=retry_failed,
-            lost=lost,
+    now, sources, shard_clips = made, [], settings.shard_clips
+    if redo is not None:
+        sources = [read_finished(run, redo.lost)]
+        _, made = run.folder.read_clips()
+        shard_clips = made.setdefault("shard_clips", shard_clips)
+    stagings, resumed = open_staging(
+        run.folder, made, shard_clips, manifest.clips_sha256, extends=redo is not None, force=force
+    )
+    staging = stagings[0]
+    sources = [read_staged(one, run, keep_crops=faces.keep_crops) for one in stagings] + sources
+    clips_before = find_clips_before(run, sources, staging.made, redo)
+    shards = clips_before.cut_into_shards(run, staging.shard_clips)
+    shards_left = clips_before.link_whole_shards(shards, staging, keep_crops=faces.keep_crops)
+    shards_to_do = [shard for shard in shards_left if shard.clips_to_do]
+    if resumed:
+        n_done = len(shards) - len(shards_to_do)
+        notify(
+            f"going on with an extraction that was begun: {n_done} of {len(shards)} shards are done"
         )
-    else:
-        staging, resumed = open_staging(run.folder, made, settings.shard_clips, force=force)
-        if staging.folder.is_moving:  # killed at the very end
-            run.folder.replace_extraction(staging.folder)
-            return summarise(run.folder.read_clips()[0])
-        shards = cut_into_shards(manifest.clips, staging.shard_clips)
-        if resumed:
-            n_done = sum(staging.states_path(shard.number).is_file() for shard in shards)
-            notify(
-                f"going on with an extraction that was begun: {n_done} of {len(shards)} shards "
-                "are done"
-            )
-    if other_versions := list_other_versions(staging.made, made):
+    if redo is not None and shards_to_do:
+        remedy = "give that one (--runtime, --precision, --device), or --force to do all again"
+        backbone, trial = _open_recogniser(run, notify)
+        check_runtime(made, str(backbone.plan), run.folder.clips_path, remedy)
+    if progress is not None:
+        left = {shard.number: len(shard.clips_to_do) for shard in shards_left}
+        for shard in shards:
+            if n_taken_over := len(shard.clips) - left.get(shard.number, 0):
+                progress(n_taken_over, 0, 0)
+    if other_versions := list_other_versions(staging.made, now):
         notify(
             f"clips done before had other versions, frames and faces may differ: {other_versions}"
         )
     rules = ReadingRules.from_record(staging.made.get("rules"))
-    shards_left = _find_shards_left(staging, shards, manifest.root, rules, progress)
-    if shards_left and rules != run.new_rules:
+    if shards_to_do and rules != run.new_rules:
         notify(
             "an older vidface began this extraction: clips are read by its rules "
             "(docs/running.md); --force reads all of them by today's"
         )
-    if shards_left and failed is None:
+    if shards_to_do and redo is None:
         for warning in warn_of_equal_contents(manifest):
             notify(warning)
     counts = _Counts(progress)
@@ -141,8 +147,16 @@ def extract_clips(
         weights_path(faces.detector) if faces.source == "detect" else None,
         rules,
     )
-    job = ShardJob(clip_work, staging, run.pipeline.backbone, failed)
-    if settings.executor == "dask":
+    job = ShardJob(clip_work, staging, run.pipeline.backbone)
+    for shard in shards_left:
+        if not shard.clips_to_do:
+            dimension = (
+                read_dimension(run.folder.shard_paths[0])
+                if backbone is None
+                else backbone.dimension
+            )
+            job.write(shard, [], dimension)
+    if settings.executor == "dask" and shards_to_do:
         if run.backbone is not None:
             raise VidfaceError(
                 "executor dask: a recogniser that is a live object can't be sent to other "
@@ -152,24 +166,32 @@ def extract_clips(
         job = replace(job, embedder=replace(clip_work, workers=1, detector=None))
         executor = Executor("dask", workers=settings.workers, scheduler=settings.scheduler)
         for added in map_shards(
-            extract_shard, shards_left, executor=executor, shared=job, notify=notify
+            extract_shard, shards_to_do, executor=executor, shared=job, notify=notify
         ):
             counts(*added)
             run.store()
-    else:
-        _extract_here(shards_left, job, backbone, trial, counts, run.store)
+    elif backbone is not None:
+        _extract_here(shards_to_do, job, backbone, trial, counts, run.store)
     profile = {
         "wall_seconds": round(time.monotonic() - begun, 3),
         "frames": counts.frames,
         "faces": counts.faces,
         "workers": clip_work.workers,
         "executor": settings.executor or "local",
-        "runtime": str(backbone.plan),
+        "runtime": staging.made.get("runtime"),
     }
-    if trial.forced:  # now, for its first faces may be what it fails on
+    if backbone is not None and trial.forced:  # now, for its first faces may be what it fails on
         staging = replace(staging, made={**staging.made, "forced": trial.forced})
-    staging.finish(run.folder, shards, profile)
+    staging.finish(run.folder, shards, profile, manifest)
     return summarise(run.folder.read_clips()[0])
+
+
+def _open_recogniser(run: Run, notify: Notify) -> tuple[Embedder, Trial]:
+    """The recogniser, loaded and tried on made-up pictures."""
+    backbone = run.backbone or open_backbone(run.pipeline.backbone, notify)
+    trial = Trial(backbone, notify)
+    trial.try_pictures()
+    return backbone, trial
 
 
 @dataclass(frozen=True)
@@ -212,16 +234,11 @@ class ShardJob:
     embedder: ClipEmbedder
     staging: Staging
     backbone: BackboneSettings
-    failed: FailedClips | None = None  # these alone are done again
-
-    def clips_of(self, shard: ClipShard) -> tuple[Clip, ...]:
-        """The clips of a shard that are to be done."""
-        return shard.clips if self.failed is None else self.failed.clips_of(shard)
 
     def write(self, shard: ClipShard, clips: Sequence[EmbeddedClip], dimension: int) -> None:
-        """Write a shard whose clips are done."""
-        if self.failed is not None:
-            clips = self.failed.merge(shard, clips)
+        """Write a shard whose clips are done, with those that were done before."""
+        if len(clips) < len(shard.clips):
+            clips = merge_shard(shard, clips, dimension)
         self.staging.write(shard, clips, dimension, keep_crops=self.embedder.faces.keep_crops)
 
 
@@ -234,7 +251,7 @@ def _extract_here(
     store: Callable[[], None],
 ) -> None:
     """Do all shards in this process: decoding runs ahead into the next shard."""
-    clips = [job.clips_of(shard) for shard in shards]
+    clips = [shard.clips_to_do for shard in shards]
     stream = job.embedder.embed(
         [clip for shard_clips in clips for clip in shard_clips], backbone, trial
     )
@@ -251,7 +268,7 @@ def _extract_here(
 def extract_shard(shard: ClipShard, job: ShardJob) -> tuple[int, int, int]:
     """Do one shard, in whatever process: its numbers of clips, frames and faces."""
     backbone = _load_once(job.backbone)
-    embedded = list(job.embedder.embed(job.clips_of(shard), backbone, Trial(backbone)))
+    embedded = list(job.embedder.embed(shard.clips_to_do, backbone, Trial(backbone)))
     job.write(shard, embedded, backbone.dimension)
     frames = sum(clip.frames for clip in embedded)
     return len(embedded), frames, sum(len(clip.rows) for clip in embedded)
@@ -279,31 +296,3 @@ class _Counts:
         self.faces += faces
         if self._progress is not None:
             self._progress(clips, frames, faces)
-
-
-def _find_shards_left(
-    staging: Staging,
-    shards: Sequence[ClipShard],
-    root: MediaRoot,
-    rules: ReadingRules,
-    progress: ClipProgress | None,
-) -> list[ClipShard]:
-    """Those that are not done, or whose clips changed since; the others count as progress."""
-    left = []
-    for shard in shards:
-        staged = staging.read_states(shard)
-        if staged is None or _has_changed(shard, staged[0], root, rules):
-            left.append(shard)
-        elif progress is not None:
-            progress(len(shard.clips), 0, 0)
-    return left
-
-
-def _has_changed(shard: ClipShard, states: pa.Table, root: MediaRoot, rules: ReadingRules) -> bool:
-    if root.remote:  # a question each would take hours
-        return False
-    sizes = states["bytes"].to_pylist()
-    return any(
-        not is_url(clip.path) and clip_bytes(clip, root, rules) != size
-        for clip, size in zip(shard.clips, sizes, strict=True)
-    )

@@ -18,6 +18,9 @@ CLIPS_SCHEMA = pa.schema(
         ("frames", pa.int32()),
         ("frames_without_face", pa.int32()),
         ("faces", pa.int32()),
+        ("key", pa.string()),  # of path and times: `Manifest.clip_keys`
+        ("modified_ns", pa.int64()),  # of the file, or of a folder's pictures and of itself
+        ("content", pa.string()),  # XXH3 of what was read, or the server's tag
     ]
 )
 LABELS_SCHEMA = pa.schema(
@@ -99,6 +102,18 @@ def descriptors_schema(dimension: int) -> pa.Schema:
 _ADDED_COLUMNS = {"twice": False, "still": False, "still_share": None}
 
 
+CLIPS_ADDED = ("key", "modified_ns", "content")
+
+
+def complete_clips(table: pa.Table) -> pa.Table:
+    """Add the columns that clips.parquet of an older vidface lacks, of which nothing is known."""
+    for name in CLIPS_ADDED:
+        if name not in table.column_names:
+            field = CLIPS_SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
+
+
 def complete_descriptors(table: pa.Table) -> pa.Table:
     """Add the columns that descriptors of an older vidface lack: no flag, and nothing to say."""
     for name, value in _ADDED_COLUMNS.items():
@@ -108,7 +123,7 @@ def complete_descriptors(table: pa.Table) -> pa.Table:
     return table
 
 
-_MAY_LACK = {*_ADDED_COLUMNS, "quality"}
+_MAY_LACK = {*_ADDED_COLUMNS, *CLIPS_ADDED, "quality"}
 _NEVER_NULL = {"clip_id", "state", "frames", "faces", "clusters", "kept", "unusable", "cluster",
                "frame_index", "face_index", "order", "jpeg", "embedding"}  # fmt: skip
 

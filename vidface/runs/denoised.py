@@ -13,6 +13,7 @@ from vidface.core.values import UNUSABLE
 from vidface.executor.shards import Executor
 from vidface.noise.diagnostics import Diagnostics
 from vidface.noise.truth import NoiseRemoval, precision_recall
+from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
@@ -83,8 +84,8 @@ class ExtractedClips:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        table, made = run.folder.read_clips()
-        run.check(made, run.folder.clips_path)
+        table = run.clips()
+        made = artefacts.read_provenance(run.folder.clips_path)
         self.source = ShardSource(run.folder, run.extraction_settings, str(made["created"]))
         self.clip_ids: tuple[str, ...] = tuple(table.column("clip_id").to_pylist())
         self.states: tuple[str, ...] = tuple(table.column("state").to_pylist())

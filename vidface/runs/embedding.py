@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidface.backbones.embedder import Embedder
-from vidface.core.clips import Clip
+from vidface.core.clips import Clip, FileState
 from vidface.core.redaction import redacted
 from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
 from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import artefacts
 from vidface.runs.trying import Trial
+from vidface.settings.manifests import clip_key
 
 EMBED_AT_ONCE = 128  # faces gathered, across clips, before they are embedded
 JPEG_QUALITY = 95
@@ -38,7 +39,7 @@ class EmbeddedClip:
     message: str
     frames: int
     frames_without_face: int
-    size_bytes: int
+    file: FileState
     rows: pa.Table = field(repr=False)  # of embeddings_schema
     jpegs: tuple[bytes, ...] = field(default=(), repr=False)  # with keep_crops, one a row
     seconds: Mapping[str, float] = field(default_factory=dict)  # of each stage
@@ -51,12 +52,15 @@ class EmbeddedClip:
         return {
             "clip_id": self.clip.clip_id,
             "path": redacted(self.clip.path),
-            "bytes": self.size_bytes,
+            "bytes": self.file.bytes,
             "state": self.state,
             "message": self.message,
             "frames": self.frames,
             "frames_without_face": self.frames_without_face,
             "faces": len(self.rows),
+            "key": clip_key(self.clip.path, self.clip.start_seconds, self.clip.end_seconds),
+            "modified_ns": self.file.modified_ns,
+            "content": self.file.content,
         }
 
 
@@ -186,7 +190,7 @@ def _embedded(
         " ".join(end.message.split()),
         end.frames if kept else 0,
         end.frames_without_face if kept else 0,
-        end.bytes,
+        end.file,
         _rows(waiting, schema) if kept and waiting.faces else schema.empty_table(),
         tuple(waiting.jpegs[number] for number in pictures),
         seconds,

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from vidface.backbones.weights import WEIGHTS, weights_path
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import write_json
 from vidface.core.progress import ClipProgress, Notify, quiet
-from vidface.core.redaction import is_url
 from vidface.core.rules import ReadingRules
-from vidface.core.states import FAILED_STATES
-from vidface.faces.clip_faces import clip_bytes
 from vidface.runs import artefacts
+from vidface.runs.clip_changes import (
+    ClipChanges,
+    compare_clips,
+    compare_files,
+    complete_keys,
+    match_clips,
+)
 from vidface.runs.clip_extraction import extract_clips
+from vidface.runs.clips_before import Redo
 from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.runs.features import extract_features
 from vidface.runs.run import Run
+from vidface.runs.run_folder import STAGING, RunFolder
 from vidface.settings.pipeline import pipeline_document
 
 
@@ -29,16 +37,19 @@ def extract(
     *,
     force: bool = False,
     retry_failed: bool = False,
+    verify: bool = False,
     notify: Notify = quiet,
     progress: ClipProgress | None = None,
 ) -> ExtractionSummary:
-    """Clips → embeddings. An extraction that is there already is kept, with the same settings.
+    """Clips → embeddings. Of an extraction that is there, clips that are as they were are kept.
 
-    One that was killed goes on where it was. The run directory is locked meanwhile.
+    With the same settings, that is. One that was killed goes on where it was. The run directory is
+    locked meanwhile.
 
     Args:
         force: make it again, whatever is there (everything made from it goes too).
         retry_failed: do the clips that failed once more (everything made from it goes too).
+        verify: compare the clips' contents, not only sizes and times; at URLs, sizes and tags.
 
     Raises:
         VidfaceError: the run directory holds an extraction with other settings, or another process
@@ -46,10 +57,12 @@ def extract(
     """
     if force and retry_failed:
         raise UsageError("--force does all clips again, --retry-failed some; give one of them")
-    lost: list[Path] = []
+    with suppress(VidfaceError):
+        _end_moving(run)
+    redo: Redo | None = None
     if run.folder.clips_path.is_file() and not force:
-        done, lost = _finished(run, notify, retry=retry_failed)
-        if not lost and not (retry_failed and done.failed):
+        done, redo = _finished(run, notify, retry=retry_failed, verify=verify)
+        if redo is None:
             _remember(run)
             return done
     elif retry_failed:
@@ -57,44 +70,94 @@ def extract(
             f"run directory {run.folder.folder}: no finished extraction; leave --retry-failed out"
         )
     with run.writing("extract"):
-        done = _extract(run, force, retry_failed, lost, notify, progress)
+        had_results = run.folder.has_results
+        done = _extract(run, force, redo, notify, progress)
         _remember(run)
+        if had_results and not run.folder.has_results:
+            notify("clusterings and scores made before are gone: they were of other clips")
     return done
 
 
-def _finished(run: Run, notify: Notify, *, retry: bool) -> tuple[ExtractionSummary, list[Path]]:
+def _end_moving(run: Run) -> None:
+    """End what was killed at the very end: all is there, and is moved where it belongs."""
+    staging = RunFolder(run.folder.folder / STAGING)
+    if staging.is_moving:
+        with run.writing("extract"):
+            run.folder.replace_extraction(staging)
+
+
+def _finished(
+    run: Run, notify: Notify, *, retry: bool, verify: bool
+) -> tuple[ExtractionSummary, Redo | None]:
     """The summary of the extraction that is there, if it is what the pipeline asks for.
 
-    And the files of it that are lost.
+    And what is to be done of it; None where nothing is.
     """
 
     table, made = run.folder.read_clips()
     remedy = "choose another --run, or --force to replace it"
     artefacts.check_fit(made, run.extraction_settings, run.folder.clips_path, remedy)
-    rules = ReadingRules.from_record(made.get("rules"))
-    _check_unchanged(run, table, rules, remedy, retry=retry)
+    changes = _find_changes(run, table, made, verify=verify)
     if run.pipeline.faces.keep_crops and not run.folder.has_crops:
         raise VidfaceError(
             f"{run.folder.clips_path} was made without crops; {remedy}, or --no-keep-crops"
         )
     done = summarise(table)
     lost = run.folder.find_lost_files(len(table), made)
+    if changes.gone:
+        notify(f"{changes.gone} clip(s) are gone from where they were: what was extracted is kept")
+    if changes.uncertain:
+        notify(
+            f"{changes.uncertain} clip(s) have no digest or tag from their extraction: "
+            "compared by size and time alone"
+        )
     if lost:
         named = ", ".join(path.relative_to(run.folder.folder).as_posix() for path in lost[:5])
         more = ", …" if len(lost) > 5 else ""
         notify(f"extraction: {len(lost)} file(s) are lost or damaged ({named}{more}): made again")
-    elif not (retry and done.failed):
+    if changes.any:
+        if run.of_features and changes.gone:
+            raise VidfaceError(
+                f"{run.folder.clips_path}: {changes}, but {changes.gone} clip(s) are of feature "
+                "files that are gone, and those are read as a whole: put them back"
+            )
+        whole = "; feature files are read again as a whole" if run.of_features else ""
+        notify(f"extraction: {changes}{whole}")
+    elif not lost and not (retry and done.failed):
         failed = f", {len(done.failed)} clips failed then" if done.failed else ""
         again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
         notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
-    return done, lost
+        if not changes.touched or run.of_features:
+            return done, None
+    return done, Redo(retry, lost, changes.changed_ids)
+
+
+def _find_changes(
+    run: Run, table: pa.Table, made: Mapping[str, Any], *, verify: bool
+) -> ClipChanges:
+    """How the manifest and its files differ from the clips that are extracted."""
+    manifest, by_file = run.manifest, not run.of_features
+    table = complete_keys(table, made, manifest)
+    rows = match_clips(manifest, table, by_file=by_file)
+    changes = compare_clips(manifest, table, rows=rows)
+    rules = ReadingRules.from_record(made.get("rules"))
+    files = compare_files(manifest, rows, table, rules, verify=verify)
+    changed = [manifest.clips[place].clip_id for place in np.flatnonzero(files.changed)]
+    return replace(
+        changes,
+        changed=changes.changed + len(changed),
+        reused=changes.reused - len(changed),
+        changed_ids=frozenset(changed),
+        gone=int(np.count_nonzero(files.gone)),
+        touched=int(np.count_nonzero(files.touched)),
+        uncertain=int(np.count_nonzero(files.uncertain)),
+    )
 
 
 def _extract(
     run: Run,
     force: bool,
-    retry_failed: bool,
-    lost: Sequence[Path],
+    redo: Redo | None,
     notify: Notify,
     progress: ClipProgress | None,
 ) -> ExtractionSummary:
@@ -108,9 +171,7 @@ def _extract(
             "folder that all its workers see"
         )
     fetch_weights(run, notify)
-    return extract_clips(
-        run, force=force, retry_failed=retry_failed, lost=lost, notify=notify, progress=progress
-    )
+    return extract_clips(run, force=force, redo=redo, notify=notify, progress=progress)
 
 
 def fetch_weights(run: Run, notify: Notify = quiet) -> None:
@@ -123,37 +184,6 @@ def fetch_weights(run: Run, notify: Notify = quiet) -> None:
         names.append(run.pipeline.backbone.weights)
     for name in names:
         weights_path(name, notify=notify)
-
-
-def _check_unchanged(
-    run: Run, clips: pa.Table, rules: ReadingRules, remedy: str, *, retry: bool = False
-) -> None:
-    """Refuse an extraction whose clips have since changed, come or gone, by their sizes.
-
-    A clip that failed may have changed where it is to be done again.
-    """
-
-    if run.manifest.root.remote:
-        return
-    columns = (clips[name].to_pylist() for name in ("clip_id", "bytes", "state"))
-    sizes = {
-        clip_id: size
-        for clip_id, size, state in zip(*columns, strict=True)
-        if not (retry and state in FAILED_STATES)
-    }
-    clip_ids = [
-        clip.clip_id
-        for clip in run.manifest.clips
-        if clip.clip_id in sizes
-        and not is_url(clip.path)
-        and clip_bytes(clip, run.manifest.root, rules) != sizes[clip.clip_id]
-    ]
-    if clip_ids:
-        named = ", ".join(clip_ids[:5]) + (", …" if len(clip_ids) > 5 else "")
-        raise VidfaceError(
-            f"{run.folder.clips_path}: {len(clip_ids)} clip(s) changed since they were extracted "
-            f"({named}); {remedy}"
-        )
 
 
 def _remember(run: Run) -> None:

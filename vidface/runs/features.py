@@ -13,7 +13,7 @@ noticed before anything is reused, as it is with clips.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vidface.core.clips import Clip
+from vidface.core.clips import Clip, FileState
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.progress import ClipProgress, Notify, quiet
+from vidface.core.rules import NEW_RULES
 from vidface.datasets.embedding_files import READERS, iter_embeddings
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
@@ -34,6 +35,7 @@ from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.runs.run_folder import RunFolder
 from vidface.settings.manifests import Manifest
 from vidface.storage.cache import sha256_of
+from vidface.storage.contents import with_content
 from vidface.storage.media import FolderRoot
 
 SHARD_CLIPS = 1024
@@ -90,7 +92,8 @@ def extract_features(
                 f"none of the manifest's {len(manifest.clips)} videos has a face in {named}; are "
                 "these the right files?"
             )
-        table = rows.table({name: entry["bytes"] for name, entry in described.items()})
+        states = {name: _read_state(name, manifest) for name in described}
+        table = rows.table(states, manifest.clip_keys)
         artefacts.write_parquet(staging.clips_path, table, made)
     except BaseException:
         shutil.rmtree(staging.folder, ignore_errors=True)  # gigabytes that nobody would look for
@@ -144,6 +147,12 @@ def _describe_file(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
+def _read_state(name: str, manifest: Manifest) -> FileState:
+    """What a file that changes later is noticed by."""
+    state = manifest.root.state(name)
+    return with_content(state, name, manifest.root, NEW_RULES)
+
+
 def _read_file(name: str, file: _File, rows: _States, shards: _Shards, notify: Notify) -> None:
     rows_left, passed_over = dict(file.rows), 0
     if file.exists:
@@ -189,18 +198,22 @@ class _States:
         if self._progress is not None:
             self._progress(1, int(self._frames[row]), int(self._faces[row]))
 
-    def table(self, sizes: Mapping[str, int]) -> pa.Table:
-        """clips.parquet; `sizes` are the files' in bytes."""
+    def table(self, files: Mapping[str, FileState], keys: Sequence[str]) -> pa.Table:
+        """clips.parquet; `files` are those that there are."""
         paths = [clip.path for clip in self.clips]
+        states = [files.get(path, FileState()) for path in paths]
         columns = {
             "clip_id": [clip.clip_id for clip in self.clips],
             "path": paths,
-            "bytes": [sizes.get(path, 0) for path in paths],
+            "bytes": [state.bytes for state in states],
             "state": self._states,
             "message": self._messages,
             "frames": self._frames,
             "frames_without_face": np.zeros(len(paths), np.int32),
             "faces": self._faces,
+            "key": keys,
+            "modified_ns": [state.modified_ns for state in states],
+            "content": [state.content for state in states],
         }
         return pa.table(columns, schema=artefacts.CLIPS_SCHEMA)
 

@@ -25,6 +25,7 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
+from vidface.runs.clip_changes import refuse_other_clips
 from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
 from vidface.runs.run_folder import EXTRACTION, RunFolder
@@ -180,14 +181,16 @@ class Run:
         artefacts.check_fit(made, self.extraction_settings, path, remedy)
 
     def clips(self) -> pa.Table:
-        """The extraction's clips, checked."""
+        """The extraction's clips, which are those of the manifest.
+
+        Raises:
+            VidfaceError: other settings, or clips that came, went or changed in the manifest.
+        """
         table, made = self.folder.read_clips()
         self.check(made, self.folder.clips_path)
-        if table.column("clip_id").to_pylist() != [clip.clip_id for clip in self.manifest.clips]:
-            raise VidfaceError(
-                f"{self.folder.clips_path}: its clips are not the manifest's; "
-                "`vidface extract --force` makes it again"
-            )
+        refuse_other_clips(
+            self.manifest, table, made, self.folder.clips_path, by_file=not self.of_features
+        )
         return table
 
     def each_shard(self) -> Iterator[tuple[int, EmbeddingShard]]:

@@ -21,11 +21,14 @@ from vidface.core.files import (
     named_errors,
 )
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
+from vidface.runs.columns import complete_clips
 from vidface.runs.forgotten import check_finished
 from vidface.storage import locks
 
 STAGING = ".extracting"  # in a run directory, while an extraction is being made
 EXTRACTION = "extraction"  # clips, embeddings and crops, as a name of what a command replaces
+_TREES = ("linkage/**/shard-*.arrow",)
+_RESULTS = ("clusters/*/*.parquet", "scores/*.json", "scores/*.csv", "sweeps/*.json")
 _LEFTOVER_SECONDS = 60.0
 _MOVING = "moving"  # in it, once what it replaces is gone
 
@@ -75,6 +78,11 @@ class RunFolder:
     def has_crops(self) -> bool:
         """Whether the extraction kept crops: some are there, or the digests of those deleted."""
         return any((self.folder / "crops").glob("*shard-*"))
+
+    @property
+    def has_results(self) -> bool:
+        """Whether something was made of the extraction: clusterings, scores, sweeps."""
+        return any(any(self.folder.glob(pattern)) for pattern in _RESULTS)
 
     def find_lost_files(self, clips: int, made: Mapping[str, Any]) -> list[Path]:
         """Shards of the finished extraction that are gone, cut off, or of another extraction.
@@ -132,7 +140,8 @@ class RunFolder:
             at_it = "; ".join(map(str, workers))
             hint = f"{at_it} is at it" if at_it else "run `vidface extract` first"
             raise VidfaceError(f"run directory {self.folder}: no finished extraction; {hint}")
-        return read_parquet(self.clips_path)
+        table, made = read_parquet(self.clips_path)
+        return complete_clips(table), made
 
     @contextmanager
     def at_work(
@@ -206,16 +215,31 @@ class RunFolder:
             check(made, path)
             yield shard_number(path), shard
 
-    def new_staging(self) -> RunFolder:
+    @property
+    def stagings(self) -> list[Path]:
+        """Extractions that are not finished, the one that is made now first."""
+        aside = self.folder.glob(f"{STAGING}-*")
+        newest_first = sorted(aside, key=lambda path: (len(path.name), path.name), reverse=True)
+        return [path for path in (self.folder / STAGING, *newest_first) if path.is_dir()]
+
+    def new_staging(self, *, keep: bool = False) -> RunFolder:
         """An empty run directory inside of this one, for an extraction that is being made.
+
+        Args:
+            keep: what was begun before is set aside.
 
         Raises:
             VidfaceError: it cannot be made.
         """
         staging = self.folder / STAGING
         with self._named_errors():
-            if staging.exists():
-                shutil.rmtree(staging)  # of a run that was killed
+            if keep and staging.is_dir() and any(staging.iterdir()):
+                aside = [path.name.rpartition("-")[2] for path in self.stagings]
+                last = max((int(name) for name in aside if name.isdecimal()), default=0)
+                staging.rename(self.folder / f"{STAGING}-{last + 1}")
+            for path in self.stagings:
+                if path == staging or not keep:
+                    shutil.rmtree(path)  # of a run that was killed
             make_private_folder(self.folder)
             make_folder(staging)
         return RunFolder(staging)
@@ -233,20 +257,19 @@ class RunFolder:
             "embeddings/shard-*.arrow",
             "crops/shard-*.parquet",
         )
-        results = (
-            "linkage/**/shard-*.arrow",
-            "clusters/*/*.parquet",
-            "scores/*.json",
-            "scores/*.csv",
-            "sweeps/*.json",
-        )
         leftovers = (
             f"**/.*{PART_SUFFIX}",  # what a killed run was writing
         )
         with self._named_errors():
             if not staging.is_moving:
                 remove_with_digest(self.clips_path)
-                going: tuple[str, ...] = (*patterns, *results, *leftovers, f"*/**/*{DIGEST_SUFFIX}")
+                going: tuple[str, ...] = (
+                    *patterns,
+                    *_TREES,
+                    *_RESULTS,
+                    *leftovers,
+                    f"*/**/*{DIGEST_SUFFIX}",
+                )
                 if keep_results:
                     kinds = ("embeddings", "crops")
                     digests = (f"{kind}/*{DIGEST_SUFFIX}" for kind in kinds)
@@ -270,7 +293,8 @@ class RunFolder:
                 target = self.folder / path.relative_to(staging.folder)
                 make_folder(target.parent)
                 path.replace(target)
-            shutil.rmtree(staging.folder)
+            for folder in self.stagings:
+                shutil.rmtree(folder)
 
     @property
     def is_moving(self) -> bool:

@@ -8,8 +8,9 @@ It lies in the run directory's folder `.extracting` until all of it is there:
     clips/shard-00000.parquet …      the clips' states; written last, so that its presence says that
                                      the shard is done
 
-So a killed extraction goes on with the first shard that is not there, and what comes out is what an
-unbroken one makes.
+So a killed extraction goes on with what is not there, and what comes out is what an unbroken one
+makes. Where the manifest was edited meanwhile, its folder is set aside (`.extracting-1`), and its
+clips are taken over (`vidface.runs.clips_before`).
 """
 
 from __future__ import annotations
@@ -34,30 +35,32 @@ from vidface.core.files import (
     write_json,
 )
 from vidface.runs import artefacts
+from vidface.runs.artefacts import CLIPS_SHA256
+from vidface.runs.columns import CLIPS_ADDED, complete_clips
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run_folder import STAGING, RunFolder
+from vidface.settings.manifests import Manifest
 
 ABOUT = "extraction.json"
 
 
 @dataclass(frozen=True)
 class ClipShard:
-    """The clips [start, stop) of a manifest."""
+    """The clips [start, stop) of a manifest, and what was extracted of each before, if anything."""
 
     number: int
     start: int
     clips: tuple[Clip, ...] = field(repr=False)
+    before: pa.Table = field(repr=False, compare=False)  # a row a clip, null where it is to be done
 
     def __str__(self) -> str:
         return f"shard {self.number} (clips {self.start} to {self.start + len(self.clips) - 1})"
 
-
-def cut_into_shards(clips: Sequence[Clip], shard_clips: int) -> list[ClipShard]:
-    """A manifest's clips in shards of `shard_clips`, in order."""
-    return [
-        ClipShard(number, start, tuple(clips[start : start + shard_clips]))
-        for number, start in enumerate(range(0, len(clips), shard_clips))
-    ]
+    @property
+    def clips_to_do(self) -> tuple[Clip, ...]:
+        """The clips of which nothing is there."""
+        known = self.before["folder"].is_valid().to_pylist()
+        return tuple(clip for clip, is_known in zip(self.clips, known, strict=True) if not is_known)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Staging:
     folder: RunFolder
     made: Mapping[str, Any]  # provenance, the same in every shard
     shard_clips: int
+    clips_sha256: str | None = None  # of the manifest that it is of
 
     def __str__(self) -> str:
         return f"Staging({self.folder.folder}, shards of {self.shard_clips} clips)"
@@ -74,18 +78,23 @@ class Staging:
     def states_path(self, number: int) -> Path:
         return self.folder.folder / "clips" / f"shard-{number:05d}.parquet"
 
-    def read_states(self, shard: ClipShard) -> tuple[pa.Table, dict[str, Any]] | None:
+    def read_states(self, number: int) -> tuple[pa.Table, dict[str, Any]] | None:
         """States and provenance of a shard that is done; None where it has to be made."""
-        path = self.states_path(shard.number)
-        if not path.is_file() or not self.folder.shard_path(shard.number).is_file():
+        path = self.states_path(number)
+        if not path.is_file() or not self.folder.shard_path(number).is_file():
             return None
         try:
             table, made = artefacts.read_parquet(path)
         except VidfaceError:
             return None  # damaged: it is made again
-        ours = made.get("created") == self.made["created"]
-        ids = [clip.clip_id for clip in shard.clips]
-        return (table, made) if ours and table["clip_id"].to_pylist() == ids else None
+        return (table, made) if made.get("created") == self.made["created"] else None
+
+    def write_states(
+        self, number: int, states: pa.Table, seconds: Mapping[str, float] | None = None
+    ) -> None:
+        """Write the states of a shard's clips, which say that the shard is there."""
+        made = self.made if seconds is None else {**self.made, "seconds": dict(seconds)}
+        artefacts.write_parquet(self.states_path(number), states, made)
 
     def write(
         self, shard: ClipShard, clips: Sequence[EmbeddedClip], dimension: int, *, keep_crops: bool
@@ -107,19 +116,23 @@ class Staging:
         states = pa.Table.from_pylist(
             [clip.to_row() for clip in clips], schema=artefacts.CLIPS_SCHEMA
         )
-        made = {**self.made, "seconds": _add_seconds(clip.seconds for clip in clips)}
-        artefacts.write_parquet(self.states_path(shard.number), states, made)
+        self.write_states(shard.number, states, _add_seconds(clip.seconds for clip in clips))
 
     def finish(
-        self, run: RunFolder, shards: Sequence[ClipShard], profile: Mapping[str, Any]
+        self,
+        run: RunFolder,
+        shards: Sequence[ClipShard],
+        profile: Mapping[str, Any],
+        manifest: Manifest,
     ) -> None:
         """Put all shards in the place of the run directory's extraction."""
         tables, seconds = [], []
         for shard in shards:
-            staged = self.read_states(shard)
-            if staged is None:
+            staged = self.read_states(shard.number)
+            ids = [clip.clip_id for clip in shard.clips]
+            if staged is None or staged[0]["clip_id"].to_pylist() != ids:
                 raise VidfaceError(f"{self.states_path(shard.number)}: gone; run extract again")
-            tables.append(staged[0])
+            tables.append(complete_clips(staged[0]))
             seconds.append(staged[1].get("seconds", {}))
         table = pa.concat_tables(tables).combine_chunks()
         stages = {"stages": _add_seconds(seconds), "clips": len(table), **profile}
@@ -129,11 +142,14 @@ class Staging:
             paths = ((self.folder.shard_path(s.number), run.shard_path(s.number)) for s in shards)
             same = (
                 made.get("created") == self.made["created"]
-                and before.equals(table)
+                and before.drop_columns(CLIPS_ADDED).equals(table.drop_columns(CLIPS_ADDED))
                 and all(is_same_content(staged, there) for staged, there in paths)
             )
         write_json(self.folder.profile_path, stages, digest=True)
-        artefacts.write_parquet(self.folder.clips_path, table, self.made)
+        # The shards say of which manifest they were; the run, of which it is now.
+        settings = {**self.made["settings"], CLIPS_SHA256: manifest.clips_sha256}
+        made = {**self.made, "settings": settings, "manifest_sha256": manifest.sha256}
+        artefacts.write_parquet(self.folder.clips_path, table, made)
         run.replace_extraction(self.folder, keep_results=same)
 
 
@@ -146,33 +162,45 @@ def _add_seconds(parts: Any) -> dict[str, float]:
 
 
 def open_staging(
-    run: RunFolder, made: Mapping[str, Any], shard_clips: int, *, force: bool = False
-) -> tuple[Staging, bool]:
+    run: RunFolder,
+    made: Mapping[str, Any],
+    shard_clips: int,
+    clips_sha256: str,
+    *,
+    extends: bool = False,
+    force: bool = False,
+) -> tuple[list[Staging], bool]:
     """Where an extraction is made, and whether one goes on that was begun before.
 
     Args:
-        made: the provenance of one that begins now.
+        made: the provenance of one that begins now; of one that extends a finished extraction, that
+            one's.
+        clips_sha256: of the manifest, as it is now.
         force: begin again, whatever is there.
 
+    Returns:
+        The one that is written to, then those that were begun with other clips, the latest first.
+
     Raises:
-        VidfaceError: one with other settings, or of another manifest, was begun there.
+        VidfaceError: one with other settings was begun there.
     """
-    folder = run.folder / STAGING
-    begun = None if force else _read_about(folder)
-    if begun is not None:
+    begun = [] if force else list(filter(None, map(_read_staging, run.stagings)))
+    if begun and not extends:
         remedy = "give those again, choose another --run, or --force to begin again"
-        clips = "manifest.clips_sha256"
-        there, asked = begun["made"]["settings"], made["settings"]
-        if clips in there and there[clips] != asked.get(clips):
-            raise VidfaceError(
-                f"{folder}: the manifest's clips changed since this extraction began; {remedy}"
-            )
-        artefacts.check_fit(begun["made"], made["settings"], folder, remedy)
-        check_runtime(begun["made"], made.get("runtime"), folder, remedy)
-        return Staging(RunFolder(folder), begun["made"], begun["shard_clips"]), True
-    staging = run.new_staging()
-    write_json(folder / ABOUT, {"made": dict(made), "shard_clips": shard_clips})
-    return Staging(staging, dict(made), shard_clips), False
+        there = begun[0]
+        artefacts.check_fit(there.made, made["settings"], there.folder.folder, remedy)
+        check_runtime(there.made, made.get("runtime"), there.folder.folder, remedy)
+        made, shard_clips = there.made, there.shard_clips
+    begun = [staging for staging in begun if staging.made["created"] == made["created"]]
+    if begun and begun[0].clips_sha256 == clips_sha256 and begun[0].folder.folder.name == STAGING:
+        return begun, True
+    folder = run.new_staging(keep=bool(begun))
+    write_json(
+        folder.folder / ABOUT,
+        {"made": dict(made), "shard_clips": shard_clips, "clips_sha256": clips_sha256},
+    )
+    begun = list(filter(None, map(_read_staging, run.stagings)))
+    return begun, len(begun) > 1
 
 
 def check_runtime(made: Mapping[str, Any], runtime: str | None, where: Path, remedy: str) -> None:
@@ -200,14 +228,16 @@ def list_other_versions(made: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(lines).replace("asked for", "now")
 
 
-def _read_about(folder: Path) -> dict[str, Any] | None:
-    """What an unfinished extraction says of itself; None where there is none to go on with."""
+def _read_staging(folder: Path) -> Staging | None:
+    """An unfinished extraction by what it says of itself; None where it can't go on."""
     try:
         about = read_json_object(folder / ABOUT)
-        about["made"]["settings"], about["made"]["created"]
-        return about if isinstance(about["shard_clips"], int) else None
-    except (VidfaceError, KeyError, TypeError):
+        made, shard_clips = about["made"], about["shard_clips"]
+        clips_sha256 = about.get("clips_sha256", made["settings"].get(CLIPS_SHA256))
+        whole = isinstance(shard_clips, int) and isinstance(made["created"], str)
+    except (VidfaceError, KeyError, TypeError, AttributeError):
         return None
+    return Staging(RunFolder(folder), made, shard_clips, clips_sha256) if whole else None
 
 
 def link_or_copy(source: Path, target: Path) -> None:

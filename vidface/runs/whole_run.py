@@ -66,6 +66,7 @@ def run_stages(
     gallery: str | None = None,
     force: bool = False,
     retry_failed: bool = False,
+    verify: bool = False,
     watcher: Watcher | None = None,
 ) -> WholeRun:
     """Extract, remove noise and score; stages done already with these settings are skipped.
@@ -83,7 +84,12 @@ def run_stages(
         check_splits(run, split, gallery)
     with watcher.extraction_bar(run) as progress:
         extraction = extract(
-            run, force=force, retry_failed=retry_failed, notify=watcher.notify, progress=progress
+            run,
+            force=force,
+            retry_failed=retry_failed,
+            verify=verify,
+            notify=watcher.notify,
+            progress=progress,
         )
     watcher.on_extracted(extraction)
     denoised = cluster_once(run, denoising or Denoising.of_run(run), notify=watcher.notify)

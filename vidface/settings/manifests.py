@@ -92,11 +92,31 @@ class Manifest:
         So a corrected identity needs no new extraction, and a changed path does. A URL that was
         signed anew is the same path.
         """
-        digest = hashlib.sha256()
-        for clip in self.clips:
-            fields = (clip.clip_id, unsigned(clip.path), clip.start_seconds, clip.end_seconds)
-            digest.update(repr(fields).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        return hash_clips(
+            (clip.clip_id, clip.path, clip.start_seconds, clip.end_seconds) for clip in self.clips
+        )
+
+    @cached_property
+    def clip_keys(self) -> tuple[str, ...]:
+        """Of each clip the hash of what extraction reads: its path and times, not its id."""
+        return tuple(
+            clip_key(clip.path, clip.start_seconds, clip.end_seconds) for clip in self.clips
+        )
+
+
+def hash_clips(clips: Iterable[tuple[str, str, float | None, float | None]]) -> str:
+    """The hash of clips' ids, paths, starts and ends, in order: `Manifest.clips_sha256`."""
+    digest = hashlib.sha256()
+    for clip_id, path, start_seconds, end_seconds in clips:
+        fields = (clip_id, unsigned(path), start_seconds, end_seconds)
+        digest.update(repr(fields).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def clip_key(path: str, start_seconds: float | None, end_seconds: float | None) -> str:
+    """The hash by which clips of the same file and times are known; a path's secrets are none."""
+    fields = repr((unsigned(path), start_seconds, end_seconds))
+    return hashlib.blake2b(fields.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def read_manifest(

@@ -7,12 +7,14 @@ fetched as the decoder asks for them: a film of any length takes `BLOCK_BYTES * 
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import io
 import threading
 from collections import OrderedDict
 from typing import Any, BinaryIO
 
+from vidface.core.clips import FileState
 from vidface.core.errors import VidfaceError
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.storage.http_reads import Info
@@ -115,15 +117,22 @@ class UrlReader:
 
     def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        return self.state(path, rules).bytes
+
+    def state(self, path: str, rules: ReadingRules = NEW_RULES) -> FileState:
+        """What tells a clip from a later one: its size and tag, or those of a folder's images."""
         try:
             address = self._address(path)
             info = self._info(address)
             if not info.is_folder:
-                return info.size_bytes
-            files = self._files(address).items()
-            return sum(file.size_bytes for name, file in files if is_image_name(name, rules))
+                return FileState(info.size_bytes, content=info.etag or None)
+            files = {n: f for n, f in self._files(address).items() if is_image_name(n, rules)}
         except FileNotFoundError:
-            return 0
+            return FileState()
+        tags = "\n".join(f"{name} {file.etag}" for name, file in files.items())
+        known = all(file.etag for file in files.values())
+        content = hashlib.sha256(tags.encode("utf-8", "replace")).hexdigest() if known else None
+        return FileState(sum(file.size_bytes for file in files.values()), content=content)
 
     def other_site(self, path: str) -> str:
         """Where a file's bytes come from, if its server redirects to another site; "" else."""

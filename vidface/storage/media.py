@@ -15,6 +15,7 @@ import tarfile
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from vidface.core.clips import FileState
 from vidface.core.errors import VidfaceError
 from vidface.core.files import named_errors
 from vidface.core.redaction import is_url
@@ -50,6 +51,7 @@ class MediaRoot(Protocol):
     def unread_names(self, path: str) -> list[str]: ...
     def all_images(self) -> list[str]: ...
     def size(self, path: str, rules: ReadingRules = ...) -> int: ...
+    def state(self, path: str, rules: ReadingRules = ...) -> FileState: ...
     def other_site(self, path: str) -> str: ...
     def read(self, path: str) -> bytes: ...
     def open_video(self, path: str) -> str | BinaryIO: ...
@@ -117,14 +119,23 @@ class FolderRoot:
 
     def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        return self.state(path, rules).bytes
+
+    def state(self, path: str, rules: ReadingRules = NEW_RULES) -> FileState:
+        """What tells a clip from a later one: the folder's own time says that a name changed."""
         if is_url(path):
-            return self._urls.size(path, rules)
+            return self._urls.state(path, rules)
         full = self.location / path
         kind = path_kind(full)
-        if kind != "folder":
-            return full.stat().st_size if kind else 0
+        if kind is None:
+            return FileState()
+        status = full.stat()
+        if kind == "file":
+            return FileState(status.st_size, status.st_mtime_ns)
         with os.scandir(full) as entries:
-            return sum(e.stat().st_size for e in entries if is_image_name(e.name, rules))
+            images = [entry.stat() for entry in entries if is_image_name(entry.name, rules)]
+        newest = max(image.st_mtime_ns for image in (status, *images))
+        return FileState(sum(image.st_size for image in images), newest)
 
     def read(self, path: str) -> bytes:
         if is_url(path):
@@ -195,6 +206,7 @@ class TarRoot:
     def __init__(self, location: Path) -> None:
         self.location = location
         self._files: dict[str, tuple[int, int]] = {}  # name → (offset, size), bytes
+        self._times: dict[str, int] = {}  # name → when it was last changed, nanoseconds
         self._folders: dict[str, list[str]] = {}  # folder → names of the files in it
         self._irregular: dict[str, list[str]] = {}  # folder → names of its links, devices …
         try:
@@ -222,6 +234,7 @@ class TarRoot:
             self._folders.setdefault(name, [])
         elif member.isreg() and not member.issparse():
             self._files[name] = (member.offset_data, member.size)
+            self._times[name] = int(member.mtime * 1e9)
             folder, base = posixpath.split(name)
             self._folders.setdefault(folder, []).append(base)
             while folder:  # an archive need not list its folders
@@ -255,11 +268,17 @@ class TarRoot:
 
     def size(self, path: str, rules: ReadingRules = NEW_RULES) -> int:
         """Bytes of a file, or of all images of a folder; 0 for nothing."""
+        return self.state(path, rules).bytes
+
+    def state(self, path: str, rules: ReadingRules = NEW_RULES) -> FileState:
+        """What tells a clip from a later one."""
         name = _inside(path) or ""
-        if name in self._files:
-            return self._files[name][1]
-        images = {n for n in self._folders.get(name, []) if is_image_name(n, rules)}
-        return sum(self._files[posixpath.join(name, image)][1] for image in images)
+        files = [name]
+        if name not in self._files:
+            images = {n for n in self._folders.get(name, []) if is_image_name(n, rules)}
+            files = [posixpath.join(name, image) for image in images]
+        newest = max((self._times[file] for file in files), default=None)
+        return FileState(sum(self._files[file][1] for file in files), newest)
 
     def read(self, path: str) -> bytes:
         offset, size = self._files[_inside(path) or ""]
