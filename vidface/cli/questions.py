@@ -54,16 +54,7 @@ calibration_options = together(
 @setting_options("backbone", only=("weights",))
 @fed_options
 @output_options
-def same(
-    a: str,
-    b: str,
-    threshold: str | None,
-    far: str | None,
-    split: str | None,
-    picture: Path | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
+def same(a: str, b: str, threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Say whether A and B are the same person.
 
     Both are videos, pictures, folders, URLs, or clip ids of a run.
@@ -87,18 +78,9 @@ def same(
     else:
         weights = backbone_from(flags["weights"] or "sface", flags)
         choice = LATEST if threshold is None else parse_threshold(threshold)
-    answer = answer_same(
-        a,
-        b,
-        run,
-        far=far,
-        split=split,
-        threshold=choice,
-        weights=weights,
-        picture=picture,
-        notify=note,
-    )
-    show(as_json, answer.to_dict(), lambda: answers.format_same(answer, picture))
+    asked = {name: flags[name] for name in ("far", "split", "picture")}
+    answer = answer_same(a, b, run, **asked, threshold=choice, weights=weights, notify=note)
+    show(as_json, answer.to_dict(), lambda: answers.format_same(answer, flags["picture"]))
     exit_for(answer.failed)
 
 
@@ -120,16 +102,7 @@ def same(
 )
 @split_options
 @output_options
-def who(
-    clip: str,
-    threshold: str | None,
-    top: int,
-    fpir: str | None,
-    split: str | None,
-    gallery: str | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
+def who(clip: str, threshold: str | None, as_json: bool, **flags: Any) -> None:
     """Say who of a run's gallery is in CLIP, or that it is nobody of them.
 
     CLIP is a video, a picture, a folder of images, a URL, or a clip id of the run. How high
@@ -144,9 +117,8 @@ def who(
 
     run = open_run_from(flags)
     choice = denoising_from(run, threshold, flags) or LATEST
-    answer = answer_who(
-        clip, run, top=top, fpir=fpir, split=split, gallery=gallery, threshold=choice, notify=note
-    )
+    asked = {name: flags[name] for name in ("top", "fpir", "split", "gallery")}
+    answer = answer_who(clip, run, **asked, threshold=choice, notify=note)
     show(as_json, answer.to_dict(), lambda: answers.format_who(answer))
     exit_for(answer.failed)
 

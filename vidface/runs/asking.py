@@ -21,7 +21,7 @@ from vidface.core.states import FAILED_STATES
 from vidface.core.values import exact_rate
 from vidface.metrics.uncertainty import few_people_note
 from vidface.runs.clip_drawing import ClipFaces
-from vidface.runs.clusterings import read_clustering
+from vidface.runs.clusterings import require_clustering
 from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoised import Denoised
 from vidface.runs.denoising import Denoising
@@ -30,7 +30,7 @@ from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run
 from vidface.runs.run_folder import RunFolder
 from vidface.runs.score_tasks import NO_CLIPS, LabelledClips, find_rows, sort_clips
-from vidface.runs.scoring import ClusteringChoice, WhichClustering, choose_clustering
+from vidface.runs.scoring import ClusteringChoice, WhichClustering, check_split, choose_clustering
 from vidface.settings.manifests import Manifest
 from vidface.settings.pipeline import Pipeline, parse_pipeline
 from vidface.storage.media import as_location, path_kind
@@ -135,12 +135,7 @@ class Asking:
             VidfaceError: no extraction, one with other settings, or no such clustering.
         """
         denoising = choose_clustering(run, threshold)
-        denoised = read_clustering(run, denoising)
-        if denoised is None:
-            raise VidfaceError(
-                f"run directory {run.folder.folder}: no clustering at {denoising}; "
-                "run `vidface cluster` with these settings first"
-            )
+        denoised = require_clustering(run, denoising)
         return cls(run.pipeline, denoising, run.rules, run.backbone, run, denoised)
 
     @classmethod
@@ -170,9 +165,7 @@ class Asking:
         """
         if self.run is None:
             return NO_CLIPS
-        if split not in self.run.manifest.splits:
-            there = ", ".join(self.run.manifest.splits)
-            raise UsageError(f"--{flag} {split}: no clip of the manifest is in it (there: {there})")
+        check_split(self.run, f"--{flag}", split)
         clips = self.run.manifest.of_split(split)
         return sort_clips((c.clip_id, c.identity) for c in clips if c.clip_id not in own)
 

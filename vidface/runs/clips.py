@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.clips import SPLITS
-from vidface.core.errors import VidfaceError
 from vidface.core.states import STATES
 from vidface.core.values import check_choice
 from vidface.noise.diagnostics import CLIP_COLUMNS, FLAGS
 from vidface.runs import artefacts
-from vidface.runs.clusterings import find_latest_denoising, read_clustering
+from vidface.runs.clusterings import find_latest_denoising, require_clustering
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
@@ -114,11 +113,7 @@ def list_clips(
 
 def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
     """The columns of a clustering, checked."""
-    if read_clustering(run, denoising) is None:
-        raise VidfaceError(
-            f"run directory {run.folder.folder}: no clustering at {denoising}; "
-            "run `vidface cluster` with these settings first"
-        )
+    require_clustering(run, denoising)
     path = run.folder.clustering(denoising.name) / "descriptors.parquet"
     table = artefacts.complete_descriptors(artefacts.read_parquet(path)[0])
     return {name: table.column(name).to_pylist() for name in CLIP_COLUMNS}

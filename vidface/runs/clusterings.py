@@ -74,6 +74,21 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
     )
 
 
+def require_clustering(run: Run, denoising: Denoising) -> Denoised:
+    """`read_clustering`, of one that must be there.
+
+    Raises:
+        VidfaceError: it is not.
+    """
+    denoised = read_clustering(run, denoising)
+    if denoised is None:
+        raise VidfaceError(
+            f"run directory {run.folder.folder}: no clustering at {denoising}; "
+            "run `vidface cluster` with these settings first"
+        )
+    return denoised
+
+
 def name_unusable_faces(run: Run, denoised: Denoised) -> tuple[str, ...]:
     """Name the first unusable faces of a stored clustering, as `cluster` does."""
     if denoised.denoising is None or not denoised.unusable.any():

@@ -253,6 +253,13 @@ def score_provenance(run: Run, denoised: Denoised, recorded: Mapping[str, Any]) 
     )
 
 
+def check_split(run: Run, flag: str, split: str, hint: str = "") -> None:
+    """Refuse a split without a clip."""
+    if split not in run.manifest.splits:
+        there = ", ".join(run.manifest.splits)
+        raise UsageError(f"{flag} {split}: no clip of the manifest is in it (there: {there}){hint}")
+
+
 def check_splits(run: Run, split: str, gallery: str, settings: ScoreSettings | None = None) -> None:
     """Refuse what cannot be scored, which is known before anything is extracted.
 
@@ -264,12 +271,8 @@ def check_splits(run: Run, split: str, gallery: str, settings: ScoreSettings | N
     named = [("--split", split), *([("--gallery", gallery)] if settings.needs_gallery else [])]
     need_none = [name for name, kind in PROTOCOLS.items() if not kind.needs_gallery]
     for flag, name in named:
-        if name not in run.manifest.splits:
-            there = ", ".join(run.manifest.splits)
-            hint = f"; --protocols {need_none[0]} needs none" if flag == "--gallery" else ""
-            raise UsageError(
-                f"{flag} {name}: no clip of the manifest is in it (there: {there}){hint}"
-            )
+        hint = f"; --protocols {need_none[0]} needs none" if flag == "--gallery" else ""
+        check_split(run, flag, name, hint)
     if split == gallery and settings.needs_gallery:
         raise UsageError(
             f"--split {split} is its own gallery: every clip would find itself; "
