@@ -174,13 +174,23 @@ def test_lines_fit_80_columns_and_a_run_may_be_dry(vidface, colour_pipeline: Pat
     assert not (colour_pipeline.parent / "run").exists()
 
 
-def test_a_finished_run_is_looked_at_itself(vidface, colour_pipeline: Path) -> None:
+def test_a_finished_run_is_looked_at_itself(
+    vidface, colour_pipeline: Path, colour_clips: Path
+) -> None:
     assert vidface("extract", "--pipeline", colour_pipeline).code == 0
     run = colour_pipeline.parent / "run"
     whole = vidface("check", run, "--json")
     assert (whole.code, whole.json["damaged"], whole.json["intact"]) == (0, [], 5)
     abouts = [remark["about"] for remark in whole.json["remarks"]]
     assert (abouts[0], abouts[-1]) == ("artefacts", "clips")
+    shutil.copytree(colour_clips.parent / "stranger", colour_clips.parent / "new")
+    with colour_clips.open("a", encoding="utf-8") as manifest:
+        manifest.write("new,new,,val\n")
+    more = vidface("check", run)
+    assert more.code == 0
+    assert re.search(
+        r"^look  clips .*1 (clip )?added", " ".join(more.out.split("\n ")), re.MULTILINE
+    )
     (run / "profile.json").write_text("{}", encoding="utf-8")
     damaged = vidface("check", run)
     assert damaged.code == 1
