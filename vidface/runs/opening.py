@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from vidface.core.errors import UsageError, VidfaceError
@@ -63,7 +64,7 @@ def choose_pipeline(
     if isinstance(place, Path) and not RunFolder(place).clips_path.is_file():
         raise UsageError(
             f"{name}: no run directory, for there is no {RunFolder(place).pipeline_path.name} in it"
-            f"; clips in a folder: vidface run {name}"
+            f"; clips in a folder: vidface run {shlex.quote(name)}"
         )
     return load_pipeline(pipeline, {**overrides, _DIR: name})  # of an older version
 
@@ -113,15 +114,16 @@ def choose_whole(
 def _begin(folder: Path, overrides: Overrides | None, notify: Notify, may_write: bool) -> Pipeline:
     """The settings for a folder of clips: those that are here, or else new ones."""
     local, manifest_path = Path(LOCAL_PIPELINE), Path("manifest.csv")
+    quoted = shlex.quote(str(folder))
     if not local.is_file():
         if not may_write:
             raise UsageError(
-                f"{folder}: a dry run writes nothing; vidface init {folder} writes the manifest "
+                f"{folder}: a dry run writes nothing; vidface init {quoted} writes the manifest "
                 "that it looks at"
             )
         if manifest_path.exists():
             raise UsageError(
-                f"{manifest_path} is here, but no {LOCAL_PIPELINE}: vidface init {folder} --force "
+                f"{manifest_path} is here, but no {LOCAL_PIPELINE}: vidface init {quoted} --force "
                 "writes both anew; in another working directory nothing is in the way"
             )
         for line in initialise(folder, manifest_path).decisions.splitlines():
@@ -138,7 +140,7 @@ def _begin(folder: Path, overrides: Overrides | None, notify: Notify, may_write:
         named = ", ".join(clip.path for clip in unlisted[:3]) + (", …" if unlisted[3:] else "")
         notify(
             f"not in {pipeline.manifest.path} yet: {len(unlisted)} clip(s) of {folder} ({named}); "
-            f"vidface init {folder} --add adds them"
+            f"vidface init {quoted} --add adds them"
         )
     return pipeline
 
