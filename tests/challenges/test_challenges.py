@@ -271,7 +271,7 @@ POSITIVES = {
 @pytest.fixture(params=["2018", "2019"])
 def iqiyi(request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Python 2's pickles; their keys end in .mp4 in 2018, and do not in 2019."""
-    folder = tmp_path / "iqiyi_vid"
+    folder = tmp_path / "iqiyi data"
     folder.mkdir()
     suffix = ".mp4" if request.param == "2018" else ""
     for name, videos in (("train", TRAIN), ("val", VAL)):
