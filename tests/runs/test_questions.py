@@ -249,6 +249,17 @@ def test_an_enrolled_clip_is_left_out_of_its_persons_template(run: Run) -> None:
     assert answer.nearest[0].score == pytest.approx(float(rows["red.0"] @ rows["red.1"]), abs=1e-6)
 
 
+def test_a_run_without_its_usual_split_lists_without_a_decision(run: Run) -> None:
+    score = replace(run.pipeline.score, split="gallery")
+    lacking = replace(run, pipeline=replace(run.pipeline, score=score))
+    found = who("red.0", lacking)
+    assert (found.nearest[0].identity, found.is_known) == ("red", None)
+    assert found.notes[0].startswith("no decision: split gallery has 0 clips")
+    answer = same("red.0", "red.1", lacking)
+    assert (answer.cosine, answer.same) == (pytest.approx(1, abs=1e-3), None)
+    assert answer.notes[0].startswith("no decision: there are 0 genuine and 0 impostor pairs")
+
+
 def test_who_scores_alike_stands_in_order_of_names() -> None:
     rows = np.array([[0, 1], [1, 0], [1, 0], [0, 0]], np.float32)
     enrolled = LabelledClips(("a", "b", "c", "d"), ("zoe", "bob", "ann", "dan"))

@@ -157,13 +157,19 @@ class Asking:
             return self.run.weights_name
         return self.backbone.name if self.backbone else self.pipeline.backbone.weights
 
-    def choose_clips(self, flag: str, split: str, own: Collection[str]) -> LabelledClips:
+    def choose_clips(
+        self, flag: str, asked: str | None, usual: str, own: Collection[str]
+    ) -> LabelledClips:
         """The run's clips of a split, without some; none without a run.
+
+        Args:
+            asked: a split that must have clips; None for the usual one, which may have none.
 
         Raises:
             UsageError: a split without a clip.
         """
-        if self.run is None:
+        split = asked or usual
+        if self.run is None or (asked is None and usual not in self.run.manifest.splits):
             return NO_CLIPS
         check_split(self.run, f"--{flag}", split)
         clips = self.run.manifest.of_split(split)

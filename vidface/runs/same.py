@@ -113,8 +113,8 @@ def _answer(
 ) -> SameAnswer:
     """The cosine of two clips, with what the pairs of a split say of it."""
     own = asking.find_own_clips(*names)
-    split = split or asking.pipeline.score.split
-    clips = asking.choose_clips("split", split, own)
+    usual = asking.pipeline.score.split
+    clips = asking.choose_clips("split", split, usual, own)
     target = ""
     if asking.run is not None:  # what can't be decided is refused before anything is worked on
         target = choose_target(far, "FAR", clips.pairs[1], "impostor pairs")
@@ -123,7 +123,7 @@ def _answer(
         asked,
         asking.recogniser,
         str(asking.denoising),
-        asking.describe_calibration(split, clips, own, target),
+        asking.describe_calibration(split or usual, clips, own, target),
         notes=(),
         cosine=None,
         same=None,

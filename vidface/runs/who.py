@@ -96,12 +96,13 @@ def who(
     with run.folder.reading():
         asking = Asking.of_run(run, threshold)
         settings = run.pipeline.score
-        split, gallery = split or settings.split, gallery or settings.gallery
-        if split == gallery:
-            raise UsageError(f"--split {split} is the gallery: its clips would find themselves")
+        gallery = gallery or settings.gallery
+        if (split or settings.split) == gallery:
+            raise UsageError(f"--split {gallery} is the gallery: its clips would find themselves")
         own = asking.find_own_clips(clip)
-        enrolled = asking.choose_clips("gallery", gallery, own)
-        probes = asking.choose_clips("split", split, own)
+        enrolled = asking.choose_clips("gallery", gallery, gallery, own)
+        probes = asking.choose_clips("split", split, settings.split, own)
+        split = split or settings.split
         known = set(enrolled.identities)
         strangers = sum(identity not in known for identity in probes.who)
         target = choose_target(fpir, "FPIR", strangers, "clips of nobody enrolled")
