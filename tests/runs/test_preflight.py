@@ -36,10 +36,6 @@ def test_a_limited_run_goes_all_the_way_in_its_own_directory(
     assert "manifest.limit: none (there) ≠ 6 (asked for)" in refused.err
 
 
-def levels_of(found: Preflight) -> set[tuple[str, str]]:
-    return {(remark.level, remark.about) for remark in found.remarks}
-
-
 def texts_of(found: Preflight, level: str, about: str) -> str:
     return "\n".join(r.text for r in found.remarks if (r.level, r.about) == (level, about))
 
@@ -130,17 +126,16 @@ def test_a_trial_takes_clips_as_the_run_would(colour_pipeline: Path, colour_clip
     sizes = figures_of(found, "extraction_bytes")
     assert sizes[0] == sizes[1] == sizes[2] > 0  # all clips were in the sample
     assert not (colour_pipeline.parent / "run").exists()
-    few = check(colour_pipeline, sample=2)
-    assert sum(figures_of(few, "states").values()) == 2
-    least, about, most = figures_of(few, "extraction_bytes")
-    assert least < about < most
 
 
-def test_a_disk_that_is_too_small_stops(
+def test_what_few_clips_say_of_all_has_a_range_and_a_disk_that_is_too_small_stops(
     colour_pipeline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     found = check(colour_pipeline, sample=2)
+    assert sum(figures_of(found, "states").values()) == 2
+    least, about, most = figures_of(found, "extraction_bytes")
+    assert least < about < most
     assert "1 kB are free" in texts_of(found, "stop", "disk")
     assert str(found).splitlines()[-1].endswith("to mend first: 1 (stop)")
 
@@ -160,7 +155,7 @@ def test_clips_without_any_face_stop(colour_pipeline: Path, colour_clips: Path) 
 
 
 def test_lines_fit_80_columns_and_a_run_may_be_dry(vidface, colour_pipeline: Path) -> None:
-    result = vidface("check", "--pipeline", colour_pipeline)
+    result = vidface("check", "--pipeline", colour_pipeline, "--sample", "1")
     assert result.code == 0, result.err
     assert max(map(len, result.out.splitlines()[:-1])) <= 80
     dry = vidface("run", colour_pipeline, "--dry-run", "--json")
