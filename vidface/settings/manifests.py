@@ -200,7 +200,8 @@ def _read_file(path: Path | Address, allow_private: bool) -> bytes:
     with named_errors(f"manifest {path}"):
         if isinstance(path, Path) and path.is_dir():
             raise VidfaceError(
-                f"manifest {path} is a folder; `vidface init {shlex.quote(str(path))}` writes a manifest for it"
+                f"manifest {path} is a folder; `vidface init {shlex.quote(str(path))}` writes a "
+                "manifest for it"
             )
         if isinstance(path, Path):
             return path.read_bytes()
