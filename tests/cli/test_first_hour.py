@@ -1,4 +1,4 @@
-"""A first hour, as docs/quickstart.md has it, on a folder as people have them: each line is judged."""
+"""A first hour, as docs/quickstart.md has it, on a folder as people have them, line by line."""
 
 from __future__ import annotations
 
