@@ -321,6 +321,45 @@ def test_whom_it_does_not_know(copied: Path) -> None:
     assert not (copied / "run" / FORGOTTEN).exists()
 
 
+def test_of_a_limited_run_the_others_stay(tmp_path: Path) -> None:
+    """Nobody takes the place of the forgotten, so what was extracted is the manifest's still."""
+    ids = [f"p{k % 4}-{k}" for k in range(12)]
+    np.savez(tmp_path / "rows.npz", clip_id=ids, embedding=np.eye(12, dtype="f4"))
+    lines = [f"{clip_id},rows.npz,{clip_id[:2]},val" for clip_id in ids]
+    (tmp_path / "all.csv").write_text("\n".join(["clip_id,path,identity,split", *lines]))
+    (tmp_path / "few.toml").write_text(
+        '[manifest]\npath = "all.csv"\nlimit = 8\n[faces]\nsource = "features"\n'
+        '[run]\ndir = "run"\n'
+    )
+    run = open_run(load_pipeline(tmp_path / "few.toml"))
+    extract(run)
+    before = gather_run(tmp_path / "run").clips
+    person = before.identities[0]
+    forget(run, [person])
+    left = [clip_id for clip_id in before.clip_ids if not clip_id.startswith(person)]
+    opened = open_run(load_pipeline(tmp_path / "few.toml"))
+    assert opened.clips()["clip_id"].to_pylist() == left and len(left) < 8
+    assert gather_run(tmp_path / "run").clips.identities == tuple(name[:2] for name in left)
+
+
+def test_texts_that_name_them_however_they_are_written(copied: Path) -> None:
+    """JSON escapes, CSV doubles quotation marks, and é may be one character or two."""
+    manifest = copied / "manifest.csv"
+    rows = manifest.read_text().replace("p1", '"Jos\u00e9 ""Pepe"" P"')
+    manifest.write_text(rows, encoding="utf-8")
+    name, run = 'Jos\u00e9 "Pepe" P', copied / "run"
+    texts = {
+        "escaped.json": json.dumps(name),
+        "plain.json": json.dumps(name, ensure_ascii=False),
+        "list.csv": rows,
+        "decomposed.txt": "x Jose\u0301 \"Pepe\" P x",
+    }
+    for file, text in {**texts, "other.txt": "Jose"}.items():
+        (run / file).write_text(text, encoding="utf-8")
+    plan = plan_forgetting(open_made(copied), [name])
+    assert texts.keys() <= set(plan.removed) and "other.txt" not in plan.removed
+
+
 def test_what_is_damaged_is_found_before_anything_is_changed(copied: Path) -> None:
     path = open_made(copied).folder.shard_path(2)
     data = bytearray(path.read_bytes())

@@ -227,12 +227,18 @@ def _add_identities(
 
     settings = mapping(pipeline.get("manifest"))
     path, root = text(settings.get("path")), text(settings.get("root"))
+    limit = settings.get("limit")
     if not path:
         return clips, ""
     try:
         leave_out = read_forgotten(folder).forgets
         manifest = read_manifest(
-            path, root or None, allow_missing=True, check_files=False, leave_out=leave_out
+            path,
+            root or None,
+            allow_missing=True,
+            check_files=False,
+            limit=limit if isinstance(limit, int) else None,
+            leave_out=leave_out,
         )
     except VidfaceError as error:
         notes.lines.append(f"identities and splits are not known: {error}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -111,14 +113,13 @@ def plan_forgetting(
             f"run directory {folder.folder}: no clip would be left; remove the whole directory"
         )
     files = _sort_files(run, identities, clip_ids) if clip_ids else _Files((), (), ())
-    where = run.pipeline.run.dir
     tops = {name.split("/")[0] for name in files.removed}
-    name = shlex.quote(str(where))
+    name = shlex.quote(str(run.pipeline.run.dir))
     again = [f"vidface sweep {name}"] * ("sweeps" in tops)
     if {"clusters", "scores"} & tops or any(path.endswith(".html") for path in files.removed):
         again.insert(0, f"vidface run {name}")
     return Forgetting(
-        run=str(where),
+        run=str(run.pipeline.run.dir),
         people=identities,
         clips=clip_ids,
         faces=faces,
@@ -215,7 +216,7 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
     gone = set(clip_ids)
     forgotten_clips = [clip for clip in run.manifest.clips if clip.clip_id in gone]
     texts = {*people, *clip_ids, *(redacted(clip.path) for clip in forgotten_clips)}
-    words = [text.encode("utf-8", "surrogatepass") for text in texts if text]
+    words = {word for text in texts if text for word in _spell(text)}
     users, real = _list_users_files(run), folder.resolve()
     rewritten: list[str] = []
     removed: list[str] = []
@@ -268,7 +269,15 @@ def _list_users_files(run: Run) -> set[Path]:
     return users - {folder, *folder.parents}
 
 
-def _contains(path: Path, words: Sequence[bytes]) -> bool:
+def _spell(text: str) -> Iterator[bytes]:
+    """A name as texts may hold it: in either Unicode form, and as JSON and CSV write it."""
+    for form in (text, same_name(text), unicodedata.normalize("NFD", text)):
+        in_json = (json.dumps(form, ensure_ascii=escapes)[1:-1] for escapes in (True, False))
+        for spelling in (form, *in_json, form.replace('"', '""')):
+            yield spelling.encode("utf-8", "surrogatepass")
+
+
+def _contains(path: Path, words: Iterable[bytes]) -> bool:
     """Whether a text holds any of the words; one that can't be read may."""
     try:
         content = path.read_bytes() if path.is_file() else b""

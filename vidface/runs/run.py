@@ -30,7 +30,6 @@ from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
 from vidface.runs.run_folder import EXTRACTION, RunFolder
 from vidface.settings.doubles import warn_of_doubles
-from vidface.settings.limiting import choose_clips
 from vidface.settings.manifests import Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror
@@ -271,12 +270,11 @@ def open_run(
         allow_missing=settings.allow_missing,
         allow_private=settings.allow_private,
         check_files=check_files,
+        limit=settings.limit,
         leave_out=forgotten.forgets if forgotten.salt else None,
     )
     if manifest.left_out:
         notify(f"{manifest.left_out} clip(s) of the manifest are left out: forgotten in this run")
-    if settings.limit is not None:
-        manifest = replace(manifest, clips=choose_clips(manifest.clips, settings.limit))
     if manifest.unused_columns:
         notify(f"columns not used: {', '.join(c or '(no name)' for c in manifest.unused_columns)}")
     share_files = pipeline.faces.source == "features"
@@ -321,6 +319,8 @@ def read_run_pipeline(folder: Path | Address, overrides: Overrides | None = None
     document = read_json_object(path)
     where = folder.url if isinstance(folder, Address) else str(folder.absolute())
     document["run"] = {"dir": where}  # wherever it was moved; who does the work is not the run's
+    if isinstance(document.get("manifest"), dict):
+        document["manifest"].pop("prepare", None)  # a stranger's run would write where it says
     return parse_pipeline(document, path, overrides)
 
 

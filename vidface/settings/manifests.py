@@ -24,6 +24,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.files import csv_rows, named_errors, output_file
 from vidface.core.redaction import is_url, redacted
 from vidface.core.values import CONTROL_CHARACTERS
+from vidface.settings.limiting import choose_clips
 from vidface.settings.table_rows import read_table_rows
 from vidface.storage.clip_urls import read_address
 from vidface.storage.media import MediaRoot, as_location, open_root
@@ -134,6 +135,7 @@ def read_manifest(
     allow_missing: bool = False,
     check_files: bool = True,
     allow_private: bool = False,
+    limit: int | None = None,
     leave_out: Callable[[Clip], bool] | None = None,
 ) -> Manifest:
     """Read and check a manifest; every problem is found before any work starts.
@@ -147,7 +149,8 @@ def read_manifest(
         allow_missing: clips whose path leads nowhere are kept, in `Manifest.missing`.
         check_files: whether to look for the clips; stages after extraction need none of them.
         allow_private: a manifest at a public address may name addresses in a private network.
-        leave_out: says of a clip that it is to be left out, wherever its path leads.
+        limit: so many clips at most, spread over people and splits.
+        leave_out: says of a clip, of those within the limit, that it is to be left out, wherever its path leads.
 
     Raises:
         VidfaceError: one error that lists the lines (of a table the rows, from 0) with missing
@@ -174,7 +177,9 @@ def read_manifest(
     if not clips and not problems:
         raise VidfaceError(f"{what}: no clips" + " below the header" * (unit == "line"))
     _check_duplicates(clips, problems, unit)
-    n_lines = len(clips)
+    if limit is not None:
+        clips = list(choose_clips(clips, limit))
+    n_lines = len(clips)  # none takes a forgotten one's place: it isn't in the extraction
     if leave_out is not None:
         clips = [clip for clip in clips if not leave_out(clip)]
         if n_lines and not clips:
