@@ -15,12 +15,13 @@ from vidface.backbones.loading import load_backbone
 from vidface.backbones.preprocessing import Preprocessing
 from vidface.cli import score_tables
 from vidface.core.digests import digest_path
-from vidface.core.errors import VidfaceError
+from vidface.core.errors import UsageError, VidfaceError
 from vidface.reports.gather import gather_run
 from vidface.runs.clusterings import read_clustering
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster, cluster_once
-from vidface.runs.run import Run, open_run
+from vidface.runs.opening import choose_pipeline, choose_whole
+from vidface.runs.run import Run, open_run, open_run_folder
 from vidface.runs.scoring import LATEST, score
 from vidface.runs.sweeps import sweep
 from vidface.settings.pipeline import load_pipeline
@@ -374,3 +375,19 @@ def test_unknown_preparer(colour_pipeline: Path, tmp_path: Path) -> None:
     settings = {("manifest", "prepare"): "demmo", ("manifest", "path"): str(tmp_path / "no.csv")}
     with pytest.raises(VidfaceError, match=r"unknown value 'demmo' \(known: demo, "):
         open_run(load_pipeline(colour_pipeline, settings))
+
+
+def test_a_strangers_run_makes_no_manifest_where_it_says(tmp_path: Path) -> None:
+    """`prepare` in a pipeline is the user's word; in a run.json it may be anybody's."""
+    place = tmp_path / "elsewhere" / "manifest.csv"
+    settings = {"path": str(place), "prepare": "demo"}
+    (tmp_path / "run.json").write_text(json.dumps({"manifest": settings}))
+    with pytest.raises(VidfaceError, match=r"elsewhere/manifest.csv: No such file"):
+        open_run_folder(tmp_path)
+    assert not place.parent.exists()
+
+
+def test_an_empty_name_is_not_the_working_directory() -> None:
+    for choose in (choose_pipeline, choose_whole):
+        with pytest.raises(UsageError, match="an empty name is no run directory"):
+            choose("")

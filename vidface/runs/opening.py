@@ -88,7 +88,7 @@ def choose_whole(
     """
     if what is None or is_url(what):
         return choose_pipeline(what, pipeline, overrides, notify)
-    place = Path(what)
+    place = Path(_as_place(what))
     fitting = {
         "a run directory": place.is_dir() and RunFolder(place).pipeline_path.is_file(),
         f"the folder of a {LOCAL_PIPELINE}": (place / LOCAL_PIPELINE).is_file(),
@@ -160,6 +160,8 @@ def choose_folder(name: str | None) -> Path:
 
 
 def _as_place(name: str) -> Path | Address:
+    if not name:  # a shell's variable that is not set, which Path takes for this very folder
+        raise UsageError("an empty name is no run directory; give its path, or leave it out")
     return as_location(name) if is_url(name) else Path(name)
 
 
@@ -188,7 +190,7 @@ def _read_run(place: Path | Address, overrides: Overrides, notify: Notify) -> Pi
                 f"{table}.{key}"
                 for table in ours
                 if isinstance(ours[table], dict) and table != "run"
-                for key in sorted({*ours[table], *theirs[table]})
+                for key in sorted({*ours[table], *theirs[table]} - {"prepare"})
                 if ours[table].get(key) != theirs[table].get(key)
             ]
             if keys:
