@@ -352,7 +352,7 @@ def test_texts_that_name_them_however_they_are_written(copied: Path) -> None:
         "escaped.json": json.dumps(name),
         "plain.json": json.dumps(name, ensure_ascii=False),
         "list.csv": rows,
-        "decomposed.txt": "x Jose\u0301 \"Pepe\" P x",
+        "decomposed.txt": 'x Jose\u0301 "Pepe" P x',
     }
     for file, text in {**texts, "other.txt": "Jose"}.items():
         (run / file).write_text(text, encoding="utf-8")

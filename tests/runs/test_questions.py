@@ -146,6 +146,28 @@ def test_the_threshold_itself_is_accepted(run: Run, monkeypatch: pytest.MonkeyPa
         assert same("red.2", "green.2", run).same is is_same
 
 
+def test_clips_that_are_all_alike_are_no_rare_score(tmp_path: Path) -> None:
+    """Whatever the last bit of a product in a block of others, the pairs score as high."""
+    directions = np.random.default_rng(5).normal(size=(12, 128)).astype(np.float32)
+    ids = [f"{k}.{copy}" for k in range(12) for copy in range(6)]
+    np.savez(tmp_path / "rows.npz", clip_id=ids, embedding=np.repeat(directions, 6, axis=0))
+    people = [f"{k}.{copy % 2}" for k in range(12) for copy in range(6)]
+    splits = ["train" if clip_id[-1] < "2" else "val" for clip_id in ids]
+    rows = (f"{a},rows.npz,{b},{c}" for a, b, c in zip(ids, people, splits, strict=True))
+    (tmp_path / "m.csv").write_text("\n".join(["clip_id,path,identity,split", *rows]))
+    (tmp_path / "a.toml").write_text(
+        '[manifest]\npath = "m.csv"\n[faces]\nsource = "features"\n[run]\ndir = "run"\n'
+        "[score]\nbootstrap = 0\n"
+    )
+    alike = open_run(load_pipeline(tmp_path / "a.toml"))
+    extract(alike)
+    cluster(alike, 0.5)
+    for k in range(3):  # of each direction 4 pairs of two people in val, and 2 of one
+        rates = same(f"{k}.0", f"{k}.1", alike).rates
+        assert rates is not None
+        assert (rates.accepted_impostor, rates.accepted_genuine, rates.score) == (48, 24, 1.0)
+
+
 def test_a_runs_file_by_its_path_is_its_clip(run: Run) -> None:
     assert isinstance(run.manifest.root_location, Path)
     path = run.manifest.root_location / "red" / "2"

@@ -23,6 +23,8 @@ from vidface.runs.score_tasks import LabelledClips, make_bootstrap
 from vidface.runs.scoring import LATEST, ClusteringChoice
 from vidface.storage.media import as_location
 
+ROUNDING = 2**-21
+"""By so much equal scores may differ: the pairs' float32 products are summed in another order."""
 NOTHING_CALIBRATED = "no run was asked (--run): nothing says which cosine is high, so no decision"
 
 
@@ -148,10 +150,12 @@ def _decide(
 ) -> SameAnswer:
     """The answer with what the pairs of some clips say of the cosine."""
     descriptors, bootstrap = asking.descriptors_of(clips), make_bootstrap(asking.pipeline.score)
-    rates, point = rate_score(descriptors, clips.who, cosine, bootstrap=bootstrap), None
+    rates = rate_score(descriptors, clips.who, cosine - ROUNDING, bootstrap=bootstrap)
+    point = same = None
     notes = []
     if target and rates is not None:
         [point] = score_verification(descriptors, clips.who, [target], bootstrap=bootstrap).points
+        same = point.threshold is not None and cosine >= point.threshold - ROUNDING
     else:
         genuine, impostor = clips.pairs
         notes.append(
@@ -167,8 +171,8 @@ def _decide(
         notes.append("FAR has no interval: more impostor pairs score as high than are resampled")
     return replace(
         answer,
-        same=None if point is None else point.threshold is not None and cosine >= point.threshold,
-        rates=rates,
+        same=same,
+        rates=rates and replace(rates, score=cosine),
         point=point,
         notes=(*notes, *note_doubts(asking, answer.asked, clips)),
     )
