@@ -86,9 +86,9 @@ def choose_whole(
     Raises:
         UsageError: two fit, or nothing does.
     """
-    if what is None or is_url(what):
+    place = None if what is None else _as_place(what)
+    if what is None or not isinstance(place, Path):
         return choose_pipeline(what, pipeline, overrides, notify)
-    place = Path(_as_place(what))
     fitting = {
         "a run directory": place.is_dir() and RunFolder(place).pipeline_path.is_file(),
         f"the folder of a {LOCAL_PIPELINE}": (place / LOCAL_PIPELINE).is_file(),

@@ -150,7 +150,8 @@ def read_manifest(
         check_files: whether to look for the clips; stages after extraction need none of them.
         allow_private: a manifest at a public address may name addresses in a private network.
         limit: so many clips at most, spread over people and splits.
-        leave_out: says of a clip, of those within the limit, that it is to be left out, wherever its path leads.
+        leave_out: says of a clip, of those within the limit, that it is to be left out, wherever
+            its path leads.
 
     Raises:
         VidfaceError: one error that lists the lines (of a table the rows, from 0) with missing
