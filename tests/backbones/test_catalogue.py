@@ -362,13 +362,12 @@ def test_models_lists(vidface, listed: list[Model], monkeypatch: pytest.MonkeyPa
     for model in listed:
         assert f"{model.budget.parameters:,}" in lines[model.name]
     paper = lines["paper"].split()
-    assert paper == ["paper", "no", "weights", "5,140,270", "19.86", "976.6", "M", "490.2", "M",
-                     "282", "yes", "976.6M,", "20M"]  # fmt: skip
+    assert paper == ["paper", "no", "weights", "5,140,270", "19.86", "976.6", "M", "282", "yes"]
     sface = lines["sface"].split()
-    assert sface[:10] == ["sface", "weights", "9,642,882", "36.88", "1145.1", "M", "574.1", "M",
-                          "128", "no"]  # fmt: skip
-    assert sface[-2:] == ["Apache-2.0", WEIGHTS["sface"].sha256[:12]]
-    assert lines["paper-step1"].split()[-6:] == ["540.9", "M", "256", "no", "1G,", "18M"]
+    assert sface == ["sface", "weights", "9,642,882", "36.88", "1145.1", "M", "128", "no",
+                     f"{WEIGHTS['sface'].lfw_accuracy:.2%}"]  # fmt: skip
+    assert max(len(line) for line in lines.values() if line.startswith(" ")) <= 80
+    assert "left out: sha256, licence, MACs, paper says (--json has all)" in done.out
     assert "fits: within 1 GFLOPs, 20 MiB, 512-d" in done.out
     assert "\x1b" not in done.out
 

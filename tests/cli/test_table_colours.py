@@ -55,4 +55,4 @@ def test_piped_text_is_plain_and_the_same_whatever_no_color_says(monkeypatch):
     assert printed(monkeypatch, terminal=False, no_color="1") == plain
     on_terminal = printed(monkeypatch, terminal=True)
     bare = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal)
-    assert [line.rstrip() for line in bare.splitlines()] == plain.splitlines()
+    assert bare.split() == plain.split()  # a terminal wraps long sentences

@@ -73,6 +73,10 @@ def format_cache(folder: Path, entries: Sequence[CacheEntry]) -> str:
     """What lies in the cache."""
     if not entries:
         return f"{folder}: empty"
-    rows = [(e.name, f"{e.bytes / 1e6:.1f} MB", e.what, str(e.path)) for e in entries]
+    rows = [(e.name, f"{e.bytes / 1e6:.1f} MB", e.what, _below(folder, e.path)) for e in entries]
     columns = ("name", "size", "what", "path")
-    return render(str(folder), grid(columns, rows, text=("what", "path")))
+    return render(str(folder), grid(columns, rows, text=("what", "path"), whole=("path",)))
+
+
+def _below(folder: Path, path: Path) -> str:
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

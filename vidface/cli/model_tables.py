@@ -46,7 +46,8 @@ def format_models(models: Sequence[Model], limits: BudgetLimits) -> str:
         "(vidface models show paper-step1).",
         "An architecture without weights can be shown, counted, exported and trained.",
     )
-    return render(grid(columns, rows, text=("", "licence", "sha256")), *notes)
+    spare = ("sha256", "licence", "MACs", "paper says", "")
+    return render(grid(columns, rows, text=("", "licence", "sha256"), spare=spare), *notes)
 
 
 def format_model(description: Description, limits: BudgetLimits) -> str:

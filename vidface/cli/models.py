@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,8 @@ def models(context: click.Context, as_json: bool, **max_costs: Any) -> None:
     from vidface.backbones.catalogue import list_models
 
     limits = BudgetLimits(**max_costs)
+    if sys.stderr.isatty():
+        note("counting parameters and FLOPs of every architecture: up to a minute the first time")
     listed = list_models(limits)
     document = {"models": [model.to_dict() for model in listed]}
     show(as_json, document, lambda: model_tables.format_models(listed, limits))

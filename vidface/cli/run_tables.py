@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidface.cli.text_tables import grid, render
-from vidface.metrics.figures import format_rate, tabulate_points
+from vidface.cli.text_tables import grid, render, wrap_lines
+from vidface.metrics.figures import describe_shortage, format_rate, tabulate_points
 from vidface.metrics.pairs import NO_ACCURACY, PairScore
 from vidface.noise.diagnostics import FLAGS
 from vidface.runs.whole_run import find_unenrolled
@@ -46,8 +46,8 @@ def format_extraction(summary: ExtractionSummary, run: Run) -> str:
             lines.append(f"  {state}  {clip_id}: {message}")
         if len(clips) > most:
             lines.append(f"  and {len(clips) - most} more, in {run.folder.clips_path}")
-    lines.append(f"embeddings: {run.folder.folder / 'embeddings'}")
-    return "\n".join(lines)
+    where = f"embeddings: {run.folder.folder / 'embeddings'}"
+    return "\n".join([wrap_lines("\n".join(lines)), where])
 
 
 def format_clustering(denoised: Denoised, run: Run) -> str:
@@ -131,9 +131,10 @@ def format_next_steps(results: WholeRun, run: Run, place: str | None) -> str:
 
 def format_clips(clips: ClipList) -> str:
     """A line a clip."""
+    if not clips.lines:
+        return f"no clip {clips.sought}({clips.of} clips)"
     rows = [
         (
-            line.clip_id,
             line.identity,
             line.split,
             line.state,
@@ -145,11 +146,12 @@ def format_clips(clips: ClipList) -> str:
             "" if line.second_share is None else f"{line.second_share:.0%}",
             _cosine(line.second_cosine),
             ", ".join(line.flags) or _short(line.message),
+            line.clip_id,
         )
         for line in clips.lines[:LISTED_CLIPS]
     ]  # fmt: skip
-    columns = ("clip", "identity", "split", "state", "frames", "faces", "clusters", "kept",
-               "dropped", "lowest", "second", "cosine", "")  # fmt: skip
+    columns = ("identity", "split", "state", "frames", "faces", "clusters", "kept",
+               "dropped", "lowest", "second", "cosine", "", "clip")  # fmt: skip
     styles = [_colour_of(line) for line in clips.lines[:LISTED_CLIPS]]
     head = f"{len(clips.lines)} of {clips.of} clips"
     if clips.denoising is not None:
@@ -163,7 +165,14 @@ def format_clips(clips: ClipList) -> str:
         "lowest: similarity of the two least similar kept faces; second: size of the second "
         "cluster against the first; cosine: of their means"
     )
-    table = grid(columns, rows, text=("identity", "split", "state", ""), styles=styles)
+    table = grid(
+        columns,
+        rows,
+        text=("split", "state", "", "clip"),
+        styles=styles,
+        spare=("cosine", "dropped", "clusters", "second", "lowest", "frames"),
+        whole=("split", "state", "clip"),  # a clip's id is what people copy
+    )
     return render(head, table, *notes)
 
 
@@ -198,13 +207,16 @@ def format_verified(result: Verified) -> str:
         f"AUC       {score.auc:.5f}",
     ]
     errors = ["" if e is None else format_rate(e) for e in score.tar_standard_errors]
+    pairs = zip(score.points, errors, strict=True)
+    errors = [error for point, error in pairs if point.shortage is None]
     points = tabulate_points("TAR", "FAR", score.points)
     rows = [(*row, error) for row, error in zip(points.rows, errors, strict=True)]
-    table = grid((*points.columns, "± TAR"), rows)
+    tables = [grid((*points.columns, "± TAR"), rows)] if rows else []
+    tables += describe_shortage("FAR", score.points, "impostor pairs")
     failures = [f"  {line}" for line in result.failed[:LISTED_FAILURES]]
     if result.failed:
         failures.insert(0, f"{len(result.failed)} images cannot be used; their pairs score -1:")
-    return render(*lines, table, *failures)
+    return render(*lines, *tables, *failures)
 
 
 def _colour_of(line: ClipLine) -> str | None:

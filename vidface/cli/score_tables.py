@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vidface.cli.text_tables import grid, render
@@ -142,8 +143,21 @@ def sweep(swept: Sweep, run: Run) -> str:
     head = f"{run.weights_name} on {run.manifest.path.name}: {swept.split}{against}"
     head += _unusual(run)
     best = ranked_by.index(max(ranked_by)) if any(ranked_by) else None
-    below = [f"{figure.column or figure.label} {figure.note}" for figure in unresolved]
-    return render(head, grid(columns, rows, best=best), *below)
+    below = [
+        f"{figure.column or figure.label} {figure.note}"
+        for figure in unresolved
+        if "needs ≥" not in figure.note  # one line for all of those
+    ]
+    for result in first.protocols.values():
+        if any(figure.note for figure in result.figures() if figure.is_main):
+            below += result.shortages()
+    if len(rows) > 2 and all(row[1:] == rows[0][1:] for row in rows):
+        what = "; every face of every clip stays" if not swept.rows[0][1]["dropped"] else ""
+        below.insert(0, f"no threshold from {rows[1][0]} to {rows[-1][0]} changes anything{what}")
+        rows, best = rows[:1], None
+    # The loosest targets go first where there is no room for all.
+    spare = [figure.column for figure in shown if figure.column and not figure.is_headline]
+    return render(head, grid(columns, rows, best=best, spare=spare[:-1]), *below)
 
 
 def selected(stored: StoredSelection, run: Run) -> str:
@@ -170,7 +184,7 @@ def selected(stored: StoredSelection, run: Run) -> str:
         rows.append((row.label, names, format_rate(row.map_at_k), *figures, *cells))
     head = f"{run.weights_name} on {run.manifest.path.name}: {str(selection).splitlines()[0]}"
     head += _unusual(run)
-    notes = [f"TAR@{t.target_far} {t.note}" for t in selection.honest.tars if t.note]
+    notes = _fold_notes([(t.target_far, t.note) for t in selection.honest.tars if t.note])
     if selection.map_note:
         notes.append(f"mAP {selection.map_note}")
     if selection.criterion_note:
@@ -180,6 +194,16 @@ def selected(stored: StoredSelection, run: Run) -> str:
         optimistic += f", by TAR@{selection.optimistic_far}, for they resolve no lower FAR"
     notes.append(optimistic)
     return render(head, grid(columns, rows, text=("threshold",)), *notes)
+
+
+def _fold_notes(noted: Sequence[tuple[str, str]]) -> list[str]:
+    """A line a target FAR, but one for all that need more pairs than there are: the loosest's."""
+    short = [entry for entry in noted if "needs ≥" in entry[1]]
+    lines = [f"TAR@{far} {note}" for far, note in noted if "needs ≥" not in note]
+    if short:
+        far, note = max(short, key=lambda entry: Fraction(entry[0]))
+        lines.append(f"TAR@{far}{' and lower' if len(short) > 1 else ''} {note}")
+    return lines
 
 
 def _unusual(run: Run) -> str:

@@ -57,6 +57,10 @@ class ProtocolResult(ABC):
         """Texts and tables for the terminal, one below the other."""
         return [f"{figure.label}  {figure.text}" for figure in self.figures()]
 
+    def shortages(self) -> list[str]:
+        """Lines on targets that need more than there is: their figures have a note, no value."""
+        return []
+
     def curves(self, draws: Draws) -> dict[str, Any] | None:
         """The section of the file of curves; None where there is none."""
         return None
@@ -110,8 +114,32 @@ def with_interval(value: float | None, replicates: Replicates | None) -> str:
     return f"{format_rate(value)} {interval}".rstrip()
 
 
+def describe_shortage(error: str, points: Sequence[Any], of: str) -> list[str]:
+    """One line for all targets that need more pairs, or probes, than there are; [] without any.
+
+    Args:
+        error: name of what a target bounds, "FAR"; `target_far` of a point is its text.
+        of: what there are too few of, "impostor pairs".
+    """
+    short = [point for point in points if point.shortage is not None]
+    if not short:
+        return []
+    loosest = min(short, key=lambda point: point.shortage[0])
+    needed, there = loosest.shortage
+    target = getattr(loosest, f"target_{error.lower()}")
+    return [f"{error} ≤ {target} needs ≥ {needed:,} {of}; there are {there:,}"]
+
+
+def describe_points(rate: str, error: str, points: Sequence[Any], of: str) -> list[str | TextTable]:
+    """The table of operating points, and a line for those that need more than there are."""
+    table = tabulate_points(rate, error, points)
+    return [*([table] if table.rows else []), *describe_shortage(error, points, of)]
+
+
 def tabulate_points(rate: str, error: str, points: Sequence[Any]) -> TextTable:
     """Operating points as a table: target, figure, interval, threshold, achieved error rate.
+
+    Points that need more pairs than there are have no row: see `describe_shortage`.
 
     Args:
         rate, error: names of the figure and of what its target bounds, "TAR" and "FAR".
@@ -121,6 +149,8 @@ def tabulate_points(rate: str, error: str, points: Sequence[Any]) -> TextTable:
     middle = ("95 %",) if has_interval else ()
     rows = []
     for point in points:
+        if point.shortage is not None:
+            continue
         value, bounds = getattr(point, rate.lower()), getattr(point, "tar_bounds", None)
         target, achieved = (getattr(point, f"{kind}{error.lower()}") for kind in ("target_", ""))
         if value is None:

@@ -20,9 +20,9 @@ from vidface.metrics.figures import (
     NamedFigure,
     ProtocolResult,
     TextTable,
+    describe_points,
     figure_dict,
     interval_dict,
-    tabulate_points,
 )
 from vidface.metrics.inputs import check_search, identity_codes, number_units
 from vidface.metrics.operating_points import check_targets
@@ -53,6 +53,11 @@ class OpenSetPoint:
     accepted_mated: int | None = None
     accepted_non_mated: int | None = None
     replicates: Replicates | None = field(default=None, compare=False)
+
+    @property
+    def shortage(self) -> tuple[int, int] | None:
+        """Non-mated probes that it takes and that there are; None where they are enough."""
+        return None if self.needs_non_mated is None else (self.needs_non_mated, self.non_mated)
 
     @property
     def note(self) -> str:
@@ -163,8 +168,8 @@ class Identification(ProtocolResult):
             f"{self.mated} mated and {self.non_mated} non-mated probes "
             f"against {self.gallery_identities} identities"
         )
-        table = tabulate_points("TPIR", "FPIR", self.points)
-        return ["identification", *ranks, table, counts]
+        points = describe_points("TPIR", "FPIR", self.points, "non-mated probes")
+        return ["identification", *ranks, *points, counts]
 
     def curves(self, draws: Draws) -> dict[str, Any] | None:
         """CMC at all ranks, with its band, and the open-set points."""

@@ -62,6 +62,12 @@ class OperatingPoint:
         )
 
     @property
+    def shortage(self) -> tuple[int, int] | None:
+        """Impostor pairs that it takes and that there are; None where they are enough."""
+        needed = self.needs_impostor_pairs
+        return None if needed is None else (needed, self.impostor)
+
+    @property
     def note(self) -> str:
         """Why there is no figure, for a table; empty where there is one."""
         if self.needs_impostor_pairs is not None:

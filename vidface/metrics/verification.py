@@ -15,7 +15,13 @@ from vidface.executor.shards import Executor
 from vidface.metrics.bands import Draws
 from vidface.metrics.conventions import CONVENTIONS, DEFAULT_FARS
 from vidface.metrics.curves import verification_block
-from vidface.metrics.figures import NamedFigure, ProtocolResult, TextTable, tabulate_points
+from vidface.metrics.figures import (
+    NamedFigure,
+    ProtocolResult,
+    TextTable,
+    describe_points,
+    describe_shortage,
+)
 from vidface.metrics.inputs import check_dimensions, identity_codes
 from vidface.metrics.listed_pairs import ListedPairs, count_listed, list_pairs
 from vidface.metrics.operating_points import OperatingPoint, check_targets
@@ -95,7 +101,7 @@ class Verification(ProtocolResult):
 
     def describe(self, split: str, gallery: str | None) -> list[str | TextTable]:
         """The table of operating points, EER and AUC, and the counts of pairs."""
-        parts: list[str | TextTable] = [tabulate_points("TAR", "FAR", self.points)]
+        parts = describe_points("TAR", "FAR", self.points, "impostor pairs")
         if self.eer is not None and self.auc is not None:
             parts.append(f"EER {self.eer.describe()}  AUC {self.auc.describe()}")
         pairs = f"{self.genuine_pairs} genuine and {self.impostor_pairs} impostor pairs"
@@ -105,6 +111,10 @@ class Verification(ProtocolResult):
             pairs += "\nnearest: TAR at the ROC point whose FAR is nearest, "
             pairs += "as common scripts read it"
         return [*parts, pairs]
+
+    def shortages(self) -> list[str]:
+        """The FARs that these pairs are too few for."""
+        return describe_shortage("FAR", self.points, "impostor pairs")
 
     def curves(self, draws: Draws) -> dict[str, Any] | None:
         """ROC, DET and histograms; no band is drawn of them."""

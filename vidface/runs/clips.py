@@ -56,6 +56,7 @@ class ClipList:
     lines: tuple[ClipLine, ...]
     of: int  # clips of the run
     denoising: Denoising | None  # whose clustering the lines are of
+    sought: str = ""  # what was asked for: "is corrupt or missing "
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -108,7 +109,10 @@ def list_clips(
             and (not flags or set(flags) & set(line.flags))
         ):
             lines.append(line)
-    return ClipList(tuple(lines), table.num_rows, denoising)
+    sought = [" or ".join(names) for names in (states, flags) if names]
+    sought += [f"in split {' or '.join(splits)}"] if splits else []
+    of_which = f"is {' and '.join(sought)} " if sought else ""
+    return ClipList(tuple(lines), table.num_rows, denoising, of_which)
 
 
 def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
