@@ -275,7 +275,7 @@ def test_an_installed_wheel_runs_its_demo_in_an_empty_folder(tmp_path: Path) -> 
     assert (target / "vidface" / "data_manifests" / "ytf.csv").is_file()
     code = (
         "import vidface, vidface.settings.pipeline as p; print(vidface.__file__);"
-        "print(p.load_pipeline().manifest.prepare);"
+        "print(p.load_pipeline('demo').manifest.prepare);"
         "print(p.load_pipeline('ytf_y1').manifest.path.is_file());"
         "import pkgutil, importlib;"
         "names = [m.name for m in pkgutil.walk_packages(vidface.__path__, 'vidface.')];"
