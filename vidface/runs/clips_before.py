@@ -162,13 +162,15 @@ def find_clips_before(
     rows = match_clips(run.manifest, table)
     files = compare_files(run.manifest, rows, table, ReadingRules.from_record(made.get("rules")))
     again = files.changed
-    if redo is not None:
+    if redo is not None and len(table):
         ids = pa.array([clip.clip_id for clip in run.manifest.clips], pa.string())
-        changed_ids = pa.array(sorted(redo.changed_ids), pa.string())
-        again = again | np.asarray(pc.is_in(ids, value_set=changed_ids))
+        changed = pc.is_in(ids, value_set=pa.array(sorted(redo.changed_ids), pa.string()))
+        # One that is done since lies in the staging.
+        of_run = np.asarray(pc.equal(table["folder"], str(run.folder.folder)))
+        again = again | (np.asarray(changed) & of_run[rows])
         if redo.failed:
             failed = pc.is_in(table["state"], value_set=pa.array(sorted(FAILED_STATES)))
-            again = again | ((rows >= 0) & np.asarray(failed)[rows] if len(table) else False)
+            again = again | np.asarray(failed)[rows]
     rows = np.where(again, -1, rows)
     times = np.asarray(pc.fill_null(table["modified_ns"], -1), np.int64).copy()
     seen = (rows >= 0) & files.touched
