@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from rich.cells import cell_len
 
+from vidface.cli import score_tables
 from vidface.cli.cache import format_cache
 from vidface.cli.cache_listing import CacheEntry
-from vidface.cli.run_tables import format_clips
-from vidface.cli.text_tables import grid, render, shorten_middle
+from vidface.cli.run_tables import format_clips, format_verified
+from vidface.cli.text_tables import grid, render, shorten_middle, wrap_lines
 from vidface.metrics.figures import describe_points
 from vidface.metrics.operating_points import OperatingPoint
+from vidface.metrics.pairs import PairScore
 from vidface.runs.clips import ClipLine, ClipList
 
 
@@ -107,3 +111,35 @@ def test_a_sweep_in_which_nothing_changes_is_one_line(vidface, colour_pipeline: 
     assert len([line for line in differs.splitlines() if "%" in line]) == 2
     empty = vidface("clips", *flags, "--status", "corrupt", "--status", "missing")
     assert empty.out == "no clip is corrupt or missing (7 clips)\n"
+
+
+def test_a_comparison_and_verified_pairs_fit() -> None:
+    difference = SimpleNamespace(a=0.9, b=0.8, value=-0.1, ci95=(-0.2, -0.1), note="held fixed",
+                                 p_value=0.00123, real=True)  # fmt: skip
+    compared = SimpleNamespace(
+        a="a", b="b", split="val", against=" against train", clips=4, identities=100,
+        bootstrap=SimpleNamespace(resamples=1000, seed=0),
+        differences={f"cross_tar_at_far.1e-{k}": difference for k in range(1, 7)},
+    )  # fmt: skip
+    rows = score_tables.comparison(cast(Any, compared)).splitlines()
+    assert max(cell_len(row) for row in rows if "…" in row or "─" in row) <= 80
+    assert sum("[-0.2000, -0.1000]*" in row and row.endswith("yes") for row in rows) == 6
+    points = (point("1e-1", 100, None), point("1e-3", 100, 1000))
+    score = PairScore(None, None, (), (None,), 0.9, None, points, (0.1, None), 10, 100)
+    verified = SimpleNamespace(score=score, flip=False, recogniser="x", pairs="p", images=3,
+                               origin="", failed=())  # fmt: skip
+    text = format_verified(cast(Any, verified))
+    assert max(map(cell_len, text.splitlines()[4:])) <= 80  # above it is prose
+    assert "FAR ≤ 1e-3 needs ≥ 1,000 impostor pairs; there are 100" in text
+
+
+def test_long_sentences_wrap_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "  corrupt  clip: " + "of a message " * 12
+    assert wrap_lines(text) == text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    wrapped = wrap_lines(text)
+    assert max(map(len, wrapped.splitlines())) <= 80
+    assert wrapped.split() == text.split()

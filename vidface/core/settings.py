@@ -41,7 +41,7 @@ class SettingField:
     help: str  # a sentence in plain English that stands alone
     unit: str = ""  # "pixels", "seconds"; "" of names and counts
     group: str = ""  # heading in `--help`; "" for that of the command's own options
-    rare: bool = False  # few people need it: `--help` shows it last
+    rare: bool = False  # few people need it: `--help-all` alone shows it
     flag: str | None = ""  # of the commands; None where there is none
     metavar: str | None = None  # what stands for the value in `--help`
     choices: tuple[str, ...] = ()  # the known values; () where any may be given
