@@ -130,8 +130,8 @@ def test_a_failed_clip_stops_nothing_and_a_lost_gallery_is_said(
     assert done.code == 3
     assert "next: vidface clips --status corrupt   (the clips that failed)" in done.out
     assert (
-        "next: 1 people of the split are not in the gallery (red): make another clip of theirs "
-        "`train` in " in done.out
+        "next: red is in the split and not in the gallery: make another clip `train` in "
+        in done.out
     )
     assert "mAP@100" in done.out
     assert vidface("run", clips, *flags, "--strict").code == 1

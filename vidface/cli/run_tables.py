@@ -119,12 +119,13 @@ def format_next_steps(results: WholeRun, run: Run, place: str | None) -> str:
         steps.append((f"vidface sweep{name}", "the figures at other thresholds"))
     lines = [f"next: {command}   ({what})" for command, what in steps]
     lost = find_unenrolled(run, results)
+    gallery = results.score.gallery if results.score is not None else ""
     if lost:
-        named = ", ".join(lost[:3]) + (", …" if lost[3:] else "")
+        named = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more people" if lost[3:] else "")
+        of_whom = f"{named} {'is' if len(lost) == 1 else 'are'} in the split and not in the gallery"
         lines.insert(
             0,
-            f"next: {len(lost)} people of the split are not in the gallery ({named}): make another "
-            f"clip of theirs `{results.score and results.score.gallery}` in {run.manifest.path}",
+            f"next: {of_whom}: make another clip `{gallery}` in {run.manifest.path}",
         )
     return "\n".join(lines)
 
