@@ -391,3 +391,25 @@ def test_an_empty_name_is_not_the_working_directory() -> None:
     for choose in (choose_pipeline, choose_whole):
         with pytest.raises(UsageError, match="an empty name is no run directory"):
             choose("")
+
+
+def test_a_project_that_was_moved_as_a_whole(tmp_path: Path) -> None:
+    """run.json has the old places; another one's file there, or none here, stays what it says."""
+    old, new = tmp_path / "old", tmp_path / "a new place"
+    (new / "runs" / "x").mkdir(parents=True)
+    (new / "set").mkdir()
+    (new / "set" / "m.csv").write_text("clip_id,path,identity,split\na,a,ann,val\n")
+    settings = {
+        "manifest": {"path": str(old / "set" / "m.csv"), "root": str(tmp_path)},
+        "backbone": {"weights": str(old / "net.onnx")},
+        "run": {"dir": str(old / "runs" / "x")},
+    }
+    (new / "runs" / "x" / "run.json").write_text(json.dumps(settings))
+    run = open_run_folder(new / "runs" / "x")
+    assert [clip.clip_id for clip in run.manifest.clips] == ["a"]
+    assert run.manifest.path == new / "set" / "m.csv"
+    assert run.manifest.root_location == tmp_path
+    assert run.pipeline.backbone.weights == str(old / "net.onnx")
+    (old / "set").mkdir(parents=True)
+    (old / "set" / "m.csv").write_text("clip_id,path,identity,split\nb,b,bob,val\n")
+    assert open_run_folder(new / "runs" / "x").manifest.path == old / "set" / "m.csv"

@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from vidface.core.errors import VidfaceError
-from vidface.core.files import read_json_object
 from vidface.noise.diagnostics import FLAGS
 from vidface.reports.loose_values import mapping, number, text
 from vidface.reports.pseudonyms import Names
@@ -33,7 +32,7 @@ from vidface.reports.scores import (
 from vidface.runs import artefacts
 from vidface.runs.forgotten import read_forgotten
 from vidface.runs.profiles import Profile, read_profile
-from vidface.runs.run_folder import RunFolder, clustering_order
+from vidface.runs.run_folder import RunFolder, clustering_order, read_run_settings
 from vidface.runs.score_documents import CURVES_SUFFIX
 from vidface.settings.manifests import read_manifest
 
@@ -138,7 +137,7 @@ def gather_run(folder: Path, label: str = "") -> RunData:
     """
     run, notes = RunFolder(folder), _Notes()
     table, extraction = run.read_clips()
-    pipeline = notes.tried(read_json_object, run.pipeline_path, {})
+    pipeline = notes.tried(read_run_settings, run.pipeline_path, {})
     lost = run.find_lost_files(len(table), extraction)
     if lost:
         named = ", ".join(path.relative_to(folder).as_posix() for path in lost[:5])

@@ -19,7 +19,6 @@ from vidface.backbones.weights import weights_record
 from vidface.challenges.registry import CHALLENGES
 from vidface.core.digests import digest_path
 from vidface.core.errors import VidfaceError
-from vidface.core.files import read_json_object
 from vidface.core.progress import Notify, quiet
 from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import check_choice
@@ -28,7 +27,7 @@ from vidface.runs import artefacts
 from vidface.runs.clip_changes import refuse_other_clips
 from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
-from vidface.runs.run_folder import EXTRACTION, RunFolder
+from vidface.runs.run_folder import EXTRACTION, RunFolder, read_run_settings
 from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
@@ -316,7 +315,7 @@ def read_run_pipeline(folder: Path | Address, overrides: Overrides | None = None
             f"{folder}: no {path.name} in it, so its settings are not known; name the pipeline "
             "instead, or run `vidface extract` once more"
         )
-    document = read_json_object(path)
+    document = read_run_settings(path)
     where = folder.url if isinstance(folder, Address) else str(folder.absolute())
     document["run"] = {"dir": where}  # wherever it was moved; who does the work is not the run's
     if isinstance(document.get("manifest"), dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from vidface.core.files import (
     make_folder,
     make_private_folder,
     named_errors,
+    read_json_object,
 )
 from vidface.runs.artefacts import EmbeddingShard, read_parquet, read_provenance, read_shard
 from vidface.runs.columns import complete_clips
@@ -313,3 +315,24 @@ def _is_of(path: Path, made: Mapping[str, Any]) -> bool:
         return bool(read_provenance(path).get("created") == made.get("created"))
     except VidfaceError:
         return False
+
+
+def read_run_settings(path: Path) -> dict[str, Any]:
+    """The settings in a run.json; of files that moved along with the run directory, as a whole
+    project is moved, the paths where they are now.
+
+    Raises:
+        VidfaceError: see `read_json_object`.
+    """
+    document = read_json_object(path)
+    run = document.get("run")
+    before, here = run.get("dir") if isinstance(run, dict) else None, path.parent.absolute()
+    if not isinstance(before, str) or before == str(here) or not Path(before).is_absolute():
+        return document
+    is_there = os.path.exists  # which a name that no disk can have doesn't stop
+    for table in document.values():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            if isinstance(value, str) and Path(value).is_absolute() and not is_there(value):
+                now = os.path.normpath(here / os.path.relpath(value, before))
+                table[key] = now if is_there(now) else value
+    return document
