@@ -22,7 +22,7 @@ from vidface.runs.clusterings import read_clustering
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster
 from vidface.runs.run import Run, open_run
-from vidface.runs.same import same
+from vidface.runs.same import ONE_CLIP, same
 from vidface.runs.score_tasks import LabelledClips
 from vidface.runs.who import _find_nearest, who
 from vidface.settings.pipeline import load_pipeline, parse_pipeline
@@ -144,6 +144,14 @@ def test_the_threshold_itself_is_accepted(run: Run, monkeypatch: pytest.MonkeyPa
             ),
         )
         assert same("red.2", "green.2", run).same is is_same
+
+
+def test_a_clip_and_itself(run: Run) -> None:
+    assert ONE_CLIP in same("red.3", "red.3", run).notes
+    assert ONE_CLIP not in same("red.3", "red.4", run).notes
+    for ask in (lambda: same("", "red.3", run), lambda: who("", run)):
+        with pytest.raises(UsageError, match="an empty name is no clip"):
+            ask()
 
 
 def test_clips_that_are_all_alike_are_no_rare_score(tmp_path: Path) -> None:

@@ -301,6 +301,8 @@ class Asking:
 
 def _locate(name: str | Path, run: Run | None) -> str:
     """Where a file, a folder or a URL is."""
+    if name == "":  # a shell's variable that is not set, which Path takes for this very folder
+        raise UsageError("an empty name is no clip; give its id, a file or a folder")
     place = as_location(name)
     if isinstance(place, Address):
         return str(name)

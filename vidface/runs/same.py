@@ -23,6 +23,7 @@ from vidface.runs.score_tasks import LabelledClips, make_bootstrap
 from vidface.runs.scoring import LATEST, ClusteringChoice
 from vidface.storage.media import as_location
 
+ONE_CLIP = "A and B are one clip: that it is like itself says nothing"
 ROUNDING = 2**-21
 """By so much equal scores may differ: the pairs' float32 products are summed in another order."""
 NOTHING_CALIBRATED = "no run was asked (--run): nothing says which cosine is high, so no decision"
@@ -142,6 +143,8 @@ def _answer(
             if answer.point is not None and far is None and target != "1e-2":
                 remark = f"decided at FAR {target}: 1e-2 needs ≥ 100 impostor pairs"
                 answer = replace(answer, notes=(remark, *answer.notes))
+        if len({clip.clip_id or clip.name for clip in asked}) == 1:
+            answer = replace(answer, notes=(ONE_CLIP, *answer.notes))
     return answer
 
 
