@@ -48,6 +48,17 @@ def test_three_kinds_hold_the_same(tmp_path: Path, save: Any) -> None:
     assert clips[1].boxes is None
 
 
+def test_blank_lines_below_the_ids_are_none(tmp_path: Path) -> None:
+    path = save_npy(tmp_path)
+    path.with_suffix(".txt").write_bytes(
+        b"\xef\xbb\xbf" + "\r\n".join([*IDS, " ", "", ""]).encode()
+    )
+    assert read_embeddings(path).clip_ids == IDS
+    path.with_suffix(".txt").write_text("\n".join(["", *IDS]))
+    with pytest.raises(VidfaceError, match="5 of clip_id for 4 embeddings"):
+        read_embeddings(path)
+
+
 def test_faces_of_a_frame_stay_together(tmp_path: Path) -> None:
     labels = {"person": pa.array(["x", None, "x", None]), "more": [1, 2, 3, 4]}
     path = save_parquet(tmp_path, frame_index=[7, 7, 3, 7], **labels)

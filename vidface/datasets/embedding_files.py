@@ -187,6 +187,8 @@ def _read_npy(path: Path, what: str) -> dict[str, Any]:
     ids = f"clip ids {beside}"
     with open_list(beside, ids) as file:
         lines = [text.strip() for _, text in decoded_lines(file, FirstProblem(ids))]
+    while lines and not lines[-1]:  # as editors leave them
+        lines.pop()
     return {"embedding": array, "clip_id": lines}
 
 
