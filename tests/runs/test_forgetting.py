@@ -380,17 +380,21 @@ def test_the_users_own_files_stay_wherever_they_lie(
     (tmp_path / "mail.txt").write_text("see quirinus.t")
     (tmp_path / "mine.png").write_bytes(b"")
     (tmp_path / "own.mp4").write_bytes(b"")
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "sea.png").write_bytes(b"")
     (tmp_path / "out.png").symlink_to(tmp_path / "set" / "green" / "val" / "0.png")
     before = {p: p.read_bytes() for p in [pipeline, *(tmp_path / "set").rglob("*.*")]}
     done = vidface("forget", "--clip", CLIPS[0], "--run", ".", "--dry-run", "--json")
     assert set(done.json["removed"]) == {
         "_profile.json.xxh3", "profile.json", "mail.txt", "mine.png", "out.png"
     }  # fmt: skip
+    assert any("holiday/sea.png" in line for line in done.json["untouched"])
     assert not done.json["done"]
     assert (tmp_path / "mail.txt").exists()
     assert vidface("forget", "--clip", CLIPS[0], "--run", ".", "--yes").code == 0
     assert before == {p: p.read_bytes() for p in before}
     assert (tmp_path / "own.mp4").exists()
+    assert (tmp_path / "holiday" / "sea.png").exists()
     assert not (tmp_path / "mail.txt").exists()
 
 

@@ -40,6 +40,7 @@ _OUTPUTS = {".arrow", ".bin", ".html", ".jpeg", ".jpg", ".npy", ".npz", ".parque
 """Suffixes of what commands write where `--out` says: it can't be seen whose faces are in it."""
 _TEXTS = {".csv", ".json", ".md", ".toml", ".tsv", ".txt"}
 """Of texts, which go where a forgotten name stands in them."""
+_OF_SHARDS = ("embeddings", "crops")
 _NEAR = 5  # names that are shown where one is unknown
 _SHOWN = 8  # names that a line shows
 
@@ -218,6 +219,8 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
     texts = {*people, *clip_ids, *(redacted(clip.path) for clip in forgotten_clips)}
     words = {word for text in texts if text for word in _spell(text)}
     users, real = _list_users_files(run), folder.resolve()
+    # Where people work in the run directory, pictures in its folders may be their own, of others.
+    is_shared = any(path.is_relative_to(real) and path.exists() for path in users)
     rewritten: list[str] = []
     removed: list[str] = []
     kept: list[str] = []
@@ -226,12 +229,13 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
         name = path.relative_to(folder).as_posix()
         source = digested_path(path) if path.suffix == DIGEST_SUFFIX else path
         top, suffix = name.split("/")[0], source.suffix.lower()
+        may_be_own = is_shared and "/" in name and top not in _OF_SHARDS
         if source in (run.folder.pipeline_path, folder / FORGOTTEN):
             continue
         if top == WORKERS or path.name.startswith((LOCK, ".mirror")) or top.startswith(STAGING):
             continue
         if source == run.folder.clips_path or (
-            top in ("embeddings", "crops") and source.name.startswith("shard-")
+            top in _OF_SHARDS and source.name.startswith("shard-")
         ):
             if source == path:
                 rewritten.append(name)
@@ -239,7 +243,9 @@ def _sort_files(run: Run, people: Sequence[str], clip_ids: Sequence[str]) -> _Fi
             removed.append(name)
         elif not users.isdisjoint((real / name, *(real / name).parents)):
             continue  # `untouched` names the manifest and the clips
-        elif suffix in _OUTPUTS or (suffix in _TEXTS and _contains(source, words)):
+        elif (suffix in _OUTPUTS and not may_be_own) or (
+            suffix in _TEXTS and _contains(source, words)
+        ):
             removed.append(name)
         else:
             kept.append(name)
