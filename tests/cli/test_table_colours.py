@@ -29,7 +29,7 @@ def printed(monkeypatch, *, terminal, no_color=None):
 
 def colours(text, name):
     """The colours of the line that has a word."""
-    [line] = [line for line in text.splitlines() if name in line]
+    [line] = [line for line in text.splitlines() if name in line and f"{name}: " not in line]
     return set(re.findall(COLOUR, line))
 
 

@@ -37,7 +37,9 @@ def test_clips_fit_and_an_id_is_never_cut(person: str) -> None:
                  0, 0),
     ]  # fmt: skip
     text = format_clips(ClipList(tuple(lines), 2, None))
-    assert widest_row(text) <= 80
+    message = f"torn: {lines[1].message.strip()}\n"
+    assert widest_row(text.replace(message, "")) <= 80
+    assert message in text  # a sentence, whole
     assert f" {clip_id}\n" in text
     assert "left out: cosine, dropped, clusters, " in text
     assert "…" in text

@@ -146,18 +146,22 @@ def format_clips(clips: ClipList) -> str:
             _cosine(line.lowest_similarity),
             "" if line.second_share is None else f"{line.second_share:.0%}",
             _cosine(line.second_cosine),
-            ", ".join(line.flags) or _short(line.message),
+            ", ".join(line.flags),
             line.clip_id,
         )
         for line in clips.lines[:LISTED_CLIPS]
     ]  # fmt: skip
     columns = ("identity", "split", "state", "frames", "faces", "clusters", "kept",
-               "dropped", "lowest", "second", "cosine", "", "clip")  # fmt: skip
+               "dropped", "lowest", "second", "cosine", "flags", "clip")  # fmt: skip
     styles = [_colour_of(line) for line in clips.lines[:LISTED_CLIPS]]
     head = f"{len(clips.lines)} of {clips.of} clips"
     if clips.denoising is not None:
         head += f"; {clips.denoising}"
-    notes = []
+    shown = clips.lines[:LISTED_CLIPS]
+    said = [f"{line.clip_id}: {line.message}" for line in shown if line.message]
+    notes = said[:LISTED_FAILURES]
+    if len(said) > LISTED_FAILURES:
+        notes.append(f"and {len(said) - LISTED_FAILURES} messages more: --json has all")
     if len(clips.lines) > LISTED_CLIPS:
         notes.append(f"and {len(clips.lines) - LISTED_CLIPS} more: --json lists all")
     if clips.denoising is None:
@@ -169,7 +173,7 @@ def format_clips(clips: ClipList) -> str:
     table = grid(
         columns,
         rows,
-        text=("split", "state", "", "clip"),
+        text=("split", "state", "flags", "clip"),
         styles=styles,
         spare=("cosine", "dropped", "clusters", "second", "lowest", "frames"),
         whole=("split", "state", "clip"),  # a clip's id is what people copy
@@ -225,10 +229,6 @@ def _colour_of(line: ClipLine) -> str | None:
     if line.state not in ("ok", "no_face"):
         return "red"
     return "yellow" if line.flags or line.state == "no_face" else None
-
-
-def _short(message: str, most: int = 48) -> str:
-    return message if len(message) <= most else message[: most - 1] + "…"
 
 
 def _cosine(value: float | None) -> str:
