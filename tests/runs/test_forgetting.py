@@ -282,6 +282,22 @@ def test_killed_at_any_file_operation_it_is_finished(
     assert kills["unfinished"] > 20 / stride
 
 
+def test_broken_off_it_is_finished_without_the_manifest(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_made(copied)
+    with monkeypatch.context() as patched:
+        patched.setattr("vidface.runs.forgetting.finish_forgetting", lambda *_: None)
+        forget(run, ["p1"])
+    assert read_forgotten(copied / "run").unfinished is not None
+    (copied / "manifest.csv").rename(copied / "moved.csv")
+    with pytest.raises(VidfaceError, match=r"manifest.csv: No such file"):
+        open_made(copied)
+    assert read_forgotten(copied / "run").unfinished is None
+    left = pq.read_table(copied / "run" / "clips.parquet")["clip_id"].to_pylist()
+    assert left == [f"c{number}" for number in range(10) if number % 5 != 1]
+
+
 def test_a_run_that_was_opened_before_writes_nothing_after(copied: Path) -> None:
     stale = open_made(copied)
     forget(open_made(copied), ["p1"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,7 @@ from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
 from vidface.runs.run_folder import EXTRACTION, RunFolder, read_run_settings
 from vidface.settings.doubles import warn_of_doubles
-from vidface.settings.manifests import Manifest, ManifestSource, read_manifest
+from vidface.settings.manifests import IN_MEMORY, Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
 from vidface.storage.mirror import open_mirror
 from vidface.storage.urls import Address, base_name
@@ -263,6 +263,12 @@ def open_run(
         mirror = _open_mirror(folder)
         folder = mirror.folder
     forgotten = read_forgotten(folder)
+    if forgotten.unfinished is not None:  # whatever has become of the manifest meanwhile
+        notify(f"run directory {folder}: `vidface forget` was broken off; it is finished now")
+        nobody = Manifest((), IN_MEMORY, Path.cwd(), sha256="")
+        run = Run(pipeline, nobody, RunFolder(folder), backbone, mirror, forgotten=forgotten)
+        with run.writing("forget"):
+            forgotten = finish_forgetting(run.folder, forgotten)
     manifest = read_manifest(
         settings.path if clips is None else clips,
         settings.root,
@@ -282,12 +288,7 @@ def open_run(
     here = RunFolder(folder)
     if here.clips_path.is_file() and not digest_path(here.clips_path).is_file():
         notify(f"{folder}: has no digests, as older runs: damage to its files goes unnoticed")
-    run = Run(pipeline, manifest, here, backbone, mirror, forgotten=forgotten)
-    if forgotten.unfinished is not None:
-        notify(f"run directory {folder}: `vidface forget` was broken off; it is finished now")
-        with run.writing("forget"):
-            return replace(run, forgotten=finish_forgetting(here, forgotten))
-    return run
+    return Run(pipeline, manifest, here, backbone, mirror, forgotten=forgotten)
 
 
 def _open_mirror(address: Address) -> Mirror:
