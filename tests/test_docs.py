@@ -144,9 +144,16 @@ def test_your_own_clips(own_clips: Path) -> None:
     start = COMMANDS.index("vidface run clips")
     commands = COMMANDS[start : start + 5]
     assert [shlex.split(c)[1] for c in commands] == ["run", "extract", "cluster", "score", "sweep"]
+    printed = (
+        README.partition("among others, these lines")[2].partition("\n\n")[2].partition("\n\n")[0]
+    )
+    assert len(printed.splitlines()) == 4
     for command in commands:
         done = run(command, own_clips)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+        if command.startswith("vidface score"):
+            said = {line.strip() for line in done.stdout.splitlines()}
+            assert {line.strip() for line in printed.splitlines()} <= said
     assert "mAP@100" in done.stdout
     scored = json.loads(next((own_clips / "runs" / "clips" / "scores").glob("*.json")).read_text())
     assert scored["retrieval"] == {
