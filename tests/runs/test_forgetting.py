@@ -167,6 +167,20 @@ def test_a_new_extraction_does_not_bring_them_back(vidface, pipeline: Path, tmp_
     assert "all of its clips are left out" in vidface("clips").err
 
 
+def test_a_forgotten_file_stays_away_under_another_id(
+    vidface, pipeline: Path, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "set" / "manifest.csv"
+    lines = manifest.read_text().splitlines(keepends=True)
+    lines.append("twin,green/train,green,train\n")  # green.t's file, which stays for its sake
+    manifest.write_text("".join(lines))
+    assert vidface("forget", "--clip", "stranger", "--clip", "green.t", "--yes").code == 0
+    manifest.write_text(manifest.read_text().replace("stranger,stranger", "again,stranger"))
+    done = vidface("extract", "--json")
+    assert done.json["clips"] == 6
+    assert "2 clip(s) of the manifest are left out" in done.err
+
+
 def open_made(folder: Path) -> Run:
     return open_run(load_pipeline(folder / "made.toml"), check_files=False)
 
@@ -421,7 +435,7 @@ def test_a_strangers_list_leads_nowhere_else(copied: Path, tmp_path: Path) -> No
     run = copied / "run"
     (run / "link").symlink_to(precious)
     names = ["../../precious/x", "link/x", str(precious / "x"), "link", ".", "..", ""]
-    begun = NOBODY.with_more([], ["p1"], {"remove": names, "clips_sha256": ["", ""]})
+    begun = NOBODY.with_more([], [], ["p1"], {"remove": names, "clips_sha256": ["", ""]})
     begun.write(run)
     open_made(copied)
     assert (precious / "x").exists()

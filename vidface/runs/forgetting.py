@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidface.core.clips import Clip
 from vidface.core.digests import DIGEST_SUFFIX, check_digest, digested_path
 from vidface.core.errors import VidfaceError
 from vidface.core.files import PART_SUFFIX
@@ -156,11 +157,21 @@ def forget(
         rest = tuple(clip for clip in run.manifest.clips if clip.clip_id not in gone)
         hashes = (run.manifest.clips_sha256, replace(run.manifest, clips=rest).clips_sha256)
         unfinished = {"remove": list(plan.removed), "clips_sha256": list(hashes)}
-        forgotten = run.forgotten.with_more(plan.clips, plan.people, unfinished)
+        kept_files = {_file_of(clip) for clip in rest}
+        files = [
+            clip
+            for clip in run.manifest.clips
+            if clip.clip_id in gone and _file_of(clip) not in kept_files
+        ]
+        forgotten = run.forgotten.with_more(plan.clips, files, plan.people, unfinished)
         forgotten.write(run.folder.folder)
         run.store()
         finish_forgetting(run.folder, forgotten)
     return plan
+
+
+def _file_of(clip: Clip) -> tuple[str, float | None, float | None]:
+    return clip.path, clip.start_seconds, clip.end_seconds
 
 
 def _find_clips(

@@ -16,13 +16,14 @@ from typing import Any
 from vidface.core.clips import Clip
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object, write_json
+from vidface.settings.manifests import clip_key
 
 FORGOTTEN = "forgotten.json"
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """Salted hashes of clip ids and identities.
+    """Salted hashes of clip ids, of clips' files and times, and of identities.
 
     Attributes:
         unfinished: what a `vidface forget` has yet to do; None once it is done.
@@ -43,17 +44,29 @@ class Forgotten:
         return named and self._hash("person", same_name(identity)) in self.people
 
     def forgets(self, clip: Clip) -> bool:
-        """Whether a line of the manifest was."""
-        return self.forgets_person(clip.identity) or self.forgets_clip(clip.clip_id)
+        """Whether a line of the manifest was, or the same file and times under another id."""
+        if self.forgets_person(clip.identity) or self.forgets_clip(clip.clip_id):
+            return True
+        return bool(self.clips) and self._hash("file", _file_key(clip)) in self.clips
 
     def with_more(
-        self, clip_ids: Iterable[str], people: Iterable[str], unfinished: Mapping[str, Any]
+        self,
+        clip_ids: Iterable[str],
+        files: Iterable[Clip],
+        people: Iterable[str],
+        unfinished: Mapping[str, Any],
     ) -> Forgotten:
-        """These and more, which are yet to be removed."""
+        """These and more, which are yet to be removed.
+
+        Args:
+            files: clips whose files are no other clip's.
+        """
         begun = replace(self, salt=self.salt or os.urandom(16), unfinished=unfinished)
         return replace(
             begun,
-            clips=self.clips | {begun._hash("clip", clip_id) for clip_id in clip_ids},
+            clips=self.clips
+            | {begun._hash("clip", clip_id) for clip_id in clip_ids}
+            | {begun._hash("file", _file_key(clip)) for clip in files},
             people=self.people | {begun._hash("person", same_name(name)) for name in people},
         )
 
@@ -77,6 +90,10 @@ class Forgotten:
 
 
 NOBODY = Forgotten()
+
+
+def _file_key(clip: Clip) -> str:
+    return clip_key(clip.path, clip.start_seconds, clip.end_seconds)
 
 
 def same_name(identity: str) -> str:
