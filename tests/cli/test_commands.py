@@ -455,6 +455,8 @@ def test_what_is_no_run_is_said(vidface, colour_pipeline: Path, tmp_path: Path) 
         done = vidface(*words)
         assert (done.code, message in done.err) == (2, True), (words, done.err)
     assert vidface("extract", colour_pipeline).code == 0  # a pipeline's file is a run's name, too
+    done = vidface("clips", "run/run.json")
+    assert (done.code, "a file of a run directory; name that: run" in done.err) == (2, True)
     (tmp_path / "run" / "run.json").unlink()  # as a program leaves it
     assert vidface("cluster", "run", "--pipeline", colour_pipeline).code == 0
     colour_pipeline.rename(tmp_path / "vidface.toml")

@@ -104,7 +104,7 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
     judge(
         second.err,
         """
-        vidface: extraction: already done in …/runs/My Videos, 1 clips failed then (--force makes it again, --retry-failed those)
+        vidface: extraction: already done in …/runs/My Videos, 1 clip failed then (--force makes it again, --retry-failed those)
         """,  # noqa: E501
     )
     assert "failure to acquire: 1 of 9 clips (11.11%), 0 of the gallery's 5" in second.out

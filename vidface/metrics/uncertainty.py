@@ -34,13 +34,13 @@ def few_people_note(n: int, what: str = "people") -> str:
 
     >>> few_people_note(60)
     '60 people are few: intervals called 95 % cover the truth less often (with 60: in 90 to 94 %)'
+    >>> few_people_note(1)[:20]
+    '1 person is few: int'
     """
     if n >= FEW_PEOPLE:
         return ""
-    return (
-        f"{n} {what} are few: intervals called 95 % cover the truth less often "
-        "(with 60: in 90 to 94 %)"
-    )
+    who = "1 person is" if (n, what) == (1, "people") else f"{n} {what} are"
+    return f"{who} few: intervals called 95 % cover the truth less often (with 60: in 90 to 94 %)"
 
 
 @dataclass(frozen=True)

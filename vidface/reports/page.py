@@ -119,7 +119,7 @@ def write_report(
             size = file.tell()
             unchanged.close()  # before the page takes its name
     why = (
-        "" if pictures else _faces_note(0, settings).removeprefix("This file contains ").strip(".")
+        "" if pictures else _faces_note(0, contents).removeprefix("This file contains ").strip(".")
     )
     return ReportMade(out, size, len(runs), sum(len(run.clips) for run in runs), pictures, why)
 
@@ -209,7 +209,7 @@ def _write_page(file: IO[bytes], contents: ReportContents) -> int:
             style=Markup(style),
             sections=[section for section in described if section[2] is not None],
             pictures=pictures,
-            faces_note=lambda: _faces_note(pictures.written, contents.settings),
+            faces_note=lambda: _faces_note(pictures.written, contents),
             names_note="Numbers stand in place of identities and clips."
             if contents.settings.pseudonymise
             else "It names identities and clips as the manifest does.",
@@ -234,13 +234,15 @@ def _read_faces(run: RunData, picks: Picks, settings: ReportSettings) -> Iterato
         )  # fmt: skip
 
 
-def _faces_note(pictures: int, settings: ReportSettings) -> str:
+def _faces_note(pictures: int, contents: ReportContents) -> str:
     """What the page holds of people, and why where it holds nobody."""
     if pictures:
         return (
             f"This file contains faces of people, of {pictures} clips: personal data. Treat it so."
         )
-    if settings.faces:
+    if contents.settings.faces:
+        if any(RunFolder(run.folder).has_crops for run in contents.runs):
+            return "This file contains no faces: no clip shown has one."
         return "This file contains no faces: the runs were extracted without keep_crops."
     return "This file contains no faces (made with --no-faces)."
 

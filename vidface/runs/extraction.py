@@ -124,7 +124,8 @@ def _finished(
         whole = "; feature files are read again as a whole" if run.of_features else ""
         notify(f"extraction: {changes}{whole}")
     elif not lost and not (retry and done.failed):
-        failed = f", {len(done.failed)} clips failed then" if done.failed else ""
+        clips = "1 clip" if len(done.failed) == 1 else f"{len(done.failed)} clips"
+        failed = f", {clips} failed then" if done.failed else ""
         again = "--force makes it again" + (", --retry-failed those" if done.failed else "")
         notify(f"extraction: already done in {run.folder.folder}{failed} ({again})")
         if not changes.touched or run.of_features:

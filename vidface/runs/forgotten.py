@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from vidface.core.clips import Clip
+from vidface.core.digests import check_digest
 from vidface.core.errors import VidfaceError
 from vidface.core.files import read_json_object, write_json
 from vidface.settings.manifests import clip_key
 
 FORGOTTEN = "forgotten.json"
+_REMEDY = "which clips must stay away is not known: put it back, or remove the run directory"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def read_forgotten(folder: Path) -> Forgotten:
     path = folder / FORGOTTEN
     if not path.is_file():
         return NOBODY
+    check_digest(path, _REMEDY)
     document = read_json_object(path)
     try:
         salt = bytes.fromhex(document["salt"])
@@ -122,10 +125,7 @@ def read_forgotten(folder: Path) -> Forgotten:
             if len(unfinished["clips_sha256"]) != 2:
                 raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise VidfaceError(
-            f"{path}: not a list that this vidface wrote, so it is not known which clips must "
-            "stay away; put it back, or remove the run directory"
-        ) from None
+        raise VidfaceError(f"{path}: not a list that this vidface wrote; {_REMEDY}") from None
     return Forgotten(salt, clips, people, unfinished)
 
 

@@ -166,6 +166,9 @@ def _as_place(name: str) -> Path | Address:
 
 
 def _load_named(name: str, overrides: Overrides) -> Pipeline:
+    path = Path(name)
+    if path == RunFolder(path.parent).pipeline_path:
+        raise UsageError(f"{name}: a file of a run directory; name that: {path.parent}")
     if not Path(name).is_file() and name not in shipped_pipelines():
         known = ", ".join(shipped_pipelines())
         raise UsageError(
