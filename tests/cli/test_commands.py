@@ -329,6 +329,27 @@ def test_version_and_module_entry_point() -> None:
     assert done.stdout.strip() == f"vidface, version {__version__}"
 
 
+def test_a_second_interrupt_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C twice, as `timeout -s INT` sends it: the other one while the first's line is told."""
+
+    def interrupt_again(arguments: object, interrupts: object) -> int:
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(commands, "_run", interrupt_again)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf in a shell's background
+    try:
+        with pytest.raises(SystemExit) as stop:
+            commands.main(["extract"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.value.code == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_an_interrupt_that_an_import_turns_into_its_own_error_is_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def test_replicates_in_json_and_as_text():
     }
     assert interval_dict(None) == {}
     assert str(found) == "Replicates((2,) float64, 95 % in [0.25, 0.25])"
+    assert repr([found]) == f"[{found}]"  # not a page of numbers where a figure is printed
     assert str(Replicates(np.array([np.nan]))) == "Replicates((1,) float64, 95 % in [nan, nan])"
 
 

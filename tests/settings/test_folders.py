@@ -130,6 +130,15 @@ def test_pictures_of_a_person_beside_other_peoples_videos(tmp_path: Path) -> Non
     ]
 
 
+def test_a_folder_called_as_strangers_are_is_one_person_and_told(tmp_path: Path) -> None:
+    for name in ("ann", "Unknown"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.mp4").write_bytes(b"x")
+    contents = clips_in_folder(tmp_path)
+    assert {clip.identity for clip in contents.clips} == {"ann", "Unknown"}
+    assert [note.split(";")[0] for note in contents.notes] == ["Unknown: taken as one person"]
+
+
 def test_folders_that_differ_in_unicode_form_are_one_person(tmp_path: Path) -> None:
     touch(tmp_path, f"{JOSE_NFC}/1.mp4", f"{JOSE_NFD}/1.mp4", f"{JOSE_NFD}/2.mp4", "Ann  B/1.mp4")
     contents = drafted(tmp_path)

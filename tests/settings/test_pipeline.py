@@ -208,7 +208,18 @@ def test_which_file_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"no vidface.toml here: vidface run FOLDER, or vidface"):
         load_pipeline()
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "vidface.toml").write_text(MINIMAL, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"no vidface.toml here: cd 'a b', where one is, or vidf"):
+        load_pipeline()
     (tmp_path / "vidface.toml").write_text(MINIMAL, encoding="utf-8")
+    (tmp_path / "clips").mkdir()
+    monkeypatch.chdir(tmp_path / "clips")
+    with pytest.raises(
+        UsageError, match=r"no vidface.toml here: cd \.\., where one is, or vidface"
+    ):
+        load_pipeline()
+    monkeypatch.chdir(tmp_path)
     assert load_pipeline().manifest.path == tmp_path / "clips.csv"
     assert load_pipeline("demo").manifest.prepare == "demo"
     with pytest.raises(VidfaceError, match=r"no such file; .*shipped recipes: demo, hard"):

@@ -119,8 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="replace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries' own, about strangers' files
-    with _noted_interrupts() as interrupts:
-        code = _run(arguments, interrupts)
+    code = ERROR
+    try:
+        with _noted_interrupts() as interrupts:
+            code = _run(arguments, interrupts)
+    except KeyboardInterrupt:  # another Ctrl-C, while the first one's line was written
+        code = code or ERROR
     sys.exit(code)
 
 

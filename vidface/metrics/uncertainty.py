@@ -94,14 +94,14 @@ _FEW_UNITS = 512
 _draw_again = lru_cache(maxsize=8192)(_draw)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Replicates:
     """A figure in every resample; NaN where a resample has none."""
 
     values: NDArray[np.float64]  # (resamples,)
     note: str = ""  # what was not worked out again, if anything
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         low, high = self.ci95 or (float("nan"), float("nan"))
         return f"Replicates(({len(self.values)},) float64, 95 % in [{low:.6g}, {high:.6g}])"
 

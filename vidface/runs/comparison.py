@@ -153,11 +153,19 @@ def check_same_people(a: Run, b: Run, splits: set[str]) -> None:
     )
     for clip_id in sorted(set(clips_a) | set(clips_b)):
         if clips_a.get(clip_id) != clips_b.get(clip_id):
-            where = [run.manifest.path for run in (a, b)]
+            places, says = zip(
+                *((run.folder.folder, _describe_entry(clips.get(clip_id)))
+                  for run, clips in ((a, clips_a), (b, clips_b))),
+                strict=True,
+            )  # fmt: skip
             raise VidfaceError(
-                f"clip '{clip_id}' is not the same in {where[0]} and {where[1]}: only runs over "
-                "the same clips and people can be compared"
+                f"clip '{clip_id}' is not the same in {places[0]} ({says[0]}) and {places[1]} "
+                f"({says[1]}): only runs over the same clips and people can be compared"
             )
+
+
+def _describe_entry(entry: tuple[str, str] | None) -> str:
+    return "not in it" if entry is None else f"{entry[0] or 'nobody known'}, {entry[1]}"
 
 
 def _describe_run(run: Run, score: Score) -> str:

@@ -23,6 +23,7 @@ PICTURES = "pictures beside videos or folders of clips"
 INNER_FOLDERS = "folders inside a folder of frames"
 WITHOUT_CLIP = "folders without a clip"
 _SHOWN = 3  # paths or endings of a reason
+_STRANGERS = {"unknown", "unknowns", "stranger", "strangers", "distractor", "distractors", "nobody"}
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,12 @@ def _draft(tree: _Folder, skipped: dict[str, list[str]]) -> tuple[list[Clip], li
         f"white space alone ({', '.join(sorted(map(ascii, names)))})"
         for identity, names in folders_of.items()
         if len(names) > 1
+    ]
+    notes += [
+        f"{identity}: taken as one person; if these are clips of people nobody knows, empty their "
+        "`identity` in the manifest"
+        for identity in folders_of
+        if identity.casefold() in _STRANGERS
     ]
     if n_unnamed:
         notes.append(

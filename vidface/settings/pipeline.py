@@ -7,6 +7,7 @@ it and lists what is known; `vidface.settings.values` says how values are read.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +127,9 @@ def find_pipeline(name_or_path: str | Path | None) -> Path:
     if not local.is_file():
         runs = sorted(path.parent for path in Path().glob("runs/*/run.json"))
         named = f"name a run ({', '.join(map(str, runs[:3]))}), or " if runs else ""
+        near = [Path(".."), *sorted(path.parent for path in Path().glob(f"*/{LOCAL_PIPELINE}"))]
+        near = [folder for folder in near if (folder / LOCAL_PIPELINE).is_file()]
+        named += f"cd {shlex.quote(str(near[0]))}, where one is, or " if near else ""
         raise UsageError(f"no {LOCAL_PIPELINE} here: {named}vidface run FOLDER, or vidface demo")
     return local
 
