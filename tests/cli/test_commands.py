@@ -117,7 +117,7 @@ def test_errors_are_one_line_without_traceback(vidface, colour_pipeline: Path) -
         (("scroe",), 2, "No such command 'scroe'"),
         (("score", "--treshold", "0.4"), 2, "No such option"),
         (("score", "--fps", "fast"), 2, "not a valid float"),
-        (("run", "nowhere"), 2, "nowhere: no such run directory or pipeline file; give a path"),
+        (("run", "nowhere"), 2, "nowhere: no such folder of clips, run directory or pipeline file"),
         (("run", "x", "--pipeline", "y"), 2, "leave --pipeline out"),
         (("init", ".", "--add", "--force"), 2, "give one of them"),
         (("score", "--pipeline", "nope.toml"), 2, "shipped recipes: demo"),

@@ -243,6 +243,7 @@ class TestCommand:
             assert any(line.strip().startswith(label) for line in lines), label
         [line] = [line for line in lines if "needs ≥" in line]  # one for all FARs
         assert line.startswith("TAR@1e-1 and lower n/a")
+        assert line.endswith(" pairs")  # of a split, not "in a fold"
         found = vidface(*chosen, "--thresholds", "0.2,0.5", "--json").json
         assert (found["select_on"], found["report_on"], found["folds"]) == ("val", "test", None)
         assert found["candidates"] == [None, 0.2, 0.5]

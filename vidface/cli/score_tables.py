@@ -185,6 +185,8 @@ def selected(stored: StoredSelection, run: Run) -> str:
     head = f"{run.weights_name} on {run.manifest.path.name}: {str(selection).splitlines()[0]}"
     head += _unusual(run)
     notes = _fold_notes([(t.target_far, t.note) for t in selection.honest.tars if t.note])
+    if selection.protocol == "folds" and notes and "needs ≥" in notes[-1]:
+        notes[-1] += " in a fold"  # the whole split may have enough
     if selection.map_note:
         notes.append(f"mAP {selection.map_note}")
     if selection.criterion_note:

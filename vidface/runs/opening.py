@@ -108,6 +108,12 @@ def choose_whole(
         return load_pipeline(place / LOCAL_PIPELINE, overrides)
     if place.is_file() and place.suffix.lower() != ".toml":
         raise UsageError(f"{what}: neither a folder nor a .toml; clips are given by their folder")
+    if not place.exists() and what not in shipped_pipelines():
+        known = ", ".join(shipped_pipelines())
+        raise UsageError(
+            f"{what}: no such folder of clips, run directory or pipeline file; give a path, or one "
+            f"of the shipped recipes: {known}"
+        )
     return choose_pipeline(what, None, overrides, notify)
 
 
