@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from vidface.core.clips import Clip
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.core.redaction import is_url
 from vidface.runs.run import find_settings_file, read_run_pipeline
 from vidface.runs.run_folder import RunFolder
 from vidface.settings.initialise import compare_with_folder, initialise
+from vidface.settings.manifests import read_manifest
 from vidface.settings.pipeline import (
     LOCAL_PIPELINE,
     Overrides,
@@ -19,10 +23,12 @@ from vidface.settings.pipeline import (
     pipeline_document,
     shipped_pipelines,
 )
+from vidface.settings.tables import ManifestSettings
 from vidface.storage.media import as_location
 from vidface.storage.urls import Address
 
 _DIR = ("run", "dir")
+_SMALL_MANIFEST = 100_000  # bytes, some 1,500 clips; folders of more are not searched for new ones
 
 
 def choose_pipeline(
@@ -88,7 +94,14 @@ def choose_whole(
     """
     place = None if what is None else _as_place(what)
     if what is None or not isinstance(place, Path):
-        return choose_pipeline(what, pipeline, overrides, notify)
+        chosen = choose_pipeline(what, pipeline, overrides, notify)
+        if what is None and pipeline is None:
+            with suppress(VidfaceError):  # what is wrong is said by those whose work it is
+                folder = _find_clips_folder(chosen.manifest)
+                if folder is not None:
+                    _, unlisted = compare_with_folder(chosen.manifest, folder)
+                    _note_unlisted(chosen, folder, unlisted, notify)
+        return chosen
     fitting = {
         "a run directory": place.is_dir() and RunFolder(place).pipeline_path.is_file(),
         f"the folder of a {LOCAL_PIPELINE}": (place / LOCAL_PIPELINE).is_file(),
@@ -142,13 +155,37 @@ def _begin(folder: Path, overrides: Overrides | None, notify: Notify, may_write:
             f"{local} here is about other clips than those of {folder}: work in another directory, "
             "or leave the folder out to run what is here"
         )
+    _note_unlisted(pipeline, folder, unlisted, notify)
+    return pipeline
+
+
+def _find_clips_folder(settings: ManifestSettings) -> Path | None:
+    """The one folder below its root that all clips of a small manifest lie in; None for none."""
+    path = settings.path
+    is_small = isinstance(path, Path) and path.is_file() and path.stat().st_size <= _SMALL_MANIFEST
+    if not is_small or settings.prepare is not None:
+        return None
+    manifest = read_manifest(path, settings.root, check_files=False)
+    tops = {Path(clip.path).parts[0] for clip in manifest.clips}
+    root = manifest.root_location
+    if len(tops) != 1 or not isinstance(root, Path):
+        return None
+    folder = root / tops.pop()
+    return folder if folder.is_dir() and folder != Path(folder.anchor) else None
+
+
+def _note_unlisted(
+    pipeline: Pipeline, folder: Path, unlisted: Sequence[Clip], notify: Notify
+) -> None:
+    """Say which clips of a folder a manifest does not list."""
     if unlisted:
         named = ", ".join(clip.path for clip in unlisted[:3]) + (", …" if unlisted[3:] else "")
+        whole, here = folder.absolute(), Path.cwd()
+        shown = whole.relative_to(here) if whole.is_relative_to(here) else whole
         notify(
-            f"not in {pipeline.manifest.path} yet: {len(unlisted)} clip(s) of {folder} ({named}); "
-            f"vidface init {quoted} --add adds them"
+            f"not in {pipeline.manifest.path} yet: {len(unlisted)} clip(s) of {shown} ({named}); "
+            f"vidface init {shlex.quote(str(shown))} --add adds them"
         )
-    return pipeline
 
 
 def choose_folder(name: str | None) -> Path:
