@@ -128,7 +128,8 @@ def format_training(result: TrainingResult) -> str:
         if stage.cut
     ]
     chosen = f"best model of a stage by {result.choose_by}; accuracies in percent"
-    return render(grid(columns, rows, text=("losses",)), chosen, *cut, f"model: {result.model}")
+    table = grid(columns, rows, text=("losses",), spare=("images/s", "faces"), whole=("losses",))
+    return render(table, chosen, *cut, f"model: {result.model}")
 
 
 def _budget_lines(budget: Budget, limits: BudgetLimits) -> list[str]:
