@@ -31,6 +31,7 @@ from threadpoolctl import threadpool_limits
 from vidface.noise import kernels as linkage
 from vidface.noise.clusters import cluster_frames, cut, linkage_tree
 from vidface.runs import artefacts
+from vidface.runs.columns import CLIPS_SCHEMA, embeddings_schema
 from vidface.runs.noise_removal import denoise_all
 from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import parse_pipeline
@@ -275,7 +276,7 @@ def stored_run(folder: Path, lengths: np.ndarray, d: int, seed: int) -> Run:
     document = {"manifest": {"path": str(folder / "manifest.csv")}, "run": {"dir": str(folder)}}
     run = open_run(parse_pipeline(document, folder / "pipeline.toml"), check_files=False)
     made = artefacts.provenance("extract", run.extraction_settings)
-    schema = artefacts.embeddings_schema(d)
+    schema = embeddings_schema(d)
     for number, first in enumerate(range(0, len(lengths), SHARD_CLIPS)):
         part = lengths[first : first + SHARD_CLIPS]
         rows, offsets = make(part, d, seed + first)
@@ -300,9 +301,9 @@ def stored_run(folder: Path, lengths: np.ndarray, d: int, seed: int) -> Run:
             pa.array(columns[f.name]).cast(f.type)
             if f.name in columns
             else pa.nulls(len(ids), f.type)
-            for f in artefacts.CLIPS_SCHEMA
+            for f in CLIPS_SCHEMA
         ],
-        schema=artefacts.CLIPS_SCHEMA,
+        schema=CLIPS_SCHEMA,
     )
     artefacts.write_parquet(run.folder.clips_path, table, made)
     return run

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from vidface.runs import artefacts
+from vidface.runs.columns import CLIPS_SCHEMA, embeddings_schema
 from vidface.runs.run import Run, open_run
 from vidface.settings.pipeline import load_pipeline
 
@@ -55,7 +56,7 @@ def made_run(folder: Path, weights: Path, *, clips: int = 10, shard_clips: int =
         "frames_without_face": [0] * clips,
         "faces": counts,
     }
-    schema = artefacts.CLIPS_SCHEMA
+    schema = CLIPS_SCHEMA
     none = [None] * clips
     columns = [pa.array(states.get(name, none), schema.field(name).type) for name in schema.names]
     table = pa.Table.from_arrays(columns, schema=schema)
@@ -64,7 +65,7 @@ def made_run(folder: Path, weights: Path, *, clips: int = 10, shard_clips: int =
 
 
 def write_shard(run: Run, number: int, rows: list, made: dict) -> None:
-    schema = artefacts.embeddings_schema(DIMENSION)
+    schema = embeddings_schema(DIMENSION)
     embeddings = np.array([row[2] for row in rows], np.float32)
     known = {
         "clip_id": [row[0] for row in rows],

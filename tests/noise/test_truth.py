@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vidface.core.errors import VidfaceError
 from vidface.noise import truth
 from vidface.noise.truth import NoiseRemoval, precision_recall, read_truth
-from vidface.runs.artefacts import embeddings_schema
+from vidface.runs.columns import embeddings_schema
 
 FILES = "clip_id,file,kind\na,0.jpg,own\na,1.jpg,other person\nb,0.jpg,no face\nb,1.jpg,own\n"
 FRAMES = "clip_id,frame_index,noise\na,0,0\na,1,1\nb,0,1\nb,1,0\n"

@@ -14,6 +14,7 @@ from vidface.core.files import write_json
 from vidface.core.thresholds import threshold_name
 from vidface.runs import artefacts
 from vidface.runs.artefacts import atomic_file, check_fit, fixed_lists, provenance
+from vidface.runs.columns import embeddings_schema
 from vidface.runs.run_folder import RunFolder
 
 SETTINGS = {"frames.fps": 8.0, "backbone.mean": (1.0, 2.0), "weights": "a" * 64}
@@ -22,12 +23,12 @@ SETTINGS = {"frames.fps": 8.0, "backbone.mean": (1.0, 2.0), "weights": "a" * 64}
 def shard_table(clip_ids: list[str], d: int = 4) -> pa.Table:
     n = len(clip_ids)
     columns = {
-        name: pa.nulls(n, artefacts.embeddings_schema(d).field(name).type)
-        for name in artefacts.embeddings_schema(d).names
+        name: pa.nulls(n, embeddings_schema(d).field(name).type)
+        for name in embeddings_schema(d).names
     }
     columns["clip_id"] = pa.array(clip_ids, pa.string())
     columns["embedding"] = fixed_lists(np.arange(n * d, dtype=np.float32).reshape(n, d))
-    return pa.table(columns, schema=artefacts.embeddings_schema(d))
+    return pa.table(columns, schema=embeddings_schema(d))
 
 
 def test_a_shard_is_mapped_without_a_copy(tmp_path: Path) -> None:

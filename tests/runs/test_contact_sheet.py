@@ -19,6 +19,7 @@ from tests.conftest import crop_of
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, contact_sheet
 from vidface.runs.clip_drawing import ClipFaces, choose_evenly
+from vidface.runs.columns import CLIPS_SCHEMA, CROPS_SCHEMA
 from vidface.runs.contact_sheet import MOST_FACES, check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import find_crops
 from vidface.runs.embedding import encode_jpeg
@@ -485,10 +486,10 @@ def run(tmp_path):
                 }
                 for k, face in enumerate(faces)
             ]
-        table = pa.Table.from_pylist(rows, artefacts.CROPS_SCHEMA)
+        table = pa.Table.from_pylist(rows, CROPS_SCHEMA)
         artefacts.write_parquet(folder.crops_path(number), table, made)
     states = [{"frames": 0, "faces": 0, **row} for row in states]
-    clips = pa.Table.from_pylist(states, artefacts.CLIPS_SCHEMA)
+    clips = pa.Table.from_pylist(states, CLIPS_SCHEMA)
     artefacts.write_parquet(folder.clips_path, clips, made)
     return folder
 
@@ -498,7 +499,7 @@ def test_crops_of_a_clip_are_found(run, clip_id):
     [(number, faces)] = [(n, clips[clip_id][1]) for n, clips in CLIPS.items() if clip_id in clips]
     found, table = find_crops(run, clip_id)
     assert found == number
-    assert table.schema.equals(artefacts.CROPS_SCHEMA)
+    assert table.schema.equals(CROPS_SCHEMA)
     assert table.column("jpeg").to_pylist() == [f"{clip_id} {face}".encode() for face in faces]
     assert table.column("frame_index").to_pylist() == list(range(len(faces)))
     assert set(table.column("clip_id").to_pylist()) == {clip_id}
@@ -552,12 +553,12 @@ def test_a_shard_is_not_read_whole(run):
     ids = [f"clip{k // 10}" for k in range(12_000)]
     table = pa.table(
         [ids, list(range(12_000)), [0] * 12_000, [row.tobytes() for row in jpeg]],
-        schema=artefacts.CROPS_SCHEMA,
+        schema=CROPS_SCHEMA,
     )
     made = artefacts.provenance("extract", {})
     artefacts.write_parquet(run.crops_path(5), table, made)
     row = {"clip_id": "clip1198", "state": "ok", "frames": 0, "faces": 0}
-    clips = pa.Table.from_pylist([row], artefacts.CLIPS_SCHEMA)
+    clips = pa.Table.from_pylist([row], CLIPS_SCHEMA)
     artefacts.write_parquet(run.clips_path, clips, made)
     script = """
 import sys

@@ -37,6 +37,7 @@ from vidface.runs import artefacts, noise_removal, run_folder, shard_denoising
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clips import list_clips
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
+from vidface.runs.columns import LINKAGE_SCHEMA
 from vidface.runs.denoised import ExtractedClips
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
@@ -403,7 +404,7 @@ class TestLinkage:
         table, made = artefacts.read_arrow(path)
         rows = table.to_pydict()
         rows["order"][0] = 99
-        damaged = pa.table(rows, schema=artefacts.LINKAGE_SCHEMA)
+        damaged = pa.table(rows, schema=LINKAGE_SCHEMA)
         artefacts.write_arrow(path, damaged, made)
         with pytest.raises(VidfaceError, match="order is no order"):
             cluster(run, 0.5)

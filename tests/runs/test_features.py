@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vidface.core.errors import VidfaceError
 from vidface.runs import artefacts, clip_extraction, extraction, features
 from vidface.runs import run as run_module
+from vidface.runs.columns import embeddings_schema
 from vidface.runs.extraction import extract
 from vidface.runs.features import extract_features
 from vidface.runs.noise_removal import cluster
@@ -314,9 +315,9 @@ def test_features_that_are_no_numbers_are_unusable(tmp_path: Path) -> None:
 
 
 def test_only_features_have_qualities() -> None:
-    assert "quality" not in artefacts.embeddings_schema(4).names
-    names = artefacts.embeddings_schema(4, quality=True).names
-    assert [name for name in names if name != "quality"] == artefacts.embeddings_schema(4).names
+    assert "quality" not in embeddings_schema(4).names
+    names = embeddings_schema(4, quality=True).names
+    assert [name for name in names if name != "quality"] == embeddings_schema(4).names
 
 
 @pytest.mark.slow

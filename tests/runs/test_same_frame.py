@@ -16,6 +16,7 @@ from vidface.noise.denoisers import UnionFind
 from vidface.runs import artefacts
 from vidface.runs.clips import list_clips
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
+from vidface.runs.columns import CLIPS_SCHEMA
 from vidface.runs.denoising import Denoising
 from vidface.runs.extraction import extract
 from vidface.runs.noise_removal import cluster, denoise, denoise_all
@@ -64,7 +65,7 @@ def made_run(folder: Path, *, which: str = "all", rules: bool = True, more: str 
         "clip_id": list(clips), "path": ["a", "b", "d", "m"], "bytes": [0] * n, "state": ["ok"] * n,
         "message": [""] * n, "frames": counts, "frames_without_face": [0] * n, "faces": counts,
     }  # fmt: skip
-    schema = artefacts.CLIPS_SCHEMA
+    schema = CLIPS_SCHEMA
     columns = [
         pa.array(states.get(name, [None] * n), schema.field(name).type) for name in schema.names
     ]

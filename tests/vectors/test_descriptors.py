@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests import oracles
 from tests.budgets import examples
 from vidface.core.errors import VidfaceError
-from vidface.runs.artefacts import embeddings_schema, fixed_lists
+from vidface.runs.artefacts import fixed_lists
+from vidface.runs.columns import embeddings_schema
 from vidface.vectors import descriptors
 from vidface.vectors.descriptors import (
     Pooled,

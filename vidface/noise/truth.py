@@ -55,7 +55,7 @@ class Truth:
         Frames of the truth without a face in the table are passed over: there, no face was found.
 
         Args:
-            table: rows of embeddings (`vidface.runs.artefacts.embeddings_schema`): clip_id, and the
+            table: rows of embeddings (`vidface.runs.columns.embeddings_schema`): clip_id, and the
                 column that the truth goes by. A file is known by its name without folders.
 
         Returns:

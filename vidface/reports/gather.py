@@ -30,6 +30,7 @@ from vidface.reports.scores import (
     read_sweep,
 )
 from vidface.runs import artefacts
+from vidface.runs.columns import CLIPS_SCHEMA, complete_descriptors
 from vidface.runs.forgotten import read_forgotten
 from vidface.runs.profiles import Profile, read_profile
 from vidface.runs.run_folder import RunFolder, clustering_order, read_run_settings
@@ -192,7 +193,7 @@ class _Notes:
 
 def _read_clip_table(table: pa.Table, path: Path) -> ClipTable:
     try:
-        table = table.cast(artefacts.CLIPS_SCHEMA.with_metadata(table.schema.metadata))
+        table = table.cast(CLIPS_SCHEMA.with_metadata(table.schema.metadata))
     except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise VidfaceError(f"{path}: not the columns of clips ({error}); extract again") from None
 
@@ -294,7 +295,7 @@ def _describe_denoising(made: Mapping[str, Any], path: Path) -> str:
 
 
 def _add_clustering(clips: ClipTable, table: pa.Table) -> ClipTable:
-    table = artefacts.complete_descriptors(table)
+    table = complete_descriptors(table)
     return replace(
         clips,
         counts={name: _read_numbers(table, name) for name in COUNTS},

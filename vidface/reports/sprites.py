@@ -22,6 +22,7 @@ from vidface.core.values import UNUSABLE
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clip_drawing import choose_evenly, open_crop
+from vidface.runs.columns import LABELS_SCHEMA
 from vidface.runs.crops import caption_faces, open_crops, take_crops
 from vidface.runs.run_folder import RunFolder
 from vidface.vectors.rows import unit_rows
@@ -97,7 +98,7 @@ def _read_labels(
     path = clustering / "faces.parquet"
     table, _ = artefacts.read_parquet(path, [("clip_id", "in", list(wanted))])
     try:
-        table = table.cast(artefacts.LABELS_SCHEMA.with_metadata(table.schema.metadata))
+        table = table.cast(LABELS_SCHEMA.with_metadata(table.schema.metadata))
     except (ValueError, KeyError, TypeError) as error:
         raise VidfaceError(f"{path}: unreadable ({error}); `vidface cluster` again") from None
     ids, offsets = artefacts.runs_of(table.column("clip_id"))

@@ -41,14 +41,7 @@ from vidface.core.files import atomic_file
 from vidface.core.redaction import redacted_argument
 from vidface.core.version import __version__
 from vidface.frames.decoders import DECODERS
-from vidface.runs.columns import CLIPS_SCHEMA as CLIPS_SCHEMA
-from vidface.runs.columns import CROPS_SCHEMA as CROPS_SCHEMA
-from vidface.runs.columns import LABELS_SCHEMA as LABELS_SCHEMA
-from vidface.runs.columns import LINKAGE_SCHEMA as LINKAGE_SCHEMA
 from vidface.runs.columns import check_columns
-from vidface.runs.columns import complete_descriptors as complete_descriptors
-from vidface.runs.columns import descriptors_schema as descriptors_schema
-from vidface.runs.columns import embeddings_schema as embeddings_schema
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"vidface"

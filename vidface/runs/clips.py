@@ -13,6 +13,7 @@ from vidface.core.values import check_choice
 from vidface.noise.diagnostics import CLIP_COLUMNS, FLAGS
 from vidface.runs import artefacts
 from vidface.runs.clusterings import find_latest_denoising, require_clustering
+from vidface.runs.columns import complete_descriptors
 from vidface.runs.contact_sheet import check_sheet_path, draw_sheet, write_sheet
 from vidface.runs.crops import read_clip_faces
 from vidface.runs.denoising import Denoising
@@ -119,7 +120,7 @@ def _read_columns(run: Run, denoising: Denoising) -> dict[str, list[Any]]:
     """The columns of a clustering, checked."""
     require_clustering(run, denoising)
     path = run.folder.clustering(denoising.name) / "descriptors.parquet"
-    table = artefacts.complete_descriptors(artefacts.read_parquet(path)[0])
+    table = complete_descriptors(artefacts.read_parquet(path)[0])
     return {name: table.column(name).to_pylist() for name in CLIP_COLUMNS}
 
 

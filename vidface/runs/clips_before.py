@@ -22,7 +22,7 @@ from vidface.core.rules import ReadingRules
 from vidface.core.states import FAILED_STATES
 from vidface.runs import artefacts
 from vidface.runs.clip_changes import compare_files, complete_keys, match_clips
-from vidface.runs.columns import CLIPS_SCHEMA, complete_clips
+from vidface.runs.columns import CLIPS_SCHEMA, complete_clips, embeddings_schema
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run import Run
 from vidface.runs.run_folder import RunFolder, shard_number
@@ -188,7 +188,7 @@ def merge_shard(
     before = shard.before.to_pylist()
     rows: dict[tuple[str, int, str], pa.Table] = {}
     crops: dict[tuple[str, int, str], list[bytes]] = {}
-    empty = artefacts.embeddings_schema(dimension).empty_table()
+    empty = embeddings_schema(dimension).empty_table()
     for folder, number in {(row["folder"], row["shard"]) for row in before if row["folder"]}:
         if number == NO_ROWS:
             continue

@@ -11,6 +11,7 @@ from vidface.core.errors import VidfaceError
 from vidface.core.values import UNUSABLE
 from vidface.noise.diagnostics import CLIP_COLUMNS, Diagnostics
 from vidface.runs import artefacts
+from vidface.runs.columns import complete_descriptors, descriptors_schema
 from vidface.runs.denoised import NAMED_UNUSABLE, Denoised, name_faces
 from vidface.runs.denoising import Denoising, DenoisingOrThreshold, resolve_denoising
 from vidface.runs.run import Run
@@ -29,7 +30,7 @@ def descriptors_table(denoised: Denoised) -> pa.Table:
         values = getattr(denoised.diagnostics, name)
         missing = np.isnan(values) if values.dtype.kind == "f" else None
         columns[name] = pa.array(values, mask=missing)
-    schema = artefacts.descriptors_schema(denoised.descriptors.shape[1])
+    schema = descriptors_schema(denoised.descriptors.shape[1])
     arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -45,7 +46,7 @@ def read_clustering(run: Run, denoising: DenoisingOrThreshold) -> Denoised | Non
     if not path.is_file():
         return None
     table, made = artefacts.read_parquet(path)
-    table = artefacts.complete_descriptors(table)
+    table = complete_descriptors(table)
     clips, extraction = run.folder.read_clips()
     wanted = {**run.extraction_settings, **denoising.settings}
     remedy = "run `vidface cluster` again, or give the settings it was made with"

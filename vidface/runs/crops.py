@@ -72,7 +72,7 @@ def find_crops(folder: RunFolder, clip_id: str) -> tuple[int, pa.Table]:
 
     Returns:
         number: of the shard, as in `folder.crops_path(number)` and `folder.shard_path(number)`.
-        table: the columns of `vidface.runs.artefacts.CROPS_SCHEMA`, a row a face.
+        table: the columns of `vidface.runs.CROPS_SCHEMA`, a row a face.
 
     Raises:
         VidfaceError: no finished extraction, one without crops, a clip that is not in it (with

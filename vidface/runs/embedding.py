@@ -1,6 +1,6 @@
 """Embeddings: faces of clips, as decoding finds them, → rows; batches fill across clips.
 
-Artefact: see `vidface.runs.artefacts.embeddings_schema`.
+Artefact: see `vidface.runs.embeddings_schema`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vidface.core.redaction import redacted
 from vidface.core.states import FAILED_STATES, KEPT_STATES, STATES
 from vidface.faces.events import ClipEnd, Face, FoundFaces
 from vidface.runs import artefacts
+from vidface.runs.columns import embeddings_schema
 from vidface.runs.trying import Trial
 from vidface.settings.manifests import clip_key
 
@@ -122,7 +123,7 @@ def embed_clips(
     Raises:
         VidfaceError: the recogniser fails its trial.
     """
-    schema = artefacts.embeddings_schema(backbone.dimension)
+    schema = embeddings_schema(backbone.dimension)
     on_the_way: dict[int, _Waiting] = {}
     queue: deque[tuple[_Waiting, int, np.ndarray]] = deque()  # clip, n faces, new pictures
     queued, next_number, embed_seconds = 0, 0, 0.0

@@ -31,6 +31,7 @@ from vidface.datasets.embedding_files import READERS, iter_embeddings
 from vidface.datasets.iqiyi import video_key
 from vidface.datasets.iqiyi_features import VideoFeatures, iter_features
 from vidface.runs import artefacts
+from vidface.runs.columns import CLIPS_SCHEMA, embeddings_schema
 from vidface.runs.embedding import ExtractionSummary, summarise
 from vidface.runs.run_folder import RunFolder
 from vidface.settings.manifests import Manifest
@@ -215,7 +216,7 @@ class _States:
             "modified_ns": [state.modified_ns for state in states],
             "content": [state.content for state in states],
         }
-        return pa.table(columns, schema=artefacts.CLIPS_SCHEMA)
+        return pa.table(columns, schema=CLIPS_SCHEMA)
 
 
 class _Shards:
@@ -276,7 +277,7 @@ def _make_table(videos: list[tuple[str, VideoFeatures]], n_faces: int, dimension
         if all(part is not None for part in parts):
             column = np.concatenate(parts)
             columns[name] = artefacts.fixed_lists(column) if column.ndim == 2 else column
-    schema = artefacts.embeddings_schema(dimension, quality=True)
+    schema = embeddings_schema(dimension, quality=True)
     nulls = {f.name: pa.nulls(n_faces, f.type) for f in schema if f.name not in columns}
     return pa.table({**columns, **nulls}, schema=schema)
 

@@ -21,6 +21,7 @@ from vidface.runs.clusterings import (
     name_unusable_faces,
     read_clustering,
 )
+from vidface.runs.columns import LABELS_SCHEMA
 from vidface.runs.denoised import Denoised, DenoisedCollector, ExtractedClips
 from vidface.runs.denoising import Denoising, DenoisingOrThreshold, resolve_denoising
 from vidface.runs.run import Run
@@ -140,7 +141,7 @@ def _cluster(run: Run, denoising: Denoising, executor: Executor | None, notify: 
     collector = DenoisedCollector(clips, denoising)
     parts, rows = [], []
     executor = executor or choose_executor(run.pipeline.run)
-    with artefacts.parquet_writer(folder / "faces.parquet", artefacts.LABELS_SCHEMA, made) as write:
+    with artefacts.parquet_writer(folder / "faces.parquet", LABELS_SCHEMA, made) as write:
         for work, denoised, diagnostics in _denoise_shards(clips, denoising, executor, notify):
             shard = work.open_shard()
             collector.add(shard, denoised, work.noise)
@@ -178,7 +179,7 @@ def _labels_table(
     columns = columns.append_column("cluster", pa.array(denoised.labels, pa.int32()))
     similarity = pa.array(diagnostics.similarity, mask=np.isnan(diagnostics.similarity))
     columns = columns.append_column("similarity", similarity)
-    return columns.cast(artefacts.LABELS_SCHEMA)
+    return columns.cast(LABELS_SCHEMA)
 
 
 def cluster_once(

@@ -17,6 +17,7 @@ from vidface.noise.diagnostics import Diagnostics, diagnose
 from vidface.noise.removal import FaceSet, remove_noise
 from vidface.runs import artefacts
 from vidface.runs.artefacts import EmbeddingShard
+from vidface.runs.columns import LINKAGE_SCHEMA
 from vidface.runs.denoising import Denoising
 from vidface.runs.run_folder import RunFolder
 from vidface.vectors.descriptors import pool_faces, pooling_weights
@@ -192,14 +193,14 @@ def read_or_make_tree(
         table, made = artefacts.read_arrow(path)
         kept_apart = made.get("same_person_threshold")
         if (made.get("extraction_created"), kept_apart) == (source.extraction_created, same_person):
-            columns = [table.column(name).to_numpy() for name in artefacts.LINKAGE_SCHEMA.names]
+            columns = [table.column(name).to_numpy() for name in LINKAGE_SCHEMA.names]
             return LinkageTree(faces.offsets, *columns)
     tree = faces.compute_tree(same_person)
     if not can_be_written(path.parent):
         return tree
     table = pa.Table.from_arrays(
         [pa.array(column) for column in (tree.order, tree.similarities)],
-        schema=artefacts.LINKAGE_SCHEMA,
+        schema=LINKAGE_SCHEMA,
     )
     made = artefacts.provenance(
         "linkage",

@@ -36,7 +36,13 @@ from vidface.core.files import (
 )
 from vidface.runs import artefacts
 from vidface.runs.artefacts import CLIPS_SHA256
-from vidface.runs.columns import CLIPS_ADDED, complete_clips
+from vidface.runs.columns import (
+    CLIPS_ADDED,
+    CLIPS_SCHEMA,
+    CROPS_SCHEMA,
+    complete_clips,
+    embeddings_schema,
+)
 from vidface.runs.embedding import EmbeddedClip
 from vidface.runs.run_folder import STAGING, RunFolder
 from vidface.settings.manifests import Manifest
@@ -104,18 +110,16 @@ class Staging:
         Raises:
             VidfaceError: it cannot be written (a full disk, say); what was done before stays.
         """
-        schema = artefacts.embeddings_schema(dimension)
+        schema = embeddings_schema(dimension)
         rows = pa.concat_tables([schema.empty_table(), *(clip.rows for clip in clips)])
         artefacts.write_arrow(self.folder.shard_path(shard.number), rows, self.made)
         if keep_crops:
             columns = {name: rows[name] for name in ("clip_id", "frame_index", "face_index")}
             jpegs = [jpeg for clip in clips for jpeg in clip.jpegs]
             columns["jpeg"] = pa.array(jpegs, pa.binary())
-            kept = pa.table(columns, schema=artefacts.CROPS_SCHEMA)
+            kept = pa.table(columns, schema=CROPS_SCHEMA)
             artefacts.write_parquet(self.folder.crops_path(shard.number), kept, self.made)
-        states = pa.Table.from_pylist(
-            [clip.to_row() for clip in clips], schema=artefacts.CLIPS_SCHEMA
-        )
+        states = pa.Table.from_pylist([clip.to_row() for clip in clips], schema=CLIPS_SCHEMA)
         self.write_states(shard.number, states, _add_seconds(clip.seconds for clip in clips))
 
     def finish(

@@ -164,7 +164,7 @@ def pooling_weights(table: pa.Table, pooling: str) -> NDArray[np.float64] | None
     """What a pooling weighs the faces of an embeddings artefact by.
 
     Args:
-        table: rows of embeddings, `vidface.runs.artefacts.embeddings_schema`.
+        table: rows of embeddings, `vidface.runs.columns.embeddings_schema`.
         pooling: a name of `vidface.vectors.poolings.POOLINGS`.
 
     Returns:
