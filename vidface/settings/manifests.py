@@ -172,7 +172,7 @@ def read_manifest(
             repr((header, cells)).encode("utf-8", "backslashreplace")
         ).hexdigest()
     what = f"manifest {path}"
-    _check_header(header, f"{what}, line 1" if unit == "line" else what)
+    _check_header(header, what, is_table=unit != "line")
     problems: list[Problem] = []
     clips = list(_read_clips(header, rows, problems))
     if not clips and not problems:
@@ -234,12 +234,19 @@ def _parse_csv(data: bytes, path: Path | Address) -> Iterator[tuple[int, list[st
 Problem = tuple[int, str]  # line number, what is wrong there
 
 
-def _check_header(header: Sequence[str], where: str) -> None:
-    wanted = ",".join(REQUIRED_COLUMNS)
+def _check_header(header: Sequence[str], what: str, *, is_table: bool) -> None:
+    wanted, where = ",".join(REQUIRED_COLUMNS), what if is_table else f"{what}, line 1"
+    if is_table and not header:
+        raise VidfaceError(f"{where}: no rows; each needs {wanted}")
     absent = [column for column in REQUIRED_COLUMNS if column not in header]
     if absent:
         named = ",".join(header) or "nothing"
         hint = "; use commas between columns" if len(header) == 1 and header[0] else ""
+        if is_table:
+            raise VidfaceError(
+                f"{where}: missing columns {', '.join(absent)}; there are {named}, and every row "
+                f"needs {wanted}"
+            )
         raise VidfaceError(
             f"{where}: missing columns {', '.join(absent)}; "
             f"the header must name {wanted}, it names {named}{hint}"
