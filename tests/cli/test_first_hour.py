@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.messy_folder import write_messy_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("weights_at_hand")]
@@ -31,16 +32,28 @@ def judge(text: str, expected: str) -> None:
     assert len(lines) == len(patterns), lines[len(patterns) :] or patterns[len(lines) :]
 
 
+def verbs_of_quickstart() -> set[str]:
+    """The commands that docs/quickstart.md has on lines of their own."""
+    text = (REPOSITORY / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^    vidface (\w+)", text, re.M))
+
+
 def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
+    tried: set[str] = set()
+
+    def call(*words: object):
+        tried.add(str(words[0]))
+        return vidface(*words)
+
     folder = write_messy_folder(tmp_path / "My Videos", data)
-    lost = vidface("score")
+    lost = call("score")
     assert lost.code == 2
     judge(
         lost.err,
         "vidface: error: no vidface.toml here: vidface run FOLDER, or vidface demo",
     )
 
-    first = vidface("run", "My Videos")
+    first = call("run", "My Videos")
     assert first.code == 3  # one clip failed, and stopped nothing
     judge(
         first.err,
@@ -100,7 +113,7 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
     for clip, split in (("broken", "val"), ("clip_1", "train")):
         text = re.sub(rf"^(Anna_Lena\.{clip},.*),\w+\r?$", rf"\1,{split}", text, flags=re.M)
     manifest.write_text(text, encoding="utf-8")
-    second = vidface("run")
+    second = call("run")
     judge(
         second.err,
         """
@@ -116,13 +129,13 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
     shutil.copy(of_them[1], folder / "only once" / "again.mp4")
     shutil.copy(folder / "Anna Lena" / "clip 2.mp4", folder / "Anna Lena" / "broken.mp4")
     judge(
-        vidface("init", "My Videos", "--add").out,
+        call("init", "My Videos", "--add").out,
         """
         manifest.csv: 1 clips added, 14 were there
         only_once.again: only once, val
         """,
     )
-    third = vidface("run")
+    third = call("run")
     assert third.code == 0
     judge(
         third.err,
@@ -133,16 +146,16 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
     )
     assert third.out.splitlines()[0] == "15 clips (ok 15)"
 
-    judge(vidface("clips", "--status", "corrupt").out, "no clip is corrupt (15 clips)")
+    judge(call("clips", "--status", "corrupt").out, "no clip is corrupt (15 clips)")
     judge(
-        vidface("show", "José.first").out,
+        call("show", "José.first").out,
         """
         José.first: # of # faces kept, 1 cluster(s)
         sheet: sheet.png
         """,
     )
     judge(
-        vidface("sweep").out,
+        call("sweep").out,
         """
         sface on manifest.csv: val against train
 
@@ -154,17 +167,28 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
         FAR ≤ 1e-2 needs ≥ 100 impostor pairs; there are #
         """,
     )
-    same = vidface("same", "Anna_Lena.clip_3", "My Videos/Anna Lena/clip 1.mp4")
+    same = call("same", "Anna_Lena.clip_3", "My Videos/Anna Lena/clip 1.mp4")
     assert same.out.startswith("same person: cosine 0.9")
-    who = vidface("who", "José.first")
+    who = call("who", "José.first")
     assert re.search(r"^ José +0\.\d{4} ", who.out, re.M)
-    report = vidface("report")
+    other = call(
+        "run", "--weights", data / "weights" / "mobilefacenet_foamliu.onnx", "--run", "runs/mine"
+    )
+    assert other.code == 0, other.err
+    compared = call("compare", "runs/My Videos", "runs/mine")
+    assert compared.code == 0
+    assert "B: mobilefacenet_foamliu.onnx" in compared.out
+    report = call("report")
     judge(report.out, "report.html: 15 clips, 15 of them in pictures, # MB")
-    assert vidface("forget", "ليلى", "--yes").code == 0
-    last = vidface("run")
+    forgotten = call("forget", "ليلى", "--yes")
+    assert forgotten.code == 0
+    assert re.search(r"^untouched: .*runs/mine", forgotten.out, re.M)  # another run is named
+    last = call("run")
     assert last.out.splitlines()[0] == "12 clips (ok 12)"
-    for path in (tmp_path / "runs").rglob("*"):
+    for path in (tmp_path / "runs" / "My Videos").rglob("*"):
         assert "ليلى" not in path.name
         assert not path.is_file() or "ليلى".encode() not in path.read_bytes()
+    assert call("check", "--sample", 2).code == 0
+    assert verbs_of_quickstart() <= tried
     for done in (first, second, third, last, same, who):
         assert "Traceback" not in done.err + done.out

@@ -247,6 +247,7 @@ def _add_identities(
     if extracted_sha256 != manifest.clips_sha256:
         notes.lines.append(
             f"identities and splits are not known: {path} changed since the extraction"
+            "; `vidface run` does what is new"
         )
         return clips, ""
     identities = {clip.clip_id: clip.identity for clip in manifest.clips}
