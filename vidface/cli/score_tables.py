@@ -99,12 +99,15 @@ def _published(scored: Score, published: Sequence[Published]) -> list[object]:
 
 
 def side_by_side(before: Score, after: Score) -> list[tuple[str, str, str]]:
-    """The main figures of two scores of one split, with their 95 % intervals."""
+    """The main figures of two scores of one split, with their 95 % intervals.
+
+    A figure that neither can resolve is no row: the sweep below says why.
+    """
     others = {figure.name: figure for figure in main_figures(after)}
     return [
         (figure.label, figure.text, others[figure.name].text)
         for figure in main_figures(before)
-        if figure.name in others
+        if figure.name in others and not (figure.note and others[figure.name].note)
     ]
 
 
