@@ -109,6 +109,15 @@ def test_a_project_is_run_from_elsewhere(
     assert vidface("sweep", "project/runs/clips").code == 0
 
 
+def test_a_pipeline_runs_into_a_directory_of_its_own(vidface, colour_pipeline: Path) -> None:
+    done = vidface("run", colour_pipeline, "--run", "elsewhere", "--json")
+    assert done.json["retrieval"]["map_at_100"] == 1.0
+    assert Path("elsewhere/clips.parquet").is_file()
+    assert vidface("score", colour_pipeline, "--run", "elsewhere").code == 0
+    done = vidface("run", "elsewhere", "--run", "other")
+    assert (done.code, "give one run directory" in done.err) == (2, True)
+
+
 def test_without_two_clips_of_a_person_nothing_is_scored(vidface, tmp_path: Path, flags) -> None:
     for name in ("red", "green"):
         write_clip(tmp_path / "clips" / name, name)  # folders of pictures alone: nobody known

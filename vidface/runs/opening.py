@@ -58,13 +58,13 @@ def choose_pipeline(
         if pipeline is None and place is not None and find_settings_file(place).is_file():
             return _read_run(place, overrides, notify)
         return load_pipeline(pipeline, overrides)
-    if _DIR in overrides:
-        raise UsageError(f"{name} and --run {overrides[_DIR]}: give one run directory")
     place = _as_place(name)
     if isinstance(place, Path) and not place.is_dir():
         if pipeline is not None:
             raise UsageError(f"{name}: no run directory; --pipeline says the settings already")
         return _load_named(name, overrides)
+    if _DIR in overrides:
+        raise UsageError(f"{name} and --run {overrides[_DIR]}: give one run directory")
     if pipeline is None and find_settings_file(place).is_file():
         return _read_run(place, overrides, notify)
     if isinstance(place, Path) and not RunFolder(place).clips_path.is_file():
