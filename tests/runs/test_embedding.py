@@ -185,7 +185,7 @@ def test_time_of_the_stages_is_kept(backbone) -> None:
 def test_summary_counts_every_state() -> None:
     import pyarrow as pa
 
-    from vidface.runs.artefacts import CLIPS_SCHEMA
+    from vidface.runs.columns import CLIPS_SCHEMA
 
     rows = [
         dict(zip(CLIPS_SCHEMA.names, row, strict=False))
