@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidface.backbones.embedder import Embedder
 from vidface.core.clips import Clip
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.files import named_errors
@@ -35,9 +36,6 @@ from vidface.settings.manifests import Manifest
 from vidface.settings.pipeline import Pipeline, parse_pipeline
 from vidface.storage.media import as_location, path_kind
 from vidface.storage.urls import Address
-
-if TYPE_CHECKING:
-    from vidface.backbones.embedder import Embedder
 
 NO_PROMISE = "measured on these people, not yet a promise for others"
 _ONE_AND_THE_SAME = 0.9999  # cosine of two clips that hold the same pictures

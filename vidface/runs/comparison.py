@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidface.core.errors import UsageError, VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.core.settings import table_values
-from vidface.metrics.uncertainty import paired_difference
+from vidface.metrics.settings import ScoreSettings
+from vidface.metrics.uncertainty import Bootstrap, Difference, paired_difference
 from vidface.runs.run import Run, reading
 from vidface.runs.score_tasks import make_bootstrap
 from vidface.runs.scoring import (
@@ -21,11 +22,6 @@ from vidface.runs.scoring import (
     load_denoised,
     score_descriptors,
 )
-
-if TYPE_CHECKING:
-    from vidface.metrics.settings import ScoreSettings
-    from vidface.metrics.uncertainty import Bootstrap, Difference
-
 
 SAME = WhichClustering.SAME  # B's clustering is A's
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidface.core.errors import VidfaceError
 from vidface.core.rules import NEW_RULES, ReadingRules
@@ -15,10 +15,8 @@ from vidface.core.thresholds import threshold_name
 from vidface.noise.denoisers import Denoiser, UnionFind, denoiser_record, make_denoiser
 from vidface.noise.denoisers.base import ThresholdDenoiser
 from vidface.noise.truth import Truth, read_truth
+from vidface.runs.run import Run
 from vidface.settings.pipeline import Pipeline
-
-if TYPE_CHECKING:
-    from vidface.runs.run import Run
 
 
 @dataclass(frozen=True)

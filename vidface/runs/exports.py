@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vidface.core.progress import Notify, quiet
 from vidface.datasets.lfrc import read_filelist
 from vidface.datasets.submissions import (
     MOST_COLUMNS,
+    Submission,
     check_submission,
     write_ranked_list,
     write_submission,
@@ -23,9 +24,6 @@ from vidface.metrics.retrieval import rank_clips
 from vidface.runs.run import Run, reading
 from vidface.runs.scoring import LATEST, ClusteringChoice, check_splits, load_denoised
 from vidface.storage.cache import sha256_of
-
-if TYPE_CHECKING:
-    from vidface.datasets.submissions import Submission
 
 NAMED = 5  # clips that a message names
 

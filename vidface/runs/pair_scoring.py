@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import Notify, quiet
 from vidface.datasets.pair_lists import read_pair_list
-from vidface.datasets.templates import read_templates
+from vidface.datasets.templates import TemplateList, read_templates
 from vidface.metrics.protocols.verification import VerificationProtocol
+from vidface.metrics.settings import ScoreSettings
 from vidface.metrics.templates import pool_templates
-from vidface.metrics.verification import score_pair_list
+from vidface.metrics.verification import Verification, score_pair_list
 from vidface.runs.denoising import Denoising
 from vidface.runs.run import Run
 from vidface.runs.score_tasks import make_bootstrap
@@ -29,11 +30,6 @@ from vidface.runs.scoring import (
     score_provenance,
 )
 from vidface.storage.cache import sha256_of
-
-if TYPE_CHECKING:
-    from vidface.datasets.templates import TemplateList
-    from vidface.metrics.settings import ScoreSettings
-    from vidface.metrics.verification import Verification
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vidface.backbones.cards import find_card
+from vidface.backbones.embedder import Embedder
 from vidface.backbones.feeding import Feed, decide_feed
 from vidface.backbones.loading import weights_sha256
 from vidface.backbones.runtimes.places import OwnProcess
@@ -24,6 +25,7 @@ from vidface.core.rules import NEW_RULES, ReadingRules
 from vidface.core.values import check_choice
 from vidface.demo.preparation import prepare_demo_manifest
 from vidface.runs import artefacts
+from vidface.runs.artefacts import EmbeddingShard
 from vidface.runs.clip_changes import refuse_other_clips
 from vidface.runs.forgotten import NOBODY, Forgotten, read_forgotten
 from vidface.runs.rewriting import finish_forgetting
@@ -31,15 +33,12 @@ from vidface.runs.run_folder import EXTRACTION, RunFolder, read_run_settings
 from vidface.settings.doubles import warn_of_doubles
 from vidface.settings.manifests import IN_MEMORY, Manifest, ManifestSource, read_manifest
 from vidface.settings.pipeline import Overrides, Pipeline, parse_pipeline
-from vidface.storage.mirror import open_mirror
+from vidface.storage.mirror import Mirror, open_mirror
 from vidface.storage.urls import Address, base_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from vidface.backbones.embedder import Embedder
-    from vidface.runs.artefacts import EmbeddingShard
-    from vidface.storage.mirror import Mirror
 
 Result = TypeVar("Result")
 

@@ -12,21 +12,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidface.core.errors import VidfaceError
 from vidface.core.progress import CountProgress
 from vidface.core.thresholds import threshold_name
+from vidface.executor.shards import Executor
 from vidface.metrics.protocols.base import ScoringTask
+from vidface.metrics.settings import ScoreSettings
 from vidface.metrics.uncertainty import Bootstrap
 from vidface.runs.denoised import Denoised
-
-if TYPE_CHECKING:
-    from vidface.executor.shards import Executor
-    from vidface.metrics.settings import ScoreSettings
-    from vidface.settings.manifests import Manifest
+from vidface.settings.manifests import Manifest
 
 
 @dataclass(frozen=True)

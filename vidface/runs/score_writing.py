@@ -13,11 +13,11 @@ from vidface.core.files import atomic_file, can_be_written, write_json
 from vidface.core.values import guard_cell
 from vidface.metrics.bands import Draws
 from vidface.metrics.protocols import PROTOCOLS
+from vidface.metrics.uncertainty import Bootstrap
 from vidface.runs.run import Notify
 from vidface.runs.score_documents import CURVES_FORMAT, CURVES_SUFFIX, SCORE_VERSION
 
 if TYPE_CHECKING:
-    from vidface.metrics.uncertainty import Bootstrap
     from vidface.runs.scoring import Score
 
 

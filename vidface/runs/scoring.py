@@ -17,6 +17,11 @@ from vidface.core.progress import CountProgress, Notify, quiet
 from vidface.core.states import STATES
 from vidface.metrics.figures import ProtocolResult
 from vidface.metrics.protocols import PROTOCOLS
+from vidface.metrics.retrieval import Retrieval
+from vidface.metrics.settings import ScoreSettings
+from vidface.metrics.uncertainty import Replicates
+from vidface.metrics.verification import Verification
+from vidface.noise.truth import NoiseRemoval
 from vidface.runs import artefacts
 from vidface.runs.clusterings import find_latest_denoising, read_clustering
 from vidface.runs.denoised import Denoised
@@ -38,12 +43,6 @@ from vidface.settings.run_settings import choose_executor
 if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
-
-    from vidface.metrics.retrieval import Retrieval
-    from vidface.metrics.settings import ScoreSettings
-    from vidface.metrics.uncertainty import Replicates
-    from vidface.metrics.verification import Verification
-    from vidface.noise.truth import NoiseRemoval
 
 
 class WhichClustering(Enum):

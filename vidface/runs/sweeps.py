@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vidface.core.errors import UsageError
 from vidface.core.files import write_json
 from vidface.core.progress import Notify, quiet
 from vidface.metrics.protocols import PROTOCOLS
+from vidface.metrics.settings import ScoreSettings
+from vidface.noise.truth import NoiseRemoval
 from vidface.runs import artefacts
 from vidface.runs.denoising import Denoising
 from vidface.runs.noise_removal import denoise_all
@@ -18,12 +20,8 @@ from vidface.runs.score_tasks import name_score_file
 from vidface.runs.score_writing import can_be_stored
 from vidface.runs.scoring import Score, check_splits, recorded_settings, score_descriptors
 from vidface.runs.selection import SelectionPlan, plan_folds, plan_splits
+from vidface.runs.selection_results import Selection
 from vidface.settings.run_settings import choose_executor
-
-if TYPE_CHECKING:
-    from vidface.metrics.settings import ScoreSettings
-    from vidface.noise.truth import NoiseRemoval
-    from vidface.runs.selection_results import Selection
 
 
 @dataclass(frozen=True)
