@@ -21,8 +21,10 @@ WITH_INTERVAL = rf"{RATE} \[{RATE}, {RATE}\]\*?"
 def judge(text: str, expected: str) -> None:
     """Every line is one of `expected`, in its order: patterns, a line each, no other lines.
 
-    `~` stands for a figure with its interval, `#` for a number; a blank line is one.
+    `~` stands for a figure with its interval, `#` for a number; a blank line is one. A pattern goes
+    on behind a backslash at the end of its line.
     """
+    expected = re.sub(r"\\\n\s*", "", expected)
     lines = unicodedata.normalize("NFC", text).rstrip("\n").splitlines()
     patterns = [pattern.strip() for pattern in expected.strip().splitlines()]
     for number, (line, pattern) in enumerate(zip(lines, patterns, strict=False), start=1):
@@ -59,21 +61,25 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
         first.err,
         r"""
         vidface: manifest.csv: 14 clips, 5 identities (train 5, val 9)
-        vidface: 2 folders are one person, José: their names differ in Unicode form or white space alone ('Jos\xe9', 'Jose\u0301')
-        vidface: left out: hidden: 2 (.DS_Store, Anna Lena/._clip 1.mp4); files of other kinds: 1 (.txt 1); empty (0 bytes): 1 (王小明/empty.mp4); pictures beside videos or folders of clips: 1 (Anna Lena/cover.jpg)
+        vidface: 2 folders are one person, José: their names differ in Unicode form or \
+        white space alone ('Jos\xe9', 'Jose\u0301')
+        vidface: left out: hidden: 2 (.DS_Store, Anna Lena/._clip 1.mp4); \
+        files of other kinds: 1 (.txt 1); empty (0 bytes): 1 (王小明/empty.mp4); \
+        pictures beside videos or folders of clips: 1 (Anna Lena/cover.jpg)
         vidface: vidface.toml: the settings, to be changed there
-        """,  # noqa: E501
+        """,
     )
     judge(
         first.out,
-        """
+        r"""
         14 clips (ok 13, corrupt 1)
         200 frames, 0 without a face, 200 faces
         corrupt  Anna_Lena.broken: My Videos/Anna Lena/broken.mp4: damaged or not a video (…)…
         embeddings: …/runs/My Videos/embeddings
         threshold 0.4: 200 of 200 faces kept, 0 dropped (0.0%)
         14 clips, 0 with several clusters, 1 without a descriptor
-        worth a look: 0 chained, 0 contested, 0 thin, 0 still, 0 twice (vidface clips --flag contested); …
+        worth a look: 0 chained, 0 contested, 0 thin, 0 still, 0 twice \
+        (vidface clips --flag contested); …
         descriptors: …/runs/My Videos/clusters/threshold_0.4/descriptors.parquet
         sface on manifest.csv: val against train, threshold 0.4
         9 clips (ok 9), 0 without a descriptor; 148 frames, 148 faces, 148 kept
@@ -100,11 +106,12 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
         4 people are few: intervals called 95 % cover the truth less often (…)
 
         report: …/runs/My Videos/report.html: 14 clips, 13 of them in pictures, # MB
-        next: Anna Lena is in the split and not in the gallery: make another clip `train` in …/manifest.csv
+        next: Anna Lena is in the split and not in the gallery: \
+        make another clip `train` in …/manifest.csv
         next: vidface clips --status corrupt   (the clips that failed)
         next: vidface show Anna_Lena.clip_1   (its faces, dropped ones framed)
         next: vidface sweep   (the figures at other thresholds)
-        """,  # noqa: E501
+        """,
     )
 
     # What the line says is done: another clip of hers is enrolled. Nothing is extracted again.
@@ -116,9 +123,10 @@ def test_a_first_hour(vidface, data: Path, tmp_path: Path) -> None:
     second = call("run")
     judge(
         second.err,
-        """
-        vidface: extraction: already done in …/runs/My Videos, 1 clip failed then (--force makes it again, --retry-failed those)
-        """,  # noqa: E501
+        r"""
+        vidface: extraction: already done in …/runs/My Videos, 1 clip failed then \
+        (--force makes it again, --retry-failed those)
+        """,
     )
     assert "failure to acquire: 1 of 9 clips (11.11%), 0 of the gallery's 5" in second.out
     assert "gallery: make another" not in second.out

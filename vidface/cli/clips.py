@@ -138,7 +138,7 @@ def forget(
 
     \b
     Example: vidface forget ann --run runs/mine --dry-run
-    vidface forget --clip ann-2 --run runs/mine
+             vidface forget --clip ann-2 --run runs/mine
     """
     from vidface.runs.forgetting import forget as forget_clips
     from vidface.runs.forgetting import plan_forgetting

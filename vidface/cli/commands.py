@@ -104,8 +104,8 @@ def cli() -> None:
 
     \b
     Example: vidface demo
-    vidface run my_clips
-    vidface score --help
+             vidface run my_clips
+             vidface score --help
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 finished but some clips failed.
     """

@@ -82,7 +82,7 @@ def models_show(name: str, card: bool, as_json: bool, **max_costs: Any) -> None:
 
     \b
     Example: vidface models show paper-step1
-    vidface models show my.onnx --card
+             vidface models show my.onnx --card
     """
     if card:
         from vidface.backbones.catalogue import draft_card

@@ -56,8 +56,8 @@ def plot() -> None:
 
     \b
     Example: vidface plot roc RUN_A RUN_B --label y1 --label SFace --out roc.pdf
-    vidface plot sweep RUN --out sweep.svg
-    vidface plot clip CLIP_ID RUN --out clip.png
+             vidface plot sweep RUN --out sweep.svg
+             vidface plot clip CLIP_ID RUN --out clip.png
 
     RUN is a run directory, or a pipeline; several are drawn in one figure. Without one it is that
     of ./vidface.toml. FILE is a file of its scores/ or sweeps/.

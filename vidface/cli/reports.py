@@ -55,8 +55,8 @@ def report(
 
     \b
     Example: vidface report runs/mine
-    vidface report runs/before runs/after --out both.html
-    vidface report runs/mine --no-faces --pseudonymise
+             vidface report runs/before runs/after --out both.html
+             vidface report runs/mine --no-faces --pseudonymise
     """
     from vidface.reports.page import MOST_CLIPS, ReportSettings, write_report
     from vidface.runs.opening import choose_folder

@@ -76,9 +76,9 @@ def score(
 
     \b
     Example: vidface score --split val
-    vidface score --protocols verification --fars 1e-3,1e-4 --exact
-    vidface score --pairs pairs.txt
-    vidface score --submission result.txt --gt val_gt.txt
+             vidface score --protocols verification --fars 1e-3,1e-4 --exact
+             vidface score --pairs pairs.txt
+             vidface score --submission result.txt --gt val_gt.txt
     """
     from vidface.cli import score_tables
     from vidface.runs import pair_scoring, scoring
@@ -164,9 +164,9 @@ def sweep(
 
     \b
     Example: vidface sweep --thresholds 0:0.7:0.1
-    vidface sweep --select-on val --report-on test
-    vidface sweep --folds 5
-    vidface sweep --folds 5 --select-by tar@1e-4
+             vidface sweep --select-on val --report-on test
+             vidface sweep --folds 5
+             vidface sweep --folds 5 --select-by tar@1e-4
     """
     from vidface.cli import score_tables
     from vidface.core.thresholds import parse_thresholds
@@ -227,7 +227,7 @@ def compare(
 
     \b
     Example: vidface compare runs/before runs/after
-    vidface compare RUN RUN --threshold 0.4 --threshold-b none
+             vidface compare RUN RUN --threshold 0.4 --threshold-b none
     """
     from vidface.cli import score_tables
     from vidface.core.thresholds import parse_threshold

@@ -180,7 +180,7 @@ def run_all(
 
     \b
     Example: vidface run clips
-    vidface run
+             vidface run
 
     Clips that fail stop nothing; exit code 3 says that some did.
     """

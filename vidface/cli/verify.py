@@ -70,8 +70,8 @@ def verify(
 
     \b
     Example: vidface verify sface lfw_aligned112.tar --pairs lfw_pairs.txt
-    vidface verify my.onnx cfp_fp.bin --color rgb --mean 127.5 --std 127.5
-    vidface verify sface my_people --write-pairs pairs.csv
+             vidface verify my.onnx cfp.bin --color rgb --mean 127.5 --std 127.5
+             vidface verify sface my_people --write-pairs pairs.csv
 
     Aligned crops of the recogniser's size, usually 112x112, in a folder or tar with a list of
     pairs, or an InsightFace .bin. Without a list FOLDER/PERSON/*.jpg gives pairs, drawn as LFW's
